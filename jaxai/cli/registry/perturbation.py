@@ -1,0 +1,5 @@
+"""The perturbation family on the command line."""
+
+from .method import Method
+
+METHODS: tuple[Method, ...] = ()

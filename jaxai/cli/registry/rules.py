@@ -1,0 +1,5 @@
+"""The rules family on the command line."""
+
+from .method import Method
+
+METHODS: tuple[Method, ...] = ()

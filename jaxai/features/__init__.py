@@ -1,0 +1,3 @@
+"""Feature visualization: what a network has learned."""
+
+__all__: list[str] = []

@@ -1,0 +1,159 @@
+"""Layered models: named stages, and the split of a network into activations and a head.
+
+A layered model has `layer_names` in forward order and two static keywords: `model(images, stop=name)`
+returns the activation after that layer, `model(acts, start=name)` runs the rest of the network.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax.tree_util import Partial, register_dataclass
+
+from . import targets as _targets
+
+OUTPUT = "logits"
+
+
+def run_stages(
+    names: Sequence[str],
+    stages: Sequence[Callable[[jax.Array], jax.Array]],
+    x: jax.Array,
+    start: str | None = None,
+    stop: str | None = None,
+) -> jax.Array:
+    """Run the stages after `start` up to and including `stop`; None means from the first, to the last.
+
+    Raises:
+        ValueError: If a name is unknown, or `stop` does not come after `start`.
+    """
+    first = 0 if start is None else _index(names, start) + 1
+    last = len(names) if stop is None else _index(names, stop) + 1
+    if last < first:
+        raise ValueError(f"`stop` must not come before `start`; got start={start!r}, stop={stop!r}")
+    for stage in stages[first:last]:
+        x = stage(x)
+    return x
+
+
+def _index(names: Sequence[str], name: str) -> int:
+    if name not in names:
+        raise ValueError(f"unknown layer {name!r}; the layers are {', '.join(names)}")
+    return list(names).index(name)
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Chain:
+    """A layered model made of functions; a pytree whose leaves are the stages' parameters."""
+
+    layer_names: tuple[str, ...] = field(metadata={"static": True})
+    stages: tuple[Callable[[jax.Array], jax.Array], ...]
+
+    def __call__(self, x: jax.Array, *, start: str | None = None, stop: str | None = None) -> jax.Array:
+        """Run the stages after `start` up to and including `stop`."""
+        return run_stages(self.layer_names, self.stages, x, start, stop)
+
+
+def chain(stages: Mapping[str, Callable[[jax.Array], jax.Array]]) -> Chain:
+    """Build a layered model from named functions, so that layer methods can explain any JAX code.
+
+    Args:
+        stages: Callable pytrees (or plain functions, which are wrapped in `Partial`) in forward order,
+            by layer name. Each takes what the one before returns.
+
+    Returns:
+        A layered model, `model(x, start=None, stop=None)`, with the names in `model.layer_names`.
+
+    Raises:
+        ValueError: If there is no stage.
+        TypeError: If a stage cannot be called or a name is not a string.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"double": lambda x: 2 * x, "sum": lambda x: x.sum((1, 2))})
+        >>> net(jnp.ones((1, 2, 2, 3)), stop="double").shape
+        (1, 2, 2, 3)
+    """
+    if not stages:
+        raise ValueError("`stages` must name at least one function; got none")
+    for name, stage in stages.items():
+        if not isinstance(name, str) or not callable(stage):
+            raise TypeError(f"`stages` must map names to callables; got {name!r}: {stage!r}")
+    return Chain(tuple(stages), tuple(_targets.as_model(stage) for stage in stages.values()))
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Head:
+    """The part of a layered model after a layer: `head(acts) -> scores`."""
+
+    model: Any
+    layer: str = field(metadata={"static": True})
+
+    def __call__(self, acts: jax.Array) -> jax.Array:
+        """Return the scores of these activations."""
+        return self.model(acts, start=self.layer)
+
+
+def _identity(x: jax.Array) -> jax.Array:
+    return x
+
+
+def layer_names(model: Any) -> tuple[str, ...]:
+    """Return the names of a model's layers in forward order; a model without layers has its output only."""
+    return tuple(getattr(model, "layer_names", (OUTPUT,)))
+
+
+def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
+    """Return the name of `layer`; None picks the last that is not a pool and has more than one position.
+
+    Raises:
+        ValueError: If the name is unknown, or no layer has positions.
+        TypeError: If `layer` is not a string.
+    """
+    names = layer_names(model)
+    if layer is not None:
+        if not isinstance(layer, str):
+            raise TypeError(f"`layer` must be a layer's name; got {layer!r}")
+        if layer not in names and layer != OUTPUT:
+            raise ValueError(f"unknown layer {layer!r}; the layers are {', '.join(names)}")
+        return layer
+    for name in reversed(names):
+        if "pool" in name:
+            continue
+        shape = jax.eval_shape(lambda m, x, name=name: split(m, name, x)[0], model, images).shape
+        if len(shape) == 4 and shape[1] * shape[2] > 1:
+            return name
+    raise ValueError(
+        f"no layer of this model has positions [batch, height, width, channels]; the layers are"
+        f" {', '.join(names)}. Mark the stages with jaxai.chain or jaxai.layers.named"
+    )
+
+
+def split(
+    model: Any, layer: str | None, images: jax.Array
+) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    """Split a network at a layer: the activations of the images, and the rest as a function of them.
+
+    Args:
+        model: A layered model (`jaxai.models`, `chain`, `layers.named`); any model at its output, `"logits"`.
+        layer: A name of `model.layer_names`; None picks the last layer that is not a pool and has more
+            than one position.
+        images: Float array [batch, height, width, channels].
+
+    Returns:
+        `acts`, the layer's output, and `head`, a callable pytree with `head(acts) == model(images)`.
+
+    Raises:
+        ValueError: If there is no such layer.
+    """
+    model = _targets.as_model(model)
+    layer = resolve(model, layer, images)
+    if hasattr(model, "split"):
+        return model.split(layer, images)
+    if layer not in layer_names(model) or not hasattr(model, "layer_names"):
+        return model(images), Partial(_identity)
+    return model(images, stop=layer), Head(model, layer)

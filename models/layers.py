@@ -1,0 +1,248 @@
+"""Layers of the ports: convolutions whose gradients are fast everywhere, depthwise convolutions, pools.
+
+On the CPU, XLA only runs a convolution fast in a loop if its operands are laid out NHWC and HWIO. The gradient
+that JAX derives has its kernel transposed instead, so `conv` states its own: the kernel flipped and swapped, the
+cotangent dilated and padded explicitly, one more canonical convolution. Depthwise convolutions are sums of shifted
+products on the CPU, and pools without overlap are comparisons of strided slices, which route the gradient of
+tied values to the first, as PyTorch does.
+
+`conv`, `depthwise_conv` and `max_pool` are named compiled calls, so that rules on the jaxpr see each as one
+operation with the operands (images, kernel).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
+    """Return TensorFlow's SAME padding of one axis: (before, after), the larger half after."""
+    total = max((-(-size // stride) - 1) * stride + window - size, 0)
+    return total // 2, total - total // 2
+
+
+def _plain_conv(x, kernel, strides, padding):
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_DIMENSIONS)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x, kernel, strides, padding):
+    return _plain_conv(x, kernel, strides, padding)
+
+
+def _conv_forward(x, kernel, strides, padding):
+    return _plain_conv(x, kernel, strides, padding), (x, kernel)
+
+
+def _conv_backward(strides, padding, residuals, cotangent):
+    x, kernel = residuals
+    dx = _conv_input_gradient(x.shape, kernel, strides, padding, cotangent)
+    _, pullback = jax.vjp(lambda k: _plain_conv(x, k, strides, padding), kernel)
+    return dx, pullback(cotangent)[0]
+
+
+def _dilate(cotangent, shape, window, strides, padding):
+    """Spread `cotangent` over the input's grid and pad it, so that a plain convolution gives the gradient."""
+    config = [(0, 0, 0)]
+    for axis in (0, 1):
+        spread = (cotangent.shape[axis + 1] - 1) * strides[axis] + 1
+        before = window[axis] - 1 - padding[axis][0]
+        after = shape[axis + 1] + window[axis] - 1 - before - spread
+        config.append((before, after, strides[axis] - 1))
+    return lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [*config, (0, 0, 0)])
+
+
+def _conv_input_gradient(shape, kernel, strides, padding, cotangent):
+    spread = _dilate(cotangent, shape, kernel.shape[:2], strides, padding)
+    swapped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return _conv(spread, swapped, (1, 1), ((0, 0), (0, 0)))
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+@partial(jax.jit, static_argnames=("strides", "padding"))
+def conv(
+    x: Float[Array, "batch height width channels"],
+    kernel: Float[Array, "rows columns channels features"],
+    *,
+    strides: tuple[int, int] = (1, 1),
+    padding: Padding = ((0, 0), (0, 0)),
+) -> Float[Array, "batch h w features"]:
+    """Convolve images with a kernel; its input gradient is fast inside loops on every platform.
+
+    Args:
+        x: Images or activations, NHWC.
+        kernel: HWIO.
+        strides: Rows, columns.
+        padding: Zeros before and after, for rows and columns.
+    """
+    return _conv(x, kernel, strides, padding)
+
+
+def _shifted_depthwise(x, kernel, strides, padding):
+    """Sum k*k shifted copies of the images, each times one row of the kernel."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows, columns = kernel.shape[:2]
+    height = (x.shape[1] - rows) // strides[0] + 1
+    width = (x.shape[2] - columns) // strides[1] + 1
+    total = None
+    for i in range(rows):
+        for j in range(columns):
+            part = x[
+                :,
+                i : i + (height - 1) * strides[0] + 1 : strides[0],
+                j : j + (width - 1) * strides[1] + 1 : strides[1],
+            ]
+            term = part * kernel[i, j, 0]
+            total = term if total is None else total + term
+    return total
+
+
+def _grouped_depthwise(x, kernel, strides, padding):
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=_DIMENSIONS, feature_group_count=x.shape[-1]
+    )
+
+
+def _plain_depthwise(x, kernel, strides, padding):
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, k: _shifted_depthwise(x, k, strides, padding),
+        default=lambda x, k: _grouped_depthwise(x, k, strides, padding),
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x, kernel, strides, padding):
+    return _plain_depthwise(x, kernel, strides, padding)
+
+
+def _depthwise_forward(x, kernel, strides, padding):
+    return _plain_depthwise(x, kernel, strides, padding), (x, kernel)
+
+
+def _depthwise_backward(strides, padding, residuals, cotangent):
+    x, kernel = residuals
+    spread = _dilate(cotangent, x.shape, kernel.shape[:2], strides, padding)
+    dx = _depthwise(spread, jnp.flip(kernel, (0, 1)), (1, 1), ((0, 0), (0, 0)))
+    _, pullback = jax.vjp(lambda k: _shifted_depthwise(x, k, strides, padding), kernel)
+    return dx, pullback(cotangent)[0]
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+@partial(jax.jit, static_argnames=("strides", "padding"))
+def depthwise_conv(
+    x: Float[Array, "batch height width channels"],
+    kernel: Float[Array, "rows columns 1 channels"],
+    *,
+    strides: tuple[int, int] = (1, 1),
+    padding: Padding = ((0, 0), (0, 0)),
+) -> Float[Array, "batch h w channels"]:
+    """Convolve each channel with its own window: shifted products on the CPU, one convolution elsewhere."""
+    return _depthwise(x, kernel, strides, padding)
+
+
+@partial(jax.jit, static_argnames=("window",))
+def max_pool(
+    x: Float[Array, "batch height width channels"], *, window: int = 2
+) -> Float[Array, "batch h w channels"]:
+    """Take the maximum of windows without overlap; rows and columns that fill no window are dropped.
+
+    The gradient goes to the first of tied values in row-major order, as in PyTorch.
+    """
+    height, width = x.shape[1] // window, x.shape[2] // window
+    best = None
+    for i in range(window):
+        for j in range(window):
+            part = x[:, i : height * window : window, j : width * window : window]
+            best = part if best is None else jnp.where(best >= part, best, part)
+    return best
+
+
+def adaptive_average_pool(
+    x: Float[Array, "batch height width channels"], size: int
+) -> Float[Array, "batch size size channels"]:
+    """Average over `size` x `size` windows as PyTorch's AdaptiveAvgPool2d draws them; equal sizes pass through."""
+    if x.shape[1:3] == (size, size):
+        return x
+
+    def matrix(length):
+        starts = [i * length // size for i in range(size)]
+        ends = [-(-(i + 1) * length // size) for i in range(size)]
+        positions = jnp.arange(length)
+        rows = [(positions >= a) & (positions < b) for a, b in zip(starts, ends, strict=True)]
+        weights = jnp.stack(rows).astype(x.dtype)
+        return weights / weights.sum(1, keepdims=True)
+
+    return jnp.einsum("ih,bhwc,jw->bijc", matrix(x.shape[1]), x, matrix(x.shape[2]))
+
+
+def _initial(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
+    return nnx.Param(jax.random.normal(rngs.params(), shape) * (2 / fan_in) ** 0.5)
+
+
+class Conv(nnx.Module):
+    """A convolution with bias; `same` pads as TensorFlow does, else by `window // 2` on each side."""
+
+    def __init__(
+        self,
+        channels: int,
+        features: int,
+        *,
+        window: int = 3,
+        stride: int = 1,
+        same: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        shape = (window, window, channels, features)
+        self.kernel = _initial(rngs, shape, window * window * channels)
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.stride, self.same = stride, same
+
+    def __call__(self, x):
+        window, stride = self.kernel.shape[0], self.stride
+        padding = _padding(x.shape, window, stride, self.same)
+        y = conv(x, self.kernel[...], strides=(stride, stride), padding=padding)
+        return y + self.bias[...]
+
+
+class DepthwiseConv(nnx.Module):
+    """A depthwise convolution with bias, padded as TensorFlow does."""
+
+    def __init__(self, channels: int, *, window: int, stride: int, rngs: nnx.Rngs):
+        self.kernel = _initial(rngs, (window, window, 1, channels), window * window)
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.stride = stride
+
+    def __call__(self, x):
+        padding = _padding(x.shape, self.kernel.shape[0], self.stride, True)
+        strides = (self.stride, self.stride)
+        return depthwise_conv(x, self.kernel[...], strides=strides, padding=padding) + self.bias[...]
+
+
+class Dense(nnx.Module):
+    """A dense layer over the last axis."""
+
+    def __init__(self, inputs: int, features: int, *, rngs: nnx.Rngs):
+        self.kernel = _initial(rngs, (inputs, features), inputs)
+        self.bias = nnx.Param(jnp.zeros(features))
+
+    def __call__(self, x):
+        return x @ self.kernel[...] + self.bias[...]
+
+
+def _padding(shape, window, stride, same) -> Padding:
+    if not same:
+        return ((window // 2, window // 2), (window // 2, window // 2))
+    return same_padding(shape[1], window, stride), same_padding(shape[2], window, stride)
