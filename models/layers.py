@@ -1,10 +1,10 @@
 """Layers of the ports: convolutions whose gradients are fast everywhere, depthwise convolutions, pools.
 
-On the CPU, XLA only runs a convolution fast in a loop if its operands are laid out NHWC and HWIO. The gradient
-that JAX derives has its kernel transposed instead, so `conv` states its own: the kernel flipped and swapped, the
-cotangent dilated and padded explicitly, one more canonical convolution. Depthwise convolutions are sums of shifted
-products on the CPU, and pools without overlap are comparisons of strided slices, which route the gradient of
-tied values to the first, as PyTorch does.
+On the CPU, XLA only runs a convolution fast in a loop if its operands are laid out NHWC and HWIO. The
+gradient that JAX derives has its kernel transposed instead, so `conv` states its own: the kernel flipped and
+swapped, the cotangent dilated and padded explicitly, one more canonical convolution. Depthwise convolutions
+are sums of shifted products on the CPU, and pools without overlap are comparisons of strided slices, which
+route the gradient of tied values to the first, as PyTorch does.
 
 `conv`, `depthwise_conv` and `max_pool` are named compiled calls, so that rules on the jaxpr see each as one
 operation with the operands (images, kernel).
@@ -173,7 +173,7 @@ def max_pool(
 def adaptive_average_pool(
     x: Float[Array, "batch height width channels"], size: int
 ) -> Float[Array, "batch size size channels"]:
-    """Average over `size` x `size` windows as PyTorch's AdaptiveAvgPool2d draws them; equal sizes pass through."""
+    """Average over `size` x `size` windows as PyTorch's AdaptiveAvgPool2d draws them."""
     if x.shape[1:3] == (size, size):
         return x
 
