@@ -3,24 +3,23 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import layers, targets
-from .gradients import integrated_gradients, path_nodes, saliency
-from .layers import chain, split
-from .maps import magnitude, normalize, upsample
+from . import cam, features, layers, perturbation, rules, targets
 
 # The CAM family.
 from .cam import *  # noqa: F403, I001
 
-# Rules on the jaxpr.
-from .rules import *  # noqa: F403
+# Feature visualization.
+from .features import *  # noqa: F403
+from .gradients import integrated_gradients, path_nodes, saliency
+from .layers import chain, split
+from .maps import magnitude, normalize, upsample
+from .model_check import check_model
 
 # Perturbation.
 from .perturbation import *  # noqa: F403
 
-# Feature visualization.
-from .features import *  # noqa: F403
-
-from . import cam, features, perturbation, rules
+# Rules on the jaxpr.
+from .rules import *  # noqa: F403
 
 if TYPE_CHECKING:
     from . import models, plots, weights_convert
@@ -32,6 +31,7 @@ _LAZY = ("models", "plots", "weights_convert")
 
 __all__ = [
     "chain",
+    "check_model",
     "integrated_gradients",
     "layers",
     "magnitude",

@@ -81,13 +81,14 @@ def as_targets(targets: Targets, model: Any, images: jax.Array) -> Any:
 
 
 @jax.jit
-def _call(model, images):
+def call(model: Any, images: jax.Array) -> Any:
+    """Return `model(images)`, compiled once for each model structure and shape."""
     return model(images)
 
 
 def scores_shape(model: Any, images: jax.Array) -> tuple[int, ...]:
     """Return the shape of `model(images)` without running it (traced once for each model and shape)."""
-    scores = _call.eval_shape(model, images)
+    scores = call.eval_shape(model, images)
     if not hasattr(scores, "shape"):
         raise TypeError(f"`model` must return one array of scores; got {type(scores).__name__}")
     return scores.shape
