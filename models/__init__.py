@@ -1,0 +1,11 @@
+"""Image networks in Flax NNX with real weights.
+
+`load(name)` returns a `Pretrained` network and `names()` what there is; `VGG` and `EfficientNetLite` are the
+networks themselves, layered models with batch norms folded away.
+"""
+
+from .efficientnet import EfficientNetLite
+from .pretrained import Listing, Pretrained, load, names
+from .vgg import VGG
+
+__all__ = ["VGG", "EfficientNetLite", "Listing", "Pretrained", "load", "names"]

@@ -1,0 +1,36 @@
+"""From photos in [0, 1] to what a network takes: pure functions that can be differentiated and compiled."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CAFFE_MEAN = (103.939, 116.779, 123.68)
+
+
+def imagenet(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
+    """Subtract ImageNet's mean colour and divide by its standard deviation, as torchvision does.
+
+    Args:
+        photos: RGB in [0, 1].
+    """
+    mean, std = jnp.asarray(IMAGENET_MEAN, photos.dtype), jnp.asarray(IMAGENET_STD, photos.dtype)
+    return (photos - mean) / std
+
+
+def caffe(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
+    """Turn RGB to BGR in 0..255 and subtract the mean colour, as Caffe's and Keras' VGG take it.
+
+    Args:
+        photos: RGB in [0, 1].
+    """
+    return photos[..., ::-1] * 255 - jnp.asarray(CAFFE_MEAN, photos.dtype)
+
+
+def identity(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
+    """Return the photos: the network was trained on RGB in [0, 1].
+
+    Args:
+        photos: RGB in [0, 1].
+    """
+    return photos

@@ -1,0 +1,85 @@
+"""A model's parameters as a flat dictionary, `<layer>.<parameter>` to array, and back."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+Make = Callable[..., nnx.Module]
+
+
+def abstract(make: Make) -> Any:
+    """Return the model that `make(rngs=...)` builds with shapes in place of arrays, at no cost."""
+    return nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+
+
+def shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each parameter by its key; takes an abstract model too."""
+    return {key: tuple(leaf.shape) for key, leaf in _leaves(model).items()}
+
+
+def flat(model: nnx.Module) -> dict[str, jax.Array]:
+    """Return a model's parameters by key."""
+    return _leaves(model)
+
+
+def check(expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Any]) -> None:
+    """Check that arrays fill a model's parameters, all of them and nothing else.
+
+    Raises:
+        ValueError: Naming the keys that are missing, left over, or of another shape, and arrays that hold
+            NaN or infinite numbers.
+    """
+    missing, unused = expected.keys() - arrays.keys(), arrays.keys() - expected.keys()
+    wrong = [
+        f"{key} is {tuple(arrays[key].shape)}, expected {shape}"
+        for key, shape in expected.items()
+        if key in arrays and tuple(arrays[key].shape) != shape
+    ]
+    problems = []
+    if missing:
+        problems.append(f"no array for {_some(sorted(missing))}")
+    if unused:
+        problems.append(f"no parameter for {_some(sorted(unused))}")
+    if wrong:
+        problems.append(_some(wrong))
+    if problems:
+        raise ValueError("; ".join(problems))
+    broken = [key for key in expected if not np.isfinite(arrays[key]).all()]
+    if broken:
+        raise ValueError(f"NaN or infinite numbers in {_some(broken)}")
+
+
+def build(make: Make, arrays: Mapping[str, np.ndarray], *, dtype: Any = None) -> nnx.Module:
+    """Build a model from its parameters without spending time on random ones.
+
+    Args:
+        make: Builds the model from `rngs`.
+        arrays: The parameters by key.
+        dtype: What they are cast to; None keeps their own.
+
+    Returns:
+        The model, with arrays on the default device.
+
+    Raises:
+        ValueError: If the arrays are not exactly the model's parameters.
+    """
+    model = abstract(make)
+    check(shapes(model), arrays)
+    graph, state = nnx.split(model)
+    paths = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(state)}
+    filled = {path: nnx.Param(jnp.asarray(arrays[key], dtype=dtype)) for key, path in paths.items()}
+    return nnx.merge(graph, nnx.from_flat_state(filled))
+
+
+def _leaves(model: Any) -> dict[str, Any]:
+    flat_state = nnx.to_flat_state(nnx.state(model))
+    return {".".join(map(str, path)): leaf.get_value() for path, leaf in flat_state}
+
+
+def _some(words: list[str], limit: int = 4) -> str:
+    more = f" and {len(words) - limit} more" if len(words) > limit else ""
+    return ", ".join(words[:limit]) + more
