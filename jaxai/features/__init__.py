@@ -1,3 +1,6 @@
 """Feature visualization: what a network has learned."""
 
-__all__: list[str] = []
+from .ascent import gradient_ascent
+from .dream import deep_dream, noise
+
+__all__ = ["deep_dream", "gradient_ascent", "noise"]
