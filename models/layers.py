@@ -213,7 +213,8 @@ class Conv(nnx.Module):
     def __call__(self, x):
         window, stride = self.kernel.shape[0], self.stride
         padding = _padding(x.shape, window, stride, self.same)
-        y = conv(x, self.kernel[...], strides=(stride, stride), padding=padding)
+        kernel = self.kernel[...]
+        y = conv(x.astype(kernel.dtype), kernel, strides=(stride, stride), padding=padding)
         return y + self.bias[...]
 
 
@@ -228,18 +229,22 @@ class DepthwiseConv(nnx.Module):
     def __call__(self, x):
         padding = _padding(x.shape, self.kernel.shape[0], self.stride, True)
         strides = (self.stride, self.stride)
-        return depthwise_conv(x, self.kernel[...], strides=strides, padding=padding) + self.bias[...]
+        kernel = self.kernel[...]
+        y = depthwise_conv(x.astype(kernel.dtype), kernel, strides=strides, padding=padding)
+        return y + self.bias[...]
 
 
 class Dense(nnx.Module):
-    """A dense layer over the last axis."""
+    """A dense layer over the last axis; with bfloat16 parameters it still adds up in, and returns, float32."""
 
     def __init__(self, inputs: int, features: int, *, rngs: nnx.Rngs):
         self.kernel = _initial(rngs, (inputs, features), inputs)
         self.bias = nnx.Param(jnp.zeros(features))
 
     def __call__(self, x):
-        return x @ self.kernel[...] + self.bias[...]
+        kernel = self.kernel[...]
+        sums = jnp.promote_types(kernel.dtype, jnp.float32)
+        return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=sums) + self.bias[...]
 
 
 def _padding(shape, window, stride, same) -> Padding:
