@@ -235,7 +235,7 @@ class DepthwiseConv(nnx.Module):
 
 
 class Dense(nnx.Module):
-    """A dense layer over the last axis; with bfloat16 parameters it still adds up in, and returns, float32."""
+    """A dense layer over the last axis; bfloat16 parameters still add up in, and return, float32."""
 
     def __init__(self, inputs: int, features: int, *, rngs: nnx.Rngs):
         self.kernel = _initial(rngs, (inputs, features), inputs)
