@@ -18,7 +18,7 @@ def check_model(
     *,
     tolerance: float = 1e-3,
 ) -> None:
-    """Warn if a model is not in inference mode: if an image's scores change with its batch or from call to call.
+    """Warn if a model is not in inference mode: scores that change with the batch or from call to call.
 
     Batch normalisation by batch statistics and active dropout make explanations of one image depend on the
     others or on chance. A Flax NNX module is put into inference mode by `model.eval()`, an Equinox one by
@@ -44,7 +44,8 @@ def check_model(
     together = np.asarray(_targets.call(model, images), np.float32)
     if together.ndim < 1 or together.shape[0] != images.shape[0]:
         raise ValueError(
-            f"`model` must return scores with the batch axis {images.shape[0]} first; got shape {together.shape}"
+            f"`model` must return scores with the batch axis {images.shape[0]} first;"
+            f" got shape {together.shape}"
         )
     if not np.isfinite(together).all():
         raise ValueError("`model` must return finite scores; got NaN or infinity")
