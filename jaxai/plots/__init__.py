@@ -1,0 +1,31 @@
+"""Pictures of explanations: pure functions from arrays to pixels, and figures made of them.
+
+Pixels are uint8 [height, width, 3]; photos are float in [0, 1]. Colour maps are perceptually uniform. Figures
+are Matplotlib objects that belong to nobody: no window is opened and no global state is touched.
+"""
+
+from .colors import DIVERGING, SEQUENTIAL, colorize, diverging, limits
+from .figures import Bar, Panel, compose, heatmap_panel, pair, photo_panel, pixels_panel, segments_panel
+from .output import png, render
+from .pixels import heatmap_overlay, segment_mask, signed_pixels
+
+__all__ = [
+    "DIVERGING",
+    "SEQUENTIAL",
+    "Bar",
+    "Panel",
+    "colorize",
+    "compose",
+    "diverging",
+    "heatmap_overlay",
+    "heatmap_panel",
+    "limits",
+    "pair",
+    "photo_panel",
+    "pixels_panel",
+    "png",
+    "render",
+    "segment_mask",
+    "segments_panel",
+    "signed_pixels",
+]

@@ -1,0 +1,35 @@
+"""Figures to files and to pixels."""
+
+import io
+
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy import ndarray
+from PIL import Image
+
+
+def render(figure: Figure) -> UInt8[ndarray, "height width 3"]:
+    """Draw a figure and return its pixels."""
+    canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def png(picture: Figure | UInt8[ndarray, "height width 3"]) -> bytes:
+    """Return a figure or pixels as the bytes of a PNG file.
+
+    Example:
+        >>> import numpy as np
+        >>> png(np.zeros((2, 2, 3), np.uint8))[1:4]
+        b'PNG'
+    """
+    pixels = render(picture) if isinstance(picture, Figure) else np.asarray(picture)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
+        raise ValueError(
+            f"`picture` must be a figure or uint8 [height, width, 3]; got {pixels.dtype} {pixels.shape}"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return buffer.getvalue()
