@@ -1,0 +1,98 @@
+"""Models that are not JAX: any Python function, called in batches from the host."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class BlackBox:
+    """A Python function as a model; see `black_box`."""
+
+    predict: Callable[[np.ndarray], Any]
+    cache: Path | None = None
+    progress: bool = False
+
+    def scores(self, images: Any, name: str) -> np.ndarray:
+        """Return float32 scores of images [batch, ...], from the cache where they lie there."""
+        images = np.asarray(images)
+        if self.cache is None:
+            return self._call(images)
+        digest = hashlib.sha256(f"{images.dtype}{images.shape}".encode() + images.tobytes()).hexdigest()
+        path = self.cache / f"{digest[:32]}.npy"
+        if path.exists():
+            return np.load(path)
+        result = self._call(images)
+        self.cache.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        with temporary.open("wb") as file:
+            np.save(file, result)
+        temporary.replace(path)
+        return result
+
+    def _call(self, images: np.ndarray) -> np.ndarray:
+        result = np.asarray(self.predict(images), np.float32)
+        if result.ndim == 0 or result.shape[0] != images.shape[0]:
+            raise ValueError(
+                f"`predict` must return scores [{images.shape[0]}, ...] for {images.shape[0]} images;"
+                f" got shape {result.shape}"
+            )
+        return result
+
+    @contextlib.contextmanager
+    def progress_bar(self, count: int) -> Iterator[Callable[[int], None]]:
+        """Yield a function to call with the number of images done."""
+        if not self.progress:
+            yield lambda done: None
+            return
+        from rich.progress import Progress
+
+        with Progress(transient=True) as bar:
+            task = bar.add_task("model calls", total=count)
+            yield lambda done: bar.advance(task, done)
+
+
+def black_box(
+    predict: Callable[[np.ndarray], Any], *, cache: str | os.PathLike | None = None, progress: bool = False
+) -> BlackBox:
+    """Wrap any Python function so that the methods of `jaxai.perturbation` can ask it.
+
+    The function may be a remote service or a model of another framework. It is called from the host with at
+    most `batch_size` images; everything else (masks, changed images, solves) stays compiled. Explanations
+    of a wrapped function cannot run inside `jit`.
+
+    Args:
+        predict: `predict(images) -> scores`, NumPy float [batch, height, width, channels] to [batch,
+            classes]. Class targets take the softmax of scores where the method does so for a model; where
+            `predict` returns probabilities, pass a callable target: `lambda scores: scores[:, 3]`.
+        cache: Folder that keeps the scores of every batch, by the content of its images: a run that failed
+            goes on where it stopped. Use one folder for one model.
+        progress: Show a bar on the terminal.
+
+    Returns:
+        A model to pass as `model`.
+
+    Raises:
+        TypeError: If `predict` cannot be called.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpy as np
+        >>> import jaxai
+        >>> model = jaxai.perturbation.black_box(lambda images: images.mean((1, 2)))
+        >>> halves = jnp.repeat(jnp.arange(2), 2).reshape(1, 1, 4)
+        >>> e = jaxai.lime(model, jnp.ones((1, 1, 4, 2)), lambda scores: scores[:, 0], segments=halves,
+        ...     key=jax.random.key(0), fill=0.0, num_samples=20, alpha=0.0)
+        >>> e.weights.round(3).tolist()
+        [[0.5, 0.5]]
+    """
+    if not callable(predict):
+        raise TypeError(
+            f"`predict` must be callable, predict(images) -> scores; got {type(predict).__name__}"
+        )
+    return BlackBox(predict, None if cache is None else Path(cache), progress)

@@ -1,0 +1,205 @@
+"""The one engine of this family: scores of many changed images, at most `batch_size` of them at once.
+
+A method states how the i-th changed image is made (`perturb`, a `Partial` over arrays) and how many there
+are; the engine runs the model over chunks of indices. A JAX model is compiled together with the making of
+its images; a `BlackBox` is called from the host with the same chunks.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from .. import batching, checks
+from .. import targets as _targets
+from .black_box import BlackBox
+
+
+def prepare(model: Any, images: Any, targets: Any) -> tuple[Any, jax.Array, Any]:
+    """Check the shared arguments as `targets.prepare` does; a `BlackBox` is left as it is."""
+    if not isinstance(model, BlackBox):
+        return _targets.prepare(model, images, targets)
+    images = checks.images(images)
+    if targets is None:
+        return model, images, None
+    if callable(targets):
+        return model, images, targets if isinstance(targets, Partial) else Partial(targets)
+    classes = np.asarray(targets)
+    if not np.issubdtype(classes.dtype, np.integer):
+        raise TypeError(f"`targets` must be None, integer classes or a callable; got {classes.dtype}")
+    batch = images.shape[0]
+    classes = np.broadcast_to(classes, (batch,)) if classes.ndim == 0 else classes
+    if classes.ndim > 2 or classes.shape[0] != batch or 0 in classes.shape:
+        raise ValueError(
+            f"`targets` must be int[batch] or int[batch, k] with batch = {batch}; got {classes.shape}"
+        )
+    if classes.min() < 0:
+        raise ValueError(f"`targets` must be classes from 0; got {classes.min()}")
+    return model, images, jnp.asarray(classes, jnp.int32)
+
+
+def frozen(model: Any, images: jax.Array, targets: Any, batch_size: int | None) -> Any:
+    """Return `targets` with None replaced by the top class of each unchanged image."""
+    if targets is not None:
+        return targets
+    if isinstance(model, BlackBox):
+        return _targets.freeze(jnp.asarray(model.scores(images, "original")), None)
+    return _top(model, images, batch_size=batch_size)
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def _top(model, images, *, batch_size):
+    return batching.map_chunks(lambda x: _targets.freeze(model(x), None), images, batch_size=batch_size)
+
+
+def scores(
+    model: Any,
+    perturb: Any,
+    targets: Any,
+    *,
+    count: int,
+    batch_size: int,
+    probability: bool,
+    start: Any = 0,
+) -> jax.Array:
+    """Return the target values of `count` changed images.
+
+    Args:
+        model: A callable pytree or a `BlackBox`.
+        perturb: `Partial`: int32[chunk] -> (images [chunk, ...], the index of each one's original [chunk]).
+        targets: As `frozen` returns them, for the originals.
+        count: How many changed images there are, static.
+        batch_size: At most so many at once.
+        probability: Take the softmax of class scores; a callable target receives the raw scores.
+        start: Index of the first one.
+
+    Returns:
+        float32 [count], or [count, k] for k classes an image.
+    """
+    if isinstance(model, BlackBox):
+        return _host_scores(
+            model, perturb, targets, count=count, batch_size=batch_size, probability=probability, start=start
+        )
+    return _scores(
+        model,
+        perturb,
+        targets,
+        jnp.asarray(start, jnp.int32),
+        count=count,
+        batch_size=batch_size,
+        probability=probability,
+    )
+
+
+@partial(jax.jit, static_argnames=("count", "batch_size", "probability"))
+def _scores(model, perturb, targets, start, *, count, batch_size, probability):
+    def chunk(indices):
+        x, owners = perturb(indices)
+        return _pick(model(x), _targets.take(targets, owners), probability)
+
+    return batching.map_chunks(chunk, start + jnp.arange(count, dtype=jnp.int32), batch_size=batch_size)
+
+
+def _pick(outputs, targets, probability):
+    return (_targets.probability if probability else _targets.select)(outputs, targets)
+
+
+_call_perturb = jax.jit(lambda perturb, indices: perturb(indices))
+_call_pick = jax.jit(_pick, static_argnames="probability")
+
+
+def _host_scores(model, perturb, targets, *, count, batch_size, probability, start):
+    parts = []
+    with model.progress_bar(count) as advance:
+        for first in range(start, start + count, batch_size):
+            # Chunks of one size compile once; what exceeds the count is cut off before the call.
+            indices = jnp.arange(first, first + batch_size, dtype=jnp.int32)
+            valid = min(batch_size, start + count - first)
+            x, owners = _call_perturb(perturb, jnp.minimum(indices, start + count - 1))
+            outputs = jnp.asarray(model.scores(x[:valid], f"{first}"))
+            chosen = _targets.take(targets, owners[:valid])
+            if chosen is not None and not callable(chosen) and outputs.ndim == 2:
+                largest = int(chosen.max())
+                if largest >= outputs.shape[1]:
+                    raise ValueError(f"`targets` must be classes 0 to {outputs.shape[1] - 1}; got {largest}")
+            parts.append(np.asarray(_call_pick(outputs, chosen, probability=probability)))
+            advance(valid)
+    return jnp.concatenate(parts)
+
+
+def check_finite(values: jax.Array) -> None:
+    """Raise ValueError if concrete scores are not finite: no surrogate can be fitted to them."""
+    if isinstance(values, jax.core.Tracer):
+        return
+    bad = int(jnp.sum(~jnp.isfinite(values)))
+    if bad:
+        raise ValueError(f"the model returned NaN or infinite scores: {bad} of {values.size}")
+
+
+def pairs(
+    images: jax.Array, background: jax.Array, segments: jax.Array, masks: jax.Array, indices: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Make the changed images of flat indices of (image, mask) pairs: image 0 with all masks, image 1, ...
+
+    Args:
+        images: [batch, height, width, channels].
+        background: What shows where a mask is 0, like `images`.
+        segments: Labels [batch, height, width].
+        masks: float [samples, S] for all images, or [batch, samples, S].
+        indices: int32 [chunk].
+
+    Returns:
+        Images [chunk, height, width, channels] and the index of each one's original [chunk].
+    """
+    samples = masks.shape[-2]
+    owners, rows = indices // samples, indices % samples
+    chosen = (masks[rows] if masks.ndim == 2 else masks[owners, rows]).astype(images.dtype)
+    if images.shape[0] == 1:
+        shown = jnp.take(chosen, segments[0], axis=1)
+        return blend(shown, images, background), owners
+    shown = jax.vmap(lambda row, owner: row[segments[owner]])(chosen, owners)
+    return blend(shown, images[owners], background[owners]), owners
+
+
+def blend(shown: jax.Array, images: jax.Array, background: jax.Array) -> jax.Array:
+    """Mix images and background by `shown` [batch, height, width]; exactly one of them where it is 1 or 0."""
+    shown = shown[..., None]
+    return shown * images + (1 - shown) * background
+
+
+def of_masks(
+    model: Any,
+    images: jax.Array,
+    background: jax.Array,
+    segments: jax.Array,
+    masks: jax.Array,
+    targets: Any,
+    *,
+    batch_size: int,
+    probability: bool,
+) -> jax.Array:
+    """Return the target values of every image under every mask, float32 [batch, samples, *k].
+
+    Args:
+        model: A callable pytree or a `BlackBox`.
+        images: [batch, height, width, channels].
+        background: What shows where a mask is 0, like `images`.
+        segments: Labels [batch, height, width].
+        masks: float [samples, S] for all images, or [batch, samples, S].
+        targets: As `frozen` returns them.
+        batch_size: At most so many changed images at once.
+        probability: Take the softmax of class scores.
+    """
+    batch, samples = images.shape[0], masks.shape[-2]
+    values = scores(
+        model,
+        Partial(pairs, images, background, segments, masks),
+        targets,
+        count=batch * samples,
+        batch_size=batch_size,
+        probability=probability,
+    )
+    return values.reshape(batch, samples, *values.shape[1:])
