@@ -1,3 +1,6 @@
-"""Rule-based backpropagation on the jaxpr of any function."""
+"""Methods that replace the backward rules of single operations, for any JAX function."""
 
-__all__: list[str] = []
+from .loop_safe import loop_safe
+from .relu import deconvnet, guided_backprop, redirected_relu
+
+__all__ = ["deconvnet", "guided_backprop", "loop_safe", "redirected_relu"]

@@ -1,0 +1,153 @@
+"""Convolutions whose gradients are fast inside loops, in functions of any library.
+
+On the CPU, XLA runs a convolution inside a loop fast only if it is laid out NHWC and HWIO and neither its
+kernel is reversed nor its images dilated. The gradient that JAX derives is none of that. Here every
+convolution states its own: the kernel flipped and swapped, the cotangent dilated and padded explicitly, one
+more plain convolution.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .. import jaxprs
+from .. import targets as _targets
+from .rewrite import Rewritten
+
+
+class _Settings(NamedTuple):
+    """What a plain convolution is run with; tuples of numbers, one an axis."""
+
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int
+    precision: Any
+    dtype: Any
+
+
+def _plain(x, kernel, settings: _Settings):
+    count = x.ndim - 2
+    last = tuple(range(1, count + 1))
+    images = (0, count + 1, *last)
+    numbers = lax.ConvDimensionNumbers(images, (count + 1, count, *range(count)), images)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        settings.strides,
+        settings.padding,
+        rhs_dilation=settings.dilation,
+        dimension_numbers=numbers,
+        feature_group_count=settings.groups,
+        precision=settings.precision,
+        preferred_element_type=settings.dtype,
+    )
+
+
+@cache
+def _conv_with(settings: _Settings):
+    @jax.custom_vjp
+    def conv(x, kernel):
+        return _plain(x, kernel, settings)
+
+    def backward(residuals, g):
+        x, kernel = residuals
+        _, pullback = jax.vjp(lambda k: _plain(x, k, settings), kernel)
+        return _input_gradient(x, kernel, g, settings).astype(x.dtype), pullback(g)[0]
+
+    conv.defvjp(lambda x, kernel: (conv(x, kernel), (x, kernel)), backward)
+    return conv
+
+
+def _input_gradient(x, kernel, g, settings: _Settings):
+    axes = range(x.ndim - 2)
+    config = [(0, 0, 0)]
+    for axis in axes:
+        window = (kernel.shape[axis] - 1) * settings.dilation[axis] + 1
+        spread = (g.shape[axis + 1] - 1) * settings.strides[axis] + 1
+        before = window - 1 - settings.padding[axis][0]
+        after = x.shape[axis + 1] + window - 1 - before - spread
+        config.append((before, after, settings.strides[axis] - 1))
+    g = lax.pad(g, jnp.zeros((), g.dtype), [*config, (0, 0, 0)])
+    groups, (inputs, outputs) = settings.groups, kernel.shape[-2:]
+    swapped = jnp.flip(kernel, axes).reshape(*kernel.shape[:-2], inputs, groups, outputs // groups)
+    swapped = jnp.moveaxis(swapped, -3, -1).swapaxes(-3, -2)
+    swapped = swapped.reshape(*kernel.shape[:-2], outputs // groups, groups * inputs)
+    ones = (1,) * len(axes)
+    plain = settings._replace(strides=ones, padding=((0, 0),) * len(axes), dtype=None)
+    return _conv_with(plain)(g, swapped)
+
+
+def convolution(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> jax.Array:
+    """Run `lax.conv_general_dilated` with the parameters of its equation, in the form that is fast in loops.
+
+    A convolution that is itself the kernel gradient of another (`batch_group_count` above one) runs as it is.
+    """
+    numbers = params["dimension_numbers"]
+    if params["batch_group_count"] != 1:
+        settings = {k: v for k, v in params.items() if k != "out_sharding"}
+        return lax.conv_general_dilated(x, kernel, **settings)
+    last = tuple(range(2, x.ndim))
+
+    def images(spec):
+        return (spec[0], *(spec[i] for i in last), spec[1])
+
+    x = jnp.transpose(x, images(numbers.lhs_spec))
+    rhs = numbers.rhs_spec
+    kernel = jnp.transpose(kernel, (*(rhs[i] for i in last), rhs[1], rhs[0]))
+    if any(step != 1 for step in params["lhs_dilation"]):
+        inner = [(0, 0, step - 1) for step in params["lhs_dilation"]]
+        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)])
+    settings = _Settings(
+        strides=tuple(params["window_strides"]),
+        padding=tuple((int(a), int(b)) for a, b in params["padding"]),
+        dilation=tuple(params["rhs_dilation"]),
+        groups=params["feature_group_count"],
+        precision=params["precision"],
+        dtype=params["preferred_element_type"],
+    )
+    y = _conv_with(settings)(x, kernel)
+    back = images(numbers.out_spec)
+    return jnp.transpose(y, [back.index(axis) for axis in range(y.ndim)])
+
+
+def _replace(graph: jaxprs.Graph):
+    return {
+        node.outputs[0]: (partial(convolution, params=node.params), node.inputs)
+        for node in graph.nodes
+        if node.name == "conv_general_dilated"
+    }
+
+
+def _stay_out(graph: jaxprs.Graph) -> bool:
+    return False
+
+
+def loop_safe(fn: Callable[..., Any]) -> Rewritten:
+    """Return a function with the same values whose convolutions have gradients that are fast inside loops.
+
+    On the CPU the gradient of a stock convolution inside `lax.scan`, `fori_loop` or `lax.map` is several to
+    many times slower than outside. Models of `jaxai.models` need no rewriting; those of Flax, Equinox or
+    Haiku do. Strided, dilated, grouped and transposed convolutions of any rank and layout are rewritten, in
+    loops, branches and checkpointed regions as well; a function with a derivative of its own
+    (`jax.custom_vjp`) keeps it.
+
+    Args:
+        fn: Callable pytree of arrays; a layered model stays layered. An already differentiated function may
+            be given too: its gradient convolutions are rewritten like any other.
+
+    Returns:
+        A callable pytree like `fn`, for reverse-mode differentiation of any order.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> conv = lambda x: jax.lax.conv(x, jnp.ones((1, 1, 2, 2)), (2, 2), "VALID")
+        >>> jaxai.rules.loop_safe(conv)(jnp.ones((1, 1, 4, 4))).tolist()
+        [[[[4.0, 4.0], [4.0, 4.0]]]]
+    """
+    return Rewritten(_targets.as_model(fn), _replace, _stay_out)
