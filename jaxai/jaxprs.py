@@ -166,6 +166,7 @@ def trace(
     structured: bool = False,
     keep: Callable[[Any], str | None] = lambda eqn: None,
     enter: Callable[[Graph], bool] = lambda graph: True,
+    open_remat: bool = False,
 ) -> tuple[Graph, list[Any], Any]:
     """Return the graph of `fn(*args)`, the arrays to evaluate it on and the tree of its results.
 
@@ -176,18 +177,31 @@ def trace(
         keep: `keep(equation)` names a call that stays one node.
         enter: In a structured graph, whether a call with its own derivative is opened; it loses that
             derivative.
+        open_remat: In a structured graph, whether `enter` opens checkpointed regions too.
     """
     closed, flat, tree = jaxpr_of(fn, *args)
-    builder = _Builder(structured, keep, enter)
-    return builder.build(closed), flat, tree
+    graph = graph_of(closed, structured=structured, keep=keep, enter=enter, open_remat=open_remat)
+    return graph, flat, tree
+
+
+def graph_of(
+    closed: Any,
+    *,
+    structured: bool = False,
+    keep: Callable[[Any], str | None] = lambda eqn: None,
+    enter: Callable[[Graph], bool] = lambda graph: True,
+    open_remat: bool = False,
+) -> Graph:
+    """Return the graph of a closed jaxpr; the options are those of `trace`."""
+    return _Builder(structured, keep, enter, open_remat).build(closed)
 
 
 class _Builder:
     """Builds one graph from a closed jaxpr."""
 
-    def __init__(self, structured, keep, enter):
-        self.options = (structured, keep, enter)
-        self.structured, self.keep, self.enter = structured, keep, enter
+    def __init__(self, *options):
+        self.options = options
+        self.structured, self.keep, self.enter, self.open_remat = options
         self.graph = Graph()
 
     def build(self, closed) -> Graph:
@@ -245,6 +259,8 @@ class _Builder:
         elif primitive in _STRUCTURES:
             bodies, build = _STRUCTURES[primitive](eqn.params)
             graphs = tuple(_Builder(*self.options).build(body) for body in bodies)
+            if primitive in _REMAT and self.open_remat and self.enter(graphs[0]):
+                return self.inline_closed(bodies[0], inputs)
             return self.node(eqn, inputs, primitive, bodies=graphs, build=build)
         return self.node(eqn, inputs, primitive)
 

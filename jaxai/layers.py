@@ -6,12 +6,16 @@ returns the activation after that layer, `model(acts, start=name)` runs the rest
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 from jax.tree_util import Partial, register_dataclass
+from jaxtyping import Array, Float
 
 from . import targets as _targets
+from .named import Named
+from .named import named as named
 
 OUTPUT = "logits"
 
@@ -102,8 +106,13 @@ def _identity(x: jax.Array) -> jax.Array:
     return x
 
 
-def layer_names(model: Any) -> tuple[str, ...]:
-    """Return the names of a model's layers in forward order; a model without layers has its output only."""
+def layer_names(model: Any, images: Any = None) -> tuple[str, ...]:
+    """Return the names of a model's layers in forward order; a model without layers has its output only.
+
+    `named` models that were made without example images need `images` to know their layers.
+    """
+    if images is not None and isinstance(model, Named):
+        return model.names(images)
     return tuple(getattr(model, "layer_names", (OUTPUT,)))
 
 
@@ -114,7 +123,7 @@ def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
         ValueError: If the name is unknown, or no layer has positions.
         TypeError: If `layer` is not a string.
     """
-    names = layer_names(model)
+    names = layer_names(model, images)
     if layer is not None:
         if not isinstance(layer, str):
             raise TypeError(f"`layer` must be a layer's name; got {layer!r}")
@@ -124,13 +133,32 @@ def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
     for name in reversed(names):
         if "pool" in name:
             continue
-        shape = jax.eval_shape(lambda m, x, name=name: split(m, name, x)[0], model, images).shape
+        shape = body.eval_shape(model, images, layer=name).shape
         if len(shape) == 4 and shape[1] * shape[2] > 1:
             return name
     raise ValueError(
         f"no layer of this model has positions [batch, height, width, channels]; the layers are"
         f" {', '.join(names)}. Mark the stages with jaxai.chain or jaxai.layers.named"
     )
+
+
+@partial(jax.jit, static_argnames="layer")
+def body(
+    model: Any, images: Float[Array, "batch height width channels"], *, layer: str
+) -> Float[Array, "batch *rest"]:
+    """Return the activations of a layer; `Partial(body, model, layer=name)` is that part of the network.
+
+    Such a part is a model of its own: with a callable target, every method explains a neuron.
+
+    Args:
+        model: A layered model.
+        images: Float array [batch, height, width, channels].
+        layer: A name of `model.layer_names`.
+
+    Raises:
+        ValueError: If there is no such layer.
+    """
+    return split(model, layer, images)[0]
 
 
 def split(
