@@ -10,7 +10,9 @@ import io
 import math
 import pickletools
 import struct
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,16 @@ from ml_dtypes import bfloat16
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _ZIP_START = b"PK\x03\x04"
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    LookupError,
+    ValueError,
+    RuntimeError,
+)
 
 _STORAGES = {
     "DoubleStorage": np.dtype("f8"),
@@ -104,7 +116,7 @@ def is_torch(start: bytes) -> bool:
 def _read_zip(path: Path) -> dict[str, np.ndarray]:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except _ZIP_ERRORS as error:
         raise _Bad(f"truncated or damaged zip archive ({error})") from None
     with archive:
         mains = [name for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
@@ -115,7 +127,7 @@ def _read_zip(path: Path) -> dict[str, np.ndarray]:
         def member(name: str) -> bytes:
             try:
                 return archive.read(folder + name)
-            except (KeyError, zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
+            except _ZIP_ERRORS as error:
                 raise _Bad(f"truncated or damaged: cannot read {folder + name} ({error})") from None
 
         little = f"{folder}byteorder" not in archive.namelist() or member("byteorder") == b"little"
@@ -195,6 +207,8 @@ def _array(name: str, tensor: _Tensor, numbers: Callable[[_Storage], np.ndarray]
     )
     if last >= len(values):
         raise _Bad(f"damaged: {name} reaches number {last} of a storage of {len(values)}")
+    if math.prod(tensor.shape) > len(values):
+        raise _Bad(f"damaged: {name} of shape {tensor.shape} has more numbers than its storage")
     steps = tuple(stride * values.itemsize for stride in tensor.strides)
     return np.lib.stride_tricks.as_strided(values[tensor.offset :], tensor.shape, steps, writeable=False)
 
@@ -217,10 +231,13 @@ def _interpret(file: io.BufferedIOBase) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     try:
-        for opcode, argument, _ in pickletools.genops(file):
-            if opcode.name == "STOP":
-                return stack[-1]
-            _step(opcode.name, argument, stack, memo)
+        with warnings.catch_warnings():
+            # genops warns of odd escapes in strings, which only a damaged file has.
+            warnings.simplefilter("ignore")
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name == "STOP":
+                    return stack[-1]
+                _step(opcode.name, argument, stack, memo)
     except _Bad:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:
