@@ -22,6 +22,21 @@ def chunk_size(count: int, batch_size: int | None) -> int:
     return max(1, min(count, batch_size))
 
 
+def _fold(xs: Any, count: int, batch_size: int) -> tuple[Any, jax.Array]:
+    """Return `xs` as [chunks, size, ...], padded with its last element, and which elements are real."""
+    chunks = math.ceil(count / batch_size)
+    size = math.ceil(count / chunks)
+    padding = chunks * size - count
+
+    def fold(x):
+        if padding:
+            x = jnp.concatenate([x, jnp.repeat(x[-1:], padding, axis=0)])
+        return x.reshape(chunks, size, *x.shape[1:])
+
+    valid = (jnp.arange(chunks * size) < count).astype(jnp.float32).reshape(chunks, size)
+    return jax.tree.map(fold, xs), valid
+
+
 def map_chunks(fn: Callable[[Any], Any], xs: Any, *, batch_size: int | None, count: int | None = None) -> Any:
     """Apply `fn`, which takes and returns batches, to `xs` in chunks along the first axis.
 
@@ -42,16 +57,7 @@ def map_chunks(fn: Callable[[Any], Any], xs: Any, *, batch_size: int | None, cou
         count = jax.tree.leaves(xs)[0].shape[0]
     if batch_size is None or batch_size >= count:
         return fn(xs)
-    chunks = math.ceil(count / batch_size)
-    size = math.ceil(count / chunks)
-    padding = chunks * size - count
-
-    def fold(x):
-        if padding:
-            x = jnp.concatenate([x, jnp.repeat(x[-1:], padding, axis=0)])
-        return x.reshape(chunks, size, *x.shape[1:])
-
-    ys = jax.lax.map(fn, jax.tree.map(fold, xs))
+    ys = jax.lax.map(fn, _fold(xs, count, batch_size)[0])
     return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:])[:count], ys)
 
 
@@ -69,17 +75,7 @@ def sum_chunks(fn: Callable[[Any, jax.Array], Any], xs: Any, *, batch_size: int 
     count = jax.tree.leaves(xs)[0].shape[0]
     if batch_size is None or batch_size >= count:
         return fn(xs, jnp.ones(count))
-    chunks = math.ceil(count / batch_size)
-    size = math.ceil(count / chunks)
-    padding = chunks * size - count
-
-    def fold(x):
-        if padding:
-            x = jnp.concatenate([x, jnp.repeat(x[-1:], padding, axis=0)])
-        return x.reshape(chunks, size, *x.shape[1:])
-
-    valid = (jnp.arange(chunks * size) < count).astype(jnp.float32).reshape(chunks, size)
-    folded = jax.tree.map(fold, xs)
+    folded, valid = _fold(xs, count, batch_size)
     zeros = jax.tree.map(
         lambda s: jnp.zeros(s.shape, s.dtype),
         jax.eval_shape(fn, jax.tree.map(lambda x: x[0], folded), valid[0]),

@@ -161,12 +161,42 @@ def take(targets: Any, indices: jax.Array) -> Any:
     return targets[indices]
 
 
-def cotangents(scores: jax.Array, targets: Any) -> jax.Array:
-    """Return d target / d scores: like `scores`, with a leading axis k for k classes an image."""
+def tile(targets: Any, count: int) -> Any:
+    """Return targets for `count` copies of the whole batch, one after the other."""
+    if targets is None or callable(targets):
+        return targets
+    return jnp.tile(targets, (count,) + (1,) * (targets.ndim - 1))
+
+
+Value = Callable[[jax.Array, Any], jax.Array]
+
+
+def cotangents(scores: jax.Array, targets: Any, *, value: Value = select) -> jax.Array:
+    """Return d target / d scores: like `scores`, with a leading axis k for k classes an image.
+
+    Args:
+        scores: [batch, classes] (any shape with a batch axis for a callable target).
+        targets: As `prepare` returns them.
+        value: What is said of a class, `value(scores, int32[batch]) -> float[batch]`: its score, or for example
+            `probability`.
+    """
+
+    def direction(target):
+        return jax.grad(lambda s: value(s, target).sum())(scores)
+
     if not callable(targets) and targets is not None and targets.ndim == 2:
         class_count(scores.shape)
-        return jax.nn.one_hot(targets.T, scores.shape[1], dtype=scores.dtype)
-    return jax.grad(lambda s: select(s, targets).sum())(scores)
+        if value is select:
+            return jax.nn.one_hot(targets.T, scores.shape[1], dtype=scores.dtype)
+        return jax.vmap(direction, in_axes=1)(targets)
+    return direction(targets)
+
+
+def values(scores: jax.Array, targets: Any, *, value: Value = select) -> jax.Array:
+    """Return float32[batch], or float32[batch, k] for k classes an image, of any `value` of a class."""
+    if not callable(targets) and targets is not None and targets.ndim == 2 and value is not select:
+        return jax.vmap(value, in_axes=(None, 1), out_axes=1)(scores, targets)
+    return value(scores, targets)
 
 
 def gradients(
@@ -174,6 +204,7 @@ def gradients(
     x: jax.Array,
     targets: Any,
     *,
+    value: Value = select,
     batch_size: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Return the target values of `fn(x)` and their gradients: one forward, one backward pass a target.
@@ -182,6 +213,7 @@ def gradients(
         fn: Maps `x` to scores; a model, or the head that `layers.split` returns.
         x: Float array [batch, ...].
         targets: As `prepare` returns them.
+        value: What is said of a class, as in `cotangents`.
         batch_size: At most so many images' backward passes at once; None means all.
 
     Returns:
@@ -189,12 +221,12 @@ def gradients(
     """
     scores, pullback = jax.vjp(fn, x)
     targets = targets if callable(targets) else freeze(scores, targets)
-    values = select(scores, targets)
-    directions = cotangents(scores, targets)
-    if values.ndim == 1:
-        return values, pullback(directions)[0]
+    results = values(scores, targets, value=value)
+    directions = cotangents(scores, targets, value=value)
+    if results.ndim == 1:
+        return results, pullback(directions)[0]
     chunk = None if batch_size is None else max(1, batch_size // x.shape[0])
     stacked = batching.map_chunks(
         jax.vmap(lambda direction: pullback(direction)[0]), directions, batch_size=chunk
     )
-    return values, jnp.moveaxis(stacked, 0, 1)
+    return results, jnp.moveaxis(stacked, 0, 1)

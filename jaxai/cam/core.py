@@ -1,10 +1,11 @@
-"""The core of the CAM family: a weight a channel (or a position), a weighted sum of activations.
+"""The core of the CAM family: one layer's activations, the head after it, and a map made of both.
 
-A member is a function `weights(acts, grads) -> weights` that broadcasts against the activations; the map is the sum
+A member is a function `member(view, **options) -> maps`; most are `weights(acts, grads)`, and their map is the sum
 over channels of weights x activations. Only the head after the layer is differentiated.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,13 +13,74 @@ import jax
 import jax.numpy as jnp
 
 from .. import batching, checks, layers, maps
+from .. import options as _options
 from .. import targets as _targets
 
-Weights = Callable[[jax.Array, jax.Array], jax.Array]
+Weights = Callable[..., jax.Array]
 
 
-def gradient_cam(
-    weights: Weights,
+@dataclass(frozen=True)
+class View:
+    """What a member sees of a chunk of images.
+
+    Attributes:
+        model: The layered model.
+        layer: The layer's name.
+        images: [batch, height, width, channels].
+        targets: As `targets.prepare` returns them.
+        acts: The layer's activations, float32 [batch, h, w, features].
+        head: The rest of the network, acts -> scores; takes the whole batch.
+        batch_size: At most so many images in flight, or None.
+    """
+
+    model: Any
+    layer: str
+    images: jax.Array
+    targets: Any
+    acts: jax.Array
+    head: Callable[[jax.Array], jax.Array]
+    batch_size: int | None
+
+    def frozen(self) -> Any:
+        """Return the targets with None replaced by each image's top class."""
+        return self.targets if callable(self.targets) else _targets.freeze(self.scores(), self.targets)
+
+    def scores(self) -> jax.Array:
+        """Return the scores of the images."""
+        return self.head(self.acts)
+
+    def gradients(self, **keywords: Any) -> tuple[jax.Array, jax.Array]:
+        """Return the target values, [batch] or [batch, k], and the gradients at the layer, in float32."""
+        values, grads = _targets.gradients(
+            self.head, self.acts, self.targets, batch_size=self.batch_size, **keywords
+        )
+        return values, grads.astype(jnp.float32)
+
+    def beside(self, grads: jax.Array) -> jax.Array:
+        """Return the activations shaped to broadcast against gradients or weights [batch, (k), h, w, features]."""
+        return self.acts if grads.ndim == self.acts.ndim else self.acts[:, None]
+
+    def for_each_target(self, cam: jax.Array) -> jax.Array:
+        """Repeat a map that knows no targets, [batch, h, w], for k classes an image."""
+        if callable(self.targets) or self.targets is None or self.targets.ndim == 1:
+            return cam
+        return jnp.repeat(cam[:, None], self.targets.shape[1], axis=1)
+
+    def samples(self) -> int:
+        """Return how many variations of the whole batch may be in flight."""
+        return max(1, many(self.batch_size) // self.images.shape[0])
+
+
+Member = Callable[..., jax.Array]
+
+
+def many(batch_size: int | None) -> int:
+    """Return the chunk size of a method that runs the model on many changed copies of an image."""
+    return batching.chunk_size(1 << 30, batch_size)
+
+
+def explain(
+    member: Member,
     model: Any,
     images: Any,
     targets: Any,
@@ -27,20 +89,26 @@ def gradient_cam(
     relu: bool,
     upsample: bool,
     batch_size: int | None,
+    **options: Any,
 ) -> jax.Array:
-    """Check the arguments and run a member of the family that needs the head's gradient.
+    """Check the arguments and run a member of the family in chunks of images.
 
     Args:
-        weights: `weights(acts, grads)`, for acts and grads [..., h, w, channels], broadcasting against them.
-        model: As in `jaxai.grad_cam`, like all other arguments.
+        member: `member(view, **options)` returns maps [batch, h, w] or [batch, k, h, w].
+        model: As in `jaxai.grad_cam`, like the other arguments.
+        **options: Handed to the member; arrays are arguments of the compiled program.
     """
     model, images, targets = _targets.prepare(model, images, targets)
-    layer = layers.resolve(model, layer, images)
-    return _gradient_cam(
+    if layer is not None:
+        layer = layers.resolve(model, layer, images)
+    static, arrays = _options.split(options)
+    return _explain(
         model,
         images,
         targets,
-        weights=weights,
+        arrays,
+        member=member,
+        static=static,
         layer=layer,
         relu=bool(relu),
         upsample=bool(upsample),
@@ -48,28 +116,47 @@ def gradient_cam(
     )
 
 
-@partial(jax.jit, static_argnames=("weights", "layer", "relu", "upsample", "batch_size"))
-def _gradient_cam(model, images, targets, *, weights, layer, relu, upsample, batch_size):
+@partial(jax.jit, static_argnames=("member", "static", "layer", "relu", "upsample", "batch_size"))
+def _explain(model, images, targets, arrays, *, member, static, layer, relu, upsample, batch_size):
+    name = layers.resolve(model, layer, images)
+
     def chunk(arguments):
         x, t = arguments
-        acts, head = layers.split(model, layer, x)
-        spatial(acts, layer)
-        grads = _targets.gradients(head, acts, t, batch_size=batch_size)[1]
-        acts, grads = acts.astype(jnp.float32), grads.astype(jnp.float32)
-        if grads.ndim > acts.ndim:
-            acts = acts[:, None]
-        cam = jnp.sum(weights(acts, grads) * acts, axis=-1)
+        view = look(model, name, x, t, batch_size)
+        cam = member(view, **dict(static), **arrays)
         return finish(cam, x, relu=relu, upsample=upsample)
 
     return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
 
 
-def spatial(acts: jax.Array, layer: str) -> None:
-    """Raise ValueError if a layer's activations have no positions."""
+def look(model: Any, layer: str, images: jax.Array, targets: Any, batch_size: int | None) -> View:
+    """Return the view of some images at a layer.
+
+    Raises:
+        ValueError: If the layer's activations have no positions.
+    """
+    acts, head = layers.split(model, layer, images)
     if acts.ndim != 4:
         raise ValueError(
             f"`layer` must have activations [batch, height, width, channels]; {layer!r} has shape {acts.shape}"
         )
+    kind = acts.dtype
+
+    def float32_head(acts):
+        return head(acts.astype(kind))
+
+    return View(model, layer, images, targets, acts.astype(jnp.float32), float32_head, batch_size)
+
+
+def by_gradient(view: View, *, weights: Weights, **options: Any) -> jax.Array:
+    """Sum the channels of `weights(acts, grads)` x activations."""
+    _, grads = view.gradients()
+    return weighted(view, weights(view.beside(grads), grads, **options))
+
+
+def weighted(view: View, weights: jax.Array) -> jax.Array:
+    """Sum the channels of weights [batch, (k), 1 or h, 1 or w, features] x activations."""
+    return jnp.sum(weights * view.beside(weights), axis=-1)
 
 
 def finish(cam: jax.Array, images: jax.Array, *, relu: bool, upsample: bool) -> jax.Array:

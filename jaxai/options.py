@@ -1,0 +1,29 @@
+"""Keywords of a method, split for compiled code: arrays are arguments of the program, the rest is part of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def split(options: Mapping[str, Any]) -> tuple[tuple[tuple[str, Any], ...], dict[str, Any]]:
+    """Return the options that are static, as sorted pairs, and those that hold arrays.
+
+    Raises:
+        TypeError: If an option is neither an array (or a pytree of them) nor hashable.
+    """
+    static, arrays = {}, {}
+    for name, value in options.items():
+        leaves = jax.tree.leaves(value)
+        if leaves and all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves):
+            arrays[name] = value
+            continue
+        try:
+            hash(value)
+        except TypeError:
+            raise TypeError(
+                f"`{name}` must be an array or hashable (a tuple, not a list); got {type(value).__name__}"
+            ) from None
+        static[name] = value
+    return tuple(sorted(static.items())), arrays
