@@ -1,6 +1,7 @@
 """Settings and small networks that every test may use."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -10,6 +11,14 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "standard")
 jax.config.update("jax_numpy_rank_promotion", "allow")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def weights_cache():
+    """An empty cache, so that what is tested is what the converters write now."""
+    with tempfile.TemporaryDirectory(prefix="jaxai-test-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXAI_CACHE", folder)
+        yield folder
 
 
 @pytest.fixture(scope="session")
