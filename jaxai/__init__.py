@@ -3,14 +3,15 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import cam, features, layers, perturbation, rules, targets
+from . import cam, features, gradients, layers, perturbation, rules, targets
 
 # The CAM family.
 from .cam import *  # noqa: F403, I001
+from .cpu import configure_cpu
 
 # Feature visualization.
 from .features import *  # noqa: F403
-from .gradients import integrated_gradients, path_nodes, saliency
+from .gradients import *  # noqa: F403
 from .layers import chain, split
 from .maps import magnitude, normalize, upsample
 from .model_check import check_model
@@ -32,18 +33,17 @@ _LAZY = ("models", "plots", "weights_convert")
 __all__ = [
     "chain",
     "check_model",
-    "integrated_gradients",
+    "configure_cpu",
     "layers",
     "magnitude",
     "models",
     "normalize",
-    "path_nodes",
     "plots",
-    "saliency",
     "split",
     "targets",
     "upsample",
     "weights_convert",
+    *gradients.__all__,
     *cam.__all__,
     *rules.__all__,
     *perturbation.__all__,

@@ -1,4 +1,4 @@
-"""Keywords of a method, split for compiled code: arrays are arguments of the program, the rest is part of it."""
+"""Keywords of a method, split for compiled code: arrays are its arguments, the rest is part of it."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -177,8 +177,8 @@ def cotangents(scores: jax.Array, targets: Any, *, value: Value = select) -> jax
     Args:
         scores: [batch, classes] (any shape with a batch axis for a callable target).
         targets: As `prepare` returns them.
-        value: What is said of a class, `value(scores, int32[batch]) -> float[batch]`: its score, or for example
-            `probability`.
+        value: What is said of a class, `value(scores, int32[batch]) -> float[batch]`: its score, or for
+            example `probability`.
     """
 
     def direction(target):

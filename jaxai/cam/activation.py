@@ -1,4 +1,4 @@
-"""Maps made of the activations' own structure: principal components, outliers, chance. No target is needed."""
+"""Maps made of the activations' own structure: principal components, outliers, chance."""
 
 from collections.abc import Callable
 from functools import partial
@@ -42,7 +42,7 @@ def _principal_axis_jvp(primals, tangents):
 
 
 def _first_component(values: jax.Array, gram: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """Project positions [..., h, w, channels], centred, on their first principal axis; more means more active."""
+    """Project positions [..., h, w, channels], centred, on their first principal axis."""
     *batch, h, w, channels = values.shape
     rows = values.reshape(*batch, h * w, channels)
     rows = rows - rows.mean(-2, keepdims=True)
@@ -72,8 +72,8 @@ def eigen_cam(
 ) -> Float[Array, "batch *k height width"]:
     """Project the activations on their first principal axis: what the layer sees most of, for no class.
 
-    Activations are centred over positions, as in pytorch-grad-cam. The sign, which a decomposition leaves open,
-    is the one that agrees with the sum of the channels.
+    Activations are centred over positions, as in pytorch-grad-cam. The sign, which a decomposition leaves
+    open, is the one that agrees with the sum of the channels.
 
     Args:
         model: As in `grad_cam`, like all other arguments.
@@ -129,8 +129,8 @@ def eigen_grad_cam(
         batch_size: At most so many images in flight; None means all.
 
     Returns:
-        Maps [batch, height, width], signed so that they agree with the sum of the products; [batch, k, ...] for k
-        classes an image.
+        Maps [batch, height, width], signed so that they agree with the sum of the products; [batch, k, ...]
+        for k classes an image.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -196,8 +196,8 @@ def kpca_cam(
         model: As in `grad_cam`, like all other arguments.
         images: Model input.
         targets: Not looked at, except that k classes an image repeat the map k times.
-        kernel: `"sigmoid"` tanh(gamma x.y + 1), `"rbf"`, `"polynomial"` (gamma x.y + 1)^3, `"cosine"`, `"linear"`
-            (Eigen-CAM), as scikit-learn's KernelPCA defines them.
+        kernel: `"sigmoid"` tanh(gamma x.y + 1), `"rbf"`, `"polynomial"` (gamma x.y + 1)^3, `"cosine"`,
+            `"linear"` (Eigen-CAM), as scikit-learn's KernelPCA defines them.
         gamma: Scale of the kernel; None means one over the number of channels.
         layer: A layer's name.
         relu: Keep only the positive side.
@@ -205,8 +205,8 @@ def kpca_cam(
         batch_size: At most so many images in flight; None means all.
 
     Returns:
-        Maps [batch, height, width], signed to agree with the sum of the channels; [batch, k, ...] for k classes
-        an image.
+        Maps [batch, height, width], signed to agree with the sum of the channels; [batch, k, ...] for k
+        classes an image.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -300,7 +300,7 @@ def random_cam(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Weight the channels at random, uniform in [-1, 1): the baseline that a class activation map has to beat.
+    """Weight the channels at random, uniform in [-1, 1): the baseline for every other map.
 
     Args:
         model: As in `grad_cam`, like all other arguments.

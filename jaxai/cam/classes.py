@@ -73,9 +73,9 @@ def _all_weights(view: View) -> jax.Array:
         _, grads = _targets.gradients(view.head, view.acts, every, batch_size=view.batch_size or batch * 64)
         return grads.astype(jnp.float32).mean((-3, -2))
 
-    # The sum of a gradient over a channel's positions is the derivative along that channel of ones. Ones pass the
-    # pools (the derivative of `before`) and the dense layer, whose positions they sum up: what is left is one
-    # derivative of the small rest of the network for each channel, of all classes together.
+    # The sum of a gradient over a channel's positions is the derivative along that channel of ones. Ones pass
+    # the pools (the derivative of `before`) and the dense layer, whose positions they sum up: what is left is
+    # one derivative of the small rest of the network for each channel, of all classes together.
     features, slopes = jax.jvp(dense.before, (view.acts,), (jnp.ones_like(view.acts),))
     _, derivative = jax.linearize(dense.after, features @ dense.kernel)
 
@@ -102,8 +102,9 @@ def grad_cam_all_classes(
     """Return Grad-CAM of every class, for about the price of a second forward pass instead of one head each.
 
     For a head of global average pooling and a linear layer the weights are the layer's own, divided by the
-    number of positions. For pools and dense layers (VGG) the first dense layer is summed over its positions and
-    one derivative of the rest is taken for each channel, forwards. Other heads are differentiated class by class.
+    number of positions. For pools and dense layers (VGG) the first dense layer is summed over its positions
+    and one derivative of the rest is taken for each channel, forwards. Other heads are differentiated class
+    by class.
 
     Args:
         model: A layered model.

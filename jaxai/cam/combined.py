@@ -32,8 +32,8 @@ def fused_cam(
 ) -> Float[Array, "batch *k height width"]:
     """Fuse the maps of several layers: each is brought to the image's size and a common scale first.
 
-    All layers share one forward pass. pytorch-grad-cam's lists of target layers are `reduce="mean"`, its RefineCAM
-    `reduce="product"`; the LayerCAM paper fuses by `reduce="max"` and scales by `"tanh"`.
+    All layers share one forward pass. pytorch-grad-cam's lists of target layers are `reduce="mean"`, its
+    RefineCAM `reduce="product"`; the LayerCAM paper fuses by `reduce="max"` and scales by `"tanh"`.
 
     Args:
         model: A layered model.

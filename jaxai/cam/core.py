@@ -1,7 +1,7 @@
 """The core of the CAM family: one layer's activations, the head after it, and a map made of both.
 
-A member is a function `member(view, **options) -> maps`; most are `weights(acts, grads)`, and their map is the sum
-over channels of weights x activations. Only the head after the layer is differentiated.
+A member is a function `member(view, **options) -> maps`; most are `weights(acts, grads)`, and their map is
+the sum over channels of weights x activations. Only the head after the layer is differentiated.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ class View:
         return values, grads.astype(jnp.float32)
 
     def beside(self, grads: jax.Array) -> jax.Array:
-        """Return the activations shaped to broadcast against gradients or weights [batch, (k), h, w, features]."""
+        """Return the activations with the axes of gradients or weights [batch, (k), h, w, features]."""
         return self.acts if grads.ndim == self.acts.ndim else self.acts[:, None]
 
     def for_each_target(self, cam: jax.Array) -> jax.Array:
@@ -95,7 +95,13 @@ def explain(
 
     Args:
         member: `member(view, **options)` returns maps [batch, h, w] or [batch, k, h, w].
-        model: As in `jaxai.grad_cam`, like the other arguments.
+        model: As in `jaxai.grad_cam`.
+        images: Checked here.
+        targets: Checked here.
+        layer: A name, or None for the default.
+        relu: Whether `finish` applies the ReLU.
+        upsample: Whether `finish` resizes the maps.
+        batch_size: Chunk of images; None means all.
         **options: Handed to the member; arrays are arguments of the compiled program.
     """
     model, images, targets = _targets.prepare(model, images, targets)
@@ -138,7 +144,8 @@ def look(model: Any, layer: str, images: jax.Array, targets: Any, batch_size: in
     acts, head = layers.split(model, layer, images)
     if acts.ndim != 4:
         raise ValueError(
-            f"`layer` must have activations [batch, height, width, channels]; {layer!r} has shape {acts.shape}"
+            "`layer` must have activations [batch, height, width, channels];"
+            f" {layer!r} has shape {acts.shape}"
         )
     kind = acts.dtype
 

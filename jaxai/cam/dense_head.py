@@ -1,8 +1,8 @@
 """Heads that begin with a dense layer: what each channel of the activations adds to it.
 
 Where each channel is pooled or flattened by itself before the first dense layer, taking a channel away is a
-change of rank one there, and the sum of a class's gradient over a channel's positions is one column of a product
-of matrices. The head is read as a graph to find out.
+change of rank one there, and the sum of a class's gradient over a channel's positions is one column of a
+product of matrices. The head is read as a graph to find out.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ BLOCK = 64
 
 
 class DenseHead(NamedTuple):
-    """A head as `after(features @ kernel)`, each feature made of one channel alone: feature d of channel d % channels.
+    """A head as `after(features @ kernel)`, feature d made of channel d % channels alone.
 
     Attributes:
         before: acts -> features [batch, inputs].
@@ -38,7 +38,7 @@ class DenseHead(NamedTuple):
 # Operations that leave the last axis alone, whatever they do along the others.
 _ELEMENTWISE = frozenset(
     "add sub mul div max min neg abs sign exp log logistic tanh sqrt rsqrt square integer_pow pow clamp"
-    " select_n ge gt le lt eq ne and or not is_finite convert_element_type copy stop_gradient custom_lin name".split()
+    " select_n ge gt le lt eq ne and or not is_finite convert_element_type copy name".split()
 )
 _AFFINE = frozenset("add sub convert_element_type reshape broadcast_in_dim squeeze copy name".split())
 
@@ -101,7 +101,7 @@ def _constants(graph: Graph, flat, dependent) -> dict[int, Any]:
 
 
 def _first_dense(graph: Graph, source: int, dependent: set[int], channels: int) -> Node | None:
-    """Return the first dense layer, if every operation before it keeps the channels apart on the last axis."""
+    """Return the first dense layer, if all before it keeps the channels apart on the last axis."""
     for node in graph.nodes:
         if not any(ref in dependent for ref in _refs(node)):
             continue
@@ -148,7 +148,7 @@ def _keeps_channels(graph: Graph, node: Node, dependent: set[int], channels: int
 
 
 def channel_rows(dense: DenseHead, features: jax.Array, channels: jax.Array) -> jax.Array:
-    """Return what some channels' features add to the first dense layer's product: [len(channels), batch, outputs]."""
+    """Return what channels add to the first dense layer's product: [len(channels), batch, outputs]."""
     batch = features.shape[0]
     places = features.reshape(batch, -1, dense.channels)
     kernel = dense.kernel.reshape(places.shape[1], dense.channels, -1)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import batching, checks, layers
-from .. import noise as _noise
+from .. import noisy as _noise
 from .. import targets as _targets
 from ..targets import Targets
-from .core import View, by_gradient, explain, many, weighted
+from .core import View, explain, many, weighted
 from .gradient import plus_plus_weights
 
 
@@ -109,8 +109,8 @@ def _shapley(view: View, *, utility: str) -> jax.Array:
     def gradient(acts):
         return replace(frozen, acts=acts).gradients(value=UTILITIES[utility])[1]
 
-    # Reverse over reverse, since convolutions that state a pullback have no forward derivative; the Hessian is
-    # symmetric, so the pullback of the activations is its product with them.
+    # Reverse over reverse, since convolutions that state a pullback have no forward derivative; the Hessian
+    # is symmetric, so the pullback of the activations is its product with them.
     grads, pullback = jax.vjp(gradient, view.acts)
     if grads.ndim == view.acts.ndim:
         product = pullback(view.acts)[0]
@@ -134,7 +134,7 @@ def shapley_cam(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Weight each channel by its Shapley value to second order: mean gradient minus half the Hessian times acts.
+    """Weight each channel by its Shapley value to second order: gradient minus half the Hessian times acts.
 
     With `utility="logit"` on a network of ReLUs the Hessian is zero and this is Grad-CAM; the paper's utility
     is curved. Costs one more forward and backward pass of the head for each target.
@@ -204,8 +204,9 @@ def finer_cam(
 ) -> Float[Array, "batch *k height width"]:
     """Run Grad-CAM on what sets a class apart from those with the nearest scores.
 
-    The score is the mean of s_c - strength s_d over the `comparisons` classes d whose scores are nearest to s_c,
-    weighted by their probabilities, as in pytorch-grad-cam (which picks the top class's neighbours only).
+    The score is the mean of s_c - strength s_d over the `comparisons` classes d whose scores are nearest to
+    s_c, weighted by their probabilities, as in pytorch-grad-cam (which picks the top class's neighbours
+    only).
 
     Args:
         model: As in `grad_cam`, like `images`, `layer`, `relu`, `upsample` and `batch_size`.
@@ -226,8 +227,8 @@ def finer_cam(
         ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
-        Zhang et al.: Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation. CVPR 2025,
-        arXiv 2501.11309.
+        Zhang et al.: Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation. CVPR
+        2025, arXiv 2501.11309.
     """
     return explain(
         _finer,

@@ -21,8 +21,8 @@ SHARED_ARGS = """
         batch_size: At most so many images in flight; None means all.
 
     Returns:
-        Maps [batch, height, width] ([batch, h, w] of the layer without `upsample`); [batch, k, ...] for k classes
-        an image.
+        Maps [batch, height, width] ([batch, h, w] of the layer without `upsample`); [batch, k, ...] for k
+        classes an image.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -117,7 +117,7 @@ def xgrad_cam(acts, grads):
 
 @_method
 def hires_cam(acts, grads):
-    """Multiply activations by their own gradients, position by position; equals Grad-CAM on a pooled linear head.
+    """Multiply activations by their own gradients, position by position: Grad-CAM on pooled linear heads.
 
     References:
         Draelos, Carin: Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
@@ -191,16 +191,16 @@ def grad_cam_plus_plus(
     """Weight each channel by its positive gradients, those positions counting more where few are active.
 
     The paper explains Y = phi(S) of a class score S that is piecewise linear in the activations, so that the
-    derivatives of Y are phi', phi'' and phi''' of S times powers of dS/dA. By default they are replaced by the
-    powers of dS/dA themselves, as in pytorch-grad-cam: the shape of phi = exp, without its factor exp(S).
+    derivatives of Y are phi', phi'' and phi''' of S times powers of dS/dA. By default they are replaced by
+    the powers of dS/dA themselves, as in pytorch-grad-cam: the shape of phi = exp, without its factor exp(S).
 
     Args:
         model: As in `grad_cam`, like `images`, `layer`, `relu`, `upsample` and `batch_size`.
         images: Model input.
         targets: What to explain.
-        score_function: A smooth phi of one score, such as `jnp.exp` or `jax.nn.sigmoid`, whose second and third
-            derivatives are then used exactly; None is the power formula. It must be curved: a linear phi has
-            no weights.
+        score_function: A smooth phi of one score, such as `jnp.exp` or `jax.nn.sigmoid`, whose second and
+            third derivatives are then used exactly; None is the power formula. It must be curved: a linear
+            phi has no weights.
         layer: A layer's name.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
@@ -214,8 +214,8 @@ def grad_cam_plus_plus(
         ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
-        Chattopadhyay et al.: Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep Convolutional
-        Networks. WACV 2018, arXiv 1710.11063, equations 5, 7, 10 and 19.
+        Chattopadhyay et al.: Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep
+        Convolutional Networks. WACV 2018, arXiv 1710.11063, equations 5, 7, 10 and 19.
 
     Example:
         >>> import jax.numpy as jnp

@@ -15,7 +15,7 @@ from .core import View, explain, many, weighted
 
 
 def _drops(view: View) -> tuple[jax.Array, jax.Array]:
-    """Return each target's value, [batch, (k)], and its values without each channel, [channels, batch, (k)]."""
+    """Return the targets' values [batch, (k)], and those without each channel [channels, batch, (k)]."""
     channels = view.acts.shape[-1]
     targets = view.frozen()
     indices = jnp.arange(channels)
@@ -59,9 +59,9 @@ def ablation_cam(
 ) -> Float[Array, "batch *k height width"]:
     """Weight each channel by how much of the score is lost without it, (y - y_k) / y: no gradients.
 
-    The image passes through the network once; the head runs once for each channel. Where the head begins with a
-    dense layer, behind pools that treat each channel alone, only the change of that layer's product is computed.
-    A score of zero leaves plain drops; a negative score turns the signs, as the formula says.
+    The image passes through the network once; the head runs once for each channel. Where the head begins with
+    a dense layer, behind pools that treat each channel alone, only the change of that layer's product is
+    computed. A score of zero leaves plain drops; a negative score turns the signs, as the formula says.
 
     Args:
         model: A layered model.
@@ -70,8 +70,8 @@ def ablation_cam(
         layer: A layer's name; None picks the last one with positions.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many images or changed activations in flight; None means 16 on the CPU, 128 on an
-            accelerator.
+        batch_size: At most so many images or changed activations in flight; None means 16 on the CPU, 128 on
+            an accelerator.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.
@@ -131,8 +131,8 @@ def recipro_cam(
 ) -> Float[Array, "batch *k height width"]:
     """Score each position of a layer by what the head says of its features alone: no gradients.
 
-    The features of one position are kept, spread over its 3 x 3 neighbours by a Gaussian window, and all others are
-    zero. The image passes through the network once; the head runs once for each position.
+    The features of one position are kept, spread over its 3 x 3 neighbours by a Gaussian window, and all
+    others are zero. The image passes through the network once; the head runs once for each position.
 
     Args:
         model: A layered model.
@@ -143,10 +143,12 @@ def recipro_cam(
         layer: A layer's name; None picks the last one with positions.
         relu: Drop negative values.
         upsample: Resize the map to the image.
-        batch_size: At most so many changed activations in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many changed activations in flight; None means 16 on the CPU, 128 on an
+            accelerator.
 
     Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image. The paper shows them min-max scaled.
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image. The paper shows them min-max
+        scaled.
 
     Raises:
         TypeError: If an argument is of the wrong kind.

@@ -16,10 +16,10 @@ Change = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def _mask_scores(view: View, change: Change, num_samples: int) -> jax.Array:
-    """Return the scores of the image under each channel's mask, mean over samples: [batch, (k), 1, 1, channels].
+    """Return the mean scores of the image under each channel's masks, [batch, (k), 1, 1, channels].
 
-    `change(mask, channel, sample)` returns a mask [batch, height, width] in place of the channel's, whose values
-    are 0 to 1.
+    `change(mask, channel, sample)` returns a mask [batch, height, width] in place of the channel's, whose
+    values are 0 to 1.
     """
     batch, *_, channels = view.acts.shape
     targets = view.frozen()
@@ -62,7 +62,8 @@ def score_cam(
     """Weight each channel by the softmax of the scores of the image masked by it: no gradients.
 
     Costs a forward pass for each channel of the layer; k targets share them. A mask is the upsampled channel
-    scaled to 0 .. 1. What is masked out becomes zero in the model's input (grey after ImageNet normalisation).
+    scaled to 0 .. 1. What is masked out becomes zero in the model's input (grey after ImageNet
+    normalisation).
 
     Args:
         model: A layered model.
