@@ -87,8 +87,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Norm:
-    """Share by contribution to the output, as `Epsilon` with a stabilizer: for sums, pools, any linear
-    map."""
+    """Share by contribution to the output, as `Epsilon`: for sums, pools, any linear map."""
 
     stabilizer: float = 1e-6
 

@@ -131,8 +131,8 @@ def lrp(
     rules = (composite.conv, composite.dense, composite.first, *(rule for _, rule in composite.layers))
     if any(isinstance(rule, ZBox) for rule in rules) and (low is None or high is None):
         raise ValueError(
-            "the z-box rule needs `low` and `high`, the lowest and highest pixel values as the model takes them;"
-            f" got low={low!r}, high={high!r}"
+            "the z-box rule needs `low` and `high`, the lowest and highest pixel values as the model takes"
+            f" them; got low={low!r}, high={high!r}"
         )
     return _lrp(
         model,
@@ -327,8 +327,9 @@ def _limits(net: Network, flat: list[Any], rules: list[Rule], bounds: Any) -> di
         if operation.kind in ("affine", "shape") and set(operation.inputs) <= reached:
             reached.update(operation.outputs)
     if not wanted <= reached:
-        raise ValueError("the z-box rule must be for a layer whose input is the image, scaled or rearranged
-        at most")
+        raise ValueError(
+            "the z-box rule must meet a layer whose input is the image, at most scaled or rearranged"
+        )
     for bound in bounds:
         env = net.forward(flat)
         env[net.image] = bound

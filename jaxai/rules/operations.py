@@ -20,15 +20,15 @@ from .rewrite import Relu, find_relus
 # Rearrangements, whose relevance follows the values; `select_n` and `stop_gradient` are added where they
 # count.
 _SHAPES = frozenset(
-    "reshape transpose squeeze expand_dims broadcast_in_dim slice dynamic_slice pad concatenate rev gather copy"
-    " copy_p split stack dynamic_update_slice reduce_precision sharding_constraint optimization_barrier name"
-    " convert_element_type stop_gradient".split()
+    "reshape transpose squeeze expand_dims broadcast_in_dim slice dynamic_slice pad concatenate rev"
+    " gather copy copy_p split stack dynamic_update_slice reduce_precision sharding_constraint"
+    " optimization_barrier name convert_element_type stop_gradient".split()
 )
 _ELEMENTWISE = frozenset(
-    "neg exp exp2 log log1p expm1 tanh logistic sin cos tan asin acos atan sinh cosh asinh acosh atanh sqrt rsqrt"
-    " cbrt abs sign floor ceil round square integer_pow erf erfc erf_inv is_finite not convert_element_type"
-    " reduce_precision copy name stop_gradient add sub mul div max min pow atan2 gt ge lt le eq ne and or xor"
-    " select_n clamp rem add_any".split()
+    "neg exp exp2 log log1p expm1 tanh logistic sin cos tan asin acos atan sinh cosh asinh acosh"
+    " atanh sqrt rsqrt cbrt abs sign floor ceil round square integer_pow erf erfc erf_inv is_finite"
+    " not convert_element_type reduce_precision copy name stop_gradient add sub mul div max min pow"
+    " atan2 gt ge lt le eq ne and or xor select_n clamp rem add_any".split()
 )
 _AFFINE = frozenset("neg add sub mul div convert_element_type reduce_precision copy name add_any".split())
 _POOLS = frozenset("reduce_sum reduce_window_sum cumsum".split())
@@ -39,9 +39,9 @@ _KEEPS_SIGN = _SHAPES | _POOLS | _MAXIMA | {"add", "add_any", "select_n", "mul",
 _KEPT = ("depthwise_conv", "max_pool")
 # What the calls that are kept as one operation may be made of, on any platform.
 _BENIGN = frozenset(
-    "custom_vjp_call custom_vjp_call_jaxpr jit pjit cond platform_index conv_general_dilated pad slice mul add"
-    " squeeze broadcast_in_dim reshape convert_element_type ge gt select_n max reduce_window_max concatenate"
-    " transpose dynamic_slice gather lt le and copy stop_gradient".split()
+    "custom_vjp_call custom_vjp_call_jaxpr jit pjit cond platform_index conv_general_dilated pad"
+    " slice mul add squeeze broadcast_in_dim reshape convert_element_type ge gt select_n max"
+    " reduce_window_max concatenate transpose dynamic_slice gather lt le and copy stop_gradient".split()
 )
 
 
