@@ -36,9 +36,53 @@ def chosen(
     return _segments.paint(marks, segments)
 
 
+class _OnSuperpixels:
+    """What explanations with one value a superpixel have in common."""
+
+    segments: jax.Array
+
+    @property
+    def _values(self) -> jax.Array:
+        raise NotImplementedError
+
+    @property
+    def heatmap(self) -> jax.Array:
+        """The values painted onto their superpixels, float32 [batch, *k, height, width]."""
+        return _segments.paint(self._values, self.segments)
+
+    def mask(
+        self,
+        *,
+        positive_only: bool = True,
+        negative_only: bool = False,
+        num_features: int = 5,
+        min_weight: float = 0.0,
+    ) -> jax.Array:
+        """Mark the most important superpixels, as in the figures of the paper.
+
+        Args:
+            positive_only: Only superpixels that speak for the target.
+            negative_only: Only superpixels that speak against it.
+            num_features: At most so many, those of largest magnitude first.
+            min_weight: Only magnitudes above this.
+
+        Returns:
+            int32 [batch, *k, height, width]: 1 in the chosen superpixels, 0 elsewhere; if both signs are
+            asked for (`positive_only=False`), -1 in those that speak against the target.
+        """
+        return chosen(
+            self._values,
+            self.segments,
+            positive_only=positive_only,
+            negative_only=negative_only,
+            num_features=num_features,
+            min_weight=min_weight,
+        )
+
+
 @register_dataclass
 @dataclass(frozen=True)
-class LimeExplanation:
+class LimeExplanation(_OnSuperpixels):
     """A linear model of each target's score in the superpixels shown.
 
     Attributes:
@@ -64,35 +108,33 @@ class LimeExplanation:
     targets: Any
 
     @property
-    def heatmap(self) -> jax.Array:
-        """The weights painted onto their superpixels, float32 [batch, *k, height, width]."""
-        return _segments.paint(self.weights, self.segments)
+    def _values(self) -> jax.Array:
+        return self.weights
 
-    def mask(
-        self,
-        *,
-        positive_only: bool = True,
-        negative_only: bool = False,
-        num_features: int = 5,
-        min_weight: float = 0.0,
-    ) -> jax.Array:
-        """Mark the most important superpixels, as in the figures of the paper.
 
-        Args:
-            positive_only: Only superpixels that speak for the target.
-            negative_only: Only superpixels that speak against it.
-            num_features: At most so many, those of largest magnitude first.
-            min_weight: Only magnitudes above this.
+@register_dataclass
+@dataclass(frozen=True)
+class ShapleyExplanation(_OnSuperpixels):
+    """Shares of the superpixels in score(image) - score(everything hidden).
 
-        Returns:
-            int32 [batch, *k, height, width]: 1 in the chosen superpixels, 0 elsewhere; if both signs are
-            asked for (`positive_only=False`), -1 in those that speak against the target.
-        """
-        return chosen(
-            self.weights,
-            self.segments,
-            positive_only=positive_only,
-            negative_only=negative_only,
-            num_features=num_features,
-            min_weight=min_weight,
-        )
+    Attributes:
+        values: float32 [batch, S] ([batch, k, S] for k classes an image); they sum to `total - base`, and
+            are 0 for padding where an image has fewer superpixels than S.
+        base: The score with everything hidden, float32 [batch] or [batch, k].
+        total: The score of the image, like `base`.
+        standard_error: Of the values, over what was drawn at random; like `values`. 0 where all is
+            enumerated.
+        segments: The superpixels' labels, int32 [batch, height, width].
+        targets: The classes explained, int32 [batch] or [batch, k], or the callable.
+    """
+
+    values: Float[Array, "batch *k segments"]
+    base: Float[Array, "batch *k"]
+    total: Float[Array, "batch *k"]
+    standard_error: Float[Array, "batch *k segments"]
+    segments: Int[Array, "batch height width"]
+    targets: Any
+
+    @property
+    def _values(self) -> jax.Array:
+        return self.values

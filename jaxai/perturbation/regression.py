@@ -69,19 +69,12 @@ def ridge(
     weighted = design.centred * sample_weight[:, None]
     gram = jnp.dot(weighted.T, design.centred, precision=_EXACT)
     gram = gram + jnp.diag(alpha + (1 - present))
-    factor = cho_factor(gram, lower=True)
-    beta = cho_solve(factor, jnp.dot(weighted.T, targets, precision=_EXACT))
-    beta = beta + cho_solve(
-        factor,
-        jnp.dot(weighted.T, targets - jnp.dot(design.centred, beta, precision=_EXACT), precision=_EXACT)
-        - (alpha + (1 - present))[:, None] * beta,
-    )
-    pivots = jnp.square(jnp.diagonal(factor[0])) / jnp.maximum(jnp.diagonal(gram), 1e-30)
-    singular = ~(pivots.min() > 32 * jnp.finfo(jnp.float32).eps)
+    factor, singular = factorise(gram)
+    beta = solve(factor, gram, jnp.dot(weighted.T, targets, precision=_EXACT))
     beta = jnp.where(singular, jnp.nan, beta)
     residuals = targets - jnp.dot(design.centred, beta, precision=_EXACT)
-    influence = cho_solve(factor, weighted.T).T
-    error = jnp.sqrt(jnp.maximum(_variance(influence, residuals, clusters), 0))
+    influence = cho_solve((factor, True), weighted.T).T
+    error = jnp.sqrt(jnp.maximum(variance(influence, residuals, clusters), 0))
     return Fit(
         beta.T,
         mean - jnp.dot(design.mean, beta, precision=_EXACT),
@@ -90,7 +83,21 @@ def ridge(
     )
 
 
-def _variance(influence: jax.Array, residuals: jax.Array, clusters: int) -> jax.Array:
+def factorise(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the lower Cholesky factor of a Gram matrix, and whether it is singular to float32."""
+    factor = cho_factor(gram, lower=True)[0]
+    pivots = jnp.square(jnp.diagonal(factor)) / jnp.maximum(jnp.diagonal(gram), 1e-30)
+    # The negation also catches NaN, which the factorisation of an indefinite matrix gives.
+    return factor, ~(pivots.min() > 32 * jnp.finfo(jnp.float32).eps)
+
+
+def solve(factor: jax.Array, gram: jax.Array, right: jax.Array) -> jax.Array:
+    """Solve gram @ x = right with one step of iterative refinement."""
+    x = cho_solve((factor, True), right)
+    return x + cho_solve((factor, True), right - jnp.dot(gram, x, precision=_EXACT))
+
+
+def variance(influence: jax.Array, residuals: jax.Array, clusters: int) -> jax.Array:
     """Return the sandwich estimate sum_c (sum_{i in c} h_i r_i)^2 of each slope's variance, [S, targets]."""
     samples = influence.shape[0]
     first = samples % clusters

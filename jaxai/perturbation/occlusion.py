@@ -1,0 +1,96 @@
+"""Occlusion: how much the score drops when a window of the image is covered."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
+
+from .. import batching, checks
+from ..targets import Targets
+from . import fills, scoring, windows
+
+
+def occlusion(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    window: int | tuple[int, int] = (32, 32),
+    strides: int | tuple[int, int] = (16, 16),
+    fill: Any = 0.0,
+    key: jax.Array | None = None,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Cover a sliding window and map the drop of the score, score(image) - score(covered image).
+
+    A pixel gets the mean drop of the windows that cover it. Windows start at the upper left corner; the
+    last of a row or column is cut off at the border where the strides do not fit (as in Captum's Occlusion,
+    whose values these are).
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain (see `jaxai.targets`); drops of logits are mapped.
+        window: Rows and columns of the window.
+        strides: Distance of neighbouring windows.
+        fill: What covers the window, in the model's input space: a value that broadcasts to the images (0
+            is the mean colour after ImageNet normalisation), `"image_mean"`, `"blur"` or `"noise"`.
+        key: Randomness of `fill="noise"`.
+        batch_size: At most so many changed images in flight; None means 16 on the CPU, 128 on an
+            accelerator.
+
+    Returns:
+        Drops [batch, height, width]; [batch, k, height, width] for k classes an image. 0 where no window
+        lies.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, a class does not exist, a window exceeds the image, or the model
+            returns NaN.
+
+    References:
+        Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014, arXiv 1311.2901,
+        section 4.2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> image = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 4, 1)
+        >>> jaxai.occlusion(lambda x: x.sum((1, 2)), image, 0, window=(1, 2), strides=(1, 2)).tolist()
+        [[[3.0, 3.0, 7.0, 7.0]]]
+    """
+    model, images, targets = scoring.prepare(model, images, targets)
+    place = windows.sliding(images.shape[1:3], window, strides)
+    background = fills.background(fill, images, None, 0, key=key)
+    chunk = batching.chunk_size(images.shape[0] * (place.total + 1), checks.batch_size(batch_size))
+    targets = scoring.frozen(model, images, targets, chunk)
+    # The image that nothing covers is one more window, so that the model is compiled once.
+    values = scoring.scores(
+        model,
+        Partial(partial(_covered, place), images, background),
+        targets,
+        count=images.shape[0] * (place.total + 1),
+        batch_size=chunk,
+        probability=False,
+    )
+    values = values.reshape(images.shape[0], place.total + 1, *values.shape[1:])
+    scoring.check_finite(values)
+    return _drops(values, place=place)
+
+
+def _covered(place: windows.Windows, images: jax.Array, background: jax.Array, indices: jax.Array):
+    """Make the covered images of flat indices of (image, window) pairs; window 0 covers nothing."""
+    owners, numbers = indices // (place.total + 1), indices % (place.total + 1)
+    inside = place.cover(jnp.maximum(numbers - 1, 0)) & (numbers > 0)[:, None, None]
+    if images.shape[0] > 1:
+        images, background = images[owners], background[owners]
+    return jnp.where(inside[..., None], background, images), owners
+
+
+@partial(jax.jit, static_argnames="place")
+def _drops(values, *, place):
+    return place.average(values[:, :1] - values[:, 1:])
