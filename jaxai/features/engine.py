@@ -1,0 +1,239 @@
+"""The optimisation that every synthetic image comes from: many runs, one compiled loop."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from .. import batching, layers, rules
+from . import parametrize, transforms
+from .dream import model_dtype
+from .objectives import IMAGES, OPACITY
+
+# The random backgrounds behind transparent images: Lucid's.
+_BACKGROUND = parametrize.Fourier(std=0.5)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that is static of a run; hashable, so that equal recipes compile once."""
+
+    size: tuple[int, int]
+    channels: int
+    copies: int
+    crops: int
+    steps: int
+    alpha: bool
+    parametrization: Any
+    transforms: transforms.Transforms
+    anneal: bool
+    optimizer: optax.GradientTransformation
+    redirect: int
+    snapshots: tuple[int, ...]
+    layers: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of an image."""
+        return (*self.size, self.channels)
+
+
+def activations_at(model: Any, names: tuple[str, ...], x: jax.Array) -> dict[str, jax.Array]:
+    """Return the activations at layers given in forward order; the network runs to the last and no further."""
+    known = layers.layer_names(model)
+    if hasattr(model, "split") or not hasattr(model, "layer_names"):
+        return {name: layers.split(model, name, x)[0] for name in names}
+    found, start = {}, None
+    for name in names:
+        stop = name if name in known else None
+        x = model(x, stop=stop) if start is None else model(x, start=start, stop=stop)
+        found[name] = x
+        start = stop
+    return found
+
+
+def in_order(model: Any, names: Any) -> tuple[str, ...]:
+    """Return layers' names in forward order, without the image's and the opacity's."""
+    known = layers.layer_names(model)
+    names = [name for name in names if name not in (IMAGES, OPACITY)]
+    return tuple(sorted(names, key=lambda name: known.index(name) if name in known else len(known)))
+
+
+def see(model: Any, normalize: Any, names: tuple[str, ...], images: jax.Array) -> dict[str, jax.Array]:
+    """Return the activations of images in [0, 1], computed in the type of the model's parameters."""
+    x = normalize(images)
+    kind = model_dtype(model)
+    return activations_at(model, names, x if kind is None else x.astype(kind))
+
+
+def _init(recipe, key, start):
+    """Return the parameters of one run."""
+    paint, veil = jax.random.split(key)
+    base, copies = recipe.parametrization, recipe.copies
+    color = (
+        parametrize.init_group(base, paint, recipe.shape, copies)
+        if start is None
+        else parametrize.encode_group(base, start, copies)
+    )
+    if not recipe.alpha:
+        return {"color": color}
+    return {"color": color, "alpha": parametrize.init_group(base, veil, (*recipe.size, 1), copies)}
+
+
+def _render(recipe, params):
+    """Return the images of one run and their opacity: [copies, h, w, channels], [copies, h, w, 1]."""
+    images = parametrize.render_group(recipe.parametrization, params["color"], recipe.shape)
+    if not recipe.alpha:
+        return images, jnp.ones((*images.shape[:3], 1))
+    return images, parametrize.render_group(recipe.parametrization, params["alpha"], (*recipe.size, 1))
+
+
+def _views(recipe, model, normalize, images, opacity, keys, progress):
+    """Return what the network shows of the runs' images: activations [runs, crops, copies, ...] by layer."""
+    runs = images.shape[0]
+
+    def prepare(key, image, veil):
+        """Return the crops of one image, transformed."""
+
+        def one(index):
+            k = jax.random.fold_in(key, index)
+            moved = transforms.draw(recipe.transforms, k, recipe.size, progress)
+            if not recipe.alpha:
+                return moved, image
+            background = jax.random.fold_in(k, 0)
+            params = _BACKGROUND.init(background, recipe.shape)
+            return moved, veil * image + (1 - veil) * _BACKGROUND.render(params, recipe.shape)
+
+        return jax.vmap(one)(jnp.arange(recipe.crops))
+
+    copy_keys = jax.vmap(lambda k: jax.vmap(lambda i: jax.random.fold_in(k, i))(jnp.arange(recipe.copies)))
+    draws, seen = jax.vmap(jax.vmap(prepare))(copy_keys(keys), images, opacity)
+    # [runs, copies, crops, ...] as one batch.
+    draws, seen = jax.tree.map(lambda a: a.reshape(-1, *a.shape[3:]), (draws, seen))
+    x = transforms.apply(recipe.transforms, draws, seen)
+    acts = see(model, normalize, recipe.layers, x)
+    shape = (runs, recipe.copies, recipe.crops)
+    return {name: a.reshape(*shape, *a.shape[1:]).swapaxes(1, 2) for name, a in acts.items()}
+
+
+def _values(recipe, objectives, views, images, opacity):
+    """Return the objectives' values [runs, copies], averaged over crops."""
+
+    def of_run(objective, view, image, veil):
+        def of_crop(view):
+            values = objective({**view, IMAGES: image, OPACITY: veil})
+            return jnp.broadcast_to(values, (recipe.copies,)).astype(jnp.float32)
+
+        return jax.vmap(of_crop, axis_size=recipe.crops)(view).mean(0)
+
+    return jax.vmap(of_run)(objectives, views, images, opacity)
+
+
+def _loop(recipe, model, normalize, objectives, keys, start):
+    """Run all steps of one chunk of runs."""
+    init_keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
+    params = (
+        jax.vmap(lambda k: _init(recipe, k, None))(init_keys)
+        if start is None
+        else jax.vmap(lambda k, s: _init(recipe, k, s))(init_keys, start)
+    )
+    runs = keys.shape[0]
+    render = jax.vmap(partial(_render, recipe))
+    state = jax.vmap(recipe.optimizer.init)(params)
+    snapshots = jnp.zeros((len(recipe.snapshots), runs, recipe.copies, *recipe.shape))
+    importance = jnp.zeros((runs, recipe.copies, *recipe.size))
+
+    def step(network, carry, number):
+        params, state, snapshots, importance = carry
+        step_keys = jax.vmap(lambda k: jax.random.fold_in(k, number + 1))(keys)
+        progress = number / max(1, recipe.steps) if recipe.anneal else None
+        (images, opacity), back = jax.vjp(render, params)
+
+        def total(images, opacity):
+            views = _views(recipe, network, normalize, images, opacity, step_keys, progress)
+            values = _values(recipe, objectives, views, images, opacity)
+            return values.sum(), values
+
+        gradients, values = jax.grad(total, argnums=(0, 1), has_aux=True)(images, opacity)
+        # Optax descends.
+        descent = jax.tree.map(jnp.negative, back(gradients)[0])
+        updates, state = jax.vmap(recipe.optimizer.update)(descent, state, params)
+        params = optax.apply_updates(params, updates)
+        importance += jnp.abs(gradients[0]).mean(-1)
+        if recipe.snapshots:
+            here = jnp.asarray(recipe.snapshots) == number + 1
+            snapshots = jax.lax.cond(
+                here.any(),
+                lambda: jnp.where(here[:, None, None, None, None, None], render(params)[0], snapshots),
+                lambda: snapshots,
+            )
+        return (params, state, snapshots, importance), values
+
+    carry, histories = (params, state, snapshots, importance), []
+    # The first steps see the network with redirected ReLUs, which brings dead units back.
+    phases = ((0, recipe.redirect), (recipe.redirect, recipe.steps))
+    for first, last in phases:
+        if last > first:
+            network = rules.redirected_relu(model) if last <= recipe.redirect else model
+            carry, history = jax.lax.scan(partial(step, network), carry, jnp.arange(first, last))
+            histories.append(history)
+    params, _, snapshots, importance = carry
+    images, opacity = render(params)
+    return {
+        "images": images,
+        "opacity": opacity[..., 0],
+        "history": jnp.moveaxis(jnp.concatenate(histories), 0, -1),
+        "snapshots": jnp.moveaxis(snapshots, 0, 2),
+        "importance": importance,
+    }
+
+
+@partial(jax.jit, static_argnames=("recipe", "batch_size"))
+def run(
+    model: Any,
+    normalize: Any,
+    objectives: Any,
+    keys: jax.Array,
+    start: Any,
+    *,
+    recipe: Recipe,
+    batch_size: int,
+) -> dict[str, jax.Array]:
+    """Run an optimisation for each of the stacked objectives, `batch_size` images at a time.
+
+    Args:
+        model: The network.
+        normalize: Photos in [0, 1] to the network's input.
+        objectives: An objective with data [runs, ...].
+        keys: A key for each run.
+        start: Photos to start from [runs, height, width, channels], or None.
+        recipe: All that is static.
+        batch_size: At most so many images in flight.
+
+    Returns:
+        images [runs, copies, h, w, channels], opacity, history [runs, copies, steps], snapshots [runs, copies,
+        snapshots, h, w, channels], importance [runs, copies, h, w].
+    """
+
+    def chunk(arguments):
+        return _loop(recipe, model, normalize, *arguments)
+
+    together = max(1, batch_size // (recipe.copies * recipe.crops))
+    return batching.map_chunks(chunk, (objectives, keys, start), batch_size=together)
+
+
+def can_redirect(model: Any, normalize: Any, names: tuple[str, ...], images: jax.ShapeDtypeStruct) -> bool:
+    """Return whether the network has a ReLU before the layers, whose gradient could be redirected."""
+    try:
+        jax.eval_shape(lambda m, x: see(rules.redirected_relu(m), normalize, names, x), model, images)
+    except ValueError:
+        return False
+    return True
+
+
+def shape_of(recipe: Recipe, batch: int) -> jax.ShapeDtypeStruct:
+    """Return the shape of what the network takes."""
+    return jax.ShapeDtypeStruct((batch, *recipe.transforms.size(recipe.size), recipe.channels), jnp.float32)
