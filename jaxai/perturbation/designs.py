@@ -23,6 +23,7 @@ def uniforms(key: jax.Array, *, samples: int, count: int) -> jax.Array:
     return jax.vmap(rows, (0, None))(jnp.arange(samples), jnp.arange(count))
 
 
+@partial(jax.jit, static_argnames=("samples", "count"))
 def uniform(key: jax.Array, samples: int, count: int) -> jax.Array:
     """Return masks float32 [samples, count] of fair coins; the first shows everything, as in `lime_image`."""
     return (uniforms(key, samples=samples, count=count) < 0.5).astype(jnp.float32).at[0].set(1)

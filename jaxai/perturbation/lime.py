@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import batching, checks
@@ -100,8 +101,8 @@ def lime(
         masks,
         predictions,
         superpixels.present,
-        jnp.float32(kernel_width),
-        jnp.float32(alpha),
+        np.float32(kernel_width),
+        np.float32(alpha),
         shared=not superpixels.padded,
     )
     _check_solved(fit)
@@ -171,14 +172,14 @@ def fit_lime(
     scoring.check_finite(scores)
     predictions = scores[None] if single else scores
     present = jnp.ones((predictions.shape[0], masks.shape[-1]))
-    fit = _fit(masks, predictions, present, jnp.float32(kernel_width), jnp.float32(alpha), shared=True)
+    fit = _fit(masks, predictions, present, np.float32(kernel_width), np.float32(alpha), shared=True)
     _check_solved(fit)
     first = (lambda x: x[0]) if single else (lambda x: x)
     return LimeFit(first(fit.weights), first(fit.intercept), first(fit.score))
 
 
 def _check_solved(fit: regression.Fit) -> None:
-    if not isinstance(fit.weights, jax.core.Tracer) and bool(jnp.isnan(fit.weights).any()):
+    if not isinstance(fit.weights, jax.core.Tracer) and np.isnan(np.asarray(fit.weights)).any():
         raise ValueError(
             "the regression is singular: the masks do not tell the superpixels apart;"
             " draw more masks or raise `alpha`"

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from .. import batching, checks
@@ -71,7 +70,7 @@ def occlusion(
     # The image that nothing covers is one more window, so that the model is compiled once.
     values = scoring.scores(
         model,
-        Partial(partial(_covered, place), images, background),
+        scoring.Perturbation(_covered, (place,), (images, background)),
         targets,
         count=images.shape[0] * (place.total + 1),
         batch_size=chunk,

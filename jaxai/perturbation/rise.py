@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
+import numpy as np
 from jaxtyping import Array, Float
 
 from .. import batching, checks
@@ -76,13 +76,14 @@ def rise(
     checks.choice(divisor, "divisor", DIVISORS)
     if not 0 < probability < 1:
         raise ValueError(f"`probability` must lie between 0 and 1; got {probability!r}")
-    masks = Partial(partial(smooth_masks, checks.pair(grid, "grid"), images.shape[1:3]), key, probability)
+    shape = (checks.pair(grid, "grid"), images.shape[1:3])
+    masks = scoring.Perturbation(smooth_masks, shape, (key, np.float32(probability)))
     background = fills.background(fill, images, None, 0, key=key)
     chunk = batching.chunk_size(images.shape[0] * num_masks, checks.batch_size(batch_size))
     targets = scoring.frozen(model, images, targets, chunk)
     values = scoring.scores(
         model,
-        Partial(partial(_masked, num_masks), images, background, masks),
+        scoring.Perturbation(_masked, (num_masks,), (images, background, masks)),
         targets,
         count=images.shape[0] * num_masks,
         batch_size=chunk,
@@ -90,7 +91,7 @@ def rise(
     )
     values = values.reshape(images.shape[0], num_masks, *values.shape[1:])
     scoring.check_finite(values)
-    return _average(values, masks, probability, divisor=divisor, batch_size=chunk)
+    return _average(values, masks, np.float32(probability), divisor=divisor, batch_size=chunk)
 
 
 def smooth_masks(
@@ -103,19 +104,19 @@ def smooth_masks(
     """
 
     def one(index):
-        bits, shifts = jax.random.split(jax.random.fold_in(key, index))
-        shown = jax.random.bernoulli(bits, probability, grid).astype(jnp.float32)
-        cells = jnp.array([-(-size[0] // grid[0]), -(-size[1] // grid[1])])
-        shift = jax.random.randint(shifts, (2,), 0, cells)
-        down = _interpolation(size[0], grid[0], cells[0], shift[0])
-        across = _interpolation(size[1], grid[1], cells[1], shift[1])
+        # One draw for bits and shifts: each call of the generator takes long to compile.
+        noise = jax.random.uniform(jax.random.fold_in(key, index), (grid[0] * grid[1] + 2,))
+        shown = (noise[2:] < probability).astype(jnp.float32).reshape(grid)
+        down, across = (_interpolation(size[axis], grid[axis], noise[axis]) for axis in (0, 1))
         return jnp.einsum("hi,ij,wj->hw", down, shown, across, precision="highest")
 
     return jax.vmap(one)(indices)
 
 
-def _interpolation(length, bits, cell, shift):
-    """Return the matrix [length, bits] that enlarges `bits` to (bits + 1) cells and cuts out at `shift`."""
+def _interpolation(length, bits, noise):
+    """Return the matrix [length, bits] that enlarges `bits` to (bits + 1) cells and cuts out at random."""
+    cell = -(-length // bits)
+    shift = jnp.floor(noise * cell)
     position = (jnp.arange(length) + shift + 0.5) * (bits / ((bits + 1) * cell)) - 0.5
     position = jnp.clip(position, 0, bits - 1)
     return jnp.maximum(0, 1 - jnp.abs(position[:, None] - jnp.arange(bits)))

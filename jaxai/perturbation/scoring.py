@@ -1,21 +1,44 @@
 """The one engine of this family: scores of many changed images, at most `batch_size` of them at once.
 
-A method states how the i-th changed image is made (`perturb`, a `Partial` over arrays) and how many there
+A method states how the i-th changed image is made (a `Perturbation`) and how many there
 are; the engine runs the model over chunks of indices. A JAX model is compiled together with the making of
 its images; a `BlackBox` is called from the host with the same chunks.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
+from jax.tree_util import Partial, register_dataclass
 
 from .. import batching, checks
 from .. import targets as _targets
 from .black_box import BlackBox
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Perturbation:
+    """How changed images are made: `fn(*static, *arrays, indices)`, compiled once for `fn` and `static`.
+
+    Attributes:
+        fn: Module-level function that takes int32[chunk] last and returns images [chunk, ...] and the index
+            of each one's original [chunk].
+        static: Hashable arguments that come first.
+        arrays: Pytrees of arrays.
+    """
+
+    fn: Callable[..., Any] = field(metadata={"static": True})
+    static: tuple[Any, ...] = field(metadata={"static": True})
+    arrays: tuple[Any, ...]
+
+    def __call__(self, indices: jax.Array) -> Any:
+        """Return what `fn` makes of these indices."""
+        return self.fn(*self.static, *self.arrays, indices)
 
 
 def prepare(model: Any, images: Any, targets: Any) -> tuple[Any, jax.Array, Any]:
@@ -69,7 +92,7 @@ def scores(
 
     Args:
         model: A callable pytree or a `BlackBox`.
-        perturb: `Partial`: int32[chunk] -> (images [chunk, ...], the index of each one's original [chunk]).
+        perturb: A `Perturbation`, which makes the images of int32[chunk].
         targets: As `frozen` returns them, for the originals.
         count: How many changed images there are, static.
         batch_size: At most so many at once.
@@ -87,7 +110,7 @@ def scores(
         model,
         perturb,
         targets,
-        jnp.asarray(start, jnp.int32),
+        np.int32(start),
         count=count,
         batch_size=batch_size,
         probability=probability,
@@ -134,7 +157,7 @@ def check_finite(values: jax.Array) -> None:
     """Raise ValueError if concrete scores are not finite: no surrogate can be fitted to them."""
     if isinstance(values, jax.core.Tracer):
         return
-    bad = int(jnp.sum(~jnp.isfinite(values)))
+    bad = int((~np.isfinite(np.asarray(values))).sum())
     if bad:
         raise ValueError(f"the model returned NaN or infinite scores: {bad} of {values.size}")
 
@@ -196,7 +219,7 @@ def of_masks(
     batch, samples = images.shape[0], masks.shape[-2]
     values = scores(
         model,
-        Partial(pairs, images, background, segments, masks),
+        Perturbation(pairs, (), (images, background, segments, masks)),
         targets,
         count=batch * samples,
         batch_size=batch_size,

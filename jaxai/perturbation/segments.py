@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -76,7 +77,7 @@ def segment(
     options = {**_DEFAULTS[method], **options}
     if method == "grid":
         labels = grid(photos.shape[1:3], options["rows"], options["columns"])
-        return jnp.broadcast_to(labels, photos.shape[:3])
+        return jnp.asarray(np.broadcast_to(labels, photos.shape[:3]))
     if method == "slic_jax":
         from .slic import slic
 
@@ -96,9 +97,9 @@ def grid(size: tuple[int, int], rows: int, columns: int) -> Int[Array, "height w
     height, width = size
     if rows > height or columns > width:
         raise ValueError(f"a grid of {rows} x {columns} does not fit into {height} x {width} pixels")
-    down = jnp.arange(height) * rows // height
-    right = jnp.arange(width) * columns // width
-    return (down[:, None] * columns + right[None, :]).astype(jnp.int32)
+    down = np.arange(height) * rows // height
+    right = np.arange(width) * columns // width
+    return jnp.asarray(down[:, None] * columns + right[None, :], jnp.int32)
 
 
 def _on_host(method: str, photos: np.ndarray, options: dict[str, Any]) -> np.ndarray:
@@ -160,7 +161,8 @@ def prepare(segments: Any, images: jax.Array, num_segments: int | None) -> Super
         count, padded = _count(np.asarray(labels).reshape(-1, expected[1] * expected[2]), num_segments)
     if count < 2:
         raise ValueError(f"`num_segments` must be at least 2; got {count}")
-    return Superpixels(jnp.broadcast_to(labels, expected).astype(jnp.int32), count, padded)
+    labels = labels if labels.shape == expected else jnp.broadcast_to(labels, expected)
+    return Superpixels(labels.astype(jnp.int32), count, padded)
 
 
 def _count(labels: np.ndarray, num_segments: int | None) -> tuple[int, bool]:
@@ -196,6 +198,7 @@ def sums(values: jax.Array, segments: jax.Array, count: int) -> jax.Array:
     return jax.vmap(one)(values.astype(jnp.float32), segments)
 
 
+@partial(jax.jit, static_argnames="count")
 def present(segments: jax.Array, count: int) -> Float[Array, "batch segments"]:
     """Return 1 for every label that occurs in an image and 0 for padding."""
     return (sums(jnp.ones(segments.shape), segments, count) > 0).astype(jnp.float32)

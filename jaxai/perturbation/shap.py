@@ -1,10 +1,12 @@
 """Shapley values of superpixels by weighted regression: KernelSHAP and Leverage SHAP."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import checks
@@ -95,20 +97,26 @@ def kernel_shap(
         key=checks.key(key),
     )
     present = play.superpixels.present
-    design = _designs(key, present, samples=num_samples, leverage=sampling == "leverage")
-    ends = jnp.stack([jnp.zeros_like(present), present], axis=1)
-    values = play.values(jnp.concatenate([ends, design.masks], axis=1))
+    design, masks = _designs(key, present, samples=num_samples, leverage=sampling == "leverage")
+    values = play.values(masks)
     fit, error, base, total = _solve_all(values, design, present)
-    if not isinstance(fit, jax.core.Tracer) and bool(jnp.isnan(fit).any()):
+    if not isinstance(fit, jax.core.Tracer) and np.isnan(np.asarray(fit)).any():
         raise ValueError(
             f"{num_samples} masks do not tell {play.superpixels.count} superpixels apart; raise `num_samples`"
         )
     return ShapleyExplanation(fit, base, total, error, play.superpixels.labels, play.targets)
 
 
+@partial(jax.jit, static_argnames=("samples", "leverage"))
 def _designs(key, present, *, samples, leverage):
-    draw = jax.vmap(lambda exists: coalitions(key, exists, samples=samples, leverage=leverage))
-    return jax.jit(draw)(present)
+    """Return the coalitions of every image, and all masks to score: nothing, everything, the coalitions."""
+
+    def draw(exists):
+        return coalitions(key, exists, samples=samples, leverage=leverage)
+
+    design = jax.vmap(draw)(present)
+    ends = jnp.stack([jnp.zeros_like(present), present], axis=1)
+    return design, jnp.concatenate([ends, design.masks], axis=1)
 
 
 @jax.jit
