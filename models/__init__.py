@@ -4,8 +4,9 @@
 networks themselves, layered models with batch norms folded away.
 """
 
+from .crop import fit
 from .efficientnet import EfficientNetLite
 from .pretrained import Listing, Pretrained, load, names
 from .vgg import VGG
 
-__all__ = ["VGG", "EfficientNetLite", "Listing", "Pretrained", "load", "names"]
+__all__ = ["VGG", "EfficientNetLite", "Listing", "Pretrained", "fit", "load", "names"]

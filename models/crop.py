@@ -1,8 +1,9 @@
 """Photographs of any kind to the square arrays that networks take."""
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from PIL import Image, ImageOps
 _FILTER = Image.Resampling.BICUBIC
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _WHITE = (255, 255, 255, 255)
+# Of a photo's width and height: the size to bring it to, and the part (left, top, right, bottom) to keep.
+_Frame: TypeAlias = Callable[[int, int], tuple[tuple[int, int], tuple[int, int, int, int]]]
 _RANGES = {np.dtype("?"): 1, np.dtype("u1"): 255, np.dtype("u2"): 65535}
 
 
@@ -40,26 +43,62 @@ def crop(photo: Any, *, size: int) -> Float[Array, "batch size size 3"]:
         >>> crop(np.zeros((30, 40, 3), np.uint8), size=16).shape
         (1, 16, 16, 3)
     """
+    frame = partial(_centre_square, size=size)
     if isinstance(photo, Sequence) and not isinstance(photo, str):
         if not photo:
             raise ValueError("expected at least one photo; got an empty list")
-        return jnp.asarray(np.stack([_square(item, size) for item in photo]))
-    return jnp.asarray(_square(photo, size)[None])
+        return jnp.asarray(np.stack([_pixels(item, frame) for item in photo]))
+    return jnp.asarray(_pixels(photo, frame)[None])
 
 
-def _square(photo: Any, size: int) -> np.ndarray:
+def fit(photo: Any, *, longest: int) -> Float[Array, "1 height width 3"]:
+    """Return a whole photo, reduced so that no side is longer than `longest` pixels.
+
+    It is read and converted as by `crop`; a photo that is small enough keeps its values.
+
+    Args:
+        photo: A path, a PIL image or an array.
+        longest: Number of pixels.
+
+    Returns:
+        float32 in [0, 1].
+
+    Raises:
+        ValueError: If the photo cannot be read, is truncated, empty, or not what `crop` takes.
+        FileNotFoundError: If a path does not exist.
+
+    Example:
+        >>> import numpy as np
+        >>> fit(np.zeros((30, 40, 3), np.uint8), longest=20).shape
+        (1, 15, 20, 3)
+    """
+    return jnp.asarray(_pixels(photo, partial(_whole, longest=longest))[None])
+
+
+def _centre_square(width: int, height: int, *, size: int):
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return (size, size), (left, top, left + side, top + side)
+
+
+def _whole(width: int, height: int, *, longest: int):
+    scale = min(1, longest / max(width, height))
+    return (max(1, round(width * scale)), max(1, round(height * scale))), (0, 0, width, height)
+
+
+def _pixels(photo: Any, frame: _Frame) -> np.ndarray:
     if isinstance(photo, (str, os.PathLike)):
-        return _read(os.fspath(photo), size)
+        return _read(os.fspath(photo), frame)
     if isinstance(photo, Image.Image):
-        return _from_image(photo, size, "photo")
+        return _from_image(photo, frame, "photo")
     if isinstance(photo, (np.ndarray, jax.Array)):
-        return _from_array(np.asarray(photo), size, "photo")
+        return _from_array(np.asarray(photo), frame, "photo")
     raise ValueError(
         f"a photo must be a path, a PIL image or an array [height, width, 3]; got {type(photo).__name__}"
     )
 
 
-def _read(path: str, size: int) -> np.ndarray:
+def _read(path: str, frame: _Frame) -> np.ndarray:
     if not os.path.exists(path):
         raise FileNotFoundError(f"no such photo: {path}")
     try:
@@ -67,7 +106,7 @@ def _read(path: str, size: int) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(_reason(path, error)) from error
     with image:
-        return _from_image(image, size, path)
+        return _from_image(image, frame, path)
 
 
 def _reason(name: str, error: Exception) -> str:
@@ -78,21 +117,21 @@ def _reason(name: str, error: Exception) -> str:
     return f"{name} cannot be read as an image: {error}"
 
 
-def _from_image(image: Image.Image, size: int, name: str) -> np.ndarray:
+def _from_image(image: Image.Image, frame: _Frame, name: str) -> np.ndarray:
     if 0 in image.size:
         raise ValueError(f"{name} has no pixels: its size is {image.size[0]}x{image.size[1]}")
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
         if image.mode in _DEEP_MODES:
-            return _from_array(_deep(image, name), size, name)
+            return _from_array(_deep(image, name), frame, name)
         if image.has_transparency_data:
             layers = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", layers.size, _WHITE), layers)
         rgb = image.convert("RGB")
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(_reason(name, error)) from error
-    return np.asarray(_resized(rgb, size), np.float32) / 255
+    return np.asarray(_resized(rgb, frame), np.float32) / 255
 
 
 def _deep(image: Image.Image, name: str) -> np.ndarray:
@@ -107,7 +146,7 @@ def _deep(image: Image.Image, name: str) -> np.ndarray:
     return pixels.astype(np.uint16)
 
 
-def _from_array(array: np.ndarray, size: int, name: str) -> np.ndarray:
+def _from_array(array: np.ndarray, frame: _Frame, name: str) -> np.ndarray:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
@@ -121,10 +160,11 @@ def _from_array(array: np.ndarray, size: int, name: str) -> np.ndarray:
     if pixels.shape[2] == 1:
         pixels = pixels.repeat(3, 2)
     if array.dtype == np.uint8 and array.shape[2] == 3:
-        return np.asarray(_resized(Image.fromarray(array), size), np.float32) / 255
-    if pixels.shape[:2] == (size, size):
+        return np.asarray(_resized(Image.fromarray(array), frame), np.float32) / 255
+    height, width = pixels.shape[:2]
+    if frame(width, height)[0] == (width, height):
         return pixels
-    planes = [_resized(Image.fromarray(pixels[..., channel]), size) for channel in range(3)]
+    planes = [_resized(Image.fromarray(pixels[..., channel]), frame) for channel in range(3)]
     return np.clip(np.stack([np.asarray(plane) for plane in planes], -1), 0, 1)
 
 
@@ -143,10 +183,7 @@ def _unit_range(array: np.ndarray, name: str) -> np.ndarray:
     return pixels
 
 
-def _resized(image: Image.Image, size: int) -> Image.Image:
-    """Return the centre square; the box spares a copy of the whole photo."""
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), _FILTER, box=box)
+def _resized(image: Image.Image, frame: _Frame) -> Image.Image:
+    """Return the part to keep in its size; the box spares a copy of the whole photo."""
+    size, box = frame(*image.size)
+    return image.resize(size, _FILTER, box=box)

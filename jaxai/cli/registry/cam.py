@@ -6,6 +6,7 @@ from .method import Method
 METHODS = (
     Method(
         name="grad_cam",
+        title="Grad-CAM",
         run=cam.grad_cam,
         result="heatmap",
         summary="channels of a layer weighted by their mean gradient",

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+_ACRONYMS = {word: word.upper() for word in ("cam", "hsic", "lime", "lrp", "rise", "shap")}
+
 
 @dataclass(frozen=True)
 class Method:
@@ -20,6 +22,8 @@ class Method:
         needs: Which of the keywords key, layer, segments, batch_size, normalize `run` takes.
         options: Further keywords passed on as they are.
         signed: Whether negative values mean evidence against.
+        title: Name in figures; empty means `name` with spaces for underscores.
+        unit: What the values are, beside colour bars: "change of probability".
     """
 
     name: str
@@ -31,3 +35,10 @@ class Method:
     needs: frozenset[str] = frozenset()
     options: dict[str, Any] = field(default_factory=dict)
     signed: bool = False
+    title: str = ""
+    unit: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The method's name in figures."""
+        return self.title or " ".join(_ACRONYMS.get(word, word) for word in self.name.split("_"))

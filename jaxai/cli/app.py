@@ -1,0 +1,37 @@
+"""The command's parts put together."""
+
+import typer
+
+from .. import __version__
+from . import listing, session
+from .convert import convert
+from .dream import dream
+from .explain import explain
+
+app = typer.Typer(
+    name="jaxai",
+    help="Explain what image networks see.",
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        session.say(f"jaxai {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and stop."
+    ),
+) -> None:
+    """Explain what image networks see."""
+
+
+for command in (explain, dream, listing.models, listing.layers, listing.methods, convert):
+    app.command()(command)

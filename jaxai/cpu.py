@@ -1,0 +1,98 @@
+"""Fast settings of XLA on the CPU, which it reads only once: when JAX first touches a device."""
+
+import os
+import platform
+import re
+import warnings
+from functools import cache
+from pathlib import Path
+
+import jaxlib.version
+
+ONEDNN = "--xla_cpu_experimental_onednn_custom_call=true"
+NO_YNN = "--xla_cpu_experimental_ynn_fusion_type="
+
+# By jaxlib's (major, minor). A flag that XLA does not know ends the process, so a version that is not
+# listed, being untried, gets none.
+_FLAGS: dict[tuple[int, int], tuple[str, ...]] = {
+    (0, 10): (NO_YNN,),
+    (0, 12): (ONEDNN, NO_YNN),
+}
+# The flags were measured on CPUs with it only.
+_NEEDS = "avx512f"
+
+
+@cache
+def cpu_features() -> frozenset[str]:
+    """Return the instruction sets of this CPU by Linux' names; empty where the system does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        return frozenset()
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+def fast_flags(
+    version: str, features: frozenset[str], machine: str, *, onednn: bool = True
+) -> tuple[str, ...]:
+    """Return the XLA flags that make convolutions fast on a CPU.
+
+    Args:
+        version: jaxlib's version.
+        features: The CPU's instruction sets, as `cpu_features` returns them.
+        machine: The architecture, as `platform.machine` returns it.
+        onednn: Whether oneDNN's kernels are wanted.
+    """
+    if machine.lower() not in ("x86_64", "amd64") or _NEEDS not in features:
+        return ()
+    major, minor = (int(part) for part in version.split(".")[:2])
+    flags = _FLAGS.get((major, minor), ())
+    return flags if onednn else tuple(flag for flag in flags if flag != ONEDNN)
+
+
+def backend_started() -> bool:
+    """Tell whether JAX has touched a device, after which XLA reads no more flags."""
+    from jax._src import xla_bridge
+
+    return xla_bridge.backends_are_initialized()
+
+
+def configure_cpu(*, onednn: bool = True) -> tuple[str, ...]:
+    """Set the XLA flags that make networks on this CPU fastest; call it before anything is computed.
+
+    They depend on jaxlib's version and on the CPU; there are none for versions that were not tried. Flags
+    that the environment's `XLA_FLAGS` sets already stay as they are. Results change by float rounding. The
+    `jaxai` command does this by itself; the library never does.
+
+    Args:
+        onednn: Use oneDNN's convolutions: the fastest, and in bfloat16 several times so. But XLA cannot keep
+            programs that call them in JAX's persistent compilation cache (jaxlib 0.12).
+
+    Returns:
+        The flags that were added; none if it was too late.
+
+    Warns:
+        RuntimeWarning: If JAX has started already, so that the flags could not be set any more.
+
+    Example:
+        >>> import jaxai
+        >>> flags = jaxai.configure_cpu()  # doctest: +SKIP
+    """
+    present = os.environ.get("XLA_FLAGS", "").split()
+    names = {flag.split("=")[0] for flag in present}
+    version, features = jaxlib.version.__version__, cpu_features()
+    wanted = fast_flags(version, features, platform.machine(), onednn=onednn)
+    missing = tuple(flag for flag in wanted if flag.split("=")[0] not in names)
+    if not missing:
+        return ()
+    if backend_started():
+        warnings.warn(
+            "JAX has already started and reads no more flags: call jaxai.configure_cpu() before the first"
+            f" computation, or set XLA_FLAGS to {' '.join(missing)!r}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return ()
+    os.environ["XLA_FLAGS"] = " ".join([*present, *missing])
+    return missing
