@@ -5,7 +5,9 @@ arrays, so that a damaged file is noticed when it is read.
 """
 
 import hashlib
+import json
 import os
+import struct
 import uuid
 import zlib
 from collections.abc import Mapping
@@ -14,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 FORMAT = "jaxai"
 VERSION = "1"
@@ -71,16 +72,34 @@ def write(
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, metadata)
-        # safetensors makes files that only their owner can read.
-        temporary.chmod(mode)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"cannot write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(_header(metadata, arrays))
+                for name in sorted(arrays):
+                    file.write(np.ascontiguousarray(arrays[name], "<f4"))
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _header(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return the start of a safetensors file, in an order that does not change from run to run.
+
+    safetensors' own writer shuffles the metadata, so that equal weights would get unequal digests.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    position = 0
+    for name in sorted(arrays):
+        end = position + 4 * arrays[name].size
+        shape = list(arrays[name].shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def read(path: Path, *, model: str) -> dict[str, np.ndarray]:

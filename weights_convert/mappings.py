@@ -101,8 +101,11 @@ def dense(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
 
 def dense_on_positions(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
     """A dense layer on flattened [C,7,7], or the 7x7 convolution it equals, to rows in HWC order."""
-    spread = weight.reshape(len(weight), -1, _POOLED, _POOLED).transpose(2, 3, 1, 0)
-    return {"kernel": spread.reshape(-1, len(weight)), "bias": bias}
+    width = len(weight)
+    # Two steps, because NumPy is slow at moving all four axes at once.
+    rows = np.ascontiguousarray(weight.reshape(width, -1).T)
+    spread = rows.reshape(-1, _POOLED, _POOLED, width).transpose(1, 2, 0, 3)
+    return {"kernel": spread.reshape(-1, width), "bias": bias}
 
 
 def plain_dense(kernel: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
