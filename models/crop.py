@@ -1,4 +1,4 @@
-"""Photographs of any kind to the square arrays that networks take."""
+"""Photographs of any kind to the arrays that networks take."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -123,15 +123,16 @@ def _from_image(image: Image.Image, frame: _Frame, name: str) -> np.ndarray:
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
-        if image.mode in _DEEP_MODES:
-            return _from_array(_deep(image, name), frame, name)
-        if image.has_transparency_data:
+        deep = image.mode in _DEEP_MODES
+        if image.has_transparency_data and not deep:
             layers = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", layers.size, _WHITE), layers)
-        rgb = image.convert("RGB")
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        image = image if deep else image.convert("RGB")
+    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(_reason(name, error)) from error
-    return np.asarray(_resized(rgb, frame), np.float32) / 255
+    if deep:
+        return _from_array(_deep(image, name), frame, name)
+    return np.asarray(_resized(image, frame), np.float32) / 255
 
 
 def _deep(image: Image.Image, name: str) -> np.ndarray:
@@ -153,14 +154,14 @@ def _from_array(array: np.ndarray, frame: _Frame, name: str) -> np.ndarray:
         raise ValueError(f"{name} must be [height, width, 3] (or a list of such); got shape {array.shape}")
     if 0 in array.shape:
         raise ValueError(f"{name} has no pixels: its shape is {array.shape}")
+    if array.dtype == np.uint8 and array.shape[2] == 3:
+        return np.asarray(_resized(Image.fromarray(array), frame), np.float32) / 255
     pixels = _unit_range(array, name)
     if pixels.shape[2] == 4:
         colour, alpha = pixels[..., :3], pixels[..., 3:]
         pixels = colour * alpha + (1 - alpha)
     if pixels.shape[2] == 1:
         pixels = pixels.repeat(3, 2)
-    if array.dtype == np.uint8 and array.shape[2] == 3:
-        return np.asarray(_resized(Image.fromarray(array), frame), np.float32) / 255
     height, width = pixels.shape[:2]
     if frame(width, height)[0] == (width, height):
         return pixels

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxai.models.crop import crop
+from jaxai.models.crop import crop, fit
 
 SIZE = 16
 square = partial(crop, size=SIZE)
@@ -147,6 +147,28 @@ class TestModes:
         frames = [Image.new("RGB", (SIZE, SIZE), colour) for colour in ("red", "blue")]
         frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
         close(square(tmp_path / "x.gif"), np.array([1, 0, 0]))
+
+
+class TestFit:
+    def test_small_photos_keep_their_values(self):
+        pixels = colours(20, 30)
+        np.testing.assert_array_equal(fit(pixels, longest=30)[0], pixels.astype(np.float32) / 255)
+        np.testing.assert_array_equal(fit(pixels / 255.0, longest=99)[0], (pixels / 255).astype(np.float32))
+
+    @pytest.mark.parametrize(
+        ("shape", "expected"), [((40, 80), (20, 40)), ((80, 40), (40, 20)), ((1, 400), (1, 40))]
+    )
+    def test_large_ones_are_reduced_whole(self, shape, expected):
+        """A horizontal ramp stays a ramp from end to end."""
+        ramp = np.broadcast_to(np.linspace(0, 1, shape[1])[:, None], (*shape, 3))
+        result = fit(ramp, longest=40)
+        assert result.shape == (1, *expected, 3)
+        np.testing.assert_allclose(result[0, 0, :, 0], np.linspace(0, 1, expected[1]), atol=0.05)
+
+    def test_photos_that_are_none(self, tmp_path):
+        (tmp_path / "x.png").write_text("hello")
+        with pytest.raises(ValueError, match="is not an image"):
+            fit(tmp_path / "x.png", longest=10)
 
 
 def test_a_large_photo_is_cheap(tmp_path):
