@@ -13,7 +13,7 @@ SEQUENTIAL = "inferno"
 DIVERGING = "blue_white_red"
 
 # CIELAB: both ends equally dark, so that evidence for and against weighs the same to the eye.
-_ENDS = ((38.0, 15.0, -60.0), (38.0, 60.0, 42.0))
+_ENDS = ((38.0, 18.0, -57.0), (38.0, 60.0, 42.0))
 _MIDDLE = (97.0, 0.0, 0.0)
 
 

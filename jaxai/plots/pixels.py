@@ -120,7 +120,8 @@ def segment_mask(
     pale = 0.35 * _grey(photo) + 0.6
     picture = np.where(shown[..., None], photo, pale)
     if boundaries:
-        lines = find_boundaries(labels, mode="inner")[..., None]
+        # Zero would count as background, which has no boundary.
+        lines = find_boundaries(labels + 1, mode="inner")[..., None]
         picture = np.where(lines & ~shown[..., None], 0.75 * picture, picture)
     outline = find_boundaries(shown, mode="thick")[..., None]
     return _bytes(np.where(outline, _OUTLINE, picture))
