@@ -2,7 +2,8 @@
 
 from .black_box import BlackBox, black_box
 from .explanation import LimeExplanation, ShapleyExplanation
-from .lime import LimeFit, fit_lime, lime
+from .lime import LIME_PRESETS, lime
+from .lime_fit import LimeFit, fit_lime, lime_limit
 from .occlusion import occlusion
 from .rise import rise
 from .segments import segment
@@ -10,6 +11,7 @@ from .shap import kernel_shap
 from .shapley import exact_shapley, permutation_shapley
 
 __all__: list[str] = [
+    "LIME_PRESETS",
     "BlackBox",
     "LimeExplanation",
     "LimeFit",
@@ -19,6 +21,7 @@ __all__: list[str] = [
     "fit_lime",
     "kernel_shap",
     "lime",
+    "lime_limit",
     "occlusion",
     "permutation_shapley",
     "rise",

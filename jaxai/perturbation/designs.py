@@ -1,7 +1,7 @@
 """Which superpixels are shown: random designs of masks.
 
 Element s of mask m is drawn from (key, m, s) only, so an image gets the same masks alone, in a batch with
-images that have more superpixels, and at any chunk size.
+images that have more superpixels, and at any chunk size; more masks continue the same sequence.
 """
 
 from functools import partial
@@ -10,6 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from . import kernels
+
+SAMPLING = ("lime", "uniform", "paired", "stratified", "glime")
+_GOLDEN = 0.6180339887498949
 
 
 @partial(jax.jit, static_argnames=("samples", "count"))
@@ -23,10 +28,55 @@ def uniforms(key: jax.Array, *, samples: int, count: int) -> jax.Array:
     return jax.vmap(rows, (0, None))(jnp.arange(samples), jnp.arange(count))
 
 
-@partial(jax.jit, static_argnames=("samples", "count"))
-def uniform(key: jax.Array, samples: int, count: int) -> jax.Array:
-    """Return masks float32 [samples, count] of fair coins; the first shows everything, as in `lime_image`."""
-    return (uniforms(key, samples=samples, count=count) < 0.5).astype(jnp.float32).at[0].set(1)
+@partial(jax.jit, static_argnames=("sampling", "samples", "shared"))
+def draw(
+    key: jax.Array, present: jax.Array, width: jax.Array, *, sampling: str, samples: int, shared: bool
+) -> jax.Array:
+    """Return masks of a design.
+
+    Args:
+        key: Randomness.
+        present: float32 [batch, S].
+        width: Of LIME's kernel, for `"glime"`.
+        sampling: `"lime"`: fair coins, the first mask showing everything; `"uniform"`: fair coins;
+            `"paired"`: every other mask is the complement of the one before; `"stratified"`: the number of
+            superpixels shown follows the coins' distribution evenly instead of at random; `"glime"`: the
+            same for the distribution of the coins times the kernel.
+        samples: Number of masks.
+        shared: All images have S superpixels.
+
+    Returns:
+        float32 [samples, S] if the images share the masks, else [batch, samples, S].
+    """
+    count = present.shape[1]
+    if sampling in ("lime", "uniform", "paired"):
+        number = samples - samples // 2 if sampling == "paired" else samples
+        masks = (uniforms(key, samples=number, count=count) < 0.5).astype(jnp.float32)
+        if sampling == "lime":
+            return masks.at[0].set(1)
+        if sampling == "paired":
+            return jnp.stack([masks, 1 - masks], axis=1).reshape(-1, count)[:samples]
+        return masks
+    noise = uniforms(key, samples=samples, count=count)
+    start = jax.random.uniform(jax.random.fold_in(key, 0x73697A65))
+    # Multiples of the golden ratio fill [0, 1) evenly at any length of the sequence.
+    quantiles = jnp.mod(start + _multiples(samples), 1.0)
+
+    def one(exists):
+        probability, weight = kernels.of_counts(exists, width)
+        mass = probability * weight if sampling == "glime" else probability
+        ends = jnp.cumsum(mass) / mass.sum()
+        shown = jnp.searchsorted(ends[:-1], quantiles, side="right")
+        shown = jnp.minimum(shown, exists.sum().astype(shown.dtype))
+        order = jnp.argsort(jnp.argsort(jnp.where(exists > 0, noise, 2.0), axis=1), axis=1)
+        return (order < shown[:, None]).astype(jnp.float32) * exists
+
+    return one(present[0]) if shared else jax.vmap(one)(present)
+
+
+def _multiples(samples: int) -> np.ndarray:
+    """Return the fractions of 0, 1, 2, ... golden ratios, exact for any number of samples."""
+    return np.mod(np.arange(samples, dtype=np.float64) * _GOLDEN, 1.0).astype(np.float32)
 
 
 def given(masks: Any, batch: int, count: int) -> jax.Array:

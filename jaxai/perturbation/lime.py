@@ -1,8 +1,9 @@
 """LIME: a linear model of the score as a function of which superpixels are shown."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,40 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import batching, checks
 from ..targets import Targets
-from . import designs, fills, kernels, regression, scoring
+from . import designs, fills, kernels, lime_fit, scoring, selection
 from . import segments as _segments
 from .explanation import LimeExplanation
+
+# Masks between two looks at the standard error.
+_ROUND = 128
+
+LIME_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "lime": MappingProxyType({}),
+        "captum": MappingProxyType(
+            {
+                "sampling": "uniform",
+                "num_samples": 25,
+                "fill": 0.0,
+                "distance": "pixel_cosine",
+                "kernel_width": 1.0,
+                "regression": "lasso",
+                "alpha": 0.01,
+            }
+        ),
+        "xplique": MappingProxyType(
+            {
+                "sampling": "uniform",
+                "num_samples": 150,
+                "fill": 0.5,
+                "distance": "pixel_euclidean",
+                # Xplique's kernel is exp(-d^2 / 45^2), without our factor 2.
+                "kernel_width": 45.0 / math.sqrt(2.0),
+                "alpha": 2.0,
+            }
+        ),
+    }
+)
 
 
 def lime(
@@ -25,9 +57,15 @@ def lime(
     key: jax.Array | None = None,
     num_samples: int = 1000,
     masks: Float[ArrayLike, "*batch samples segments"] | None = None,
+    sampling: str = "lime",
     fill: Any = "mean",
+    distance: str = "mask_cosine",
     kernel_width: float = 0.25,
+    regression: str = "ridge",
     alpha: float = 1.0,
+    num_features: int | None = None,
+    feature_selection: str = "auto",
+    tolerance: float | None = None,
     num_segments: int | None = None,
     batch_size: int | None = None,
 ) -> LimeExplanation:
@@ -36,7 +74,11 @@ def lime(
     The defaults are `lime_image`'s: fair coins for each superpixel, the first mask showing everything;
     hidden superpixels take their mean colour; weights exp(-d^2 / (2 kernel_width^2)) of the cosine distance
     between masks; ridge regression with an intercept. Probabilities (the softmax of the scores) are
-    explained. All images and all targets share the masks, the forward passes and the factorisation.
+    explained. All images and all targets share the forward passes and, with equal masks, the factorisation.
+
+    `LIME_PRESETS["captum"]` and `LIME_PRESETS["xplique"]` hold the keywords that follow those libraries:
+    `lime(..., **LIME_PRESETS["captum"])`. Both explain raw scores (pass a callable target to do so);
+    Xplique's grey fill and distance are for pixels in [0, 1].
 
     Args:
         model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
@@ -48,10 +90,21 @@ def lime(
             noise).
         num_samples: Number of masks.
         masks: Masks in [0, 1] instead of random ones: [samples, S] for all images, or [batch, samples, S].
+        sampling: `"lime"`; `"uniform"`, without the mask that shows everything; `"paired"`, masks and their
+            complements; `"stratified"`, numbers of superpixels shown spread evenly over their distribution;
+            `"glime"`, masks drawn by the kernel and weighted alike. All have the same limit; the later ones
+            reach it with fewer masks.
         fill: What hidden superpixels show, in the model's input space: `"mean"`, `"image_mean"`, `"blur"`,
             `"noise"`, `"neighbours"`, or a value that broadcasts to the images.
-        kernel_width: Width of the kernel.
-        alpha: Strength of the ridge penalty.
+        distance: `"mask_cosine"`, or `"pixel_cosine"` or `"pixel_euclidean"` between images.
+        kernel_width: Width of the kernel, in the unit of the distance.
+        regression: `"ridge"`, or `"lasso"` (scikit-learn's objective, by coordinate descent).
+        alpha: Strength of the penalty.
+        num_features: Let each target's model use at most so many superpixels; None means all.
+        feature_selection: How they are chosen: `"forward_selection"`, `"highest_weights"`, `"lasso_path"`,
+            `"none"`, or `"auto"` (forward selection up to 6, else highest weights).
+        tolerance: Draw masks in rounds and stop as soon as every standard error is at most this;
+            `num_samples` is then the most. Not under `jit`.
         num_segments: Static S, needed under `jit` and `vmap`; images with fewer superpixels are padded.
         batch_size: At most so many changed images in flight; None means 16 on the CPU, 128 on an
             accelerator. It never changes the result.
@@ -63,12 +116,16 @@ def lime(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, an image has a single superpixel or labels with gaps, the masks
-            are all equal, the regression is singular (only with a tiny `alpha`), or the model returns NaN.
+        ValueError: If shapes do not fit, an option does not exist, an image has a single superpixel or
+            labels with gaps, the masks are all equal, the regression is singular (only with a tiny
+            `alpha`), or the model returns NaN.
 
     References:
         Ribeiro, Singh, Guestrin: "Why Should I Trust You?": Explaining the Predictions of Any Classifier.
         KDD 2016, arXiv 1602.04938, equation 2 and algorithm 1.
+        Rashid et al.: Using Stratified Sampling to Improve LIME Image Explanations. AAAI 2024, arXiv
+        2403.17742. Tan, Tian, Li: GLIME: General, Stable and Local LIME Explanation. NeurIPS 2023, arXiv
+        2311.15722, section 4.1 (GLIME-Binomial).
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -79,133 +136,92 @@ def lime(
         >>> e.weights.round(3).tolist()
         [[2.0, 2.0]]
     """
+    _check_options(sampling, distance, regression, feature_selection, masks is not None)
     model, images, targets = scoring.prepare(model, images, targets)
     superpixels = _segments.prepare(segments, images, num_segments)
-    if masks is None:
+    labels, count, present = superpixels.labels, superpixels.count, superpixels.present
+    width = _positive_number(kernel_width, "kernel_width")
+    if masks is not None:
+        masks = designs.given(masks, images.shape[0], count)
+        sampling = "given"
+    else:
         if key is None:
             raise TypeError("`key` is needed to draw masks, jax.random.key(seed); got None")
         num_samples = checks.positive(num_samples, "num_samples")
         if num_samples < 2:
             raise ValueError(f"`num_samples` must be at least 2; got {num_samples}")
-        masks = designs.uniform(checks.key(key), num_samples, superpixels.count)
-    else:
-        masks = designs.given(masks, images.shape[0], superpixels.count)
-    background = fills.background(fill, images, superpixels.labels, superpixels.count, key=key)
-    chunk = batching.chunk_size(images.shape[0] * masks.shape[-2], checks.batch_size(batch_size))
+        masks = designs.draw(
+            checks.key(key),
+            present,
+            width,
+            sampling=sampling,
+            samples=num_samples,
+            shared=not superpixels.padded,
+        )
+    background = fills.background(fill, images, labels, count, key=key)
+    sums = None if distance == "mask_cosine" else kernels.moments(images, background, labels, count=count)
+    options = {
+        "shared": not superpixels.padded,
+        "distance": distance,
+        "loss": regression,
+        "selection": selection.resolve(feature_selection, _number(num_features), count),
+        "num_features": num_features,
+        "constant_weight": sampling == "glime",
+        "clusters": 2 if sampling == "paired" else 1,
+    }
+    if tolerance is not None and isinstance(masks, jax.core.Tracer):
+        raise TypeError("`tolerance` needs concrete arguments: the number of masks depends on the results")
+    total = masks.shape[-2]
+    size = total if tolerance is None else min(total, _ROUND)
+    chunk = batching.chunk_size(images.shape[0] * size, checks.batch_size(batch_size))
     targets = scoring.frozen(model, images, targets, chunk)
-    predictions = scoring.of_masks(
-        model, images, background, superpixels.labels, masks, targets, batch_size=chunk, probability=True
-    )
-    scoring.check_finite(predictions)
-    fit = _fit(
-        masks,
-        predictions,
-        superpixels.present,
-        np.float32(kernel_width),
-        np.float32(alpha),
-        shared=not superpixels.padded,
-    )
-    _check_solved(fit)
-    return LimeExplanation(*fit, superpixels.labels, masks, predictions, targets)
-
-
-class LimeFit(NamedTuple):
-    """The surrogate: `weights` [..., S], `intercept` [...] and `score` [...] (weighted R^2)."""
-
-    weights: jax.Array
-    intercept: jax.Array
-    score: jax.Array
-
-
-def fit_lime(
-    masks: Float[ArrayLike, "*batch samples segments"],
-    scores: Float[ArrayLike, "..."],
-    *,
-    kernel_width: float = 0.25,
-    alpha: float = 1.0,
-) -> LimeFit:
-    """Fit LIME's weighted ridge regression to masks and scores that are already there.
-
-    It is scikit-learn's `Ridge(alpha).fit(masks, scores, sample_weight)` with the weights of `lime_image`'s
-    kernel, for all targets and images in one solve.
-
-    Args:
-        masks: [samples, S] for all images, or [batch, samples, S].
-        scores: For masks [samples, S]: [samples], [samples, k], or (where the first axis is not as long as
-            the masks) [batch, samples] or [batch, samples, k]. For masks with a batch: [batch, samples] or
-            [batch, samples, k].
-        kernel_width: Width of the kernel on the cosine distance of masks.
-        alpha: Strength of the ridge penalty.
-
-    Returns:
-        `(weights, intercept, score)`: weights [*batch, *k, S], intercept and weighted R^2 [*batch, *k].
-
-    Raises:
-        ValueError: If shapes do not fit, values are not finite, masks are all equal, or the regression is
-            singular.
-
-    References:
-        Ribeiro, Singh, Guestrin: "Why Should I Trust You?". KDD 2016, arXiv 1602.04938, equation 2.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import jaxai
-        >>> masks = jnp.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
-        >>> weights, intercept, score = jaxai.fit_lime(masks, masks @ jnp.array([3.0, -1.0]), alpha=0.0)
-        >>> [round(float(weight), 3) for weight in weights]
-        [3.0, -1.0]
-    """
-    masks = jnp.asarray(masks, jnp.float32)
-    scores = jnp.asarray(scores, jnp.float32)
-    if masks.ndim not in (2, 3) or 0 in masks.shape:
-        raise ValueError(f"`masks` must be [samples, S] or [batch, samples, S]; got shape {masks.shape}")
-    samples = masks.shape[-2]
-    single = masks.ndim == 2 and scores.ndim in (1, 2) and scores.shape[0] == samples
-    batched = scores.ndim in (2, 3) and scores.shape[1] == samples
-    if masks.ndim == 3:
-        batched = batched and scores.shape[0] == masks.shape[0]
-    if not (single or batched):
-        raise ValueError(
-            f"`scores` must have one value a mask; got shape {scores.shape} for masks {masks.shape}"
+    parts: list[jax.Array] = []
+    for start in range(0, total, size):
+        # The last round starts earlier rather than being smaller, so that the model is compiled once.
+        first = min(start, total - size)
+        some = masks if size == total else masks[..., first : first + size, :]
+        values = scoring.of_masks(
+            model, images, background, labels, some, targets, batch_size=chunk, probability=True
         )
-    masks = designs.given(masks, masks.shape[0] if masks.ndim == 3 else 1, masks.shape[-1])
-    scoring.check_finite(scores)
-    predictions = scores[None] if single else scores
-    present = jnp.ones((predictions.shape[0], masks.shape[-1]))
-    fit = _fit(masks, predictions, present, np.float32(kernel_width), np.float32(alpha), shared=True)
-    _check_solved(fit)
-    first = (lambda x: x[0]) if single else (lambda x: x)
-    return LimeFit(first(fit.weights), first(fit.intercept), first(fit.score))
+        scoring.check_finite(values)
+        parts.append(values[:, start - first :])
+        predictions = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+        used = predictions.shape[1]
+        missing = [(0, 0), (0, total - used)] + [(0, 0)] * (predictions.ndim - 2)
+        padded = predictions if used == total else jnp.pad(predictions, missing)
+        fit = lime_fit.fit_images(
+            masks, padded, present, sums, width, np.float32(alpha), np.int32(used), **options
+        )
+        if tolerance is not None and _settled(fit, tolerance):
+            break
+    lime_fit.check_solved(fit)
+    shown = masks if used == total else masks[..., :used, :]
+    return LimeExplanation(*fit, labels, shown, predictions, targets)
 
 
-def _check_solved(fit: regression.Fit) -> None:
-    if not isinstance(fit.weights, jax.core.Tracer) and np.isnan(np.asarray(fit.weights)).any():
+def _settled(fit, tolerance):
+    """Return whether every standard error is known (NaN is not) and small enough."""
+    return bool((np.asarray(fit.standard_error) <= tolerance).all())
+
+
+def _check_options(sampling, distance, regression, feature_selection, given):
+    checks.choice(sampling, "sampling", designs.SAMPLING)
+    checks.choice(distance, "distance", kernels.DISTANCES)
+    checks.choice(regression, "regression", lime_fit.REGRESSIONS)
+    checks.choice(feature_selection, "feature_selection", selection.METHODS)
+    if sampling == "glime" and distance != "mask_cosine" and not given:
         raise ValueError(
-            "the regression is singular: the masks do not tell the superpixels apart;"
-            " draw more masks or raise `alpha`"
+            f"`sampling='glime'` draws masks by their cosine distance; got distance={distance!r}"
         )
 
 
-@partial(jax.jit, static_argnames="shared")
-def _fit(masks, predictions, present, kernel_width, alpha, *, shared):
-    """Fit all images at once; with shared masks and no padding there is a single factorisation."""
-    batch, samples, *rest = predictions.shape
-    flat = predictions.reshape(batch, samples, -1)
-
-    def solve(mask, scores, exists):
-        weight = kernels.exponential(kernels.mask_cosine(mask, exists), kernel_width)
-        return regression.ridge(mask, scores, weight, exists, alpha)
-
-    if masks.ndim == 2 and shared:
-        columns = jnp.moveaxis(flat, 0, 1).reshape(samples, -1)
-        fit = solve(masks, columns, present[0])
-    else:
-        fit = jax.vmap(solve, (None if masks.ndim == 2 else 0, 0, 0))(masks, flat, present)
-    return regression.Fit(
-        *(x.reshape(batch, *rest, *shape) for x, shape in zip(fit, _shapes(masks), strict=True))
-    )
+def _number(num_features):
+    return None if num_features is None else checks.positive(num_features, "num_features")
 
 
-def _shapes(masks):
-    count = masks.shape[-1:]
-    return count, (), (), count
+def _positive_number(value, name):
+    if isinstance(value, jax.core.Tracer):
+        return value
+    if not 0 < value < math.inf:
+        raise ValueError(f"`{name}` must be a positive number; got {value!r}")
+    return np.float32(value)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 
+from . import selection
+
 _EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -18,69 +20,133 @@ class Fit(NamedTuple):
     standard_error: jax.Array
 
 
-class Design(NamedTuple):
-    """Centred masks [samples, S], their weighted mean [S], and the weights [samples]."""
+class Problem(NamedTuple):
+    """A centred weighted regression of scores [samples, targets] on masks [samples, S]."""
 
     centred: jax.Array
     mean: jax.Array
-    sample_weight: jax.Array
+    targets: jax.Array
+    target_mean: jax.Array
+    weight: jax.Array
+    present: jax.Array
+    gram: jax.Array
+    products: jax.Array
 
 
-def centre(masks: jax.Array, sample_weight: jax.Array) -> Design:
-    """Subtract the weighted mean of each column."""
-    mean = jnp.dot(sample_weight, masks, precision=_EXACT) / sample_weight.sum()
-    return Design(masks - mean, mean, sample_weight)
-
-
-def centre_scores(scores: jax.Array, sample_weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return scores [samples, targets] less their weighted mean, and that mean.
+def problem(masks: jax.Array, scores: jax.Array, weight: jax.Array, present: jax.Array) -> Problem:
+    """Centre masks and scores by their weighted means and form the normal equations.
 
     The first score is subtracted beforehand, so that constant scores become exact zeros and probabilities
     near one keep their digits.
-    """
-    shifted = scores - scores[:1]
-    mean = jnp.dot(sample_weight, shifted, precision=_EXACT) / sample_weight.sum()
-    return shifted - mean, scores[0] + mean
-
-
-def ridge(
-    masks: jax.Array,
-    scores: jax.Array,
-    sample_weight: jax.Array,
-    present: jax.Array,
-    alpha: jax.Array,
-    clusters: int = 1,
-) -> Fit:
-    """Minimise sum_i w_i (y_i - b - z_i . beta)^2 + alpha |beta|^2, the intercept b free of penalty.
 
     Args:
         masks: float32 [samples, S].
         scores: float32 [samples, targets].
-        sample_weight: float32 [samples], not negative.
-        present: float32 [S], 0 for padding, whose slope is 0.
+        weight: float32 [samples], not negative.
+        present: float32 [S], 0 for padding, whose slopes are 0.
+    """
+    masks = masks * present
+    total = weight.sum()
+    mean = jnp.dot(weight, masks, precision=_EXACT) / total
+    centred = masks - mean
+    shifted = scores - scores[:1]
+    shift = jnp.dot(weight, shifted, precision=_EXACT) / total
+    targets = shifted - shift
+    weighted = centred * weight[:, None]
+    return Problem(
+        centred,
+        mean,
+        targets,
+        scores[0] + shift,
+        weight,
+        present,
+        jnp.dot(weighted.T, centred, precision=_EXACT),
+        jnp.dot(weighted.T, targets, precision=_EXACT),
+    )
+
+
+def ridge(p: Problem, alpha: jax.Array, clusters: int = 1) -> Fit:
+    """Minimise sum_i w_i (y_i - b - z_i . beta)^2 + alpha |beta|^2, the intercept b free of penalty.
+
+    Args:
+        p: The regression.
         alpha: Strength of the penalty.
-        clusters: So many consecutive samples were drawn together (counted from the last one).
+        clusters: So many consecutive samples were drawn together (counted from the first one).
 
     Returns:
         The fit; NaN where the normal equations are singular to float32.
     """
-    design = centre(masks * present, sample_weight)
-    targets, mean = centre_scores(scores, sample_weight)
-    weighted = design.centred * sample_weight[:, None]
-    gram = jnp.dot(weighted.T, design.centred, precision=_EXACT)
-    gram = gram + jnp.diag(alpha + (1 - present))
-    factor, singular = factorise(gram)
-    beta = solve(factor, gram, jnp.dot(weighted.T, targets, precision=_EXACT))
+    beta, factor, singular = _ridge(p.gram, p.products, p.present, alpha)
     beta = jnp.where(singular, jnp.nan, beta)
-    residuals = targets - jnp.dot(design.centred, beta, precision=_EXACT)
-    influence = cho_solve((factor, True), weighted.T).T
+    residuals = p.targets - jnp.dot(p.centred, beta, precision=_EXACT)
+    influence = cho_solve((factor, True), (p.centred * p.weight[:, None]).T).T
     error = jnp.sqrt(jnp.maximum(variance(influence, residuals, clusters), 0))
-    return Fit(
-        beta.T,
-        mean - jnp.dot(design.mean, beta, precision=_EXACT),
-        r_squared(targets, residuals, sample_weight),
-        error.T,
+    return Fit(beta.T, _intercept(p, beta), r_squared(p, residuals), error.T)
+
+
+def _ridge(gram, products, present, alpha):
+    matrix = gram + jnp.diag(alpha + (1 - present))
+    factor, singular = factorise(matrix)
+    return solve(factor, matrix, products) * present[:, None], factor, singular
+
+
+def sparse_ridge(p: Problem, alpha: jax.Array, method: str, number: int, clusters: int = 1) -> Fit:
+    """Choose at most `number` superpixels for each target, then fit `ridge` on those alone.
+
+    Args:
+        p: The regression.
+        alpha: Strength of the penalty.
+        method: As `selection.choose` takes it.
+        number: How many superpixels.
+        clusters: As in `ridge`.
+    """
+
+    def one(targets, mean, products):
+        chosen = selection.choose(method, p.gram, products, p.present, number)
+        return _restricted(p, targets, mean, products, chosen, alpha, clusters)
+
+    fit = jax.vmap(one, (1, 0, 1))(p.targets, p.target_mean, p.products)
+    return Fit(*(x[:, 0] for x in fit))
+
+
+def _restricted(p, targets, mean, products, chosen, alpha, clusters):
+    """Fit one target on the chosen superpixels."""
+    alone = p._replace(
+        centred=p.centred * chosen,
+        mean=p.mean * chosen,
+        targets=targets[:, None],
+        target_mean=mean[None],
+        present=chosen,
+        gram=p.gram * jnp.outer(chosen, chosen),
+        products=(products * chosen)[:, None],
     )
+    return ridge(alone, alpha, clusters)
+
+
+def lasso(p: Problem, alpha: jax.Array, clusters: int = 1) -> Fit:
+    """Minimise sum_i w_i (y_i - b - z_i . beta)^2 / (2 sum_i w_i) + alpha |beta|_1 (scikit-learn's Lasso).
+
+    The standard errors are those of the least squares fit on the superpixels with a slope.
+
+    Args:
+        p: The regression.
+        alpha: Strength of the penalty.
+        clusters: As in `ridge`.
+    """
+    total = p.weight.sum()
+
+    def one(targets, mean, products):
+        beta = selection.lasso(p.gram / total, products / total, p.present, alpha)
+        refit = _restricted(p, targets, mean, products, (beta != 0).astype(jnp.float32), 0.0, clusters)
+        return beta, refit.standard_error[0]
+
+    beta, error = jax.vmap(one, (1, 0, 1))(p.targets, p.target_mean, p.products)
+    residuals = p.targets - jnp.dot(p.centred, beta.T, precision=_EXACT)
+    return Fit(beta, _intercept(p, beta.T), r_squared(p, residuals), error)
+
+
+def _intercept(p, beta):
+    return p.target_mean - jnp.dot(p.mean, beta, precision=_EXACT)
 
 
 def factorise(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -98,22 +164,26 @@ def solve(factor: jax.Array, gram: jax.Array, right: jax.Array) -> jax.Array:
 
 
 def variance(influence: jax.Array, residuals: jax.Array, clusters: int) -> jax.Array:
-    """Return the sandwich estimate sum_c (sum_{i in c} h_i r_i)^2 of each slope's variance, [S, targets]."""
-    samples = influence.shape[0]
-    first = samples % clusters
+    """Return the sandwich estimate sum_c (sum_{i in c} h_i r_i)^2 of each slope's variance, [S, targets].
+
+    Args:
+        influence: h, float32 [samples, S].
+        residuals: r, float32 [samples, targets].
+        clusters: So many consecutive samples belong together.
+    """
     total = jnp.dot(influence.T**2, residuals**2, precision=_EXACT)
-    if clusters > 1:
-        h = influence[first:].reshape(-1, clusters, influence.shape[1])
-        r = residuals[first:].reshape(-1, clusters, residuals.shape[1])
-        for i in range(clusters):
-            for j in range(i):
-                total = total + 2 * jnp.dot((h[:, i] * h[:, j]).T, r[:, i] * r[:, j], precision=_EXACT)
+    whole = influence.shape[0] // clusters * clusters
+    h = influence[:whole].reshape(-1, clusters, influence.shape[1])
+    r = residuals[:whole].reshape(-1, clusters, residuals.shape[1])
+    for i in range(clusters):
+        for j in range(i):
+            total = total + 2 * jnp.dot((h[:, i] * h[:, j]).T, r[:, i] * r[:, j], precision=_EXACT)
     return total
 
 
-def r_squared(targets: jax.Array, residuals: jax.Array, sample_weight: jax.Array) -> jax.Array:
+def r_squared(p: Problem, residuals: jax.Array) -> jax.Array:
     """Return the weighted coefficient of determination; of constant targets 1 if the fit is exact, else 0."""
-    left = jnp.dot(sample_weight, residuals**2, precision=_EXACT)
-    total = jnp.dot(sample_weight, targets**2, precision=_EXACT)
+    left = jnp.dot(p.weight, residuals**2, precision=_EXACT)
+    total = jnp.dot(p.weight, p.targets**2, precision=_EXACT)
     ratio = 1 - left / jnp.where(total > 0, total, 1)
     return jnp.where(total > 0, ratio, jnp.where(left > 0, 0.0, 1.0))
