@@ -327,7 +327,7 @@ def _limits(net: Network, flat: list[Any], rules: list[Rule], bounds: Any) -> di
         if operation.kind in ("affine", "shape") and set(operation.inputs) <= reached:
             reached.update(operation.outputs)
     if not wanted <= reached:
-        raise ValueError(
+        raise ValueError("the z-box rule must meet a layer whose input is the image, scaled at most")
             "the z-box rule must meet a layer whose input is the image, at most scaled or rearranged"
         )
     for bound in bounds:
