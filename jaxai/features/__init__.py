@@ -1,8 +1,48 @@
 """Feature visualization: what a network has learned."""
 
-from . import objectives, parametrize, transforms
+from . import directions, objectives, parametrize, priors, transforms
 from .ascent import gradient_ascent
+from .atlas import Atlas, Dictionary, atlas, semantic_dictionary
 from .dream import deep_dream, noise
+from .factors import Factors, channel_factors, factorize, layer_activations
+from .maco import fit_power_law, maco, natural_spectrum, power_law_spectrum
+from .measure import Exemplars, exemplars, measure
+from .photo import accentuate, caricature, invert
+from .report import Report, Stability, report, seed_stability
+from .transforms import Transforms
 from .visualize import Visualization, visualize
+from .zoom import dream_zoom
 
-__all__ = ["Visualization", "deep_dream", "gradient_ascent", "noise", "visualize"]
+# Reached through `jaxai.features`, where their short names are clear.
+_NAMESPACES = (directions, objectives, parametrize, priors, report, transforms)
+
+__all__ = [
+    "Atlas",
+    "Dictionary",
+    "Exemplars",
+    "Factors",
+    "Report",
+    "Stability",
+    "Transforms",
+    "Visualization",
+    "accentuate",
+    "atlas",
+    "caricature",
+    "channel_factors",
+    "deep_dream",
+    "dream_zoom",
+    "exemplars",
+    "factorize",
+    "fit_power_law",
+    "gradient_ascent",
+    "invert",
+    "layer_activations",
+    "maco",
+    "measure",
+    "natural_spectrum",
+    "noise",
+    "power_law_spectrum",
+    "seed_stability",
+    "semantic_dictionary",
+    "visualize",
+]

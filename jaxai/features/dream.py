@@ -95,25 +95,36 @@ def deep_dream(
     batch_size = checks.batch_size(batch_size)
     keys = run_keys(key, indices, images.shape[0])
     features = None if guide is None else _guide_features(model, normalize, guide, layer)
-    step_size = jnp.asarray(step_size, jnp.float32)
+    step = partial(
+        octave_steps,
+        model,
+        normalize,
+        features=features,
+        step_size=jnp.asarray(step_size, jnp.float32),
+        layer=layer,
+        steps=steps,
+        jitter=jitter,
+        batch_size=batch_size,
+    )
+    return dream_octaves(step, images, keys, sizes, tile=tile)
 
+
+def dream_octaves(
+    step: Callable[..., jax.Array],
+    images: jax.Array,
+    keys: jax.Array,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    tile: int | None = None,
+) -> jax.Array:
+    """Dream at each size from the smallest, carrying the change on: `step(images, keys, tile=...)`."""
     smaller = [resize(images, size) for size in sizes]
     detail = jnp.zeros_like(smaller[0])
+    x = images
     for octave, base in enumerate(smaller):
         x = jnp.clip(base + resize(detail, base.shape[1:3]), 0, 1)
-        x = _octave(
-            model,
-            normalize,
-            x,
-            jax.vmap(lambda k, octave=octave: jax.random.fold_in(k, octave))(keys),
-            features,
-            step_size,
-            layer=layer,
-            steps=steps,
-            jitter=jitter,
-            tile=_tile(base.shape[1:3], tile),
-            batch_size=batch_size,
-        )
+        octave_keys = jax.vmap(lambda k, octave=octave: jax.random.fold_in(k, octave))(keys)
+        x = step(x, octave_keys, tile=_tile(base.shape[1:3], tile))
         detail = x - base
     return x
 
@@ -221,7 +232,9 @@ def _dream_objective(model, normalize, features, layer, x):
 
 
 @partial(jax.jit, static_argnames=("layer", "steps", "jitter", "tile", "batch_size"))
-def _octave(model, normalize, images, keys, features, step_size, *, layer, steps, jitter, tile, batch_size):
+def octave_steps(
+    model, normalize, images, keys, *, features, step_size, layer, steps, jitter, tile, batch_size
+):
     """Take `steps` steps at one size."""
     objective = Partial(_dream_objective, model, normalize, features, layer)
     reach = jitter if tile is None else max(jitter, tile // 2)

@@ -27,7 +27,6 @@ class Recipe:
     crops: int
     steps: int
     alpha: bool
-    parametrization: Any
     transforms: transforms.Transforms
     anneal: bool
     optimizer: optax.GradientTransformation
@@ -42,7 +41,7 @@ class Recipe:
 
 
 def activations_at(model: Any, names: tuple[str, ...], x: jax.Array) -> dict[str, jax.Array]:
-    """Return the activations at layers given in forward order; the network runs to the last and no further."""
+    """Return the activations at layers in forward order; the network runs to the last and no further."""
     known = layers.layer_names(model)
     if hasattr(model, "split") or not hasattr(model, "layer_names"):
         return {name: layers.split(model, name, x)[0] for name in names}
@@ -69,10 +68,10 @@ def see(model: Any, normalize: Any, names: tuple[str, ...], images: jax.Array) -
     return activations_at(model, names, x if kind is None else x.astype(kind))
 
 
-def _init(recipe, key, start):
+def _init(recipe, base, key, start):
     """Return the parameters of one run."""
     paint, veil = jax.random.split(key)
-    base, copies = recipe.parametrization, recipe.copies
+    copies = recipe.copies
     color = (
         parametrize.init_group(base, paint, recipe.shape, copies)
         if start is None
@@ -83,34 +82,31 @@ def _init(recipe, key, start):
     return {"color": color, "alpha": parametrize.init_group(base, veil, (*recipe.size, 1), copies)}
 
 
-def _render(recipe, params):
+def _render(recipe, base, params):
     """Return the images of one run and their opacity: [copies, h, w, channels], [copies, h, w, 1]."""
-    images = parametrize.render_group(recipe.parametrization, params["color"], recipe.shape)
+    images = parametrize.render_group(base, params["color"], recipe.shape)
     if not recipe.alpha:
         return images, jnp.ones((*images.shape[:3], 1))
-    return images, parametrize.render_group(recipe.parametrization, params["alpha"], (*recipe.size, 1))
+    return images, parametrize.render_group(base, params["alpha"], (*recipe.size, 1))
 
 
 def _views(recipe, model, normalize, images, opacity, keys, progress):
-    """Return what the network shows of the runs' images: activations [runs, crops, copies, ...] by layer."""
+    """Return what the network shows of the runs' images: activations [runs, crops, copies, ...] by layer.
+
+    `keys` has one for each view, [runs, copies, crops].
+    """
     runs = images.shape[0]
 
     def prepare(key, image, veil):
-        """Return the crops of one image, transformed."""
+        """Return a draw for one view of an image, and what is behind the transforms there."""
+        moved = transforms.draw(recipe.transforms, key, recipe.size, progress)
+        if not recipe.alpha:
+            return moved, image
+        params = _BACKGROUND.init(jax.random.fold_in(key, 3), recipe.shape)
+        return moved, veil * image + (1 - veil) * _BACKGROUND.render(params, recipe.shape)
 
-        def one(index):
-            k = jax.random.fold_in(key, index)
-            moved = transforms.draw(recipe.transforms, k, recipe.size, progress)
-            if not recipe.alpha:
-                return moved, image
-            background = jax.random.fold_in(k, 0)
-            params = _BACKGROUND.init(background, recipe.shape)
-            return moved, veil * image + (1 - veil) * _BACKGROUND.render(params, recipe.shape)
-
-        return jax.vmap(one)(jnp.arange(recipe.crops))
-
-    copy_keys = jax.vmap(lambda k: jax.vmap(lambda i: jax.random.fold_in(k, i))(jnp.arange(recipe.copies)))
-    draws, seen = jax.vmap(jax.vmap(prepare))(copy_keys(keys), images, opacity)
+    of_image = jax.vmap(prepare, (0, None, None))
+    draws, seen = jax.vmap(jax.vmap(of_image))(keys, images, opacity)
     # [runs, copies, crops, ...] as one batch.
     draws, seen = jax.tree.map(lambda a: a.reshape(-1, *a.shape[3:]), (draws, seen))
     x = transforms.apply(recipe.transforms, draws, seen)
@@ -132,29 +128,33 @@ def _values(recipe, objectives, views, images, opacity):
     return jax.vmap(of_run)(objectives, views, images, opacity)
 
 
-def _loop(recipe, model, normalize, objectives, keys, start):
+def _loop(recipe, base, model, normalize, objectives, keys, start):
     """Run all steps of one chunk of runs."""
     init_keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
     params = (
-        jax.vmap(lambda k: _init(recipe, k, None))(init_keys)
+        jax.vmap(lambda k: _init(recipe, base, k, None))(init_keys)
         if start is None
-        else jax.vmap(lambda k, s: _init(recipe, k, s))(init_keys, start)
+        else jax.vmap(lambda k, s: _init(recipe, base, k, s))(init_keys, start)
     )
     runs = keys.shape[0]
-    render = jax.vmap(partial(_render, recipe))
+    # A key for each view, of which every step takes the fold by its number.
+    folded = jnp.vectorize(jax.random.fold_in, excluded=())
+    views = folded(keys[:, None], 1 + jnp.arange(recipe.copies))
+    views = folded(views[:, :, None], jnp.arange(recipe.crops))
+    render = jax.vmap(partial(_render, recipe, base))
     state = jax.vmap(recipe.optimizer.init)(params)
     snapshots = jnp.zeros((len(recipe.snapshots), runs, recipe.copies, *recipe.shape))
     importance = jnp.zeros((runs, recipe.copies, *recipe.size))
 
     def step(network, carry, number):
         params, state, snapshots, importance = carry
-        step_keys = jax.vmap(lambda k: jax.random.fold_in(k, number + 1))(keys)
+        step_keys = folded(views, number)
         progress = number / max(1, recipe.steps) if recipe.anneal else None
         (images, opacity), back = jax.vjp(render, params)
 
         def total(images, opacity):
-            views = _views(recipe, network, normalize, images, opacity, step_keys, progress)
-            values = _values(recipe, objectives, views, images, opacity)
+            shown = _views(recipe, network, normalize, images, opacity, step_keys, progress)
+            values = _values(recipe, objectives, shown, images, opacity)
             return values.sum(), values
 
         gradients, values = jax.grad(total, argnums=(0, 1), has_aux=True)(images, opacity)
@@ -195,6 +195,7 @@ def _loop(recipe, model, normalize, objectives, keys, start):
 def run(
     model: Any,
     normalize: Any,
+    parametrization: Any,
     objectives: Any,
     keys: jax.Array,
     start: Any,
@@ -207,6 +208,7 @@ def run(
     Args:
         model: The network.
         normalize: Photos in [0, 1] to the network's input.
+        parametrization: How parameters make images; a pytree.
         objectives: An objective with data [runs, ...].
         keys: A key for each run.
         start: Photos to start from [runs, height, width, channels], or None.
@@ -214,12 +216,12 @@ def run(
         batch_size: At most so many images in flight.
 
     Returns:
-        images [runs, copies, h, w, channels], opacity, history [runs, copies, steps], snapshots [runs, copies,
-        snapshots, h, w, channels], importance [runs, copies, h, w].
+        images [runs, copies, h, w, channels], opacity and importance [runs, copies, h, w], history [runs,
+        copies, steps], snapshots [runs, copies, snapshots, h, w, channels].
     """
 
     def chunk(arguments):
-        return _loop(recipe, model, normalize, *arguments)
+        return _loop(recipe, parametrization, model, normalize, *arguments)
 
     together = max(1, batch_size // (recipe.copies * recipe.crops))
     return batching.map_chunks(chunk, (objectives, keys, start), batch_size=together)

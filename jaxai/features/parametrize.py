@@ -20,7 +20,7 @@ COLOR_MATRIX = _COLOR_ROOT / np.linalg.norm(_COLOR_ROOT, axis=0).max()
 
 
 class Parametrization(Protocol):
-    """A static, hashable description of how parameters make images.
+    """How parameters make images: a pytree, whose arrays (a spectrum, say) are data of the compiled loop.
 
     `init(key, shape)` draws the parameters of one image of shape (rows, columns, channels); `render(params,
     shape)` makes the image; `encode(image)` returns parameters that render (close to) an image in [0, 1].
@@ -74,6 +74,7 @@ class _Squashed:
         return self.squash(self.free(params, shape))
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Pixels(_Squashed):
     """Free pixels, squashed by a sigmoid.
@@ -96,6 +97,7 @@ class Pixels(_Squashed):
         return self.unsquash(image)
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Fourier(_Squashed):
     """Coefficients of a real Fourier transform, scaled so that low frequencies move fast: Lucid's default.
@@ -135,6 +137,7 @@ class Fourier(_Squashed):
         return jnp.stack([spectrum.real, spectrum.imag])
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Laplacian(_Squashed):
     """A pyramid: the sum of images of half, a quarter, ... of the size, enlarged linearly.
@@ -171,6 +174,7 @@ class Laplacian(_Squashed):
         return (free, *rest)
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class CPPN:
     """A small network from a pixel's coordinates to its colour: images without a grid, smooth at any size.
@@ -214,6 +218,7 @@ class CPPN:
         raise ValueError("a CPPN cannot start from a photo: choose Fourier(), Pixels() or Laplacian()")
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Shared:
     """A part that is each image's own and coarse parts that all copies of a run share.
@@ -291,5 +296,11 @@ def by_name(value: Any) -> Parametrization:
     ):
         raise TypeError(
             f"`parametrization` must be a name or have init, render and encode; got {type(value).__name__}"
+        )
+    leaves = jax.tree.leaves(value)
+    if len(leaves) == 1 and leaves[0] is value:
+        raise TypeError(
+            f"a parametrization must be a pytree; register {type(value).__name__} with"
+            " jax.tree_util.register_static if it has no arrays"
         )
     return value

@@ -2,8 +2,8 @@
 
 All geometry (jitter, scale, rotation, crop, flip, blur) is one linear warp of static shape. An affine map is
 done in two passes, along the rows and along the columns; each pass shears by a logarithmic shifter (whole
-pixels by selects of shifted copies, the fraction linearly) and scales by a small interpolation matrix. So there
-is no gather forward and no scatter backward, shapes never change, and every image has its own draw.
+pixels by selects of shifted copies, the fraction linearly) and scales by a small interpolation matrix. So
+there is no gather forward and no scatter backward, shapes never change, and every image has its own draw.
 """
 
 import math
@@ -109,44 +109,46 @@ def draw(
         progress: Position in the run, 0 to 1. If given, the part that a crop shows is its range's end at 0
             and its start at 1, with a normal deviation of 0.05 (MACO's), instead of uniform in the range.
     """
-    keys = jax.random.split(key, 9)
+    # One call of the generator: each would be compiled on its own.
+    numbers = jax.random.uniform(key, (12,))
     out = config.size(size)
     before, after = (
-        _whole(keys[i], max(fraction * min(size), 1.0) if fraction else 0.0)
+        _whole(numbers[2 * i : 2 * i + 2], max(fraction * min(size), 1.0) if fraction else 0.0)
         for i, fraction in enumerate(config.jitter)
     )
-    scale = _choice(keys[2], config.scales)
-    angle = jnp.deg2rad(_choice(keys[3], config.angles))
+    scale = _choice(numbers[4], config.scales)
+    angle = jnp.deg2rad(_choice(numbers[5], config.angles))
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     matrix = jnp.stack([jnp.stack([cosine, -sine]), jnp.stack([sine, cosine])]) / scale
     offset = matrix @ after + before
     if config.crop is not None:
         low, high = config.crop
+        wander = jax.random.normal(jax.random.fold_in(key, 1), (3,))
         if progress is None:
-            part = jax.random.uniform(keys[4], minval=low, maxval=high)
+            part = low + (high - low) * numbers[6]
         else:
-            part = high + (low - high) * progress + 0.05 * jax.random.normal(keys[4]) * (low < high)
+            part = high + (low - high) * progress + 0.05 * wander[0] * (low < high)
             part = jnp.clip(part, min(low, 0.05), max(high, 1.0))
         sides = jnp.asarray(size, jnp.float32)
         matrix = part * (sides / jnp.asarray(out, jnp.float32))[:, None] * matrix
         if low < 1:
-            offset += 0.15 * sides * jax.random.normal(keys[5], (2,))
+            offset += 0.15 * sides * wander[1:]
     if config.flip:
-        matrix = matrix * jnp.where(jax.random.bernoulli(keys[6]), jnp.array([1.0, -1.0]), 1.0)
-    blur = config.blur * jax.random.uniform(keys[7])
+        matrix = matrix * jnp.where(numbers[7] < 0.5, jnp.array([1.0, -1.0]), 1.0)
     reach = jnp.array([config.brightness, config.contrast, config.saturation])
-    color = reach * jax.random.uniform(keys[8], (3,), minval=-1, maxval=1) + jnp.array([0.0, 1.0, 1.0])
-    return Draw(matrix, offset, blur, color, jax.random.fold_in(key, 9))
+    color = reach * (2 * numbers[8:11] - 1) + jnp.array([0.0, 1.0, 1.0])
+    return Draw(matrix, offset, config.blur * numbers[11], color, jax.random.fold_in(key, 2))
 
 
-def _whole(key, width):
-    """Return whole pixels (rows, columns) in a range of `width` around zero."""
+def _whole(numbers, width):
+    """Return whole pixels in a range of `width` around zero, of numbers in [0, 1)."""
     width = round(width)
-    return (jax.random.randint(key, (2,), 0, width + 1) - width // 2).astype(jnp.float32)
+    return jnp.floor(numbers * (width + 1)) - width // 2
 
 
-def _choice(key, values):
-    return jnp.asarray(values, jnp.float32)[jax.random.randint(key, (), 0, len(values))]
+def _choice(number, values):
+    index = jnp.floor(number * len(values)).astype(jnp.int32)
+    return jnp.asarray(values, jnp.float32)[jnp.minimum(index, len(values) - 1)]
 
 
 def apply(
@@ -257,7 +259,8 @@ def _shift_plain(x, shifts, count, first, reach):
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 1) + [(left, right, 0)])
     for bit in reversed(range(bits)):
         step = 1 << bit
-        x = jnp.where((code >> bit) & 1 == 1, x[..., step:], x[..., :-step])
+        # Fused, the chain of selects would read two to the power of its length values a pixel.
+        x = jax.lax.optimization_barrier(jnp.where((code >> bit) & 1 == 1, x[..., step:], x[..., :-step]))
     return (1 - fraction) * x[..., :-1] + fraction * x[..., 1:]
 
 

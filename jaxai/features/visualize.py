@@ -1,4 +1,4 @@
-"""Feature visualization by optimisation: the images that a neuron, a channel, a layer or a class likes most."""
+"""Feature visualization: the images that a neuron, a channel, a layer or a class likes most."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -72,16 +72,15 @@ def visualize(
     indices: Sequence[int] | None = None,
     batch_size: int | None = None,
 ) -> Visualization:
-    """Optimise images from noise, or from photos, until they excite what the objectives name.
+    """Optimise images, from noise or from photos, until they excite what the objectives name.
 
-    The defaults are Lucid's recipe: Adam 0.05, 512 steps, Fourier coefficients of decorrelated colours, jitter 8,
-    scale 0.9 to 1.1, rotation by up to 10 degrees, jitter 4. It differs from Lucid in that each image has its own
-    random transforms; that they are one warp into an image of the same size, of which the part outside is
-    grey, rather than a chain of resizings that change its size; and that the ReLU gradient is redirected image by
-    image.
+    The defaults are Lucid's recipe: Adam 0.05, 512 steps, Fourier coefficients of decorrelated colours,
+    jitter 8, scale 0.9 to 1.1, rotation by up to 10 degrees, jitter 4. It differs from Lucid in that each
+    image has its own random transforms, and that they are one warp into an image of the same size, grey
+    outside, rather than a chain of resizings that change its size.
 
-    Objectives of one structure (channels of a layer, say) run together, as one compiled loop, and new channels
-    compile nothing; those of different structures run one structure after the other.
+    Objectives of one structure (channels of a layer, say) run together, as one compiled loop, and new
+    channels compile nothing; those of different structures run one structure after the other.
 
     Args:
         model: Callable pytree or layered model; its computation runs in the type of its own parameters.
@@ -133,12 +132,12 @@ def visualize(
     checks.key(key)
     model = _targets.as_model(model)
     normalize = _targets.as_model(normalize or identity)
-    single = isinstance(objective, (str, Objective)) or callable(objective)
-    parsed = [objectives.parse(one) for one in ([objective] if single else objective)]
+    parsed = [objectives.parse(one) for one in ([objective] if single(objective) else objective)]
     if not parsed:
         raise ValueError("`objective` must name at least one objective; got none")
     names = frozenset().union(*(one.layers() for one in parsed))
-    _check_names(model, names, alpha)
+    check_names(model, names, alpha)
+    painter = parametrize.by_name(parametrization)
     base = engine.Recipe(
         size=checks.pair(size, "size"),
         channels=checks.positive(channels, "channels"),
@@ -146,7 +145,6 @@ def visualize(
         crops=checks.positive(crops, "crops"),
         steps=checks.positive(steps, "steps"),
         alpha=bool(alpha),
-        parametrization=parametrize.by_name(parametrization),
         transforms=_transforms(transforms),
         anneal=bool(anneal),
         optimizer=adam() if optimizer is None else optimizer,
@@ -163,7 +161,7 @@ def visualize(
     limit = batching.chunk_size(len(parsed) * base.copies * base.crops, checks.batch_size(batch_size))
 
     parts: list[Any] = [None] * len(parsed)
-    for members in _groups(parsed):
+    for members in groups(parsed):
         chosen = [parsed[i] for i in members]
         recipe = _for_group(base, model, normalize, chosen[0], redirect)
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *chosen)
@@ -171,6 +169,7 @@ def visualize(
         result = engine.run(
             model,
             normalize,
+            painter,
             stacked,
             keys[rows],
             None if start is None else start[rows],
@@ -191,7 +190,13 @@ def visualize(
     return found
 
 
-def _check_names(model, names, alpha):
+def single(objective: Any) -> bool:
+    """Return whether this is one objective rather than a list of them."""
+    return isinstance(objective, (str, Objective)) or callable(objective)
+
+
+def check_names(model: Any, names: frozenset[str], alpha: bool) -> None:
+    """Raise ValueError if an objective looks at what is not there."""
     known = layers.layer_names(model)
     for name in sorted(names):
         if name == OPACITY and not alpha:
@@ -242,8 +247,8 @@ def _warn_small(parsed, shapes):
         shape = shapes[name]
         if len(shape) == 4 and max(shape[1:3]) < 3:
             warnings.warn(
-                f"layer {name!r} has only {shape[1]} x {shape[2]} positions at this `size`: its units see more"
-                " than the whole image",
+                f"layer {name!r} has only {shape[1]} x {shape[2]} positions at this `size`: its units see"
+                " more than the whole image",
                 stacklevel=3,
             )
 
@@ -259,7 +264,7 @@ def _start(start, runs, shape):
     return jnp.broadcast_to(start, (runs, *shape))
 
 
-def _groups(parsed):
+def groups(parsed: Sequence[Objective]) -> list[list[int]]:
     """Return the numbers of the objectives that share a structure, for each structure."""
     groups: dict[Any, list[int]] = {}
     for i, one in enumerate(parsed):
