@@ -45,9 +45,9 @@ def explain(error: Exception) -> str | None:
     if hasattr(error, "format_message"):
         return _line(error.format_message())
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        return f"out of memory: lower --batch-size ({_line(str(error))})" if str(error) else "out of memory"
+        return "out of memory: lower --batch-size"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"no space left to write {error.filename or 'the output'}"
+        return "no space left to write the output; nothing of it was kept"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror.lower()}"
     if isinstance(error, _EXPECTED):

@@ -1,0 +1,97 @@
+"""Fast CPU settings: known to this XLA, set in time, and of no consequence for results."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import jaxai
+from jaxai import cpu
+
+AVX512 = frozenset({"sse2", "avx2", "avx512f"})
+
+
+def python(code, **variables):
+    """Run code in a fresh process, which has not started JAX, and return its answer."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_flags_depend_on_jaxlib_and_cpu():
+    assert cpu.fast_flags("0.12.0.1", AVX512, "x86_64") == (cpu.ONEDNN, cpu.NO_YNN)
+    assert cpu.fast_flags("0.12.3", AVX512, "x86_64", onednn=False) == (cpu.NO_YNN,)
+    assert cpu.fast_flags("0.10.2", AVX512, "x86_64") == (cpu.NO_YNN,)
+    # What was never tried could end the process.
+    assert cpu.fast_flags("0.13.0", AVX512, "x86_64") == ()
+    assert cpu.fast_flags("1.0", AVX512, "x86_64") == ()
+    assert cpu.fast_flags("0.12.0", frozenset({"avx2"}), "x86_64") == ()
+    assert cpu.fast_flags("0.12.0", frozenset(), "arm64") == ()
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads what Linux says")
+def test_features_of_this_cpu():
+    features = cpu.cpu_features()
+    assert features
+    assert platform.machine() != "x86_64" or "sse2" in features
+
+
+def test_configure_keeps_the_users_flags():
+    code = """
+import json, os, jaxai
+added = jaxai.configure_cpu()
+print(json.dumps([added, os.environ.get("XLA_FLAGS", ""), jaxai.configure_cpu()]))
+"""
+    wanted = cpu.fast_flags(jax.lib.__version__, cpu.cpu_features(), platform.machine())
+    added, flags, again = python(code)
+    assert added == list(wanted) and flags.split() == list(wanted) and again == []
+    own = f"{cpu.NO_YNN}x --xla_dump_to=/nowhere"
+    added, flags, _ = python(code, XLA_FLAGS=own)
+    assert added == [flag for flag in wanted if flag != cpu.NO_YNN]
+    assert flags.split()[:2] == own.split()
+
+
+def test_too_late_is_said():
+    code = """
+import json, warnings, os, jax, jaxai
+from jaxai import cpu
+cpu.cpu_features = lambda: frozenset({"avx512f"})
+cpu.platform.machine = lambda: "x86_64"
+before = cpu.backend_started()
+jax.devices()
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    added = jaxai.configure_cpu()
+said = [str(w.message) for w in seen if w.category is RuntimeWarning]
+print(json.dumps([before, cpu.backend_started(), added, said, os.environ.get("XLA_FLAGS", "")]))
+"""
+    before, after, added, said, flags = python(code, JAX_PLATFORMS="cpu")
+    assert (before, after) == (False, True)
+    assert added == [] and flags == ""
+    assert len(said) == 1 and "call jaxai.configure_cpu() before the first" in said[0]
+
+
+def test_results_are_those_without_the_flags(lite0, photos):
+    code = """
+import json, jaxai, numpy as np
+from skimage import data
+jaxai.configure_cpu()
+net = jaxai.models.load("efficientnet_lite0")
+x = net.preprocess(np.asarray(data.chelsea()))
+cam = jaxai.grad_cam(net.model, x, 285, upsample=False)
+print(json.dumps([net.model(x).tolist(), cam.tolist()]))
+"""
+    scores, cam = (np.asarray(values) for values in python(code, JAX_PLATFORMS="cpu"))
+    x = lite0.preprocess(photos["cat"])
+    expected = np.asarray(jaxai.grad_cam(lite0.model, x, 285, upsample=False))
+    # Float rounding, over sixty layers.
+    np.testing.assert_allclose(scores, lite0.model(x), atol=2e-4)
+    np.testing.assert_allclose(cam, expected, atol=1e-4 * expected.max())
