@@ -328,8 +328,6 @@ def _limits(net: Network, flat: list[Any], rules: list[Rule], bounds: Any) -> di
             reached.update(operation.outputs)
     if not wanted <= reached:
         raise ValueError("the z-box rule must meet a layer whose input is the image, scaled at most")
-            "the z-box rule must meet a layer whose input is the image, at most scaled or rearranged"
-        )
     for bound in bounds:
         env = net.forward(flat)
         env[net.image] = bound
