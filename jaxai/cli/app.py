@@ -4,9 +4,11 @@ import typer
 
 from .. import __version__
 from . import listing, session
+from .atlas import atlas
 from .convert import convert
 from .dream import dream
 from .explain import explain
+from .visualize import visualize
 
 app = typer.Typer(
     name="jaxai",
@@ -33,5 +35,5 @@ def _options(
     """Explain what image networks see."""
 
 
-for command in (explain, dream, listing.models, listing.layers, listing.methods, convert):
+for command in (explain, dream, visualize, atlas, listing.models, listing.layers, listing.methods, convert):
     app.command()(command)

@@ -1,0 +1,164 @@
+"""`jaxai visualize`: the images that channels, layers and classes of a network like most."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .. import features, layers
+from . import classes, session, sheets, staging
+from .session import BatchSizeOption, DeviceOption, PrecisionOption, SeedOption
+
+Recipe = Literal["fourier", "pixels", "laplacian", "cppn", "maco"]
+_IN_FLIGHT = 8
+_STEPS = {"maco": 256}
+_ALL = "all"
+
+
+def visualize(
+    model: Annotated[str, typer.Argument(help="The network; see `jaxai models`.")],
+    features_wanted: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="LAYER[:CHANNELS]...",
+            help="A layer; its channels as 12, 3,7, 0-15 or all; or classes, as logits:tabby.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("features"),
+    recipe: Annotated[Recipe, typer.Option(help="What is optimised.")] = "fourier",
+    size: Annotated[
+        int | None, typer.Option(min=8, help="Side in pixels; the network's own if not given.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Number of steps; 512, or 256 for maco.", show_default=False)
+    ] = None,
+    crops: Annotated[int, typer.Option(min=1, help="Views of an image a step, for maco.")] = 8,
+    single: Annotated[bool, typer.Option(help="Write each image as a file of its own too.")] = True,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "float32",
+    batch_size: BatchSizeOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Visualize what channels and classes respond to: a labelled contact sheet, and each image."""
+    session.start(device, precision)
+    from .. import models
+
+    net = models.load(model, dtype=None if precision == "float32" else precision)
+    size = size or net.input_size
+    wanted = [item for text in features_wanted for item in _expand(text, net, size)]
+    count = steps or _STEPS.get(recipe, 512)
+    with staging.folder(out) as place, session.timed() as clock:
+        found = _run(net, [name for name, _ in wanted], recipe, size, count, crops, batch_size, seed)
+        labels = [label for _, label in wanted]
+        last = found["history"][:, -1]
+        sheet = sheets.contact_sheet(found["images"], labels)
+        sheet.save(place / "sheet.png")
+        if single:
+            for (name, _), image in zip(wanted, found["images"], strict=True):
+                Image.fromarray(sheets.as_bytes(image)).save(place / f"{_file_name(name)}.png")
+        np.savez_compressed(place / "history.npz", history=found["history"], names=[n for n, _ in wanted])
+        (place / "visualization.json").write_text(
+            json.dumps(_record(net, wanted, last, recipe, size, count, seed, precision), indent=2) + "\n"
+        )
+    for label, value in zip(labels, last, strict=True):
+        session.say(f"{label:<40} {value:10.3f}")
+    session.say(f"{len(wanted)} images in {clock.seconds:.1f} s ({clock.compiling:.1f} s compiling)   {out}")
+
+
+def _expand(text: str, net: Any, size: int) -> list[tuple[str, str]]:
+    """Return the objectives that an argument names, with their labels.
+
+    Raises:
+        ValueError: If there is no such layer, channel or class.
+    """
+    layer, colon, rest = text.partition(":")
+    blank = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    layer = layers.resolve(net.model, layer, blank)
+    if not colon:
+        return [(layer, layer)]
+    if "@" in rest:
+        return [(text, text)]
+    if re.fullmatch(r"[\d,\s-]+", rest) or rest == _ALL:
+        channels = _channels(rest, layer, net, blank)
+    elif layer == layers.OUTPUT and net.labels is not None:
+        channels = list(classes.parse(rest, net.labels).indices)
+    else:
+        raise ValueError(f"channels are written 12, 3,7, 0-15 or all; got {rest!r} in {text!r}")
+    named = net.labels if layer == layers.OUTPUT else None
+    return [(f"{layer}:{c}", f"{named[c]} ({c})" if named else f"{layer}:{c}") for c in channels]
+
+
+def _channels(text: str, layer: str, net: Any, blank: Any) -> list[int]:
+    width = jax.eval_shape(lambda m, x: layers.split(m, layer, x)[0], net.model, blank).shape[-1]
+    if text == _ALL:
+        return list(range(width))
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise ValueError(f"channels are written 12, 3,7, 0-15 or all; got {text!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"a range of channels goes upwards; got {part.strip()!r}")
+        if last >= width:
+            raise ValueError(f"layer {layer!r} has channels 0 to {width - 1}; got {last}")
+        found.extend(range(first, last + 1))
+    return found
+
+
+def _run(net, names, recipe, size, steps, crops, batch_size, seed) -> dict[str, np.ndarray]:
+    """Optimise in batches of equal size, the last filled up, so that one program serves all."""
+    limit = min(len(names), batch_size or _IN_FLIGHT)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    parts = []
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("visualizing", total=len(names))
+        for first in range(0, len(names), limit):
+            numbers = np.minimum(np.arange(first, first + limit), len(names) - 1)
+            options: dict[str, Any] = {
+                "key": jax.random.key(seed),
+                "size": size,
+                "steps": steps,
+                "normalize": net.normalize,
+                "indices": jnp.asarray(numbers),
+            }
+            chosen = [names[i] for i in numbers]
+            if recipe == "maco":
+                found = features.maco(net.model, chosen, crops=crops, batch_size=limit * crops, **options)
+            else:
+                found = features.visualize(
+                    net.model, chosen, parametrization=recipe, batch_size=limit, **options
+                )
+            kept = min(limit, len(names) - first)
+            parts.append((np.asarray(found.images[:kept]), np.asarray(found.history[:kept])))
+            bar.advance(task, kept)
+    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(("images", "history"))}
+
+
+def _file_name(objective: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", objective)
+
+
+def _record(net, wanted, values, recipe, size, steps, seed, precision) -> dict[str, Any]:
+    return {
+        "model": net.name,
+        "weights_sha256": net.digest,
+        "recipe": recipe,
+        "size": size,
+        "steps": steps,
+        "seed": seed,
+        "images": [
+            {"objective": name, "label": label, "file": f"{_file_name(name)}.png", "activation": float(value)}
+            for (name, label), value in zip(wanted, values, strict=True)
+        ],
+        "versions": session.versions(),
+        **session.describe(precision),
+    }
