@@ -59,25 +59,27 @@ def as_targets(targets: Targets, model: Any, images: jax.Array) -> Any:
     if callable(targets):
         return targets if isinstance(targets, Partial) else Partial(targets)
     batch = images.shape[0]
-    classes = jnp.asarray(targets)
+    # Concrete classes are looked at on the host, so that nothing waits for a device or is traced.
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(targets))
+    classes = jnp.asarray(targets) if traced else np.asarray(targets)
     if not jnp.issubdtype(classes.dtype, jnp.integer):
         raise TypeError(
             "`targets` must be None, an integer class, int[batch], int[batch, k] or a callable;"
             f" got {getattr(targets, 'dtype', type(targets).__name__)}"
         )
     if classes.ndim == 0:
-        classes = jnp.broadcast_to(classes, (batch,))
+        classes = (jnp if traced else np).broadcast_to(classes, (batch,))
     if classes.ndim > 2 or classes.shape[0] != batch or 0 in classes.shape:
         raise ValueError(
             f"`targets` must be int[batch] or int[batch, k] with batch = {batch}; got shape {classes.shape}"
         )
-    if not isinstance(classes, jax.core.Tracer):
+    if not traced:
         count = class_count(scores_shape(model, images))
         low, high = int(classes.min()), int(classes.max())
         if low < 0 or high >= count:
             wrong = low if low < 0 else high
             raise ValueError(f"`targets` must be classes 0 to {count - 1}; got {wrong}")
-    return classes.astype(jnp.int32)
+    return jnp.asarray(classes, jnp.int32)
 
 
 @jax.jit

@@ -40,3 +40,70 @@ def photos():
         "rocket": np.asarray(data.rocket()),
         "astronaut": np.asarray(data.astronaut()),
     }
+
+
+def _conv(kernel, x):
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.nn.relu(jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions))
+
+
+def _small_stages(seed):
+    from jax.tree_util import Partial
+
+    rng = np.random.default_rng(seed)
+    kernels = [rng.normal(size=(3, 3, *shape)).astype(np.float32) / 3 for shape in ((3, 5), (5, 6))]
+    return {f"conv{i}": Partial(_conv, jax.numpy.asarray(kernel)) for i, kernel in enumerate(kernels, 1)}
+
+
+def _dense(kernel, bias, x):
+    return x.reshape(x.shape[0], -1) @ kernel + bias
+
+
+@pytest.fixture(scope="session")
+def pooled_net():
+    """Two convolutions, global average pooling and a linear layer of seven classes; any input size."""
+    import jaxai
+    from jax.tree_util import Partial
+
+    rng = np.random.default_rng(1)
+    kernel, bias = (jax.numpy.asarray(rng.normal(size=s), "float32") for s in ((6, 7), (7,)))
+    return jaxai.chain(
+        {
+            **_small_stages(0),
+            "pool": lambda x: x.mean((1, 2)),
+            "logits": Partial(_dense, kernel, bias),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def dense_net():
+    """Two convolutions, a 2 x 2 maximum and two dense layers of seven classes; inputs of 6 x 8 pixels."""
+    import jaxai
+    from jax.tree_util import Partial
+
+    rng = np.random.default_rng(2)
+    shapes = ((3 * 4 * 6, 9), (9,), (9, 7), (7,))
+    first, shift, second, bias = (jax.numpy.asarray(rng.normal(size=s) / 2, "float32") for s in shapes)
+
+    def pool(x):
+        batch, height, width, channels = x.shape
+        return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+
+    def hidden(first, shift, x):
+        return jax.nn.relu(_dense(first, shift, x))
+
+    return jaxai.chain(
+        {
+            **_small_stages(3),
+            "pool": pool,
+            "hidden": Partial(hidden, first, shift),
+            "logits": Partial(_dense, second, bias),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def small_images():
+    """Three images of 6 x 8 pixels."""
+    return jax.numpy.asarray(np.random.default_rng(4).normal(size=(3, 6, 8, 3)), "float32")

@@ -182,9 +182,10 @@ def _finer(view: View, *, strength, comparisons: int) -> jax.Array:
         own = _targets.select(scores, target)
         distance = jnp.abs(scores - own[:, None]).at[jnp.arange(target.shape[0]), target].set(-1)
         rivals = jnp.argsort(distance, axis=-1)[:, 1 : comparisons + 1]
-        weights = jnp.take_along_axis(jax.nn.softmax(scores), rivals, axis=1)
         others = jnp.take_along_axis(scores, rivals, axis=1)
-        return (weights * (own[:, None] - strength * others)).sum(1) / (weights.sum(1) + 1e-9)
+        # Probabilities divided by their sum over the rivals, however small it is.
+        weights = jax.nn.softmax(others, axis=1)
+        return (weights * (own[:, None] - strength * others)).sum(1)
 
     _, grads = replace(view, targets=view.frozen()).gradients(value=contrast)
     return weighted(view, grads.mean((-3, -2), keepdims=True))

@@ -170,11 +170,11 @@ def _plus_plus(view: View, *, score_function: Callable[[Any], Any] | None) -> ja
         values = jax.vmap(derivative)(scores.ravel()).reshape(scores.shape)
         return values[..., None, None, None]
 
+    # Both are divided by phi'', which leaves the weights as they are and the 1e-6 at the power formula's scale.
+    bend = at_scores(curve)
+    ratio = at_scores(jax.grad(curve)) / jnp.where(bend == 0, 1, bend)
     first = at_scores(slope) * grads
-    return weighted(
-        view,
-        plus_plus_weights(acts, first, at_scores(curve) * grads**2, at_scores(jax.grad(curve)) * grads**3),
-    )
+    return weighted(view, plus_plus_weights(acts, first, (bend != 0) * grads**2, ratio * grads**3))
 
 
 def grad_cam_plus_plus(

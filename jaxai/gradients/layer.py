@@ -276,8 +276,13 @@ def _steps(one, nodes, rule, size):
         mean = grads[:-1] if rule == "left" else (grads[:-1] + grads[1:]) / 2
         return (jax.vmap(_beside)(difference, mean) * mean).sum(0)
 
+    def beginning():
+        """Return the activations at the baseline and the gradient to use there."""
+        acts, grads = one(nodes[0])
+        return (acts, grads) if rule == "left" else (acts, one(nodes[1])[1])
+
     # The last node of a chunk is the first of the next; repeated nodes at the end change nothing.
-    acts, grads = jax.tree.map(lambda a: a[None], one(nodes[0]))
+    acts, grads = jax.tree.map(lambda a: a[None], beginning())
     count = nodes.shape[0] - 1
     size = min(size, count)
     chunks = -(-count // size)
