@@ -138,3 +138,24 @@ class ShapleyExplanation(_OnSuperpixels):
     @property
     def _values(self) -> jax.Array:
         return self.values
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class SuperpixelDrops(_OnSuperpixels):
+    """How much the score drops when a superpixel is replaced.
+
+    Attributes:
+        values: score(image) - score(changed image), float32 [batch, S] ([batch, k, S] for k classes an
+            image); 0 for padding where an image has fewer superpixels than S.
+        segments: The superpixels' labels, int32 [batch, height, width].
+        targets: The classes explained, int32 [batch] or [batch, k], or the callable.
+    """
+
+    values: Float[Array, "batch *k segments"]
+    segments: Int[Array, "batch height width"]
+    targets: Any
+
+    @property
+    def _values(self) -> jax.Array:
+        return self.values
