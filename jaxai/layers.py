@@ -6,12 +6,10 @@ returns the activation after that layer, `model(acts, start=name)` runs the rest
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
 from jax.tree_util import Partial, register_dataclass
-from jaxtyping import Array, Float
 
 from . import targets as _targets
 from .named import Named
@@ -102,6 +100,23 @@ class Head:
         return self.model(acts, start=self.layer)
 
 
+@register_dataclass
+@dataclass(frozen=True)
+class Body:
+    """The part of a layered model up to a layer: `body(images) -> acts`.
+
+    It is a model of its own: with a callable target, such as `lambda acts: acts[:, 3, 4, 12]`, every method
+    explains a neuron.
+    """
+
+    model: Any
+    layer: str = field(metadata={"static": True})
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Return the layer's activations of these images."""
+        return split(self.model, self.layer, images)[0]
+
+
 def _identity(x: jax.Array) -> jax.Array:
     return x
 
@@ -133,32 +148,13 @@ def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
     for name in reversed(names):
         if "pool" in name:
             continue
-        shape = body.eval_shape(model, images, layer=name).shape
+        shape = _targets.scores_shape(Body(model, name), images)
         if len(shape) == 4 and shape[1] * shape[2] > 1:
             return name
     raise ValueError(
         f"no layer of this model has positions [batch, height, width, channels]; the layers are"
         f" {', '.join(names)}. Mark the stages with jaxai.chain or jaxai.layers.named"
     )
-
-
-@partial(jax.jit, static_argnames="layer")
-def body(
-    model: Any, images: Float[Array, "batch height width channels"], *, layer: str
-) -> Float[Array, "batch *rest"]:
-    """Return the activations of a layer; `Partial(body, model, layer=name)` is that part of the network.
-
-    Such a part is a model of its own: with a callable target, every method explains a neuron.
-
-    Args:
-        model: A layered model.
-        images: Float array [batch, height, width, channels].
-        layer: A name of `model.layer_names`.
-
-    Raises:
-        ValueError: If there is no such layer.
-    """
-    return split(model, layer, images)[0]
 
 
 def split(

@@ -4,9 +4,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import jaxai
 import numpy as np
 import pytest
+
+import jaxai
 from jaxai import cam
 from jaxai.cam import dense_head
 from jaxai.cam.core import look
@@ -146,7 +147,7 @@ def test_kernel_principal_components(dense_net, small_images):
 
 
 def test_smooth_score_function_is_exact(pooled_net, small_images):
-    """With Y = phi(S), S linear in the activations, Grad-CAM++'s derivatives come from jax.grad of Y alone."""
+    """With Y = phi(S), S linear in the activations, the derivatives come from jax.grad of Y alone."""
     classes = TARGETS[:, 0]
     acts, _ = parts(pooled_net, small_images, classes)
     phi = jax.nn.sigmoid
@@ -185,7 +186,7 @@ def test_exponential_score_is_the_power_formula_times_its_value(pooled_net, smal
 
 
 def test_pooled_heads(pooled_net, small_images):
-    """CAM = Z x Grad-CAM, HiResCAM = Grad-CAM = XGrad-CAM; the weights of Ablation-CAM are shares of the score."""
+    """CAM = Z x Grad-CAM, HiResCAM = Grad-CAM = XGrad-CAM; Ablation-CAM weighs by shares of the score."""
     classes = TARGETS[:, 0]
     grad = raw(jaxai.grad_cam, pooled_net, small_images, classes)
     close(raw(jaxai.hires_cam, pooled_net, small_images, classes), grad)
@@ -293,7 +294,9 @@ def test_shapley_cam_uses_the_hessian(dense_net, small_images):
         def shares(flat, score=score):
             return jax.grad(score)(flat) - jax.hessian(score)(flat) @ flat / 2
 
-        weights = np.asarray(shares(jnp.asarray(acts[1], jnp.float32).ravel())).reshape(acts.shape[1:]).mean((0, 1))
+        weights = (
+            np.asarray(shares(jnp.asarray(acts[1], jnp.float32).ravel())).reshape(acts.shape[1:]).mean((0, 1))
+        )
         close(found[1], (weights * acts[1]).sum(-1), 1e-4)
     close(found, raw(jaxai.grad_cam, dense_net, small_images, classes))
 
@@ -351,12 +354,14 @@ def test_fusion(dense_net, small_images):
 
     one, two = scaled("conv1"), scaled("pool")
     options = dict(names=("conv1", "pool"), method=jaxai.layer_cam)
-    for reduce, expected in (("mean", (one + two) / 2), ("max", np.maximum(one, two)), ("product", one * two)):
+    for reduce, expected in (
+        ("mean", (one + two) / 2),
+        ("max", np.maximum(one, two)),
+        ("product", one * two),
+    ):
         close(jaxai.fused_cam(dense_net, small_images, 1, reduce=reduce, **options), expected)
     top = jaxai.layer_cam(dense_net, small_images, 1, layer="pool")
-    found = jaxai.fused_cam(
-        dense_net, small_images, 1, names=["pool"], method=jaxai.layer_cam, scale="tanh"
-    )
+    found = jaxai.fused_cam(dense_net, small_images, 1, names=["pool"], method=jaxai.layer_cam, scale="tanh")
     close(found, np.tanh(2 * np.asarray(top) / np.asarray(top).max((1, 2), keepdims=True)))
     with pytest.raises(ValueError, match="names"):
         jaxai.fused_cam(dense_net, small_images, names="conv1")
@@ -463,7 +468,7 @@ def test_equal_calls_share_a_program(dense_net, small_images):
 
 
 def test_maps_depend_on_the_weights(dense_net, small_images):
-    """Cascading randomisation from the top: maps for a class change; those for no class change below the layer."""
+    """Randomised from the top down, maps for a class change at once, those for no class below the layer."""
     leaves, tree = jax.tree.flatten(dense_net)
     keys = jax.random.split(KEY, len(leaves))
     fresh = [0.5 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]

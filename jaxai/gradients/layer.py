@@ -121,7 +121,7 @@ def _layer_integrated(model, images, targets, baseline, nodes, weights, *, layer
     def chunk(arguments):
         x, start, t = arguments
         acts, head = layers.split(model, layer, x)
-        origin = layers.body(model, start, layer=layer)
+        origin = layers.Body(model, layer)(start)
         t = t if callable(t) else _targets.freeze(head(acts), t)
 
         def one(position):

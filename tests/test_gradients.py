@@ -1,0 +1,630 @@
+"""Gradient methods on small networks: closed forms, NumPy re-implementations, axioms, batches, errors."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+import jaxai
+from jaxai import gradients
+from jaxai.gradients.blur import blur
+
+KEY = jax.random.key(0)
+TARGETS = jnp.array([[1, 2], [3, 4], [0, 6]])
+REFERENCES = jnp.asarray(np.random.default_rng(5).normal(size=(4, 6, 8, 3)), "float32")
+REGIONS = np.random.default_rng(6).random((1, 7, 6, 8)) > 0.6
+LAYERED = dict(layer="conv1")
+METHODS = {
+    "blur_integrated_gradients": partial(jaxai.blur_integrated_gradients, steps=5, max_sigma=3.0),
+    "conductance": partial(jaxai.conductance, layer="conv1", steps=5),
+    "expected_gradients": partial(jaxai.expected_gradients, references=REFERENCES, key=KEY, num_samples=5),
+    "full_grad": jaxai.full_grad,
+    "gradient_shap": partial(jaxai.gradient_shap, references=REFERENCES, key=KEY, num_samples=5, noise=0.1),
+    "guided_integrated_gradients": partial(jaxai.guided_integrated_gradients, steps=5),
+    "input_x_gradient": jaxai.input_x_gradient,
+    "integrated_gradients": partial(jaxai.integrated_gradients, steps=5, baseline=[-1.0, 1.0]),
+    "internal_influence": partial(jaxai.internal_influence, layer="conv1", steps=5),
+    "layer_gradients": partial(jaxai.layer_gradients, layer="conv1"),
+    "layer_integrated_gradients": partial(jaxai.layer_integrated_gradients, layer="conv1", steps=5),
+    "saliency": jaxai.saliency,
+    "smooth_grad": partial(jaxai.smooth_grad, key=KEY, num_samples=5),
+    "smooth_grad_squared": partial(jaxai.smooth_grad_squared, key=KEY, num_samples=5),
+    "var_grad": partial(jaxai.var_grad, key=KEY, num_samples=5),
+    "xrai": partial(jaxai.xrai, steps=5, min_pixels=2),
+}
+NOT_METHODS = {
+    "FullGradients",
+    "Moments",
+    "completeness_gap",
+    "forgrad",
+    "full_gradients",
+    "path_nodes",
+    "rank_regions",
+    "smooth",
+    "smooth_moments",
+    "xrai_regions",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiles():
+    """Hundreds of tiny programs: most of the time would go into optimising them."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def close(actual, expected, tolerance=2e-5):
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    scale = max(np.abs(expected).max(), 1e-6)
+    np.testing.assert_allclose(actual / scale, expected / scale, atol=tolerance)
+
+
+def run(name, net, images, targets, **options):
+    if name == "xrai":
+        options["regions"] = jnp.repeat(jnp.asarray(REGIONS), len(images), axis=0)
+    return METHODS[name](net, images, targets, **options)
+
+
+def quadratic(x):
+    """Scores whose gradient is known: the sum of squares of each channel, weighted by position."""
+    weights = jnp.arange(x.shape[1] * x.shape[2], dtype=x.dtype).reshape(x.shape[1:3])
+    return jnp.einsum("hw,bhwc->bc", weights, x**2)
+
+
+POSITIONS = np.arange(48.0).reshape(6, 8)
+
+
+def one_channel(values, channel):
+    out = np.zeros((*values.shape[:3], 3))
+    out[..., channel] = values[..., channel] if values.ndim == 4 else values
+    return out
+
+
+def test_every_method_is_tested_here():
+    assert set(gradients.__all__) == set(METHODS) | NOT_METHODS
+
+
+def test_saliency_and_its_product_in_closed_form(small_images):
+    x = np.asarray(small_images)
+    expected = one_channel(2 * POSITIONS[None, ..., None] * x, 1)
+    close(jaxai.saliency(quadratic, small_images, 1), expected)
+    close(jaxai.input_x_gradient(quadratic, small_images, 1), expected * x)
+
+
+def test_integrated_gradients_in_closed_form(small_images):
+    """Along a line, the integral of 2 w x is w (x^2 - b^2): two Gauss-Legendre nodes are exact."""
+    x = np.asarray(small_images)
+    for baseline in (0.0, 0.3, REFERENCES[0]):
+        expected = one_channel(POSITIONS[None, ..., None] * (x**2 - np.asarray(baseline) ** 2), 2)
+        found = jaxai.integrated_gradients(quadratic, small_images, 2, baseline=baseline, steps=2)
+        close(found, expected)
+        gap = jaxai.completeness_gap(quadratic, small_images, 2, attributions=found, baseline=baseline)
+        assert np.abs(gap).max() < 1e-5 * np.abs(expected).sum()
+
+
+def test_several_baselines_are_averaged(dense_net, small_images):
+    options = dict(steps=4, batch_size=5)
+    one, two = (
+        jaxai.integrated_gradients(dense_net, small_images, 1, baseline=b, **options) for b in (-1.0, 1.0)
+    )
+    both = jaxai.integrated_gradients(dense_net, small_images, 1, baseline=[-1.0, 1.0], **options)
+    close(both, (one + two) / 2)
+    gaps = [
+        jaxai.completeness_gap(dense_net, small_images, 1, attributions=a, baseline=b)
+        for a, b in ((one, -1.0), (two, 1.0), (both, [-1.0, 1.0]))
+    ]
+    close(gaps[2], (gaps[0] + gaps[1]) / 2, 1e-4)
+
+
+@pytest.mark.parametrize("method", ["riemann_left", "riemann_middle", "riemann_right", "trapezoid"])
+def test_quadratures(method, small_images):
+    """Of 2 w x from 0: left and right sums miss by one over the steps, the others are exact."""
+    steps = 4
+    found = jaxai.integrated_gradients(quadratic, small_images, 1, steps=steps, method=method)
+    exact = one_channel(POSITIONS[None, ..., None] * np.asarray(small_images) ** 2, 1)
+    factor = {"riemann_left": 1 - 1 / steps, "riemann_right": 1 + 1 / steps}.get(method, 1)
+    close(found, exact * factor)
+    nodes, weights = jaxai.path_nodes(steps, method=method)
+    assert weights.sum() == pytest.approx(1) and nodes.min() >= 0 and nodes.max() <= 1
+
+
+def test_adaptive_steps_go_where_the_score_changes():
+    """A score that rises in a hundredth of the line: equal steps miss it, adaptive ones find it."""
+
+    def step(x):
+        return jax.nn.sigmoid(200 * (x.sum((1, 2, 3)) - 0.2))[:, None]
+
+    x = jnp.full((1, 2, 2, 1), 0.25)
+    gaps = {
+        method: abs(
+            float(
+                jaxai.completeness_gap(
+                    step,
+                    x,
+                    0,
+                    attributions=jaxai.integrated_gradients(step, x, 0, steps=16, method=method),
+                )[0]
+            )
+        )
+        for method in ("adaptive", "riemann_middle", "gauss_legendre")
+    }
+    assert gaps["adaptive"] < 0.1 < gaps["riemann_middle"]
+    assert gaps["adaptive"] < gaps["gauss_legendre"]
+
+
+def test_completeness(dense_net, small_images):
+    found = jaxai.integrated_gradients(dense_net, small_images, TARGETS, steps=300)
+    gap = jaxai.completeness_gap(dense_net, small_images, TARGETS, attributions=found, batch_size=2)
+    scores = np.asarray(dense_net(small_images))[np.arange(3)[:, None], TARGETS]
+    start = np.asarray(dense_net(jnp.zeros_like(small_images)))[np.arange(3)[:, None], TARGETS]
+    assert gap.shape == (3, 2) and np.abs(gap).max() < 0.01 * np.abs(scores - start).max()
+    np.testing.assert_allclose(gap, np.asarray(found).sum((2, 3, 4)) - (scores - start), atol=1e-4)
+
+
+def noise(index, images):
+    return jax.random.normal(jax.random.fold_in(KEY, index), images.shape[1:])
+
+
+def test_smoothing_is_a_loop_over_noisy_images(dense_net, small_images):
+    x = np.asarray(small_images)
+    sigma = 0.2 * (x.max((1, 2, 3)) - x.min((1, 2, 3)))[:, None, None, None]
+    grads = np.stack(
+        [jaxai.saliency(dense_net, small_images + sigma * noise(i, x), TARGETS) for i in range(4)]
+    )
+    options = dict(key=KEY, num_samples=4, noise=0.2, batch_size=5)
+    close(jaxai.smooth_grad(dense_net, small_images, TARGETS, **options), grads.mean(0))
+    close(jaxai.smooth_grad_squared(dense_net, small_images, TARGETS, **options), (grads**2).mean(0))
+    close(jaxai.var_grad(dense_net, small_images, TARGETS, **options), grads.var(0), 1e-4)
+    moments = jaxai.smooth_moments(jaxai.saliency, dense_net, small_images, TARGETS, **options)
+    close(moments.standard_error, grads.std(0, ddof=1) / 2, 1e-4)
+
+
+def test_any_method_can_be_smoothed(dense_net, small_images):
+    maps = np.stack(
+        [
+            jaxai.grad_cam(dense_net, small_images + 0.3 * noise(i, small_images), TARGETS, layer="pool")
+            for i in range(3)
+        ]
+    )
+    options = dict(key=KEY, num_samples=3, noise=0.3, noise_unit="absolute", layer="pool")
+    close(jaxai.smooth(jaxai.grad_cam, dense_net, small_images, TARGETS, **options), maps.mean(0))
+    found = jaxai.smooth(jaxai.grad_cam, dense_net, small_images, TARGETS, statistic="mean_square", **options)
+    close(found, (maps**2).mean(0))
+
+
+def test_standard_error_is_the_spread_over_keys():
+    def cubic(x):
+        return (x**3).sum((1, 2))
+
+    x = jnp.ones((1, 8, 8, 1))
+    options = dict(num_samples=30, noise=0.5, noise_unit="absolute")
+    moments = [
+        jaxai.smooth_moments(jaxai.saliency, cubic, x, 0, key=jax.random.key(seed), **options)
+        for seed in range(20)
+    ]
+    spread = np.std([m.mean for m in moments], axis=0, ddof=1).mean()
+    predicted = np.mean([m.standard_error for m in moments])
+    assert predicted == pytest.approx(spread, rel=0.1)
+    # E (3 (1 + s z)^2) = 3 (1 + s^2)
+    assert np.mean([m.mean for m in moments]) == pytest.approx(3 * 1.25, rel=0.02)
+
+
+def test_gradient_shap_is_a_loop_over_random_points(dense_net, small_images):
+    options = dict(references=REFERENCES, key=KEY, num_samples=4)
+    found = jaxai.gradient_shap(
+        dense_net, small_images, TARGETS[:, 0], noise=0.1, noise_unit="absolute", batch_size=5, **options
+    )
+    expected = np.zeros(small_images.shape)
+    for index in range(4):
+        keys = jax.random.split(jax.random.fold_in(KEY, index), 3)
+        start = REFERENCES[jax.random.randint(keys[0], (), 0, 4)]
+        noisy = small_images + 0.1 * jax.random.normal(keys[2], small_images.shape[1:])
+        point = start + jax.random.uniform(keys[1]) * (noisy - start)
+        grads = jaxai.saliency(dense_net, point, TARGETS[:, 0])
+        expected += np.asarray((noisy - start) * grads) / 4
+    close(found, expected)
+    quiet = jaxai.gradient_shap(dense_net, small_images, TARGETS[:, 0], **options)
+    close(jaxai.expected_gradients(dense_net, small_images, TARGETS[:, 0], **options), quiet)
+
+
+def test_expected_gradients_add_up_in_expectation(dense_net, small_images):
+    found = jaxai.expected_gradients(
+        dense_net, small_images, 1, references=REFERENCES, key=KEY, num_samples=2000, batch_size=600
+    )
+    expected = dense_net(small_images)[:, 1] - dense_net(REFERENCES)[:, 1].mean()
+    assert np.abs(np.asarray(found).sum((1, 2, 3)) - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_blur_equals_scipy(small_images):
+    from scipy.ndimage import gaussian_filter
+
+    image = np.asarray(small_images[0])
+    for sigma in (0.0, 0.1, 0.7, 2.0, 5.0):
+        expected = image if sigma == 0 else gaussian_filter(image, [sigma, sigma, 0], mode="constant")
+        close(blur(small_images[0], jnp.float32(sigma), taps=21), expected)
+
+
+@pytest.mark.parametrize("spacing", ["linear", "sqrt"])
+def test_blur_integrated_gradients_as_pair_defines_them(spacing, dense_net, small_images):
+    from scipy.ndimage import gaussian_filter
+
+    def blurred(sigma):
+        x = np.asarray(small_images[:1], np.float64)
+        return x if sigma == 0 else gaussian_filter(x, [0, sigma, sigma, 0], mode="constant")
+
+    steps, top, width = 6, 4.0, 0.2
+    sigmas = np.arange(steps + 1) / steps * top
+    sigmas = np.sqrt(sigmas) if spacing == "sqrt" else sigmas
+    expected = np.zeros(small_images[:1].shape)
+    for low, high in zip(sigmas[:-1], sigmas[1:], strict=True):
+        point = blurred(low)
+        change = (blurred(low + width) - point) / width
+        grads = jaxai.saliency(dense_net, jnp.asarray(point, jnp.float32), 1)
+        expected -= (high - low) * change * np.asarray(grads)
+    found = jaxai.blur_integrated_gradients(
+        dense_net, small_images[:1], 1, max_sigma=top, steps=steps, grad_step=width, spacing=spacing
+    )
+    close(found, expected, 1e-4)
+
+
+def test_blur_integrated_gradients_add_up(pooled_net, small_images):
+    """With the exact derivative of the blur, the sum is the score minus the blurred score."""
+    found = jaxai.blur_integrated_gradients(
+        pooled_net, small_images, 1, max_sigma=2.0, steps=400, grad_step=None, batch_size=600
+    )
+    ends = jax.vmap(lambda image: blur(image, jnp.float32(2.0), taps=9))(small_images)
+    expected = np.asarray(pooled_net(small_images) - pooled_net(ends))[:, 1]
+    assert np.abs(np.asarray(found).sum((1, 2, 3)) - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def guided_path(grad, image, start, steps, fraction, distance):
+    """Guided integrated gradients of one image by the authors' procedure, values moved group by group."""
+    x, total = start.copy(), np.zeros_like(image)
+    whole = np.abs(image - start).sum()
+    for step in range(1, steps + 1):
+        actual = grad(x)
+        rank = np.abs(actual)
+        position = step / steps
+        low = start + max(position - distance, 0) * (image - start)
+        high = start + min(position + distance, 1) * (image - start)
+        target = whole * (1 - position)
+        gamma = np.inf
+        while gamma > 1:
+            before = x.copy()
+            behind = np.abs(image - x) > np.abs(image - low)
+            x[behind] = low[behind]
+            left = np.abs(image - x).sum()
+            if np.isclose(left, target, rtol=1e-9, atol=1e-9):
+                total += (x - before) * actual
+                break
+            rank[x == high] = np.inf
+            chosen = (rank <= np.quantile(rank, fraction, method="lower")) & (rank != np.inf)
+            room = np.abs(x - high)[chosen].sum()
+            gamma = (left - target) / room if room > 0 else np.inf
+            x[chosen] = high[chosen] if gamma > 1 else (x + gamma * (high - x))[chosen]
+            total += (x - before) * actual
+    return total
+
+
+@pytest.mark.parametrize("distance", [0.02, 0.3, 1.0])
+def test_guided_integrated_gradients_follow_the_authors_path(distance):
+    """On a smooth score of float64, so that both take the same path to the last step."""
+    weights = np.random.default_rng(7).normal(size=(5, 4, 3))
+    image = np.random.default_rng(8).normal(size=(5, 4, 3))
+
+    def grad(x):
+        return np.cos(x * weights) * weights + 2 * x
+
+    def score(weights, x):
+        return (jnp.sin(x * weights) + x**2).sum((1, 2, 3))[:, None]
+
+    expected = guided_path(grad, image, np.zeros_like(image), 20, 0.25, distance)
+    found = jaxai.guided_integrated_gradients(
+        Partial(score, jnp.asarray(weights, jnp.float32)),
+        jnp.asarray(image[None], jnp.float32),
+        0,
+        steps=20,
+        max_distance=distance,
+    )
+    close(found[0], expected, 1e-3)
+
+
+def test_guided_without_freedom_is_integrated_gradients(dense_net, small_images):
+    found = jaxai.guided_integrated_gradients(dense_net, small_images, 1, steps=20, max_distance=0.0)
+    plain = jaxai.integrated_gradients(dense_net, small_images, 1, steps=20, method="riemann_left")
+    close(found, plain, 1e-4)
+
+
+def test_full_gradients_add_up_exactly(dense_net, small_images):
+    def saturating(x):
+        """Biases before and after clips, smooth curves, products of two parts of the image."""
+        a = jnp.clip(3 * x - 0.5, 0, 1.5)
+        b = jax.nn.relu6(8 * x + 0.1) / jnp.sqrt(1.5)
+        c = jax.nn.gelu(x) * x + jnp.exp(x) + (2.0 - x)
+        d = jnp.concatenate([a, jnp.full_like(a, 0.7)], axis=1).sum((1, 2))
+        return b.mean((1, 2)) + c.max((1, 2)) + d + jax.nn.softmax(x[:, 0, 0])
+
+    for model in (dense_net, saturating):
+        targets = TARGETS % 3
+        parts = jaxai.full_gradients(model, small_images, targets)
+        total = np.asarray(parts.input, np.float64).sum((2, 3, 4))
+        for bias in parts.biases:
+            total += np.asarray(bias, np.float64).reshape(3, 2, -1).sum(-1)
+        scores = np.take_along_axis(np.asarray(model(small_images)), np.asarray(targets), 1)
+        close(total, scores, 1e-5)
+
+
+def test_full_gradients_know_every_bias(small_images):
+    """A bias of 0.3 before a ReLU acts where the ReLU is open; one of 2 after the sum always does."""
+
+    def model(x):
+        return jax.nn.relu(x + 0.3).sum((1, 2)) + 2.0
+
+    parts = jaxai.full_gradients(model, small_images, 0)
+    open_ = (np.asarray(small_images) + 0.3 > 0) * np.array([1, 0, 0])
+    close(parts.biases[0], 0.3 * open_)
+    close(parts.biases[-1], np.tile([2.0, 0, 0], (3, 1)))
+    assert len(parts.biases) == 2
+    shares = [np.abs(np.asarray(p)) for p in (parts.input, parts.biases[0])]
+    expected = sum((s / s.max((1, 2, 3), keepdims=True)).sum(-1) for s in shares)
+    close(jaxai.full_grad(model, small_images, 0), expected)
+
+
+def test_layer_methods_in_closed_form(small_images):
+    """Scores are sums of squares of a linear layer's activations a = 2 x + 1."""
+    net = jaxai.chain({"linear": lambda x: 2 * x + 1, "squares": lambda a: (a**2).sum((1, 2))})
+    x = np.asarray(small_images)
+    a = 2 * x + 1
+    options = dict(layer="linear")
+    close(jaxai.layer_gradients(net, small_images, 1, **options), one_channel(2 * a, 1))
+    found = jaxai.layer_gradients(net, small_images, 1, times_activation=True, **options)
+    close(found, one_channel(2 * a**2, 1))
+    found = jaxai.layer_integrated_gradients(net, small_images, 1, baseline=0.5, **options)
+    close(found, one_channel(a**2 - 4, 1))
+    found = jaxai.internal_influence(net, small_images, 1, baseline=0.5, steps=3, **options)
+    close(found, one_channel(a + 2, 1))
+    # The gradient is linear in the step, so trapezoids are exact beside the first, whose end is taken.
+    steps, change = 8, (a - 2) / 8
+    found = jaxai.conductance(net, small_images, 1, baseline=0.5, steps=steps, batch_size=9, **options)
+    close(found, one_channel(a**2 - 4 + change**2, 1))
+    found = jaxai.conductance(net, small_images, 1, baseline=0.5, steps=steps, rule="left", **options)
+    close(found, one_channel(a**2 - 4 - steps * change**2, 1))
+
+
+@pytest.mark.parametrize("name", ["layer_integrated_gradients", "conductance"])
+def test_layer_methods_add_up(name, dense_net, small_images):
+    method = getattr(jaxai, name)
+    found = method(dense_net, small_images, TARGETS, layer="conv1", baseline=0.1, steps=400, batch_size=300)
+    start = jnp.full_like(small_images, 0.1)
+    expected = np.take_along_axis(
+        np.asarray(dense_net(small_images) - dense_net(start)), np.asarray(TARGETS), 1
+    )
+    assert np.abs(np.asarray(found).sum((2, 3, 4)) - expected).max() < 0.01 * np.abs(expected).max()
+
+
+def test_neurons_are_targets_of_the_layers_body(dense_net, small_images):
+    """A part of the network is a model: its neurons are explained by a callable target."""
+    found = jaxai.saliency(jaxai.layers.Body(dense_net, "conv2"), small_images, lambda acts: acts[:, 2, 3, 4])
+    expected = jax.grad(lambda x: dense_net(x, stop="conv2")[:, 2, 3, 4].sum())(small_images)
+    close(found, expected)
+
+
+def ranked(values, masks, fewest):
+    """XRAI of one image, by sets of pixels."""
+    shown, out = np.zeros(values.shape, bool), np.zeros(values.shape)
+    left = list(masks)
+    while True:
+        left = [m for m in left if (m & ~shown).sum() >= fewest]
+        if not left:
+            break
+        gains = [values[m & ~shown].mean() for m in left]
+        best = int(np.argmax(gains))
+        out[left[best] & ~shown] = gains[best]
+        shown |= left.pop(best)
+    if not shown.all():
+        out[~shown] = values[~shown].mean()
+    return out
+
+
+def test_regions_are_ranked_as_the_authors_do():
+    rng = np.random.default_rng(9)
+    values = rng.normal(size=(2, 3, 10, 12))
+    masks = rng.random((2, 8, 10, 12)) > 0.7
+    masks[:, -1] = False
+    found = jaxai.rank_regions(jnp.asarray(values, jnp.float32), jnp.asarray(masks), min_pixels=4)
+    for n in range(2):
+        for k in range(3):
+            close(found[n, k], ranked(values[n, k], masks[n], 4))
+    close(np.asarray(found).sum((2, 3)), values.sum((2, 3)), 1e-5)
+
+
+def test_xrai_averages_two_extreme_baselines(dense_net, small_images):
+    regions = jnp.asarray(np.random.default_rng(10).random((3, 5, 6, 8)) > 0.5)
+    low, high = (getattr(small_images, m)((1, 2, 3), keepdims=True) for m in ("min", "max"))
+    integrated = [
+        jaxai.integrated_gradients(dense_net, small_images, 1, baseline=b, steps=6) for b in (low, high)
+    ]
+    expected = jaxai.rank_regions(sum(integrated).max(-1) / 2, regions, min_pixels=3)
+    close(jaxai.xrai(dense_net, small_images, 1, regions=regions, steps=6, min_pixels=3), expected, 1e-4)
+
+
+def test_regions_of_photos(photos):
+    from skimage.segmentation import felzenszwalb
+
+    pair = np.stack([photos["cat"][:64, :80], photos["coffee"][:64, :80]])
+    regions = jaxai.xrai_regions(pair, scales=(100, 500), dilation=0)
+    scaled = (pair[0] - pair[0].min()) / np.ptp(pair[0].astype(float)) * 2 - 1
+    labels = [felzenszwalb(scaled, scale=s, sigma=0.8, min_size=150) for s in (100, 500)]
+    counts = [label.max() + 1 for label in labels]
+    assert regions.dtype == bool and regions.shape[2:] == (64, 80)
+    assert (regions[0].sum((1, 2)) > 0).sum() == sum(counts)
+    np.testing.assert_array_equal(regions[0, counts[0]], labels[1] == 0)
+    assert jaxai.xrai_regions(pair[:1], scales=(100,)).sum() > regions[0, : counts[0]].sum()
+    with pytest.raises(ValueError, match="photos"):
+        jaxai.xrai_regions(pair[0])
+
+
+def test_low_pass_filter():
+    """Waves within the circle of frequencies stay, others vanish; signs and means stay."""
+    rows, columns = np.indices((12, 16))
+    slow = np.cos(2 * np.pi * (2 * rows / 12 + columns / 16)) - 0.25
+    fast = np.sin(2 * np.pi * (3 * rows / 12 + 2 * columns / 16))
+    maps = jnp.asarray(np.stack([slow + fast, 2 * slow]), jnp.float32)
+    close(jaxai.forgrad(maps, cutoff=3.0), np.stack([slow, 2 * slow]))
+    close(jaxai.forgrad(maps, cutoff=20.0), maps)
+    assert jaxai.forgrad(jnp.ones((5, 7)), cutoff=1.0).shape == (5, 7)
+    with pytest.raises(ValueError, match="cutoff"):
+        jaxai.forgrad(maps, cutoff=0.0)
+    with pytest.raises(ValueError, match="maps"):
+        jaxai.forgrad(jnp.ones(5))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_is_its_images_alone(name, dense_net, small_images):
+    """Two targets an image in chunks of two images, against one image with one target under jit."""
+    together = run(name, dense_net, small_images, TARGETS, batch_size=2)
+    assert together.shape[:2] == (3, 2)
+    alone = jax.jit(lambda x, t: run(name, dense_net, x, t))(small_images[1:2], TARGETS[1:2, 1])
+    close(together[1:2, 1], alone, 1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_flat_image_has_finite_maps_and_gradients(name, dense_net):
+    @jax.jit
+    @jax.value_and_grad
+    def total(x):
+        return jnp.sum(run(name, dense_net, x, 1) ** 2)
+
+    if name == "xrai":
+        # Regions are chosen in a loop of unknown length, which has no pullback; its maps are all there is.
+        assert np.isfinite(run(name, dense_net, jnp.zeros((1, 6, 8, 3)), 1)).all()
+        return
+    for image in (jnp.full((1, 6, 8, 3), 0.5), jnp.zeros((1, 6, 8, 3))):
+        value, gradient = total(image)
+        assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+def test_vmap(dense_net, small_images):
+    classes = TARGETS[:, 0]
+    for method in (jaxai.saliency, partial(jaxai.integrated_gradients, steps=3)):
+        mapped = jax.vmap(lambda x, t, m=method: m(dense_net, x[None], t[None])[0])(small_images, classes)
+        close(mapped, method(dense_net, small_images, classes))
+
+
+def test_the_top_class_of_the_image_itself_is_the_default(dense_net, small_images):
+    top = jnp.argmax(dense_net(small_images), -1)
+    for name in ("integrated_gradients", "smooth_grad", "conductance"):
+        close(run(name, dense_net, small_images, None), run(name, dense_net, small_images, top))
+
+
+def test_a_network_can_be_trained_on_its_saliency(pooled_net, small_images):
+    leaves, tree = jax.tree.flatten(pooled_net)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(leaves):
+        model = jax.tree.unflatten(tree, leaves)
+        maps = jaxai.integrated_gradients(model, small_images, 1, steps=2)
+        return jnp.mean(maps[:, :, 4:] ** 2) / jnp.mean(maps**2)
+
+    first, _ = loss(leaves)
+    for _ in range(20):
+        value, grads = loss(leaves)
+        leaves = [leaf - 0.05 * g for leaf, g in zip(leaves, grads, strict=True)]
+    assert value < 0.9 * first
+
+
+def test_equal_calls_share_a_program(dense_net, small_images):
+    traces = []
+
+    def counted(x):
+        traces.append(x.shape)
+        return dense_net(x)
+
+    model = Partial(counted)
+    for method in (
+        jaxai.saliency,
+        partial(jaxai.integrated_gradients, steps=3),
+        partial(jaxai.blur_integrated_gradients, steps=3),
+        lambda *a: jaxai.smooth_grad(*a, key=KEY, num_samples=2),
+        jaxai.full_grad,
+    ):
+        method(model, small_images, 1)
+        before = len(traces)
+        for seed in range(3):
+            method(model, small_images + seed, seed)
+        assert len(traces) == before
+
+
+def test_batch_size_bounds_memory(pooled_net):
+    images = jnp.zeros((2, 64, 64, 3))
+
+    def peak(batch_size):
+        program = jax.jit(
+            lambda x: jaxai.integrated_gradients(pooled_net, x, steps=32, batch_size=batch_size)
+        )
+        return program.lower(images).compile().memory_analysis().temp_size_in_bytes
+
+    assert peak(4) < 0.25 * peak(64)
+
+
+def test_maps_depend_on_the_weights(dense_net, small_images):
+    leaves, tree = jax.tree.flatten(dense_net)
+    keys = jax.random.split(KEY, len(leaves))
+    fresh = [0.5 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
+    head = jax.tree.unflatten(tree, leaves[:2] + fresh[2:])
+    for name in ("saliency", "integrated_gradients", "smooth_grad"):
+        before, after = (
+            np.asarray(run(name, net, small_images, TARGETS[:, 0])).ravel() for net in (dense_net, head)
+        )
+        assert np.corrcoef(before, after)[0, 1] < 0.8, name
+
+
+def test_errors(dense_net, small_images):
+    cases = [
+        (ValueError, "`baseline` must broadcast", dict(baseline=jnp.zeros(5))),
+        (ValueError, "empty list", dict(baseline=[])),
+        (ValueError, "`steps` must be a positive integer; got 0", dict(steps=0)),
+        (ValueError, "`method` must be one of", dict(method="simpson")),
+        (ValueError, "at least 2", dict(method="trapezoid", steps=1)),
+    ]
+    for error, message, options in cases:
+        with pytest.raises(error, match=message):
+            jaxai.integrated_gradients(dense_net, small_images, 0, **options)
+    with pytest.raises(ValueError, match="`attributions` must be"):
+        jaxai.completeness_gap(dense_net, small_images, TARGETS, attributions=small_images)
+    with pytest.raises(ValueError, match="`noise_unit` must be one of range, absolute; got 'pixels'"):
+        jaxai.smooth_grad(dense_net, small_images, key=KEY, noise_unit="pixels")
+    with pytest.raises(ValueError, match="`noise` must not be negative"):
+        jaxai.smooth_grad(dense_net, small_images, key=KEY, noise=-1.0)
+    with pytest.raises(ValueError, match="`statistic` must be one of"):
+        jaxai.smooth(jaxai.saliency, dense_net, small_images, key=KEY, statistic="median")
+    with pytest.raises(TypeError, match="hashable"):
+        jaxai.smooth(jaxai.grad_cam, dense_net, small_images, key=KEY, layer=["conv1"])
+    with pytest.raises(TypeError, match="typed key"):
+        jaxai.smooth_grad(dense_net, small_images, key=3)
+    with pytest.raises(ValueError, match="`references` must be images of shape"):
+        jaxai.expected_gradients(dense_net, small_images, references=REFERENCES[:, :2], key=KEY)
+    with pytest.raises(ValueError, match="`regions` must be"):
+        jaxai.xrai(dense_net, small_images, regions=REGIONS)
+    with pytest.raises(ValueError, match="`baseline` must be one of extremes"):
+        jaxai.xrai(dense_net, small_images, regions=REGIONS, baseline="black")
+    with pytest.raises(ValueError, match="`fraction`"):
+        jaxai.guided_integrated_gradients(dense_net, small_images, fraction=0.0)
+    with pytest.raises(ValueError, match="`max_distance`"):
+        jaxai.guided_integrated_gradients(dense_net, small_images, max_distance=2.0)
+    with pytest.raises(ValueError, match="`max_sigma` must be positive"):
+        jaxai.blur_integrated_gradients(dense_net, small_images, max_sigma=0.0)
+    with pytest.raises(ValueError, match="`rule` must be one of"):
+        jaxai.conductance(dense_net, small_images, layer="conv1", rule="right")
+    with pytest.raises(ValueError, match="unknown layer"):
+        jaxai.layer_gradients(dense_net, small_images, layer="conv7")
+    with pytest.raises(TypeError, match="floating point"):
+        jaxai.saliency(dense_net, np.zeros((1, 6, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"\[batch, height, width, channels\]; got shape \(6, 8, 3\)"):
+        jaxai.saliency(dense_net, small_images[0])
