@@ -57,15 +57,21 @@ def measure(
             objectives.check(one, {**known, IMAGES: frame, OPACITY: (*frame[:3], 1)})
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *chosen)
         values = _measure(
-            model, normalize, stacked, photos, names=names, batch_size=checks.batch_size(batch_size)
+            model,
+            normalize,
+            stacked,
+            photos,
+            count=len(members),
+            names=names,
+            batch_size=checks.batch_size(batch_size),
         )
         for row, i in enumerate(members):
             rows[i] = values[row]
     return jnp.stack(rows)
 
 
-@partial(jax.jit, static_argnames=("names", "batch_size"))
-def _measure(model, normalize, stacked, photos, *, names, batch_size):
+@partial(jax.jit, static_argnames=("count", "names", "batch_size"))
+def _measure(model, normalize, stacked, photos, *, count, names, batch_size):
     def of_photo(objective, acts, photo):
         view = {name: a[None] for name, a in acts.items()}
         view = {**view, IMAGES: photo[None], OPACITY: jnp.ones((1, *photo.shape[:2], 1))}
@@ -73,7 +79,8 @@ def _measure(model, normalize, stacked, photos, *, names, batch_size):
 
     def chunk(x):
         acts = engine.see(model, normalize, names, x)
-        of_all = jax.vmap(jax.vmap(of_photo, (None, 0, 0)), (0, None, None))
+        # An objective of a whole layer has no data to tell how many there are.
+        of_all = jax.vmap(jax.vmap(of_photo, (None, 0, 0)), (0, None, None), axis_size=count)
         return of_all(stacked, acts, x).T
 
     return batching.map_chunks(chunk, photos, batch_size=batch_size).T
