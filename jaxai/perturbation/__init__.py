@@ -15,6 +15,7 @@ from .segments import segment
 from .shap import kernel_shap
 from .shapley import exact_shapley, permutation_shapley
 from .similarity import detection_similarity
+from .slic import slic, slic_bound
 from .sobol import sobol, sobol_design, sobol_indices
 
 __all__: list[str] = [
@@ -42,6 +43,8 @@ __all__: list[str] = [
     "permutation_shapley",
     "rise",
     "segment",
+    "slic",
+    "slic_bound",
     "sobol",
     "sobol_design",
     "sobol_indices",

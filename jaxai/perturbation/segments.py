@@ -81,7 +81,7 @@ def segment(
     if method == "slic_jax":
         from .slic import slic
 
-        return jnp.asarray(_sequential(np.asarray(slic(jnp.asarray(photos), **options))))
+        return slic(jnp.asarray(photos), **options)
     return jnp.asarray(_on_host(method, photos, options))
 
 
