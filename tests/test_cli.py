@@ -122,7 +122,8 @@ def test_the_record_tells_how_to_do_it_again(cat, lite0, photos):
     assert facts["versions"]["jaxai"] == jaxai.__version__
 
 
-def test_several_photos_and_classes_equal_each_alone(run, tmp_path, cat):
+def test_several_photos_and_classes_equal_each_alone(run, tmp_path, cat, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # As in a terminal, with a progress bar.
     (tmp_path / "in/cat").mkdir(parents=True)
     (tmp_path / "in/notes.txt").write_text("not an image, and not asked for")
     from skimage import data

@@ -98,16 +98,16 @@ def test_files_that_are_no_photos(refused, broken, name, message):
             "lime: `num_samples` must be at least 2; got 1",
         ),
         (("explain", "cat", "--segments", "voronoi"), "`method` must be one of quickshift"),
-        (("explain", "cat", "--batch-size", "0"), "0 is not in the range x>=1"),
-        (("explain", "cat", "--seed", "-1"), "-1 is not in the range x>=0"),
-        (("explain", "cat", "--precision", "float8"), "'float8' is not one of 'float32', 'bfloat16'"),
-        (("explain", "cat", "--device", "abacus"), "'abacus' is not one of"),
+        (("explain", "cat", "--batch-size", "0"), "Invalid value for '--batch-size'"),
+        (("explain", "cat", "--seed", "-1"), "Invalid value for '--seed'"),
+        (("explain", "cat", "--precision", "float8"), "'--precision': 'float8'"),
+        (("explain", "cat", "--device", "abacus"), "'--device': 'abacus'"),
         (("explain",), "Missing argument 'IMAGE...'"),
         (("explain", "cat", "--colour"), "No such option: --colour"),
         (("describe", "cat"), "No such command 'describe'"),
         (("layers", "resnet9"), "unknown model 'resnet9'"),
         (("dream", "cat", "--layer", "mixed4a", "--model", "efficientnet_lite0"), "unknown layer 'mixed4a'"),
-        (("dream", "cat", "--model", "efficientnet_lite0", "--layer", "stem", "--octaves", "40"), "octave"),
+        (("dream", "cat", "--octaves", "0"), "Invalid value for '--octaves'"),
         (("dream", "dog"), "no such image: dog"),
         (("convert", "no.pth", "--model", "vgg16"), "no.pth: no such file"),
         (("convert", "no.pth", "--model", "vgg17"), "unknown model 'vgg17'"),
@@ -181,10 +181,10 @@ def test_output_that_cannot_be_written(refused, tmp_path):
     (tmp_path / "file").write_text("mine")
     assert "file is a file; expected a folder" in refused(*CAM, "--out", "file")
     assert "file is a file; expected a folder" in refused(*CAM, "coffee", "--out", "file")
-    assert "not a directory" in refused(*CAM, "--out", "file/out").lower()
+    assert "file is a file; expected a folder" in refused(*CAM, "--out", "file/out")
     dream = ("dream", "cat", "--model", "efficientnet_lite0", "--layer", "stem")
     assert "is no ordinary file" in refused(*dream, "--out", tmp_path)
-    assert "not a directory" in refused(*dream, "--out", "file/dream.png").lower()
+    assert "file is a file; expected a folder" in refused(*dream, "--out", "file/dream.png")
     assert (tmp_path / "file").read_text() == "mine"
 
 

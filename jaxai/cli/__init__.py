@@ -25,4 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(words or ["--help"], prog_name="jaxai", standalone_mode=False)
         sys.stdout.flush()
         outcome.code = code if isinstance(code, int) else 0
+        if outcome.code == errors.INTERRUPTED:
+            raise KeyboardInterrupt
     return outcome.code

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 # What the library raises for wrong arguments, files and missing packages.
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError)
 _DEBUG = "JAXAI_DEBUG"
+INTERRUPTED = 130
 
 
 @dataclass
@@ -27,7 +28,7 @@ def reported() -> Iterator[Outcome]:
         yield outcome
     except KeyboardInterrupt:
         print("jaxai: interrupted", file=sys.stderr)
-        outcome.code = 130
+        outcome.code = INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has gone; the interpreter must not try to flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

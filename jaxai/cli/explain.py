@@ -1,6 +1,7 @@
 """`jaxai explain`: from photographs to explanations."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -116,7 +117,15 @@ def _blank(net: Any) -> jax.ShapeDtypeStruct:
 
 def _progress(total: int) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True))
+    console = Console(stderr=True)
+    bar = Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        # Lines above the bar, unless they go elsewhere.
+        redirect_stdout=sys.stdout.isatty(),
+    )
     bar.add_task("explaining", total=total)
     return bar
 

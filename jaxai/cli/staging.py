@@ -11,7 +11,14 @@ from pathlib import Path
 
 @contextmanager
 def parents(path: Path) -> Iterator[None]:
-    """Make the folders above `path`; if the body fails, remove those that were made and are empty."""
+    """Make the folders above `path`; if the body fails, remove those that were made and are empty.
+
+    Raises:
+        NotADirectoryError: If one of them is a file.
+    """
+    for above in path.parents:
+        if above.exists() and not above.is_dir():
+            raise NotADirectoryError(f"{above} is a file; expected a folder to write to")
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
