@@ -58,7 +58,7 @@ def map_chunks(fn: Callable[[Any], Any], xs: Any, *, batch_size: int | None, cou
     if batch_size is None or batch_size >= count:
         return fn(xs)
     ys = jax.lax.map(fn, _fold(xs, count, batch_size)[0])
-    return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:])[:count], ys)
+    return jax.tree.map(lambda y: y.reshape(y.shape[0] * y.shape[1], *y.shape[2:])[:count], ys)
 
 
 def sum_chunks(fn: Callable[[Any, jax.Array], Any], xs: Any, *, batch_size: int | None) -> Any:
