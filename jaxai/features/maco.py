@@ -100,7 +100,7 @@ def _frequencies(height, half):
 
 
 def power_law_spectrum(
-    size: tuple[int, int], law: Sequence[tuple[float, float]] = NATURAL
+    size: tuple[int, int], *, law: Sequence[tuple[float, float]] = NATURAL
 ) -> Float[Array, "channels height half"]:
     """Return the magnitudes a / f^b of images of a size (rows, columns); zero for the mean.
 
@@ -177,7 +177,7 @@ def maco(
     if isinstance(law, (jax.Array, np.ndarray)) and np.ndim(law) == 3:
         magnitude = jnp.asarray(law, jnp.float32)
     elif np.shape(law) == (3, 2):
-        magnitude = power_law_spectrum((rows, columns), [tuple(map(float, pair)) for pair in law])
+        magnitude = power_law_spectrum((rows, columns), law=[tuple(map(float, pair)) for pair in law])
     else:
         raise ValueError(
             "`spectrum` must be magnitudes [3, height, width // 2 + 1] or (a, b) for each of 3 channels;"

@@ -88,8 +88,9 @@ def input_x_gradient(
     Example:
         >>> import jax.numpy as jnp
         >>> import jaxai
-        >>> float(jaxai.input_x_gradient(lambda x: (x**2).sum((1, 2)), 3 * jnp.ones((1, 1, 1, 1)), 0)[0, 0, 0,
-        0]) 18.0
+        >>> square = lambda x: (x**2).sum((1, 2))
+        >>> float(jaxai.input_x_gradient(square, 3 * jnp.ones((1, 1, 1, 1)), 0)[0, 0, 0, 0])
+        18.0
     """
     gradient = saliency(model, images, targets, batch_size=batch_size)
     images = checks.images(images)

@@ -73,7 +73,10 @@ def smooth_moments(
         >>> model = lambda x: (x**2).sum((1, 2))
         >>> found = jaxai.smooth_moments(
         ...     jaxai.saliency, model, jnp.ones((1, 4, 4, 1)), 0, key=jax.random.key(0), noise=0.5,
-        noise_unit="absolute" ... ) >>> found.mean.shape, bool(found.variance.min() > 0) ((1, 4, 4, 1), True)
+        ...     noise_unit="absolute",
+        ... )
+        >>> found.mean.shape, bool(found.variance.min() > 0)
+        ((1, 4, 4, 1), True)
     """
     model, images, targets = _targets.prepare(model, images, targets)
     checks.choice(noise_unit, "noise_unit", _noise.UNITS)

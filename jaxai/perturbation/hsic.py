@@ -76,7 +76,9 @@ def hsic(
     images, values = sensitivity.grid_scores(
         model, images, targets, masks, grid=grid, fill=fill, key=key, batch_size=batch_size
     )
-    indices = hsic_indices(masks, jnp.moveaxis(values, 1, -1), None if width is None else np.float32(width))
+    indices = hsic_indices(
+        masks, jnp.moveaxis(values, 1, -1), width=None if width is None else np.float32(width)
+    )
     return sensitivity.as_map(indices, images, grid, upsample)
 
 
@@ -84,6 +86,7 @@ def hsic(
 def hsic_indices(
     masks: Float[Array, "samples dimensions"],
     values: Float[Array, "*batch samples"],
+    *,
     width: Float[Array, ""] | None = None,
 ) -> Float[Array, "*batch dimensions"]:
     """Estimate the HSIC between each column of binary masks and values.

@@ -63,8 +63,8 @@ def exact_shapley(
         >>> model = lambda x: x[:, 0, 0] * x[:, 0, 1]
         >>> e = jaxai.exact_shapley(model, jnp.ones((1, 1, 2, 1)), lambda scores: scores[:, 0],
         ...     segments=jnp.array([[0, 1]]))
-        >>> e.values.tolist()
-        [[0.5, 0.5]]
+        >>> bool(jnp.allclose(e.values, 0.5))
+        True
     """
     play = game(
         model,

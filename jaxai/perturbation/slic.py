@@ -76,7 +76,7 @@ def slic(
     )
 
 
-def slic_bound(size: tuple[int, int], n_segments: int = 60) -> int:
+def slic_bound(size: tuple[int, int], *, n_segments: int = 60) -> int:
     """Return how many superpixels `slic` makes at most of an image of this size: a static `num_segments`."""
     return max(2, size[0] * size[1] // _smallest(_grid(size, n_segments)[1]))
 

@@ -1,0 +1,139 @@
+"""Rules that every public name keeps."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxai
+
+ROOT = Path(jaxai.__file__).parent
+# What may import Flax, Matplotlib and file formats; the rest is JAX, optax and NumPy.
+OUTER = ("models", "weights_convert", "plots", "cli")
+LAZY = ("models", "plots", "weights_convert")
+
+
+def public():
+    """Every public name with what it stands for: the library's own and those of its lazy parts."""
+    for prefix, module in [("", jaxai), *((f"{name}.", getattr(jaxai, name)) for name in LAZY)]:
+        for name in module.__all__:
+            yield f"{prefix}{name}", getattr(module, name)
+
+
+def functions():
+    return [
+        pytest.param(value, id=name) for name, value in public() if inspect.isfunction(inspect.unwrap(value))
+    ]
+
+
+def modules():
+    """Every module but those that run when imported."""
+    found = pkgutil.walk_packages(jaxai.__path__, "jaxai.")
+    return sorted({"jaxai", *(info.name for info in found if not info.name.endswith("__main__"))})
+
+
+def test_public_names_are_listed_once():
+    assert len(jaxai.__all__) == len(set(jaxai.__all__))
+    assert set(jaxai.__all__) <= set(dir(jaxai))
+    with pytest.raises(AttributeError, match="has no attribute 'nope'"):
+        _ = jaxai.nope
+
+
+def test_public_names_are_documented():
+    documented = (name for name, value in public() if callable(value) or inspect.ismodule(value))
+    values = dict(public())
+    missing = [name for name in documented if not (values[name].__doc__ or "").strip()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("function", functions())
+def test_options_are_keywords(function):
+    parameters = inspect.signature(function).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    optional = [p.name for p in parameters if p.default is not p.empty and p.kind in positional]
+    # A source and where it goes read as in `cp`.
+    allowed = {"out"} if function is jaxai.weights_convert.convert else {"targets"}
+    assert set(optional) <= allowed
+
+
+@pytest.mark.parametrize("function", functions())
+def test_signatures_and_arguments_are_described(function):
+    signature, text = inspect.signature(function), inspect.getdoc(function)
+    assert signature.return_annotation is not signature.empty
+    summary = text.splitlines()[0]
+    assert summary[0].isupper() and summary.endswith("."), summary
+    for parameter in signature.parameters.values():
+        assert parameter.annotation is not parameter.empty, parameter.name
+    if "Args:" in text:
+        described = text.split("Args:")[1]
+        for name in signature.parameters:
+            assert name in described, f"{name} is not described"
+
+
+def test_importing_loads_no_more_than_jax():
+    code = """
+import json, sys
+import jaxai
+from jaxai import cpu
+heavy = ("flax", "matplotlib", "skimage", "onnx", "typer", "rich", "jaxai.models", "jaxai.plots", "jaxai.cli")
+print(json.dumps([[name for name in heavy if name in sys.modules], cpu.backend_started()]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [[], False]
+
+
+def imports(path):
+    """The modules that a file imports anywhere, with dots for relative ones, and where it says so."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            yield base
+            yield from (f"{base.rstrip('.')}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.relative_to(ROOT).parts[0] not in OUTER and path != ROOT / "__init__.py"
+    ],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_methods_import_neither_flax_nor_models(path):
+    for name in imports(path):
+        words = set(name.split("."))
+        assert not words & {"flax", "matplotlib", "typer"}, name
+        if name.startswith(("jaxai", ".")):
+            assert not words & set(OUTER), name
+
+
+def test_models_do_not_import_methods():
+    methods = {"cam", "gradients", "rules", "perturbation", "features", "metrics", "plots", "cli"}
+    for path in (ROOT / "models").glob("*.py"):
+        for name in imports(path):
+            if name.startswith(("jaxai", "..")):
+                assert not set(name.split(".")) & methods, f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_run(name, capsys):
+    module = importlib.import_module(name)
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    results = doctest.testmod(module, optionflags=options)
+    assert results.failed == 0, capsys.readouterr().out
+
+
+def test_there_are_examples():
+    shown = [name for name, value in public() if callable(value) and ">>>" in (value.__doc__ or "")]
+    assert len(shown) > 20
