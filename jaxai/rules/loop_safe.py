@@ -6,6 +6,8 @@ convolution states its own: the kernel flipped and swapped, the cotangent dilate
 more plain convolution.
 """
 
+import itertools
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -17,6 +19,9 @@ from jax import lax
 from .. import jaxprs
 from .. import targets as _targets
 from .rewrite import Rewritten
+
+# Depthwise windows of more entries stay convolutions.
+_MOST_SHIFTS = 64
 
 
 class _Settings(NamedTuple):
@@ -48,15 +53,52 @@ def _plain(x, kernel, settings: _Settings):
     )
 
 
+def _is_depthwise(x, kernel, settings: _Settings) -> bool:
+    """Return whether every channel has one window of its own, small enough to be summed up shift by shift."""
+    window = kernel.shape[:-2]
+    return settings.groups == x.shape[-1] == kernel.shape[-1] > 1 and math.prod(window) <= _MOST_SHIFTS
+
+
+def _shifted(x, kernel, settings: _Settings):
+    """Sum shifted copies of the images, each times one entry of the windows."""
+    zero = jnp.zeros((), x.dtype)
+    x = lax.pad(x, zero, [(0, 0, 0), *((a, b, 0) for a, b in settings.padding), (0, 0, 0)])
+    window = kernel.shape[:-2]
+    sizes = [
+        (size - (w - 1) * d - 1) // s + 1
+        for size, w, d, s in zip(x.shape[1:-1], window, settings.dilation, settings.strides, strict=True)
+    ]
+    total = None
+    for offset in itertools.product(*map(range, window)):
+        first = [o * d for o, d in zip(offset, settings.dilation, strict=True)]
+        last = [f + (n - 1) * s + 1 for f, n, s in zip(first, sizes, settings.strides, strict=True)]
+        starts, ends = [0, *first, 0], [x.shape[0], *last, x.shape[-1]]
+        term = lax.slice(x, starts, ends, (1, *settings.strides, 1)) * kernel[(*offset, 0)]
+        total = term if total is None else total + term
+    return total if settings.dtype is None else total.astype(settings.dtype)
+
+
+def _forward(x, kernel, settings: _Settings):
+    if not _is_depthwise(x, kernel, settings):
+        return _plain(x, kernel, settings)
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, k: _shifted(x, k, settings),
+        default=lambda x, k: _plain(x, k, settings),
+    )
+
+
 @cache
 def _conv_with(settings: _Settings):
     @jax.custom_vjp
     def conv(x, kernel):
-        return _plain(x, kernel, settings)
+        return _forward(x, kernel, settings)
 
     def backward(residuals, g):
         x, kernel = residuals
-        _, pullback = jax.vjp(lambda k: _plain(x, k, settings), kernel)
+        run = _shifted if _is_depthwise(x, kernel, settings) else _plain
+        _, pullback = jax.vjp(lambda k: run(x, k, settings), kernel)
         return _input_gradient(x, kernel, g, settings).astype(x.dtype), pullback(g)[0]
 
     conv.defvjp(lambda x, kernel: (conv(x, kernel), (x, kernel)), backward)
@@ -73,22 +115,23 @@ def _input_gradient(x, kernel, g, settings: _Settings):
         after = x.shape[axis + 1] + window - 1 - before - spread
         config.append((before, after, settings.strides[axis] - 1))
     g = lax.pad(g, jnp.zeros((), g.dtype), [*config, (0, 0, 0)])
-    groups, (inputs, outputs) = settings.groups, kernel.shape[-2:]
-    swapped = jnp.flip(kernel, axes).reshape(*kernel.shape[:-2], inputs, groups, outputs // groups)
-    swapped = jnp.moveaxis(swapped, -3, -1).swapaxes(-3, -2)
-    swapped = swapped.reshape(*kernel.shape[:-2], outputs // groups, groups * inputs)
-    ones = (1,) * len(axes)
-    plain = settings._replace(strides=ones, padding=((0, 0),) * len(axes), dtype=None)
+    flipped = jnp.flip(kernel, axes)
+    # A depthwise kernel is its own transpose, once flipped.
+    swapped = flipped if settings.groups > 1 else flipped.swapaxes(-2, -1)
+    plain = settings._replace(strides=(1,) * len(axes), padding=((0, 0),) * len(axes), dtype=None)
     return _conv_with(plain)(g, swapped)
 
 
 def convolution(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> jax.Array:
     """Run `lax.conv_general_dilated` with the parameters of its equation, in the form that is fast in loops.
 
-    A convolution that is itself the kernel gradient of another (`batch_group_count` above one) runs as it is.
+    Those in groups that are not depthwise run as they are, like those that are themselves the kernel
+    gradient of another (`batch_group_count` above one): their stock form is as fast inside a loop as outside.
     """
     numbers = params["dimension_numbers"]
-    if params["batch_group_count"] != 1:
+    groups, channels = params["feature_group_count"], x.shape[numbers.lhs_spec[1]]
+    features = kernel.shape[numbers.rhs_spec[0]]
+    if params["batch_group_count"] != 1 or (groups > 1 and not groups == channels == features):
         settings = {k: v for k, v in params.items() if k != "out_sharding"}
         return lax.conv_general_dilated(x, kernel, **settings)
     last = tuple(range(2, x.ndim))

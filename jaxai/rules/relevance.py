@@ -47,6 +47,12 @@ def stabilize(z: jax.Array, epsilon: float) -> jax.Array:
     return z + jnp.where(z >= 0, epsilon, -epsilon).astype(z.dtype)
 
 
+def divide(relevance: jax.Array, z: jax.Array, epsilon: float) -> jax.Array:
+    """Divide by stabilized values; with epsilon 0, an output of exactly zero passes nothing on."""
+    z = stabilize(z, epsilon)
+    return relevance / z if epsilon else jnp.where(z == 0, 0, relevance / jnp.where(z == 0, 1, z))
+
+
 def positive(x: jax.Array) -> jax.Array:
     """Return max(x, 0)."""
     return jnp.where(x > 0, x, 0)
@@ -83,7 +89,7 @@ def _plus(x, *terms):
 
 
 def _epsilon(rule: Epsilon, c: Context, r):
-    return c.x * transposed(c.layer, c.layer.kernel, c.x, r / stabilize(c.y, rule.epsilon))
+    return c.x * transposed(c.layer, c.layer.kernel, c.x, divide(r, c.y, rule.epsilon))
 
 
 def _norm(rule: Norm, c: Context, r):
@@ -95,11 +101,11 @@ def _signed_half(c: Context, up, down, bias, r, stabilizer, gate=None):
     fn = c.layer.fn
     if c.nonnegative:
         z = _plus(fn(c.x, up), bias)
-        s = r / stabilize(z, stabilizer)
+        s = divide(r, z, stabilizer)
         return c.x * transposed(c.layer, up, c.x, s if gate is None else jnp.where(gate, s, 0))
     x_up, x_down = positive(c.x), negative(c.x)
     z = _plus(fn(x_up, up), bias, fn(x_down, down))
-    s = r / stabilize(z, stabilizer)
+    s = divide(r, z, stabilizer)
     s = s if gate is None else jnp.where(gate, s, 0)
     return x_up * transposed(c.layer, up, c.x, s) + x_down * transposed(c.layer, down, c.x, s)
 
@@ -139,7 +145,7 @@ def _z_box(rule: ZBox, c: Context, r):
     low, high = (jnp.broadcast_to(bound, c.x.shape) for bound in c.bounds)
     # A bias takes part with all of itself, less its two halves: with nothing.
     z = fn(c.x, w) - fn(low, up) - fn(high, down)
-    s = r / stabilize(z, rule.stabilizer)
+    s = divide(r, z, rule.stabilizer)
     return (
         c.x * transposed(c.layer, w, c.x, s)
         - low * transposed(c.layer, up, c.x, s)
@@ -151,7 +157,7 @@ def _w_square(rule: WSquare, c: Context, r):
     squares, b = c.layer.kernel**2, c.layer.bias
     one = jnp.ones((1, *c.x.shape[1:]), c.x.dtype) if _is_batched(c) else jnp.ones_like(c.x)
     z = _plus(c.layer.fn(one, squares), None if b is None else b**2)
-    return transposed(c.layer, squares, c.x, r / stabilize(z, rule.stabilizer))
+    return transposed(c.layer, squares, c.x, divide(r, z, rule.stabilizer))
 
 
 def _is_batched(c: Context) -> bool:
@@ -169,7 +175,7 @@ def _flat(rule: Flat, c: Context, r):
         return _flat_convolution(rule, c, r)
     ones = jnp.ones_like(layer.kernel)
     z = layer.fn(jnp.ones_like(c.x), ones)
-    return transposed(layer, ones, c.x, r / stabilize(z, rule.stabilizer))
+    return transposed(layer, ones, c.x, divide(r, z, rule.stabilizer))
 
 
 def _flat_convolution(rule: Flat, c: Context, r):
@@ -183,7 +189,7 @@ def _flat_convolution(rule: Flat, c: Context, r):
     # Relevance is put back into the convolution's own shape, where its affine steps are the identity.
     shaped = jnp.zeros(linear.shape, r.dtype)
     r = jax.vjp(linear.after, shaped)[1](r)[0].sum(features, keepdims=True)
-    s = (r / stabilize(z, rule.stabilizer)).astype(c.x.dtype)
+    s = divide(r, z, rule.stabilizer).astype(c.x.dtype)
     back = jax.vjp(lambda v: linear.base(v, kernel), one)[1](s)[0]
     return jnp.broadcast_to(back, c.x.shape)
 
@@ -218,7 +224,7 @@ def shared(operation: Operation, env: dict[int, Any], relevance: jax.Array, stab
     """Share relevance over the operands of a sum or of a pool by their part of the result."""
     values = [env[ref] for ref in operation.inputs]
     y, pullback = jax.vjp(operation.call(env), *values)
-    parts = pullback((relevance / stabilize(y, stabilizer)).astype(y.dtype))
+    parts = pullback((divide(relevance, y, stabilizer)).astype(y.dtype))
     return tuple(x * part for x, part in zip(values, parts, strict=True))
 
 
@@ -243,8 +249,8 @@ def to_winner(operation: Operation, env: dict[int, Any], relevance: jax.Array) -
     values = [env[ref] for ref in operation.inputs]
     if operation.name in ("max", "min") and len(operation.nodes[0].inputs) == 2:
         return _pair_winner(operation, env, values, relevance)
-    if operation.name == "reduce_window_max" and (fn := pool_by_slices(operation.nodes[0])) is not None:
-        return jax.vjp(fn, values[0])[1](relevance.astype(values[0].dtype))
+    if operation.name == "reduce_window_max" and _is_small_window(operation.nodes[0]):
+        return (_window_winner(operation.nodes[0], values[0], relevance),)
     return by_gradient(operation, env, (relevance,))
 
 
@@ -252,24 +258,37 @@ def to_winner(operation: Operation, env: dict[int, Any], relevance: jax.Array) -
 _MOST_SLICES = 32
 
 
-def pool_by_slices(node: Node) -> Callable[[jax.Array], jax.Array] | None:
-    """Return a max-pool as comparisons of strided slices, whose gradient is fast on the CPU, or None."""
-    window, strides = node.params["window_dimensions"], node.params["window_strides"]
+def _is_small_window(node: Node) -> bool:
     dilated = (*node.params["base_dilation"], *node.params["window_dilation"])
-    if any(d != 1 for d in dilated) or math.prod(window) > _MOST_SLICES:
-        return None
+    return all(d == 1 for d in dilated) and math.prod(node.params["window_dimensions"]) <= _MOST_SLICES
 
-    def pool(x):
-        x = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), [(a, b, 0) for a, b in node.params["padding"]])
-        counts = [(size - w) // s + 1 for size, w, s in zip(x.shape, window, strides, strict=True)]
-        best = None
-        for offset in itertools.product(*map(range, window)):
-            ends = [o + (n - 1) * s + 1 for o, n, s in zip(offset, counts, strides, strict=True)]
-            part = lax.slice(x, offset, ends, strides)
-            best = part if best is None else jnp.where(best >= part, best, part)
-        return best
 
-    return pool
+def _window_winner(node: Node, x: jax.Array, relevance: jax.Array) -> jax.Array:
+    """Send relevance to each window's first winner by strided slices; XLA's own gradient is slow on CPUs."""
+    window, strides = node.params["window_dimensions"], node.params["window_strides"]
+    padding = node.params["padding"]
+    padded = lax.pad(lax.stop_gradient(x), jnp.asarray(-jnp.inf, x.dtype), [(a, b, 0) for a, b in padding])
+    offsets = list(itertools.product(*map(range, window)))
+    counts = relevance.shape
+    best, winner = None, None
+    for number, offset in enumerate(offsets):
+        ends = [o + (n - 1) * s + 1 for o, n, s in zip(offset, counts, strides, strict=True)]
+        part = lax.slice(padded, offset, ends, strides)
+        if best is None:
+            best, winner = part, jnp.zeros(counts, jnp.int32)
+        else:
+            winner = jnp.where(part > best, number, winner)
+            best = jnp.maximum(part, best)
+    # Without the barrier the comparisons are compiled once for each of the slices below.
+    winner = lax.optimization_barrier(winner)
+    total = jnp.zeros(padded.shape, relevance.dtype)
+    zero = jnp.zeros((), relevance.dtype)
+    for number, offset in enumerate(offsets):
+        sizes = zip(padded.shape, offset, counts, strides, strict=True)
+        spread = [(o, size - o - (n - 1) * s - 1, s - 1) for size, o, n, s in sizes]
+        total += lax.pad(jnp.where(winner == number, relevance, 0), zero, spread)
+    starts = [a for a, _ in padding]
+    return lax.slice(total, starts, [a + size for a, size in zip(starts, x.shape, strict=True)])
 
 
 def _pair_winner(operation, env, values, relevance):

@@ -1,0 +1,456 @@
+"""Relevance propagation: rules against matrices in NumPy, axioms, composites, support, errors."""
+
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.tree_util import Partial
+
+import jaxai
+from jaxai import rules
+
+NUMBERS = ("NHWC", "HWIO", "NHWC")
+RNG = np.random.default_rng(0)
+
+
+def conv(x, kernel, *, strides=(1, 1), padding="SAME", groups=1):
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=NUMBERS, feature_group_count=groups
+    )
+
+
+def normal(*shape, scale=1.0):
+    return jnp.asarray(RNG.normal(size=shape) * scale, jnp.float32)
+
+
+def matrix(linear, shape):
+    """Return the matrix of a linear function of one image, [inputs, outputs] in float64."""
+    basis = jnp.eye(int(np.prod(shape))).reshape(-1, *shape)
+    return np.asarray(linear(basis), np.float64).reshape(len(basis), -1)
+
+
+def stable(z, epsilon):
+    return z + epsilon * np.where(z >= 0, 1, -1)
+
+
+def up(a):
+    return np.maximum(a, 0)
+
+
+def down(a):
+    return np.minimum(a, 0)
+
+
+def share(parts, bias, r, epsilon):
+    """Share r [outputs] by parts [inputs, outputs], with a bias in the denominator."""
+    return (parts * (r / stable(parts.sum(0) + bias, epsilon))).sum(1)
+
+
+def by_matrix(rule, w, x, b, r, low=None, high=None):
+    """Return each rule's relevance for one image x [inputs], written out with the matrix w."""
+    z, signed = x @ w + b, x[:, None] * w
+    match rule:
+        case rules.Epsilon(epsilon) | rules.Norm(epsilon):
+            return share(signed, b, r, epsilon)
+        case rules.ZPlus(epsilon):
+            return share(up(signed), up(b), r, epsilon)
+        case rules.AlphaBeta(alpha, beta, epsilon):
+            positive, negative = (
+                share(up(signed), up(b), r, epsilon),
+                share(down(signed), down(b), r, epsilon),
+            )
+            return alpha * positive - beta * negative
+        case rules.Gamma(gamma, epsilon):
+            favour_up = signed + gamma * up(signed)
+            favour_down = signed + gamma * down(signed)
+            first = share(favour_up, b + gamma * up(b), np.where(z > 0, r, 0), epsilon)
+            return first + share(favour_down, b + gamma * down(b), np.where(z < 0, r, 0), epsilon)
+        case rules.ZBox(epsilon):
+            box = signed - low[:, None] * up(w) - high[:, None] * down(w)
+            return share(box, 0 * b, r, epsilon)
+        case rules.WSquare(epsilon):
+            return share(w**2, b**2, r, epsilon)
+        case rules.Flat(epsilon):
+            return share((w != 0).astype(float), 0 * b, r, epsilon)
+        case rules.Gradient():
+            return w @ r
+    raise AssertionError(rule)
+
+
+ALL_RULES = [
+    rules.Epsilon(),
+    rules.Epsilon(0.3),
+    rules.Norm(),
+    rules.ZPlus(),
+    rules.AlphaBeta(2.0, 1.0),
+    rules.AlphaBeta(1.5, 0.5),
+    rules.AlphaBeta(1.0, 0.0),
+    rules.Gamma(),
+    rules.Gamma(1.0, 0.1),
+    rules.ZBox(),
+    rules.WSquare(),
+    rules.Flat(),
+    rules.Gradient(),
+]
+SHAPE = (5, 4, 2)
+LAYERS = {
+    "conv": (lambda k, x: conv(x, k, padding=((1, 0), (1, 1))), normal(3, 2, 2, 3), (3,)),
+    "strided": (lambda k, x: conv(x, k, strides=(2, 1)), normal(2, 3, 2, 3), (3,)),
+    "grouped": (lambda k, x: conv(x, k, groups=2), normal(3, 3, 1, 4), (4,)),
+    "dense": (lambda k, x: x.reshape(len(x), -1) @ k, normal(40, 6), (6,)),
+}
+
+
+def _weighted(r, scores):
+    return (scores * r).sum(1)
+
+
+def _layer(call, gate, kernel, bias, x):
+    x = jax.nn.relu(x) if gate else x
+    return (call(kernel, x) + bias).reshape(len(x), -1)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("rule", ALL_RULES, ids=repr)
+def test_rules_are_what_their_matrices_say(rule, layer):
+    rng = np.random.default_rng(1)
+    call, kernel, features = LAYERS[layer]
+    bias = jnp.asarray(rng.normal(size=features), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(1, *SHAPE)), jnp.float32)
+    w = matrix(partial(call, kernel), SHAPE)
+    r = rng.normal(size=w.shape[1]).astype(np.float32)
+    biases = np.broadcast_to(bias, (w.shape[1] // features[0], *features)).ravel()
+    low, high = np.broadcast_to(np.float32([-3, -2.5]), SHAPE), 3.0
+    bounds = low.ravel().astype(float), np.full(low.size, high)
+    # The box is for the image itself, so its layer never follows a ReLU.
+    for gate in (False,) if isinstance(rule, rules.ZBox) else (False, True):
+        values = np.asarray(x, np.float64).ravel()
+        expected = by_matrix(rule, w, up(values) if gate else values, biases, r, *bounds)
+        model = Partial(partial(_layer, call, gate), kernel, bias)
+        composite = rules.Composite(conv=rule, dense=rule)
+        target = Partial(_weighted, jnp.asarray(r))
+        ours = jaxai.lrp(model, x, target, composite=composite, low=low, high=high, strict=True)
+        np.testing.assert_allclose(ours.ravel(), expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
+
+
+def test_a_hand_computed_network():
+    # scores = 2 relu(x0 + x1) - relu(x0 - x1) at x = (3, 1): hidden (4, 2), score 6.
+    def net(x):
+        hidden = jax.nn.relu(x.reshape(1, 2) @ jnp.array([[1.0, 1.0], [1.0, -1.0]]))
+        return hidden @ jnp.array([[2.0], [-1.0]])
+
+    x = jnp.array([3.0, 1.0]).reshape(1, 1, 2, 1)
+    epsilon, plus = (rules.Composite(dense=rule) for rule in (rules.Epsilon(0.0), rules.ZPlus()))
+    ours = jaxai.lrp(net, x, 0, composite=epsilon, relevance="score").ravel()
+    np.testing.assert_allclose(ours, [8 * 3 / 4 - 2 * 3 / 2, 8 * 1 / 4 + 2 * 1 / 2], rtol=1e-6)
+    # All of the score goes to the first unit, and from there by 3 : 1.
+    ours = jaxai.lrp(net, x, 0, composite=plus, relevance="score").ravel()
+    np.testing.assert_allclose(ours, [4.5, 1.5], rtol=1e-5)
+
+
+def bias_free(x, relu=jax.nn.relu):
+    y = relu(conv(x, KERNELS[0], strides=(2, 1)))
+    y = lax.reduce_window(y, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+    y = y + relu(conv(y, KERNELS[1]))
+    return relu(y.mean((1, 2)) @ DENSE[0]) @ DENSE[1]
+
+
+KERNELS = normal(3, 3, 3, 8, scale=0.3), normal(3, 3, 8, 8, scale=0.15)
+DENSE = normal(8, 6), normal(6, 4)
+IMAGES = normal(3, 12, 10, 3)
+
+
+@pytest.mark.parametrize(
+    "rule", ["epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_gamma_box"]
+)
+def test_relevance_from_the_score_is_conserved(rule):
+    scores = bias_free(IMAGES)
+    ours = jaxai.lrp(bias_free, IMAGES, 1, composite=rule, low=-4.0, high=4.0, relevance="score")
+    small = rules.Composite(conv=rules.Epsilon(1e-9), dense=rules.Epsilon(1e-9))
+    exact = jaxai.lrp(bias_free, IMAGES, 1, composite=small, relevance="score")
+    np.testing.assert_allclose(exact.sum((1, 2, 3)), scores[:, 1], rtol=1e-5)
+    # What the stabilizers of 1e-6 swallow.
+    np.testing.assert_allclose(ours.sum((1, 2, 3)), scores[:, 1], rtol=2e-3)
+
+
+def test_epsilon_zero_is_input_times_gradient():
+    rule = rules.Epsilon(0.0)
+    composite = rules.Composite(conv=rule, dense=rule, residual=rules.Norm(0.0), pool=rules.Norm(0.0))
+    ours = jaxai.lrp(bias_free, IMAGES, 2, composite=composite, relevance="score")
+    expected = IMAGES * jaxai.saliency(bias_free, IMAGES, 2)
+    np.testing.assert_allclose(ours, expected, atol=2e-5 * float(jnp.abs(expected).max()))
+
+
+def test_batch_norm_is_folded_wherever_its_constants_come_from():
+    scale, shift, mean = normal(8), normal(8), normal(8)
+
+    def separate(x):
+        y = conv(x, KERNELS[0]) + shift
+        y = (y - mean) / jnp.sqrt(jnp.abs(scale) + 0.1) * scale + 0.5
+        return jax.nn.relu(-y).mean((1, 2)) @ DENSE[0]
+
+    def folded(x):
+        factor = scale / jnp.sqrt(jnp.abs(scale) + 0.1)
+        y = conv(x, -KERNELS[0] * factor) - ((shift - mean) * factor + 0.5)
+        return jax.nn.relu(y).mean((1, 2)) @ DENSE[0]
+
+    def channels_first(x):
+        # One image at a time, features on the first axis, as Equinox has it.
+        def one(image):
+            y = lax.conv_general_dilated(
+                image.transpose(2, 0, 1)[None], KERNELS[0].transpose(3, 2, 0, 1), (1, 1), "SAME"
+            )[0]
+            y = y + shift[:, None, None]
+            y = (y - mean[:, None, None]) / jnp.sqrt(jnp.abs(scale) + 0.1)[:, None, None]
+            y = jax.nn.relu(-(y * scale[:, None, None] + 0.5))
+            return DENSE[0].T @ y.mean((1, 2))
+
+        return jax.vmap(one)(x)
+
+    assert rules.report(separate, IMAGES).operations == rules.report(folded, IMAGES).operations
+    assert "affine" not in rules.report(channels_first, IMAGES).operations
+    for name in ("epsilon_plus", "epsilon_alpha2_beta1", "epsilon_gamma_box"):
+        results = [
+            jaxai.lrp(net, IMAGES, 1, composite=name, low=-3.0, high=3.0)
+            for net in (folded, separate, channels_first)
+        ]
+        for other in results[1:]:
+            np.testing.assert_allclose(other, results[0], atol=1e-4 * float(jnp.abs(results[0]).max()))
+
+
+def test_normalisation_inside_the_model_and_its_box():
+    # The box reaches the convolution through the padding and the normalisation, with a negative scale too.
+    def inside(x):
+        x = jnp.pad((x - 0.5) / jnp.array([-0.2, 0.3, 0.25]), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        return bias_free(x)
+
+    def outside(x):
+        return bias_free(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
+
+    pixels = jnp.asarray(RNG.uniform(size=(2, 9, 8, 3)), jnp.float32)
+    std = np.float32([-0.2, 0.3, 0.25])
+    ends = (0 - 0.5) / std, (1 - 0.5) / std
+    ours = jaxai.lrp(inside, pixels, 0, composite="epsilon_gamma_box", low=0.0, high=1.0)
+    theirs = jaxai.lrp(
+        outside,
+        (pixels - 0.5) / std,
+        0,
+        composite="epsilon_gamma_box",
+        low=np.minimum(*ends),
+        high=np.maximum(*ends),
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
+
+
+def test_relu6_and_other_activations_pass_relevance():
+    x = 10 * jnp.ones((1, 1, 1, 1))
+    for activation in (
+        jax.nn.relu6,
+        jnp.tanh,
+        jax.nn.gelu,
+        jax.nn.silu,
+        jax.nn.leaky_relu,
+        lambda x: x / 3 + 1,
+    ):
+        ours = jaxai.lrp(
+            lambda x, f=activation: f(x * 1.0).reshape(1, 1) @ jnp.ones((1, 1)), x, 0, strict=True
+        )
+        np.testing.assert_allclose(ours, 1, rtol=1e-5)
+    saturated = rules.Composite(dense=rules.Epsilon(), activation=rules.Gradient())
+    assert (
+        jaxai.lrp(lambda x: jax.nn.relu6(x).reshape(1, 1) @ jnp.ones((1, 1)), x, 0, composite=saturated) == 0
+    )
+
+
+def test_maxima_send_relevance_to_the_first_winner():
+    x = jnp.array([[1.0, 5.0, 5.0], [0.0, 2.0, 5.0]]).reshape(1, 2, 3, 1)
+    pools = [
+        lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 3, 1), (1, 1, 1, 1), "VALID"),
+        lambda x: jnp.maximum(jnp.maximum(x[:, :, :1], x[:, :, 1:2]), x[:, :, 2:])[:, :1],
+    ]
+    for pool in pools:
+        ours = jaxai.lrp(lambda x, pool=pool: pool(x).reshape(1, 1), x, 0)
+        assert ours.ravel().tolist() == [0, 1, 0, 0, 0, 0]
+
+
+def test_residual_sums_share_by_contribution():
+    def net(x):
+        return (3 * x - jnp.exp(x.mean((1, 2), keepdims=True)) * 0 + jnp.flip(x, 2)).reshape(1, -1)
+
+    x = jnp.array([1.0, 2.0]).reshape(1, 1, 2, 1)
+    ours = jaxai.lrp(net, x, 0, composite="epsilon_plus")
+    np.testing.assert_allclose(ours.ravel(), [3 / 5, 2 / 5], rtol=1e-5)
+
+
+def test_scans_are_walked_step_by_step():
+    stack = normal(3, 3, 3, 3, 3, scale=0.3)
+
+    def looped(x):
+        y, means = lax.scan(lambda y, k: (jax.nn.relu(y + conv(y, k)), y.mean((1, 2))), x, stack)
+        return y.mean((1, 2)) + means.sum(0)
+
+    def unrolled(x):
+        means = 0
+        for kernel in stack:
+            means, x = means + x.mean((1, 2)), jax.nn.relu(x + conv(x, kernel))
+        return x.mean((1, 2)) + means
+
+    assert rules.report(looped, IMAGES).unsupported == ()
+    ours, theirs = (
+        jaxai.lrp(net, IMAGES, 0, composite="epsilon_plus", strict=True) for net in (looped, unrolled)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-3 * float(jnp.abs(theirs).max()))
+
+
+def layered():
+    return jaxai.chain(
+        {
+            "one": Partial(lambda k, x: jax.nn.relu(conv(x, k)), KERNELS[0]),
+            "two": Partial(lambda k, x: jax.nn.relu(conv(x, k)), KERNELS[1]),
+            "logits": Partial(lambda w, x: x.mean((1, 2)) @ w, DENSE[0]),
+        }
+    )
+
+
+def test_rules_by_layer_and_first_layer():
+    net = layered()
+    by_name = rules.Composite(layers={"one": rules.Flat(), "logits": rules.ZPlus()})
+    by_kind = rules.Composite(first=rules.Flat(), dense=rules.ZPlus())
+    one, other = (jaxai.lrp(net, IMAGES, 0, composite=c) for c in (by_name, by_kind))
+    np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert not np.allclose(one, jaxai.lrp(net, IMAGES, 0), atol=1e-6)
+    # The first convolution, where a dense layer comes before it.
+    dense_first = rules.Composite(first=rules.WSquare(), first_kinds=("conv",))
+    mixed = lambda x: conv(x @ jnp.eye(3), KERNELS[0]).mean((1, 2))  # noqa: E731
+    plain = rules.Composite(conv=rules.WSquare())
+    np.testing.assert_allclose(
+        jaxai.lrp(mixed, IMAGES, 0, composite=dense_first),
+        jaxai.lrp(mixed, IMAGES, 0, composite=plain),
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("name", ["epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1"])
+def test_alone_jit_vmap_and_k_targets(name):
+    explain = partial(jaxai.lrp, composite=name, low=-4.0, high=4.0)
+    classes = jnp.array([[0, 3], [1, 2], [2, 0]])
+    many = explain(bias_free, IMAGES, classes)
+    assert many.shape == (3, 2, *IMAGES.shape[1:])
+    tolerance = dict(rtol=1e-4, atol=1e-5 * float(jnp.abs(many).max()))
+    np.testing.assert_allclose(many[:, 1], explain(bias_free, IMAGES, classes[:, 1]), **tolerance)
+    np.testing.assert_allclose(many, explain(bias_free, IMAGES, classes, batch_size=1), **tolerance)
+    np.testing.assert_allclose(many[1:2], explain(bias_free, IMAGES[1:2], classes[1:2]), **tolerance)
+    np.testing.assert_allclose(many, jax.jit(partial(explain, bias_free))(IMAGES, classes), **tolerance)
+    mapped = jax.vmap(lambda x, t: explain(bias_free, x[None], t[None])[0])(IMAGES, classes)
+    np.testing.assert_allclose(many, mapped, **tolerance)
+
+
+def test_default_targets_and_callable_targets():
+    top = jaxai.lrp(bias_free, IMAGES)
+    np.testing.assert_array_equal(top, jaxai.lrp(bias_free, IMAGES, bias_free(IMAGES).argmax(1)))
+    contrast = jaxai.lrp(bias_free, IMAGES, lambda s: s[:, 0] - s[:, 1])
+    parts = jaxai.lrp(bias_free, IMAGES, jnp.array([[0, 1]] * 3))
+    np.testing.assert_allclose(contrast, parts[:, 0] - parts[:, 1], atol=1e-5 * float(jnp.abs(parts).max()))
+
+
+@pytest.mark.parametrize("name", ["epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1"])
+def test_flat_images_are_finite(name):
+    @jax.jit
+    def explain_and_gradient(x):
+        def explain(x):
+            return jaxai.lrp(bias_free, x, 0, composite=name, low=-1.0, high=1.0)
+
+        return explain(x), jax.grad(lambda x: (explain(x) ** 2).sum())(x)
+
+    for value in (0.0, 0.7):
+        for result in explain_and_gradient(jnp.full((1, 12, 10, 3), value)):
+            assert jnp.isfinite(result).all()
+
+
+def test_a_network_trains_on_its_relevance():
+    mask = jnp.zeros((12, 10, 1)).at[:, 5:].set(1.0)
+
+    def loss(kernel):
+        net = Partial(lambda k, x: jax.nn.relu(conv(x, k)).mean((1, 2)) @ DENSE[0], kernel)
+        maps = jaxai.lrp(net, IMAGES, 0, composite="epsilon_plus", relevance="score")
+        return ((maps * mask) ** 2).sum() / (maps**2).sum()
+
+    step = jax.jit(jax.value_and_grad(loss))
+    kernel, values = KERNELS[0], []
+    for _ in range(15):
+        value, gradient = step(kernel)
+        kernel -= 0.3 * gradient / jnp.linalg.norm(gradient)
+        values.append(float(value))
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_batch_size_bounds_memory():
+    images = jnp.zeros((16, 32, 32, 3))
+
+    def peak(batch_size):
+        explain = jax.jit(partial(jaxai.lrp, bias_free, targets=0, batch_size=batch_size))
+        return explain.lower(images).compile().memory_analysis().temp_size_in_bytes
+
+    assert peak(2) < 0.5 * peak(None)
+
+
+def test_unsupported_operations_are_reported():
+    def gated(x):
+        return (x * jax.nn.sigmoid(x.mean((1, 2), keepdims=True))).mean((1, 2))
+
+    assert rules.report(gated, IMAGES).unsupported == ("mul",)
+    assert rules.report(bias_free, jax.ShapeDtypeStruct(IMAGES.shape, IMAGES.dtype)).unsupported == ()
+    with pytest.warns(UserWarning, match="no rule for mul"):
+        ours = jaxai.lrp(gated, IMAGES, 0, composite="epsilon_plus")
+    assert jnp.isfinite(ours).all()
+    with pytest.raises(ValueError, match="no rule for mul"):
+        jaxai.lrp(gated, IMAGES, 0, strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jaxai.lrp(gated, IMAGES, 0, composite="epsilon_plus")  # compiled already: said once
+
+
+def test_excitation_backprop_flows_along_positive_weights():
+    ours = jaxai.excitation_backprop(bias_free, jnp.abs(IMAGES), 1)
+    assert (ours >= 0).all()
+    np.testing.assert_allclose(ours.sum((1, 2, 3)), 1, rtol=2e-3)
+    acts, head = jaxai.split(layered(), "one", IMAGES)
+    assert jaxai.excitation_backprop(head, acts, 1).shape == acts.shape
+
+
+def test_errors():
+    x = IMAGES[:1]
+    with pytest.raises(ValueError, match="composite"):
+        jaxai.lrp(bias_free, x, 0, composite="epsilon")
+    with pytest.raises(TypeError, match="composite"):
+        jaxai.lrp(bias_free, x, 0, composite=rules.Epsilon())
+    with pytest.raises(ValueError, match="`low` and `high`"):
+        jaxai.lrp(bias_free, x, 0, composite="epsilon_gamma_box", low=0.0)
+    with pytest.raises(ValueError, match="`low` must broadcast"):
+        jaxai.lrp(bias_free, x, 0, composite="epsilon_gamma_box", low=np.zeros(5), high=1.0)
+    with pytest.raises(ValueError, match="relevance"):
+        jaxai.lrp(bias_free, x, 0, relevance="logit")
+    with pytest.raises(ValueError, match="unknown layer 'three'.*one, two, logits"):
+        jaxai.lrp(layered(), x, 0, composite=rules.Composite(layers={"three": rules.Flat()}))
+    with pytest.raises(ValueError, match="scaled at most"):
+        jaxai.lrp(layered(), x, 0, composite=rules.Composite(layers={"two": rules.ZBox()}), low=0, high=1)
+    with pytest.raises(ValueError, match="keeps the shape"):
+        jaxai.lrp(bias_free, x, 0, composite=rules.Composite(conv=rules.Pass()))
+    with pytest.raises(ValueError, match="batch"):
+        jaxai.lrp(bias_free, x[0], 0)
+    with pytest.raises(ValueError, match="classes 0 to 3"):
+        jaxai.lrp(bias_free, x, 4)
+    with pytest.raises(TypeError, match="one array"):
+        rules.report(lambda x: (x, x), x)
+    with pytest.raises(ValueError, match="alpha - beta"):
+        rules.AlphaBeta(2.0, 2.0)
+    with pytest.raises(TypeError, match="`conv` must be a rule"):
+        rules.Composite(conv="z_plus")
+    with pytest.raises(TypeError, match="`pool` must be Norm"):
+        rules.Composite(pool=rules.Flat())
+    with pytest.raises(ValueError, match="first_kinds"):
+        rules.Composite(first_kinds=("pool",))
