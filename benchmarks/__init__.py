@@ -1,0 +1,1 @@
+"""Benchmarks of jaxai: `python -m benchmarks` against its peers, `python -m benchmarks.foundation` alone."""

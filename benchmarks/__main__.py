@@ -1,0 +1,173 @@
+"""jaxai against its peers, in alternation, each side in a process of its own.
+
+    python -m benchmarks --peer-python PYTHON [--quick] [--networks ...] [--peers ...] [--precision float32]
+                         [--device cpu|gpu] [--methods ...] [--out benchmarks/results/peers.json]
+
+PYTHON is an interpreter with the packages of the dependency group `reference`. Both sides get the same weights,
+photos, superpixels, masks, number of samples, precision and threads. A round runs jaxai and then the peer; the
+table holds medians of the ratios of rounds. The first run, with compilation, is the cold time.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from . import machine, report, timing
+from .cases import NETWORKS, Case, cases
+from .client import Worker
+
+PEERS = ("pytorch", "captum", "pytorch-grad-cam", "zennit", "lime", "shap", "torch-lucent")
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Return the correlation of two results; None if their shapes differ."""
+    a, b = a.reshape(-1).astype(np.float64), b.reshape(-1).astype(np.float64)
+    if a.shape != b.shape or not (a.std() and b.std()):
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def compare(case: Case, workers: dict[str, Worker], command: dict, folder: Path) -> list[dict]:
+    """Time one case on jaxai and on every peer that offers it, as shipped and tuned."""
+    ours = workers["jaxai"]
+    opened = ours.ask("open", **command, tuned=True)
+    if not opened.get("offered"):
+        return [{"case": case.message(), "name": case.name, "error": opened.get("error", "not offered")}]
+    cold = ours.ask("run")
+    if not cold["ok"]:
+        return [{"case": case.message(), "name": case.name, "error": cold["error"]}]
+    base = {"case": case.message(), "name": case.name, "jaxai_cold": cold["seconds"]}
+    saved = folder / "ours.npy"
+    memory = ours.ask("save", path=str(saved))["peak_memory"]
+    rows = []
+    for side, worker in workers.items():
+        for tuned in (False, True) if side != "jaxai" else ():
+            answer = worker.ask("open", **command, tuned=tuned)
+            if answer["ok"] and not answer["offered"]:
+                break
+            answer = worker.ask("run") if answer["ok"] else answer
+            row = base | {"peer": side, "tuned": tuned, "jaxai_peak_memory": memory}
+            if not answer["ok"]:
+                rows.append(row | {"error": answer["error"]})
+                continue
+            theirs = folder / "theirs.npy"
+            row["peer_cold"] = answer["seconds"]
+            row["peer_peak_memory"] = worker.ask("save", path=str(theirs))["peak_memory"]
+            row["agreement"] = agreement(np.load(saved), np.load(theirs))
+            pairs = [(ours.ask("run")["seconds"], worker.ask("run")["seconds"]) for _ in range(case.repeats)]
+            row["jaxai"], row["peer_seconds"] = (list(times) for times in zip(*pairs, strict=True))
+            row["ratio"] = timing.ratio(row["peer_seconds"], row["jaxai"])
+            row["range"] = timing.spread(row["peer_seconds"], row["jaxai"])
+            rows.append(row)
+            worker.ask("close")
+    if not rows:
+        times = [ours.ask("run")["seconds"] for _ in range(case.repeats)]
+        rows.append(base | {"peer": None, "jaxai": times, "jaxai_peak_memory": memory})
+    ours.ask("close")
+    return rows
+
+
+def matrix_peak(python: str, size: int = 2048) -> float:
+    """Return the GFLOP/s of a float32 matrix product in jaxai's interpreter, the best of several."""
+    code = (
+        "import jaxai; jaxai.configure_cpu()\n"
+        "import jax, jax.numpy as jnp, time\n"
+        f"a = jax.random.normal(jax.random.key(0), ({size}, {size})); f = jax.jit(jnp.matmul)\n"
+        "best = 1e9\n"
+        "for _ in range(12):\n"
+        "    start = time.perf_counter(); f(a, a).block_until_ready()\n"
+        "    best = min(best, time.perf_counter() - start)\n"
+        f"print(2 * {size}**3 / best / 1e9)\n"
+    )
+    root = Path(__file__).parent.parent
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, env=environment, cwd=root)
+    return float(done.stdout.strip())
+
+
+def main() -> int:
+    """Run the comparison and write table, picture and JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peer-python", default=None, help="interpreter with the peers; none: jaxai alone")
+    parser.add_argument("--quick", action="store_true", help="the cheap rows only")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--methods", nargs="+", default=None, help="only these methods")
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS)
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu", "tpu"))
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "peers.json")
+    options = parser.parse_args()
+    os.environ["JAXAI_BENCHMARK_DEVICE"] = options.device
+    os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}[options.device]
+    peers = options.peers if options.peer_python else []
+    load = os.getloadavg()[0]
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        peak = matrix_peak(sys.executable)
+        workers = {
+            "jaxai": Worker(sys.executable, "jaxai", threads=options.threads, log=folder / "jaxai.log")
+        }
+        for side in peers:
+            log = folder / f"{side}.log"
+            workers[side] = Worker(options.peer_python, side, threads=options.threads, log=log)
+        about = {}
+        for side in list(workers):
+            answer = workers[side].ask("about")
+            about[side] = answer
+            if not answer["ok"]:
+                print(
+                    f"{side} is left out: {answer['error']} ({(folder / f'{side}.log').read_text()[-300:]})"
+                )
+                workers.pop(side).close()
+        where = {}
+        for network in options.networks:
+            chosen = [
+                case
+                for case in cases(quick=options.quick, networks=(network,))
+                if options.methods is None or case.method in options.methods
+            ]
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.inputs", network, scratch, "16", "200"],
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=Path(__file__).parent.parent,
+            )
+            inputs = json.loads(done.stdout.splitlines()[-1])
+            where[network] = inputs.pop("where")
+            for case in chosen:
+                command = inputs | {"case": case.message(), "precision": options.precision}
+                new = compare(case, workers, command, folder)
+                rows += new
+                for row in new:
+                    print(report.line(row), flush=True)
+                result = {
+                    "date": datetime.date.today().isoformat(),
+                    "machine": machine.processor(),
+                    "load": load,
+                    "precision": options.precision,
+                    "threads": options.threads,
+                    "matrix_peak_gflops": peak,
+                    "weights": where,
+                    "sides": about,
+                    "rows": rows,
+                }
+                report.write(result, options.out)
+        for worker in workers.values():
+            worker.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""The harness's end of a worker process."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+
+class Worker:
+    """A worker of one side; `ask` sends a command and returns the answer."""
+
+    def __init__(self, python: str, side: str, *, threads: int, log: Path):
+        root = Path(__file__).parent.parent
+        threads_text = str(threads)
+        environment = os.environ | {
+            "PYTHONPATH": str(root),
+            "OMP_NUM_THREADS": threads_text,
+            "MKL_NUM_THREADS": threads_text,
+            "OPENBLAS_NUM_THREADS": threads_text,
+        }
+        self.side, self._log = side, log.open("w")
+        self._process = subprocess.Popen(
+            [python, "-u", "-W", "ignore", "-m", "benchmarks.worker", side],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=root,
+            env=environment,
+        )
+
+    def ask(self, op: str, **fields):
+        """Send a command and return its answer; a worker that died answers with an error."""
+        try:
+            self._process.stdin.write(json.dumps({"op": op, **fields}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        return json.loads(line) if line else {"ok": False, "error": "the worker process ended"}
+
+    def close(self):
+        """End the process."""
+        if self._process.poll() is None:
+            self._process.stdin.close()
+            self._process.wait(timeout=30)
+        self._log.close()

@@ -1,0 +1,121 @@
+"""The table and the picture of a comparison."""
+
+import json
+import statistics
+from pathlib import Path
+
+GFLOP = {"efficientnet_lite0": 0.77, "vgg16": 31.0}
+
+
+def _seconds(value):
+    return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.0f} ms"
+
+
+def line(row: dict) -> str:
+    """Return a row as one line for the terminal."""
+    where = f"{row['case']['network']:18} {row['name']:34} batch {row['case']['batch']:<3}"
+    if "error" in row:
+        return f"{where} {row.get('peer', 'jaxai')}: {row['error']}"
+    ours = _seconds(statistics.median(row["jaxai"]))
+    if row["peer"] is None:
+        return f"{where} jaxai {ours}"
+    kind = "tuned" if row["tuned"] else "as shipped"
+    theirs = _seconds(statistics.median(row["peer_seconds"]))
+    return f"{where} jaxai {ours:>8}   {row['peer']} {kind} {theirs:>8}   {row['ratio']:.2f}x"
+
+
+def markdown(result: dict) -> str:
+    """Return the comparison as Markdown."""
+    sides = [
+        f"{side}: {', '.join(f'{k} {v}' for k, v in answer['versions'].items())}"
+        for side, answer in result["sides"].items()
+        if answer["ok"]
+    ]
+    flags = result["sides"]["jaxai"].get("about", {}).get("flags") or "default flags"
+    peak = result["matrix_peak_gflops"]
+    lines = [
+        f"# jaxai and its peers, {result['precision']}",
+        "",
+        f"{result['date']}; {result['machine']}; {result['threads']} threads on every side; load of other"
+        f" programs at the start {result['load']:.1f}; a matrix product reaches {peak:.0f} GFLOP/s.",
+        "",
+        *(f"- {side}" for side in sides),
+        f"- XLA flags: `{flags}`",
+        *(f"- {network}: {where}" for network, where in result["weights"].items()),
+        "",
+        "*Faster* is the median ratio of neighbouring runs, peer / jaxai (above 1: jaxai is faster), with the"
+        " smallest and largest. *Agreement* is the correlation with the peer's result (random methods draw"
+        " different samples; pytorch-grad-cam's maps are scaled to [0, 1]). *Cold* is jaxai's first run, with"
+        " compilation. *Memory* is the largest resident size of the processes so far, jaxai / peer.",
+        "",
+    ]
+    for network in result["weights"]:
+        lines += [
+            f"## {network}",
+            "",
+            "| method | batch | peer | | jaxai | peer | faster | range | agreement | cold | memory, GB |",
+            "|---|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for row in result["rows"]:
+            if row["case"]["network"] != network:
+                continue
+            head = f"| {row['name']} | {row['case']['batch']} |"
+            if "error" in row:
+                lines.append(f"{head} {row.get('peer', '')} | {row['error']} | | | | | | | |")
+                continue
+            ours = _seconds(statistics.median(row["jaxai"]))
+            cold = _seconds(row["jaxai_cold"])
+            if row["peer"] is None:
+                memory = f"{row['jaxai_peak_memory'] / 1e9:.1f}"
+                lines.append(f"{head} none | | {ours} | | | | | {cold} | {memory} |")
+                continue
+            theirs = _seconds(statistics.median(row["peer_seconds"]))
+            memory = f"{row['jaxai_peak_memory'] / 1e9:.1f} / {row['peer_peak_memory'] / 1e9:.1f}"
+            match = "" if row["agreement"] is None else f"{row['agreement']:.4f}"
+            low, high = row["range"]
+            kind = "tuned" if row["tuned"] else "as shipped"
+            lines.append(
+                f"{head} {row['peer']} | {kind} | {ours} | {theirs} | **{row['ratio']:.2f}** |"
+                f" {low:.2f}-{high:.2f} | {match} | {cold} | {memory} |"
+            )
+        lines.append("")
+        for row in result["rows"]:
+            if row["case"]["network"] == network and row["case"]["method"] == "forward" and "jaxai" in row:
+                rate = GFLOP[network] * row["case"]["batch"] / statistics.median(row["jaxai"])
+                lines.append(
+                    f"Forward, batch {row['case']['batch']}: {rate:.0f} GFLOP/s, {100 * rate / peak:.0f}% of the"
+                    " matrix product."
+                )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def picture(result: dict, path: Path) -> None:
+    """Write bars of the ratios, one a peer and row."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in result["rows"] if "ratio" in row]
+    if not rows:
+        return
+    colors = {False: "#31688e", True: "#35b779"}
+    figure = Figure(figsize=(9, 0.26 * len(rows) + 1.2), layout="constrained")
+    axes = figure.add_subplot()
+    names = [
+        f"{row['case']['network']}: {row['name']}, batch {row['case']['batch']} / {row['peer']}"
+        for row in rows
+    ]
+    axes.barh(range(len(rows)), [row["ratio"] for row in rows], color=[colors[row["tuned"]] for row in rows])
+    axes.set_yticks(range(len(rows)), names, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xlabel("times faster than the peer (blue: as shipped, green: tuned)")
+    figure.savefig(path, dpi=110)
+
+
+def write(result: dict, path: Path) -> None:
+    """Write JSON, table and picture beside each other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown(result))
+    picture(result, path.with_suffix(".png"))
