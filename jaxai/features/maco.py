@@ -19,8 +19,8 @@ from .transforms import Transforms
 from .visualize import Visualization, visualize
 
 # a / f^b for each decorrelated channel: the fit of `fit_power_law` to `natural_spectrum` of the photographs
-# chelsea, coffee, rocket and astronaut of scikit-image, their centre squares at 256 pixels.
-NATURAL = ((15.2, 1.57), (28.7, 1.24), (39.4, 1.04))
+# chelsea, coffee, rocket and astronaut of scikit-image, their centre squares resized to 256 pixels.
+NATURAL = ((8.98, 1.80), (15.95, 1.50), (21.01, 1.31))
 
 
 @register_dataclass
