@@ -13,7 +13,7 @@ QUICK = {"key": jax.random.key(0), "transforms": None, "redirect": 0}
 def test_objectives_rise_on_efficientnet(lite0, kind):
     found = jaxai.visualize(
         lite0.model,
-        ["block3b:3", "block3b:9"],
+        ["block2b:3", "block2b:9"],
         normalize=lite0.normalize,
         **{**QUICK, "size": 48, "steps": 10, "parametrization": kind},
     )

@@ -1,0 +1,87 @@
+"""`jaxai visualize` and `jaxai atlas`: what they write, and what they say of mistakes."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxai.cli import main
+from jaxai.cli.sheets import as_bytes, contact_sheet
+
+VISUALIZE = ["visualize", "efficientnet_lite0"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Compile fast rather than well: these loops are short."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def run(*arguments):
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_visualize_writes_a_sheet_images_and_a_record(tmp_path, capsys):
+    out = tmp_path / "seen"
+    code = run(*VISUALIZE, "stem:3,5-6", "--size", 32, "--steps", 2, "--batch-size", 2, "--out", out)
+    assert code in (0, None)
+    names = ["stem_3.png", "stem_5.png", "stem_6.png"]
+    assert sorted(p.name for p in out.iterdir()) == sorted(
+        [*names, "history.npz", "sheet.png", "visualization.json"]
+    )
+    with Image.open(out / "stem_3.png") as picture:
+        assert picture.size == (32, 32)
+    record = json.loads((out / "visualization.json").read_text())
+    assert [image["file"] for image in record["images"]] == names
+    assert record["model"] == "efficientnet_lite0"
+    history = np.load(out / "history.npz")["history"]
+    assert history.shape == (3, 2)
+    np.testing.assert_allclose([i["activation"] for i in record["images"]], history[:, -1], rtol=1e-6)
+    assert "stem:5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("mystery:1", "unknown layer"),
+        ("stem:32", "channels 0 to 31; got 32"),
+        ("stem:6-5", "goes upwards"),
+        ("stem:red", "channels are written"),
+        ("logits:mystery", "unknown class"),
+        ("logits:1000", "channels 0 to 999"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, wanted, message):
+    assert run(*VISUALIZE, wanted, "--out", tmp_path / "seen") == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "seen").exists()
+
+
+def test_atlas_writes_a_map(tmp_path, capsys):
+    out = tmp_path / "atlas"
+    arguments = ["--layer", "block2a", "--grid", 2, "--samples", 4, "--size", 32, "--steps", 1]
+    assert run("atlas", "cat", "coffee", *arguments, "--out", out) in (0, None)
+    assert sorted(p.name for p in out.iterdir()) == ["atlas.npz", "atlas.png"]
+    assert int(np.load(out / "atlas.npz")["counts"].sum()) == 8
+    assert "8 activations" in capsys.readouterr().out
+    assert run("atlas", tmp_path / "nowhere") == 2
+
+
+def test_a_contact_sheet_holds_every_image_in_order():
+    images = [np.full((40, 40, 3), level) for level in (0.0, 0.25, 0.5)]
+    sheet = np.asarray(contact_sheet(images, columns=2))
+    assert sheet.shape == (2 * 46 + 6, 2 * 46 + 6, 3)
+    corners = [sheet[6, 6, 0], sheet[6, 52, 0], sheet[52, 6, 0]]
+    assert corners == [0, 64, 128]
+    named = contact_sheet(images, ["a name that is much too long to fit"] * 3, columns=3)
+    assert named.size[1] > 46
+    assert as_bytes(np.ones((2, 2, 1))).shape == (2, 2, 3)
