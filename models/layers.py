@@ -3,17 +3,21 @@
 On the CPU, XLA only runs a convolution fast in a loop if its operands are laid out NHWC and HWIO. The
 gradient that JAX derives has its kernel transposed instead, so `conv` states its own: the kernel flipped and
 swapped, the cotangent dilated and padded explicitly, one more canonical convolution. Depthwise convolutions
-are sums of shifted products on the CPU, and pools without overlap are comparisons of strided slices, which
-route the gradient of tied values to the first, as PyTorch does.
+are sums of shifted products on the CPU, unless oneDNN runs XLA's convolutions there, which is faster still.
+Pools without overlap are comparisons of strided slices, which route the gradient of tied values to the first,
+as PyTorch does.
 
 `conv`, `depthwise_conv` and `max_pool` are named compiled calls, so that rules on the jaxpr see each as one
 operation with the operands (images, kernel).
 """
 
+import os
+import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
@@ -112,11 +116,19 @@ def _grouped_depthwise(x, kernel, strides, padding):
     )
 
 
+def _onednn() -> bool:
+    """Tell whether XLA hands the CPU's convolutions to oneDNN: the flag is set and this jaxlib heeds it."""
+    version = tuple(int(part) for part in jaxlib.version.__version__.split(".")[:2])
+    flag = r"--xla_cpu_experimental_onednn_custom_call(=(true|1))?(\s|$)"
+    return version >= (0, 12) and re.search(flag, os.environ.get("XLA_FLAGS", "")) is not None
+
+
 def _plain_depthwise(x, kernel, strides, padding):
+    on_cpu = _grouped_depthwise if _onednn() else _shifted_depthwise
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=lambda x, k: _shifted_depthwise(x, k, strides, padding),
+        cpu=lambda x, k: on_cpu(x, k, strides, padding),
         default=lambda x, k: _grouped_depthwise(x, k, strides, padding),
     )
 
@@ -130,10 +142,54 @@ def _depthwise_forward(x, kernel, strides, padding):
     return _plain_depthwise(x, kernel, strides, padding), (x, kernel)
 
 
+def _interleaved_gradient(cotangent, kernel, shape, strides, padding):
+    """Give the input gradient of a strided depthwise convolution without multiplying zeros.
+
+    The positions that share a remainder by the stride form an image of their own, whose gradient is a small
+    convolution of the cotangent with every `stride`-th row and column of the kernel.
+    """
+    sizes = [-(-shape[axis + 1] // strides[axis]) for axis in (0, 1)]
+    rows = []
+    for i in range(strides[0]):
+        columns = []
+        for j in range(strides[1]):
+            taps, pads = [], []
+            for axis, remainder in enumerate((i, j)):
+                offset, first = divmod(remainder + padding[axis][0], strides[axis])
+                taps.append(slice(first, None, strides[axis]))
+                count = len(range(first, kernel.shape[axis], strides[axis]))
+                before = count - 1 - offset
+                pads.append((before, sizes[axis] + count - 1 - before - cotangent.shape[axis + 1], 0))
+            part = jnp.flip(kernel[taps[0], taps[1]], (0, 1))
+            if 0 in part.shape:
+                columns.append(jnp.zeros((shape[0], *sizes, shape[3]), cotangent.dtype))
+                continue
+            padded = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
+            columns.append(_shifted_depthwise(padded, part, (1, 1), ((0, 0), (0, 0))))
+        rows.append(jnp.stack(columns, 3))
+    whole = jnp.stack(rows, 2)
+    whole = whole.reshape(shape[0], sizes[0] * strides[0], sizes[1] * strides[1], shape[3])
+    return whole[:, : shape[1], : shape[2]]
+
+
+def _dilated_gradient(cotangent, kernel, shape, strides, padding):
+    spread = _dilate(cotangent, shape, kernel.shape[:2], strides, padding)
+    # Without the barrier XLA folds the flip into the convolution, which oneDNN then does not take.
+    flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)))
+    return _depthwise(spread, flipped, (1, 1), ((0, 0), (0, 0)))
+
+
 def _depthwise_backward(strides, padding, residuals, cotangent):
     x, kernel = residuals
-    spread = _dilate(cotangent, x.shape, kernel.shape[:2], strides, padding)
-    dx = _depthwise(spread, jnp.flip(kernel, (0, 1)), (1, 1), ((0, 0), (0, 0)))
+    if strides == (1, 1):
+        dx = _dilated_gradient(cotangent, kernel, x.shape, strides, padding)
+    else:
+        dx = lax.platform_dependent(
+            cotangent,
+            kernel,
+            cpu=lambda c, k: _interleaved_gradient(c, k, x.shape, strides, padding),
+            default=lambda c, k: _dilated_gradient(c, k, x.shape, strides, padding),
+        )
     _, pullback = jax.vjp(lambda k: _shifted_depthwise(x, k, strides, padding), kernel)
     return dx, pullback(cotangent)[0]
 
