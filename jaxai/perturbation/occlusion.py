@@ -9,8 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import batching, checks
+from .. import targets as _targets
 from ..targets import Targets
 from . import fills, scoring, windows
+from . import incremental as patches
+from .black_box import BlackBox
+
+# Below this saving, cutting and pasting costs more than it saves.
+_WORTHWHILE = 1.5
 
 
 def occlusion(
@@ -22,6 +28,7 @@ def occlusion(
     strides: int | tuple[int, int] = (16, 16),
     fill: Any = 0.0,
     key: jax.Array | None = None,
+    incremental: bool | None = None,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
     """Cover a sliding window and map the drop of the score, score(image) - score(covered image).
@@ -39,6 +46,10 @@ def occlusion(
         fill: What covers the window, in the model's input space: a value that broadcasts to the images (0
             is the mean colour after ImageNet normalisation), `"image_mean"`, `"blur"` or `"noise"`.
         key: Randomness of `fill="noise"`.
+        incremental: Recompute only what a window reaches of each layer (exact, to float rounding); for any
+            model that JAX can trace whose first layers are convolutions, pools and elementwise operations.
+            Memory then holds all activations of one image. None does so where it saves at least a third of
+            the multiplications.
         batch_size: At most so many changed images in flight; None means 16 on the CPU, 128 on an
             accelerator.
 
@@ -54,6 +65,8 @@ def occlusion(
     References:
         Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014, arXiv 1311.2901,
         section 4.2.
+        Nakandala, Kumar, Papakonstantinou: Incremental and Approximate Inference for Faster Occlusion-based
+        Deep CNN Explanations. SIGMOD 2019, section 3 (the incremental form).
 
     Example:
         >>> import jax.numpy as jnp
@@ -66,6 +79,10 @@ def occlusion(
     place = windows.sliding(images.shape[1:3], window, strides)
     background = fills.background(fill, images, None, 0, key=key)
     chunk = batching.chunk_size(images.shape[0] * (place.total + 1), checks.batch_size(batch_size))
+    if _is_incremental(incremental, model, images, place):
+        values = _incremental(model, images, background, targets, place=place, batch_size=chunk)
+        scoring.check_finite(values)
+        return _drops(values, place=place)
     targets = scoring.frozen(model, images, targets, chunk)
     # The image that nothing covers is one more window, so that the model is compiled once.
     values = scoring.scores(
@@ -79,6 +96,44 @@ def occlusion(
     values = values.reshape(images.shape[0], place.total + 1, *values.shape[1:])
     scoring.check_finite(values)
     return _drops(values, place=place)
+
+
+def _is_incremental(wanted, model, images, place):
+    if wanted is not None and not isinstance(wanted, bool):
+        raise TypeError(f"`incremental` must be True, False or None; got {wanted!r}")
+    if isinstance(model, BlackBox):
+        if wanted:
+            raise TypeError("`incremental` needs a model that JAX can trace; got a black box")
+        return False
+    if wanted is not None:
+        return wanted
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    return patches.saving(patches.program(model, one, place)[0]) >= _WORTHWHILE
+
+
+@partial(jax.jit, static_argnames=("place", "batch_size"))
+def _incremental(model, images, background, targets, *, place, batch_size):
+    """Return the values of the image and of all windows, [batch, 1 + windows, *k], image by image."""
+
+    def one(arguments):
+        x, behind, target = arguments
+        plan, flat = patches.program(model, x[None], place)
+        env = patches.originals(plan, flat)
+        whole = model(x[None])
+        if not callable(target):
+            target = _targets.freeze(whole, None if target is None else target[None])
+
+        def some(numbers):
+            outputs = patches.scores(plan, env, behind[None], place, numbers)
+            return _targets.select(outputs, _targets.repeat(target, len(numbers)))
+
+        size = batch_size * patches.lightness(plan)
+        covered = batching.map_chunks(some, jnp.arange(place.total), batch_size=size)
+        return jnp.concatenate([_targets.select(whole, target), covered])
+
+    if callable(targets):
+        return jax.lax.map(lambda xs: one((*xs, targets)), (images, background))
+    return jax.lax.map(one, (images, background, targets))
 
 
 def _covered(place: windows.Windows, images: jax.Array, background: jax.Array, indices: jax.Array):
