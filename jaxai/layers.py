@@ -148,7 +148,7 @@ def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
     for name in reversed(names):
         if "pool" in name:
             continue
-        shape = _targets.scores_shape(Body(model, name), images)
+        shape = _targets.scores_shape(Body(_targets.as_model(model), name), images)
         if len(shape) == 4 and shape[1] * shape[2] > 1:
             return name
     raise ValueError(

@@ -451,6 +451,9 @@ def test_xrai_averages_two_extreme_baselines(dense_net, small_images):
     ]
     expected = jaxai.rank_regions(sum(integrated).max(-1) / 2, regions, min_pixels=3)
     close(jaxai.xrai(dense_net, small_images, 1, regions=regions, steps=6, min_pixels=3), expected, 1e-4)
+    own = jnp.asarray(jaxai.xrai_regions(small_images))
+    expected = jaxai.xrai(dense_net, small_images, 1, regions=own, steps=6, min_pixels=3)
+    close(jaxai.xrai(dense_net, small_images, 1, steps=6, min_pixels=3), expected, 1e-6)
 
 
 def test_regions_of_photos(photos):
@@ -612,6 +615,8 @@ def test_errors(dense_net, small_images):
         jaxai.expected_gradients(dense_net, small_images, references=REFERENCES[:, :2], key=KEY)
     with pytest.raises(ValueError, match="`regions` must be"):
         jaxai.xrai(dense_net, small_images, regions=REGIONS)
+    with pytest.raises(TypeError, match="`regions` must be given under jit"):
+        jax.jit(lambda x: jaxai.xrai(dense_net, x))(small_images)
     with pytest.raises(ValueError, match="`baseline` must be one of extremes"):
         jaxai.xrai(dense_net, small_images, regions=REGIONS, baseline="black")
     with pytest.raises(ValueError, match="`fraction`"):

@@ -170,7 +170,7 @@ def _plus_plus(view: View, *, score_function: Callable[[Any], Any] | None) -> ja
         values = jax.vmap(derivative)(scores.ravel()).reshape(scores.shape)
         return values[..., None, None, None]
 
-    # Both are divided by phi'', which leaves the weights as they are and the 1e-6 at the power formula's scale.
+    # Divided by the second derivative, which leaves the weights and keeps the 1e-6 at its scale.
     bend = at_scores(curve)
     ratio = at_scores(jax.grad(curve)) / jnp.where(bend == 0, 1, bend)
     first = at_scores(slope) * grads

@@ -75,7 +75,7 @@ def xrai(
     images: Float[Array, "batch height width channels"],
     targets: _targets.Targets = None,
     *,
-    regions: Bool[Array, "batch regions height width"],
+    regions: Bool[Array, "batch regions height width"] | None = None,
     baseline: Any = "extremes",
     steps: int = 100,
     min_pixels: int = 50,
@@ -87,7 +87,8 @@ def xrai(
         model: Callable pytree, `model(images) -> scores`.
         images: Model input, float [batch, height, width, channels].
         targets: What to explain; logits are differentiated.
-        regions: Masks that may overlap, as `xrai_regions` makes them of the photo.
+        regions: Masks that may overlap; None makes them of the images with `xrai_regions`, on the host: not
+            under `jit`.
         baseline: As in `integrated_gradients`; `"extremes"` averages each image's own minimum and maximum, as
             PAIR's library does.
         steps: Gradients along each path.
@@ -110,6 +111,10 @@ def xrai(
         checks.choice(baseline, "baseline", ("extremes",))
         axes = (1, 2, 3)
         baseline = [images.min(axes, keepdims=True), images.max(axes, keepdims=True)]
+    if regions is None:
+        if isinstance(images, jax.core.Tracer):
+            raise TypeError("`regions` must be given under jit or vmap, as they are made on the host")
+        regions = xrai_regions(images)
     regions = jnp.asarray(regions)
     if regions.ndim != 4 or (regions.shape[0], *regions.shape[2:]) != images.shape[:3]:
         raise ValueError(

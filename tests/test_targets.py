@@ -1,0 +1,141 @@
+"""What is explained: forms of targets, their checks, and gradients for several of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from jaxai import targets
+
+SCORES = jnp.array([[1.0, 5.0, 2.0], [4.0, 0.0, -1.0]])
+IMAGES = jnp.arange(24.0).reshape(2, 2, 2, 3)
+
+
+def model(x):
+    return (x**2).sum((1, 2))
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        (1, [1, 1]),
+        (np.int64(2), [2, 2]),
+        ([0, 2], [0, 2]),
+        (np.array([2, 1]), [2, 1]),
+        (jnp.array([[0, 1], [2, 2]]), [[0, 1], [2, 2]]),
+    ],
+)
+def test_classes_become_int32(given, expected):
+    _, _, found = targets.prepare(model, IMAGES, given)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_none_stays_and_callables_become_pytrees():
+    assert targets.prepare(model, IMAGES, None)[2] is None
+
+    def margin(scores):
+        return scores[:, 0] - scores[:, 1]
+
+    found = targets.prepare(model, IMAGES, margin)[2]
+    assert isinstance(found, Partial) and found.func is margin
+    assert targets.prepare(model, IMAGES, found)[2] is found
+
+
+@pytest.mark.parametrize(
+    "given, error, message",
+    [
+        (3, ValueError, "classes 0 to 2; got 3"),
+        (-1, ValueError, "classes 0 to 2; got -1"),
+        ([0, 1, 2], ValueError, r"batch = 2; got shape \(3,\)"),
+        (np.zeros((2, 0), int), ValueError, r"got shape \(2, 0\)"),
+        (np.zeros((2, 1, 1), int), ValueError, r"got shape \(2, 1, 1\)"),
+        (0.5, TypeError, "int"),
+        ("cat", TypeError, "`targets` must be"),
+    ],
+)
+def test_wrong_targets(given, error, message):
+    with pytest.raises(error, match=message):
+        targets.prepare(model, IMAGES, given)
+
+
+def test_scores_without_classes_need_a_callable():
+    with pytest.raises(ValueError, match=r"\[batch, classes\]; the model returns shape \(2, 2, 2, 3\)"):
+        targets.prepare(lambda x: x, IMAGES, 0)
+    targets.prepare(lambda x: x, IMAGES, lambda scores: scores.sum((1, 2, 3)))
+    with pytest.raises(TypeError, match="one array of scores; got dict"):
+        targets.prepare(lambda x: {"scores": x}, IMAGES, 0)
+    with pytest.raises(TypeError, match="`model` must be callable"):
+        targets.prepare("net", IMAGES, 0)
+
+
+def test_traced_classes_are_taken_as_they_are():
+    @jax.jit
+    def traced(classes):
+        return targets.prepare(model, IMAGES, classes)[2]
+
+    np.testing.assert_array_equal(traced(jnp.array([7, 1])), [7, 1])
+    # A list may hold traced numbers.
+    np.testing.assert_array_equal(jax.jit(lambda c: targets.prepare(model, IMAGES, [c, 1])[2])(0), [0, 1])
+
+
+def test_concrete_classes_are_checked_under_jit_as_well():
+    with pytest.raises(ValueError, match="got 9"):
+        jax.jit(lambda x: targets.prepare(model, x, np.array([9, 0]))[2])(IMAGES)
+
+
+def test_select_and_probability():
+    np.testing.assert_array_equal(targets.select(SCORES, jnp.array([1, 2])), [5, -1])
+    np.testing.assert_array_equal(targets.select(SCORES, jnp.array([[1, 0], [2, 0]])), [[5, 1], [-1, 4]])
+    np.testing.assert_array_equal(targets.select(SCORES, None), [5, 4])
+    np.testing.assert_array_equal(targets.select(SCORES, Partial(lambda s: s.sum(1))), [8, 3])
+    with pytest.raises(ValueError, match=r"must return shape \(2,\)"):
+        targets.select(SCORES, Partial(lambda s: s))
+    expected = np.exp([5, -1]) / np.exp(np.asarray(SCORES)).sum(1)
+    np.testing.assert_allclose(targets.probability(SCORES, jnp.array([1, 2])), expected, rtol=1e-6)
+
+
+def test_repeat_tile_and_take():
+    classes = jnp.array([[0, 1], [2, 0]])
+    np.testing.assert_array_equal(targets.repeat(classes, 2), [[0, 1], [0, 1], [2, 0], [2, 0]])
+    np.testing.assert_array_equal(targets.tile(classes, 2), [[0, 1], [2, 0], [0, 1], [2, 0]])
+    np.testing.assert_array_equal(targets.tile(jnp.array([4, 5]), 2), [4, 5, 4, 5])
+    np.testing.assert_array_equal(targets.take(classes, jnp.array([1])), [[2, 0]])
+    for same in (targets.repeat, targets.tile, targets.take):
+        assert same(None, 1) is None
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 3])
+def test_gradients_of_several_targets(batch_size):
+    classes = jnp.array([[0, 1, 2], [2, 1, 1]])
+    values, grads = targets.gradients(model, IMAGES, classes, batch_size=batch_size)
+    assert grads.shape == (2, 3, 2, 2, 3)
+    x = np.asarray(IMAGES)
+    for n in range(2):
+        for k in range(3):
+            c = int(classes[n, k])
+            expected = np.zeros((2, 2, 3))
+            expected[..., c] = 2 * x[n, ..., c]
+            np.testing.assert_allclose(grads[n, k], expected, rtol=1e-6)
+            np.testing.assert_allclose(values[n, k], (x[n, ..., c] ** 2).sum(), rtol=1e-6)
+
+
+def test_gradients_of_other_values_of_a_class():
+    classes = jnp.array([[0, 1], [2, 1]])
+    x = IMAGES / 24
+    values, grads = targets.gradients(model, x, classes, value=targets.probability)
+    for k in range(2):
+        one_value, one = targets.gradients(model, x, classes[:, k], value=targets.probability)
+        np.testing.assert_allclose(values[:, k], one_value, rtol=1e-6)
+        np.testing.assert_allclose(grads[:, k], one, atol=1e-6)
+    expected = jax.grad(lambda x: jax.nn.softmax(model(x))[jnp.arange(2), classes[:, 0]].sum())(x)
+    np.testing.assert_allclose(grads[:, 0], expected, atol=1e-6)
+
+
+def test_gradients_of_the_top_class_and_of_callables():
+    _, top = targets.gradients(model, IMAGES, None)
+    _, second = targets.gradients(model, IMAGES, jnp.argmax(model(IMAGES), -1))
+    np.testing.assert_array_equal(top, second)
+    _, both = targets.gradients(model, IMAGES, Partial(lambda s: s.sum(1)))
+    np.testing.assert_allclose(both, 2 * IMAGES)
