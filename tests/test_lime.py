@@ -82,7 +82,8 @@ class TestAgainstTheReference:
         e = jaxai.lime(
             MODEL, IMAGE, lambda s: s[:, 1], segments=SEGMENTS, masks=golden["captum_masks"], **preset
         )
-        np.testing.assert_allclose(e.weights[0], golden["captum_lime"], atol=1e-4)
+        # Captum fits in float32, which stops 2e-4 from the solution in float64 (test_lime_fit tests that one).
+        np.testing.assert_allclose(e.weights[0], golden["captum_lime"], atol=3e-4)
         assert (e.weights == 0).any() and (e.weights != 0).any()
 
     def test_real_network(self, golden, lite0):
@@ -319,11 +320,10 @@ def test_memory_does_not_grow_with_masks():
     labels = jnp.asarray(TOYS["toy_segments"](2, 4))[None]
 
     def peak(samples, size):
-        run = lambda x: (
-            jaxai.lime(  # noqa: E731
-                MODEL, x, 0, segments=labels, key=KEY, num_samples=samples, num_segments=8, batch_size=size
-            ).weights
-        )
+        def run(x):
+            options = dict(segments=labels, key=KEY, num_samples=samples, num_segments=8, batch_size=size)
+            return jaxai.lime(MODEL, x, 0, **options).weights
+
         return jax.jit(run).lower(IMAGE).compile().memory_analysis().temp_size_in_bytes
 
     image = IMAGE.size * 4

@@ -118,7 +118,9 @@ def _interpolation(length, bits, noise):
     cell = -(-length // bits)
     shift = jnp.floor(noise * cell)
     position = (jnp.arange(length) + shift + 0.5) * (bits / ((bits + 1) * cell)) - 0.5
-    position = jnp.clip(position, 0, bits - 1)
+    # Beyond the outer bits' centres the grid is mirrored, as scikit-image's `mode="reflect"` does.
+    position = jnp.abs(position)
+    position = jnp.clip(jnp.minimum(position, 2 * (bits - 1) - position), 0, bits - 1)
     return jnp.maximum(0, 1 - jnp.abs(position[:, None] - jnp.arange(bits)))
 
 

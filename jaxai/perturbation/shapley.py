@@ -98,8 +98,11 @@ def _exact(values, masks, present):
         # Coalitions with a superpixel that the image does not have repeat others.
         real = ((masks * (1 - exists)).sum(1) == 0).astype(jnp.float32)
         factorial = jax.scipy.special.gammaln
-        joined = jnp.exp(factorial(size) + factorial(players - size + 1) - factorial(players + 1))
-        left = jnp.exp(factorial(size + 1) + factorial(players - size) - factorial(players + 1))
+        # (size - 1)! (players - size)! / players! inside, size! (players - size - 1)! / players! outside.
+        inside, outside = jnp.clip(size, 1, players), jnp.clip(size, 0, players - 1)
+        every = factorial(players + 1)
+        joined = jnp.exp(factorial(inside) + factorial(players - inside + 1) - every)
+        left = jnp.exp(factorial(outside + 1) + factorial(players - outside) - every)
         joined = jnp.where(size > 0, joined, 0)
         left = jnp.where(size < players, left, 0)
         coefficients = (masks * joined[:, None] - (1 - masks) * left[:, None]) * real[:, None] * exists

@@ -97,15 +97,15 @@ def _enumerated(mass, pairs, valid, budget):
     """Return which levels are listed in full: they would get at least as many samples as they have pairs."""
 
     def step(state, level):
-        left, remaining, open_ = state
-        share, need, exists = level
-        take = open_ & exists & (left * share >= (1 - 1e-6) * need * remaining) & (need <= left)
-        left = jnp.where(take, left - need, left)
-        remaining = jnp.where(take, remaining - share, remaining)
-        return (left, remaining, open_ & (take | ~exists)), take
+        left, open_ = state
+        share, remaining, need, exists = level
+        # The tolerance lets the last level in, for which both sides are equal but for rounding.
+        take = open_ & exists & (left * share >= (1 - 1e-5) * need * remaining) & (need <= left)
+        return (jnp.where(take, left - need, left), open_ & (take | ~exists)), take
 
-    start = (jnp.float32(budget), mass.sum(), jnp.array(True))
-    return jax.lax.scan(step, start, (mass, pairs, valid))[1]
+    rest = jnp.cumsum(mass[::-1])[::-1]
+    start = (jnp.float32(budget), jnp.array(True))
+    return jax.lax.scan(step, start, (mass, rest, pairs, valid))[1]
 
 
 def _unrank(rank, size, players, middle, table):
