@@ -18,6 +18,7 @@ from . import machine
 
 SIDES = {
     "jaxai": "benchmarks.ours",
+    "jaxai-ascent": "benchmarks.ascent_ours",
     "captum": "benchmarks.peers.captum_side",
     "pytorch-grad-cam": "benchmarks.peers.grad_cam_side",
     "lime": "benchmarks.peers.lime_side",
@@ -25,6 +26,7 @@ SIDES = {
     "zennit": "benchmarks.peers.zennit_side",
     "torch-lucent": "benchmarks.peers.lucent_side",
     "pytorch": "benchmarks.peers.pytorch_side",
+    "pytorch-ascent": "benchmarks.peers.ascent_side",
 }
 
 
