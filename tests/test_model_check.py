@@ -20,9 +20,7 @@ class Net(nnx.Module):
 
 @pytest.fixture
 def images():
-    return (
-        jax.random.normal(jax.random.key(0), (3, 8, 8, 3)) * jnp.array([1.0, 2.0, 5.0]).reshape(3, 1, 1, 1)
-    )
+    return jax.random.normal(jax.random.key(0), (3, 8, 8, 3)) * jnp.array([1.0, 2.0, 5.0]).reshape(3, 1, 1, 1)
 
 
 def test_batch_statistics_are_noticed(images):
