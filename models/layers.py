@@ -142,54 +142,24 @@ def _depthwise_forward(x, kernel, strides, padding):
     return _plain_depthwise(x, kernel, strides, padding), (x, kernel)
 
 
-def _interleaved_gradient(cotangent, kernel, shape, strides, padding):
-    """Give the input gradient of a strided depthwise convolution without multiplying zeros.
-
-    The positions that share a remainder by the stride form an image of their own, whose gradient is a small
-    convolution of the cotangent with every `stride`-th row and column of the kernel.
-    """
-    sizes = [-(-shape[axis + 1] // strides[axis]) for axis in (0, 1)]
-    rows = []
-    for i in range(strides[0]):
-        columns = []
-        for j in range(strides[1]):
-            taps, pads = [], []
-            for axis, remainder in enumerate((i, j)):
-                offset, first = divmod(remainder + padding[axis][0], strides[axis])
-                taps.append(slice(first, None, strides[axis]))
-                count = len(range(first, kernel.shape[axis], strides[axis]))
-                before = count - 1 - offset
-                pads.append((before, sizes[axis] + count - 1 - before - cotangent.shape[axis + 1], 0))
-            part = jnp.flip(kernel[taps[0], taps[1]], (0, 1))
-            if 0 in part.shape:
-                columns.append(jnp.zeros((shape[0], *sizes, shape[3]), cotangent.dtype))
-                continue
-            padded = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
-            columns.append(_shifted_depthwise(padded, part, (1, 1), ((0, 0), (0, 0))))
-        rows.append(jnp.stack(columns, 3))
-    whole = jnp.stack(rows, 2)
-    whole = whole.reshape(shape[0], sizes[0] * strides[0], sizes[1] * strides[1], shape[3])
-    return whole[:, : shape[1], : shape[2]]
-
-
-def _dilated_gradient(cotangent, kernel, shape, strides, padding):
+def _depthwise_input_gradient(shape, kernel, strides, padding, cotangent):
     spread = _dilate(cotangent, shape, kernel.shape[:2], strides, padding)
-    # Without the barrier XLA folds the flip into the convolution, which oneDNN then does not take.
-    flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)))
-    return _depthwise(spread, flipped, (1, 1), ((0, 0), (0, 0)))
+    swapped, whole = jnp.flip(kernel, (0, 1)), ((0, 0), (0, 0))
+    if strides == (1, 1):
+        # Without the barrier XLA folds the flip into the convolution, which oneDNN then does not take.
+        return _depthwise(spread, lax.optimization_barrier(swapped), strides, whole)
+    # XLA folds the dilation in as well, so shifted products serve the CPU even with oneDNN.
+    return lax.platform_dependent(
+        spread,
+        swapped,
+        cpu=lambda x, k: _shifted_depthwise(x, k, (1, 1), whole),
+        default=lambda x, k: _grouped_depthwise(x, k, (1, 1), whole),
+    )
 
 
 def _depthwise_backward(strides, padding, residuals, cotangent):
     x, kernel = residuals
-    if strides == (1, 1):
-        dx = _dilated_gradient(cotangent, kernel, x.shape, strides, padding)
-    else:
-        dx = lax.platform_dependent(
-            cotangent,
-            kernel,
-            cpu=lambda c, k: _interleaved_gradient(c, k, x.shape, strides, padding),
-            default=lambda c, k: _dilated_gradient(c, k, x.shape, strides, padding),
-        )
+    dx = _depthwise_input_gradient(x.shape, kernel, strides, padding, cotangent)
     _, pullback = jax.vjp(lambda k: _shifted_depthwise(x, k, strides, padding), kernel)
     return dx, pullback(cotangent)[0]
 
