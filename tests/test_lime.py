@@ -82,7 +82,7 @@ class TestAgainstTheReference:
         e = jaxai.lime(
             MODEL, IMAGE, lambda s: s[:, 1], segments=SEGMENTS, masks=golden["captum_masks"], **preset
         )
-        # Captum fits in float32, which stops 2e-4 from the solution in float64 (test_lime_fit tests that one).
+        # Captum fits in float32, which stops 2e-4 from the float64 solution (tested in test_lime_fit).
         np.testing.assert_allclose(e.weights[0], golden["captum_lime"], atol=3e-4)
         assert (e.weights == 0).any() and (e.weights != 0).any()
 

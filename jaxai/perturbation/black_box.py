@@ -51,9 +51,10 @@ class BlackBox:
         if not self.progress:
             yield lambda done: None
             return
+        from rich.console import Console
         from rich.progress import Progress
 
-        with Progress(transient=True) as bar:
+        with Progress(transient=True, console=Console(stderr=True)) as bar:
             task = bar.add_task("model calls", total=count)
             yield lambda done: bar.advance(task, done)
 

