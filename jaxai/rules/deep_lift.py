@@ -12,8 +12,9 @@ from jaxtyping import Array, ArrayLike, Float
 from .. import batching, checks
 from .. import targets as _targets
 from . import relevance as _relevance
+from .grouping import network
 from .lrp import check_support, start
-from .operations import Network, Operation, network
+from .operations import Network, Operation
 
 # Inputs closer to their baseline than this get the derivative instead of the quotient of differences.
 _TINY = 1e-10

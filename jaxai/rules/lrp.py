@@ -14,7 +14,8 @@ from .. import batching, checks, jaxprs
 from .. import targets as _targets
 from . import relevance as _relevance
 from .composites import COMPOSITES, EXCITATION, Composite, Gradient, Norm, Pass, Rule, ZBox
-from .operations import Network, Operation, network
+from .grouping import network
+from .operations import Network, Operation
 
 
 class Report(NamedTuple):
