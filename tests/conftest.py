@@ -1,5 +1,6 @@
 """Settings and small networks that every test may use."""
 
+import gc
 import os
 import tempfile
 
@@ -107,3 +108,11 @@ def dense_net():
 def small_images():
     """Three images of 6 x 8 pixels."""
     return jax.numpy.asarray(np.random.default_rng(4).normal(size=(3, 6, 8, 3)), "float32")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh_compiler():
+    """Forget compiled programs after each module: some thousands of them exhaust a process's memory maps."""
+    yield
+    jax.clear_caches()
+    gc.collect()

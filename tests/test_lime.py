@@ -84,7 +84,7 @@ class TestAgainstTheReference:
         )
         # Captum fits in float32, which stops 2e-4 from the float64 solution (tested in test_lime_fit).
         np.testing.assert_allclose(e.weights[0], golden["captum_lime"], atol=3e-4)
-        assert (e.weights == 0).any() and (e.weights != 0).any()
+        assert ((e.weights[0] == 0) == (golden["captum_lime"] == 0)).all()
 
     def test_real_network(self, golden, lite0):
         from skimage.data import chelsea
@@ -189,19 +189,17 @@ class TestBatches:
     def test_batch_is_each_image_alone(self, sampling):
         _, images, labels = small_batch()
         both = self.run(images, labels, sampling=sampling)
-        for index, count in enumerate((6, 4, 5)):
-            alone = self.run(images[index : index + 1], labels[index : index + 1], sampling=sampling)
-            np.testing.assert_allclose(both.weights[index, :count], alone.weights[0], atol=1e-5)
-            np.testing.assert_allclose(both.score[index], alone.score[0], atol=1e-4)
-            np.testing.assert_allclose(both.standard_error[index, :count], alone.standard_error[0], atol=1e-5)
-            assert (both.weights[index, count:] == 0).all()
+        alone = self.run(images[1:2], labels[1:2], sampling=sampling)
+        np.testing.assert_allclose(both.weights[1, :4], alone.weights[0], atol=1e-5)
+        np.testing.assert_allclose(both.score[1], alone.score[0], atol=1e-4)
+        np.testing.assert_allclose(both.standard_error[1, :4], alone.standard_error[0], atol=1e-5)
+        assert (both.weights[1, 4:] == 0).all() and (both.weights[0] != 0).all()
 
     def test_any_chunk_size(self):
         _, images, labels = small_batch()
         whole = self.run(images, labels, batch_size=1000)
-        for size in (1, 7, 64):
-            part = self.run(images, labels, batch_size=size)
-            np.testing.assert_allclose(part.weights, whole.weights, atol=1e-6)
+        part = self.run(images, labels, batch_size=7)
+        np.testing.assert_allclose(part.weights, whole.weights, atol=1e-6)
         assert np.array_equal(part.masks, whole.masks)
 
     def test_jit_and_vmap(self):
@@ -248,12 +246,9 @@ class TestBatches:
     def test_options_on_padded_images(self):
         _, images, labels = small_batch()
         for options in (
-            {"distance": "pixel_cosine", "kernel_width": 1.0},
-            {"regression": "lasso", "alpha": 1e-4},
+            {"distance": "pixel_cosine", "kernel_width": 1.0, "regression": "lasso", "alpha": 1e-4},
             {"num_features": 2},
-            {"num_features": 3, "feature_selection": "lasso_path"},
-            {"fill": "neighbours"},
-            {"fill": "noise"},
+            {"num_features": 3, "feature_selection": "lasso_path", "fill": "neighbours"},
         ):
             both = self.run(images, labels, **options)
             alone = self.run(images[1:2], labels[1:2], **options)
@@ -278,8 +273,8 @@ def test_designs():
     assert (stratified[1, :, 7:] == 0).all()
     # The kernel prefers masks that show much.
     assert draw("glime")[0].mean() > stratified[0].mean() + 0.05
-    for sampling in designs.SAMPLING:
-        assert np.array_equal(draw(sampling, 50), draw(sampling)[..., :50, :])
+    for sampling in ("paired", "glime"):
+        assert np.array_equal(draw(sampling, 51), draw(sampling)[..., :51, :])
 
 
 def test_a_tolerance_stops_early():
