@@ -174,9 +174,7 @@ def test_rewritten_models_keep_layers_and_arguments():
     net = redirected_relu(model)
     assert net.layer_names == model.layer_names
     np.testing.assert_allclose(net(IMAGES, stop="one"), model(IMAGES, stop="one"), rtol=1e-6)
-    np.testing.assert_allclose(
-        jaxai.layers.body(net, IMAGES, layer="one"), model(IMAGES, stop="one"), rtol=1e-6
-    )
+    np.testing.assert_allclose(jaxai.layers.Body(net, "one")(IMAGES), model(IMAGES, stop="one"), rtol=1e-6)
     with pytest.raises(ValueError, match="must contain a ReLU"):
         net(model(IMAGES, stop="one"), start="one")
 
