@@ -62,7 +62,7 @@ def accentuate(
 
     References:
         Hamblin et al.: Feature Accentuation: Revealing 'What' Features Respond to in Natural Images. 2024,
-        arXiv 2402.10039, equation 3 (there with squared distances under random transforms).
+        arXiv 2402.10039 (there with squared distances under random transforms).
     """
     photos = checks.images(photos, "photos")
     given = [objective] * photos.shape[0] if single(objective) else list(objective)
@@ -125,7 +125,7 @@ def invert(
 
     References:
         Mahendran, Vedaldi: Understanding Deep Image Representations by Inverting Them. CVPR 2015, arXiv
-        1412.0035, equations 2 to 4.
+        1412.0035.
     """
     photos = checks.images(photos, "photos")
     targets = _targets_at(model, normalize, photos, layer)
