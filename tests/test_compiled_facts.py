@@ -124,6 +124,12 @@ def convolutions(text):
     return len(re.findall(r" convolution\(|onednn\$convolution", text))
 
 
+def skip_with_onednn(text):
+    """Skip the rest where oneDNN runs the convolutions: XLA then knows neither their work nor their layout."""
+    if "onednn$convolution" in text:
+        pytest.skip("oneDNN runs the convolutions, which XLA then does not analyse")
+
+
 def loop_bodies(text):
     """Return the text of every computation that a while loop runs, calls included."""
     parts = re.split(r"\n(?=(?:ENTRY )?%?[\w.\-]+ \(.*\{\n)", text)
@@ -144,6 +150,7 @@ def test_one_forward_pass_serves_grad_cam(net):
     ten = compiled(lambda m, x: jaxai.grad_cam(m, x, classes(4, 10), layer="conv4"), net, x)
     assert convolutions(forward.as_text()) == CONVOLUTIONS
     assert convolutions(one.as_text()) == convolutions(ten.as_text()) == CONVOLUTIONS
+    skip_with_onednn(forward.as_text())
     assert flops(one) <= 1.1 * flops(forward)
     assert flops(ten) <= 1.5 * flops(forward)
 
@@ -155,6 +162,7 @@ def test_saliency_has_no_weight_gradients(net):
     assert convolutions(gradient.as_text()) == 2 * CONVOLUTIONS
     with_weights = compiled(lambda m, x: jax.grad(lambda m, x: m(x)[:, 0].sum(), (0, 1))(m, x), net, x)
     assert convolutions(with_weights.as_text()) == 3 * CONVOLUTIONS
+    skip_with_onednn(forward.as_text())
     # The strided layer's gradient and the first layer's multiply some zeros.
     assert flops(gradient) <= 2.7 * flops(forward)
 
@@ -190,6 +198,7 @@ def test_the_loop_reader_sees_other_layouts():
         return jax.lax.scan(lambda x, _: (x + jax.grad(energy)(x), None), x, length=3)[0]
 
     body = loop_bodies(compiled(ascend, photos(1)).as_text())
+    skip_with_onednn(body)
     assert set(re.findall(r" convolution\(.*?dim_labels=(\S+?)[,\s]", body)) - {CANONICAL}
 
 
