@@ -75,7 +75,9 @@ def depthwise_rows(*, repeats):
             # The gradient of half the square needs the forward pass, as it does in a network.
             return _block(jax.jit(jax.grad(lambda x: 0.5 * (run(x, kernel) ** 2).sum())), x)
 
-        times = timing.alternate({"jaxai": gradient(ours), "xla": gradient(xla)}, repeats=max(2, repeats // 2))
+        times = timing.alternate(
+            {"jaxai": gradient(ours), "xla": gradient(xla)}, repeats=max(2, repeats // 2)
+        )
         rows.append(_row(f"{what}: gradient, jaxai / XLA's convolution", times["jaxai"], times["xla"], 1.0))
     return rows
 
@@ -160,7 +162,9 @@ def markdown(report):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--networks", nargs="+", default=["efficientnet_lite0", "vgg16"])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")

@@ -18,7 +18,9 @@ def processor() -> str:
     name = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
     sets = [s for s in ("avx512f", "avx512_bf16", "amx_bf16") if re.search(rf"\b{s}\b", text)]
     cores = len(os.sched_getaffinity(0))
-    return f"{name[1] if name else platform.machine()}, {cores} virtual cores, {', '.join(sets) or 'no AVX-512'}"
+    return (
+        f"{name[1] if name else platform.machine()}, {cores} virtual cores, {', '.join(sets) or 'no AVX-512'}"
+    )
 
 
 def versions(*packages: str) -> dict[str, str]:

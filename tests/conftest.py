@@ -63,8 +63,9 @@ def _dense(kernel, bias, x):
 @pytest.fixture(scope="session")
 def pooled_net():
     """Two convolutions, global average pooling and a linear layer of seven classes; any input size."""
-    import jaxai
     from jax.tree_util import Partial
+
+    import jaxai
 
     rng = np.random.default_rng(1)
     kernel, bias = (jax.numpy.asarray(rng.normal(size=s), "float32") for s in ((6, 7), (7,)))
@@ -80,8 +81,9 @@ def pooled_net():
 @pytest.fixture(scope="session")
 def dense_net():
     """Two convolutions, a 2 x 2 maximum and two dense layers of seven classes; inputs of 6 x 8 pixels."""
-    import jaxai
     from jax.tree_util import Partial
+
+    import jaxai
 
     rng = np.random.default_rng(2)
     shapes = ((3 * 4 * 6, 9), (9,), (9, 7), (7,))

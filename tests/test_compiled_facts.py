@@ -125,7 +125,7 @@ def convolutions(text):
 
 
 def skip_with_onednn(text):
-    """Skip the rest where oneDNN runs the convolutions: XLA then knows neither their work nor their layout."""
+    """Skip the rest where oneDNN runs the convolutions: XLA knows neither their work nor their layout."""
     if "onednn$convolution" in text:
         pytest.skip("oneDNN runs the convolutions, which XLA then does not analyse")
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,10 +16,8 @@ CROPS = (
     ("cat", 0),
     ("cat", 80),
     ("coffee", 40),
-    ("coffee", 120),
     ("rocket", 80),
     ("astronaut", 20),
-    ("astronaut", 90),
 )
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -127,3 +126,36 @@ def test_layer_attributions_of_efficientnet(lite):
     assert distance(found, golden["layer.internal_influence"]) < 1e-3
     found = jaxai.conductance(net, x, classes, steps=8, rule="left", **options)
     assert distance(found, golden["layer.conductance"]) < 1e-3
+
+
+def in_float64(model):
+    return jax.tree.map(lambda a: a.astype("float64") if jnp.issubdtype(a.dtype, jnp.floating) else a, model)
+
+
+def check_pixels(found, expected):
+    """Captum's positions on a path are float32, which puts a ReLU of one image beyond its kink."""
+    errors = [distance(a, b) for a, b in zip(np.asarray(found), expected, strict=True)]
+    assert np.median(errors) < 1e-5 and np.max(errors) < 2e-3, errors
+
+
+def test_pixel_attributions_of_efficientnet(lite, photos):
+    # In float64, as the goldens: in float32 two networks differ where a ReLU is at its kink, by up to 1%.
+    net, _, _, golden = lite
+    x = np.concatenate([imagenet(centre(photos[n], 224)[None, i : i + 64, i : i + 64]) for n, i in CROPS])
+    classes = golden["pixels.classes"]
+    with jax.enable_x64(True):
+        net, x = in_float64(net), jnp.asarray(x, jnp.float64)
+        for name in ("saliency", "input_x_gradient", "integrated_gradients"):
+            check_pixels(getattr(jaxai, name)(net, x, classes)[:, ::2, ::2], golden[f"pixels.{name}"])
+        found = jaxai.integrated_gradients(net, x, classes, baseline=1.0, steps=10, method="trapezoid")
+    # Captum's trapezoid divides n points by n, so that its weights sum to (n - 1) / n.
+    check_pixels(found[:, ::2, ::2] * 0.9, golden["pixels.integrated_gradients_white"])
+
+
+def test_pixel_attributions_of_vgg16(vgg, photos):
+    net, _, _, golden = vgg
+    names = ("cat", "coffee", "astronaut")
+    x = np.stack([centre(photos[n], 240) for n in names]).astype(np.float32) / 255
+    with jax.enable_x64(True):
+        found = jaxai.saliency(in_float64(net), jnp.asarray(x, jnp.float64), golden["pixels.classes"])
+    check_pixels(found[:, ::5, ::5], golden["pixels.saliency"])

@@ -371,7 +371,7 @@ def test_errors():
     with pytest.raises(ValueError, match="classes 0 to 3; got 4"):
         jaxai.lime(MODEL, IMAGE, 4, **run)
     with pytest.raises(ValueError, match="NaN or infinite scores: 20 of 20"):
-        jaxai.lime(lambda x: MODEL(x) * jnp.nan, IMAGE, 0, **run)
+        jaxai.lime(lambda x: MODEL(x) * jnp.log(-jnp.mean(x) - 1), IMAGE, 0, **run)
     with pytest.raises(ValueError, match="singular"):
         jaxai.lime(MODEL, IMAGE, 0, segments=SEGMENTS, key=KEY, num_samples=10, alpha=0.0)
     with pytest.raises(ValueError, match="`kernel_width` must be a positive"):

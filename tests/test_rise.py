@@ -112,4 +112,4 @@ def test_errors():
     with pytest.raises(ValueError, match="`num_masks` must be a positive"):
         jaxai.rise(model, IMAGES, key=KEY, num_masks=0)
     with pytest.raises(ValueError, match="NaN or infinite"):
-        jaxai.rise(lambda x: model(x) * jnp.nan, IMAGES, 0, key=KEY, num_masks=5)
+        jaxai.rise(lambda x: model(x) * jnp.log(-jnp.mean(x) - 1), IMAGES, 0, key=KEY, num_masks=5)
