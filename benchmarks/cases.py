@@ -16,6 +16,7 @@ class Case:
         batch: Images explained at once.
         options: Sizes: samples, steps, targets, window.
         repeats: Timed pairs; heavy rows get few.
+        note: What the two sides do not share, for the table; empty where they compute the same.
     """
 
     method: str
@@ -23,6 +24,7 @@ class Case:
     batch: int = 1
     options: dict[str, Any] = field(default_factory=dict)
     repeats: int = 3
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -35,8 +37,56 @@ class Case:
         return asdict(self)
 
 
+_HOOKS = (
+    "as shipped, the peer's hooks miss ReLU6 and it computes the plain gradient; tuned, ReLU6 is respelled"
+)
+_DRAWS = "different random draws"
+_SIGN = "principal components have no sign: the peer keeps what its SVD gives, jaxai fixes it"
+_POOLS = "Captum's contributions do not sum to the difference of the scores on networks with max-pools"
+
+
+def _light(network: str) -> list[Case]:
+    """Return one small row for each of the other gradient, CAM and rule methods that a peer has."""
+    lite = network == "efficientnet_lite0"
+    hooks = _HOOKS if lite else ""
+    some = 16 if lite else 8
+    names = (
+        "input_x_gradient", "grad_cam_plus_plus", "xgrad_cam", "hires_cam", "element_wise_grad_cam",
+        "layer_cam", "fem", "shapley_cam", "finer_cam", "layer_gradient_x_activation", "excitation_backprop",
+    )  # fmt: skip
+    rows = [Case(name, network) for name in names]
+    rows += [Case(name, network, note=_SIGN) for name in ("eigen_cam", "eigen_grad_cam", "kpca_cam")]
+    rows += [
+        Case(
+            "full_grad",
+            network,
+            note="the peer scales each channel of each layer to [0, 1] before it adds them",
+        ),
+        Case("guided_backprop", network, note=hooks),
+        Case("deconvnet", network, note=hooks),
+        Case("guided_grad_cam", network, note=hooks),
+        Case("deep_lift", network, note=hooks if lite else _POOLS),
+        Case("deep_lift_shap", network, note=hooks if lite else _POOLS),
+        Case("gradient_shap", network, 1, {"samples": some}, note=_DRAWS),
+        Case("smooth_grad_squared", network, 1, {"samples": some}, note=_DRAWS),
+        Case("var_grad", network, 1, {"samples": some}, note=_DRAWS),
+        Case("layer_integrated_gradients", network, 1, {"steps": some}),
+        Case("internal_influence", network, 1, {"steps": some}),
+        Case("conductance", network, 1, {"steps": some}),
+    ]
+    composites = (
+        "epsilon",
+        "epsilon_plus",
+        "epsilon_gamma_box",
+        "epsilon_alpha2_beta1",
+        "epsilon_alpha2_beta1_flat",
+    )
+    rows += [Case("lrp", network, 1, {"composite": name}) for name in composites]
+    return rows
+
+
 def cases(*, quick: bool, networks: tuple[str, ...] = NETWORKS) -> list[Case]:
-    """Return the rows: all of them, or with `quick` the cheap ones on the small network."""
+    """Return the rows: all of them, or with `quick` the cheap ones of the methods most in use."""
     rows = []
     for network in networks:
         light = network == "efficientnet_lite0"
@@ -71,6 +121,7 @@ def cases(*, quick: bool, networks: tuple[str, ...] = NETWORKS) -> list[Case]:
             Case("deep_dream", network, 1, {"steps": 5}),
             Case("rise", network, 1, {"samples": 200 if light else 50}),
         ]
+        rows += _light(network)
         if light:
             rows.append(Case("score_cam", network, 1, repeats=1))
     return rows

@@ -13,7 +13,7 @@ if os.environ.get("JAXAI_BENCHMARK_DEVICE", "cpu") == "cpu":
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from . import networks  # noqa: E402
+from . import networks, ours_white_box  # noqa: E402
 
 LAYERS = {"efficientnet_lite0": "conv_head", "vgg16": "conv5_3"}
 _models: dict = {}
@@ -99,6 +99,7 @@ def _deep_dream(model, images, classes, options, layer, command):
 
 
 _RUNS = {
+    **ours_white_box.RUNS,
     "forward": _forward,
     "gradient": lambda m, x, t, o, layer, c: lambda: jaxai.saliency(m, x, t),
     "saliency": lambda m, x, t, o, layer, c: lambda: jaxai.saliency(m, x, t),
@@ -111,7 +112,6 @@ _RUNS = {
     ),
     "ablation_cam": lambda m, x, t, o, layer, c: lambda: jaxai.ablation_cam(m, x, t, layer=layer),
     "score_cam": lambda m, x, t, o, layer, c: lambda: jaxai.score_cam(m, x, t, layer=layer),
-    "lrp": lambda m, x, t, o, layer, c: lambda: jaxai.lrp(m, x, t, composite="epsilon_plus_flat"),
     "occlusion": lambda m, x, t, o, layer, c: (
         lambda: jaxai.occlusion(m, x, t, window=(o["window"],) * 2, strides=(o["stride"],) * 2)
     ),

@@ -1,9 +1,10 @@
-"""Captum as shipped, and tuned: more perturbations a call, bounded internal batches, frozen channels-last networks."""
+"""Captum as shipped, and tuned: more perturbations a call, bounded batches, frozen channels-last networks."""
 
 import numpy as np
 import torch
 from captum import attr
 
+from . import captum_white_box
 from .torch_networks import about as about
 from .torch_networks import channels_last, load
 
@@ -12,9 +13,11 @@ PACKAGES = ("torch", "captum")
 
 def prepare(command):
     """Return the run, or None where Captum has no such method."""
-    network, layer, images, classes = load(command)
     case, tuned = command["case"], command["tuned"]
     options, method = case["options"], case["method"]
+    network, layer, images, classes = load(command, change=captum_white_box.respelling(command))
+    if method in captum_white_box.METHODS:
+        return captum_white_box.prepare(command, network, layer, images, classes)
     if method == "saliency":
         saliency = attr.Saliency(network)
         return lambda: channels_last(

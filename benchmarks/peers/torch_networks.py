@@ -86,6 +86,13 @@ class SamePad(nn.Module):
         return functional.pad(x, pads) if any(pads) else x
 
 
+class Sum(nn.Module):
+    """A sum as a module, so that rules can take its place."""
+
+    def forward(self, x, y):
+        return x + y
+
+
 class Block(nn.Module):
     """A mobile inverted bottleneck."""
 
@@ -101,13 +108,13 @@ class Block(nn.Module):
             nn.ReLU6(),
             _convolution(arrays, f"{name}.project"),
         ]
-        self.body = nn.Sequential(*stages)
+        self.body, self.sum = nn.Sequential(*stages), Sum()
         channels = arrays.get(f"{name}.expand.kernel", arrays[f"{name}.depthwise.kernel"])
         inputs = channels.shape[2] if f"{name}.expand.kernel" in arrays else channels.shape[3]
         self.residual = stride == 1 and inputs == arrays[f"{name}.project.kernel"].shape[3]
 
     def forward(self, x):
-        return x + self.body(x) if self.residual else self.body(x)
+        return self.sum(x, self.body(x)) if self.residual else self.body(x)
 
 
 def efficientnet_lite0(arrays):
@@ -124,15 +131,18 @@ _BUILDERS = {"vgg16": vgg16, "efficientnet_lite0": efficientnet_lite0}
 _loaded: dict = {}
 
 
-def load(command):
-    """Return the network of a command (tuned: channels last and frozen), its layer, images and classes."""
+def load(command, *, change=None):
+    """Return the network of a command (tuned: channels last and frozen), its layer, images and classes.
+
+    `change(network)` may replace modules of a network that is made for this command alone.
+    """
     name, tuned = command["case"]["network"], command["tuned"]
     dtype = getattr(torch, command["precision"])
-    key = (name, tuned, dtype)
+    key = (name, tuned, dtype, None if change is None else command["case"]["method"])
     if key not in _loaded:
         _loaded.clear()
         network, layer = _BUILDERS[name](load_file(command["weights"]))
-        network = network.to(dtype)
+        network = (change(network) if change else network).to(dtype)
         if tuned:
             network = network.to(memory_format=torch.channels_last).requires_grad_(False)
         _loaded[key] = network, layer
