@@ -1,6 +1,6 @@
 """Make the gallery of docs/gallery on real weights, and the table of its numbers.
 
-    python -m benchmarks.gallery docs/gallery [--parts channels,classes,dreams,recipes] [--steps 512]
+    python -m benchmarks.gallery docs/gallery [--parts channels,classes,dreams,recipes,large] [--steps 512]
 
 Every picture and number comes from the program; classes are drawn by a fixed seed over all 1000. Each part
 writes its sheet and its part of gallery.json, from which README.md is written.
@@ -9,7 +9,11 @@ writes its sheet and its part of gallery.json, from which README.md is written.
 import argparse
 import json
 import platform
+import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from jaxai import configure_cpu
@@ -19,16 +23,20 @@ configure_cpu()
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from jax.tree_util import Partial  # noqa: E402
 
 import jaxai  # noqa: E402
 from jaxai import features  # noqa: E402
 from jaxai.cli.sheets import contact_sheet  # noqa: E402
-from jaxai.features.report import resized  # noqa: E402
+from jaxai.features.dream import octave_steps  # noqa: E402
+from jaxai.features.report import resized, spectral_slope, variation  # noqa: E402
+
+from .gallery_page import NATURALNESS, NETWORKS, OTHERS, page  # noqa: E402
 
 KEY = jax.random.key(0)
-CHANNELS = ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3")
-OTHERS = ("efficientnet_lite1", "efficientnet_lite2")
-NATURALNESS = ("slope", "variation", "clipped", "saturation")
+CHANNELS = {"conv1_2": 64, "conv2_2": 128, "conv3_3": 256, "conv4_3": 512, "conv5_3": 512}
+# Views of an image a step; the paper has 32.
+CROPS = 8
 
 
 def photos():
@@ -38,37 +46,48 @@ def photos():
     return [np.asarray(getattr(data, name)()) for name in ("chelsea", "coffee", "rocket", "astronaut")]
 
 
+def cuttings(size):
+    """Return 36 squares of the photographs, nine of each, float32 [36, size, size, 3] in [0, 1]."""
+    squares = []
+    for photo in photos():
+        side = round(0.6 * min(photo.shape[:2]))
+        rows, columns = (np.linspace(0, length - side, 3).astype(int) for length in photo.shape[:2])
+        squares += [photo[i : i + side, j : j + side] for i in rows for j in columns]
+    return jnp.concatenate([resized(jnp.asarray(x[None] / 255, jnp.float32), size) for x in squares])
+
+
 def save(folder, name, images, labels, columns):
     sheet = contact_sheet([np.asarray(i, np.float32) for i in images], labels, columns=columns)
     sheet.save(folder / f"{name}.jpg", quality=85, optimize=True)
 
 
 def channels(folder, steps):
-    """Two channels of each block of the VGG16 convolutions, drawn by a fixed seed."""
-    net = jaxai.models.load("vgg16_features", dtype="bfloat16")
+    """Channels of each block of the VGG16 convolutions, drawn by a fixed seed, a block a column."""
+    net = jaxai.models.load("vgg16_features")
     rng = np.random.default_rng(0)
-    widths = {"conv1_2": 64, "conv2_2": 128, "conv3_3": 256, "conv4_3": 512, "conv5_3": 512}
-    images, labels, rows = [], [], []
-    for layer in CHANNELS:
-        wanted = [f"{layer}:{c}" for c in sorted(rng.choice(widths[layer], 2, replace=False))]
-        found = jaxai.visualize(
-            net.model, wanted, key=KEY, size=128, steps=min(steps, 256), normalize=net.normalize
-        )
+    each, size = 4, 144
+    columns, names, rows = [], [], []
+    for layer, width in CHANNELS.items():
+        wanted = [f"{layer}:{c}" for c in sorted(rng.choice(width, each, replace=False))]
+        found = jaxai.visualize(net.model, wanted, key=KEY, size=size, steps=steps, normalize=net.normalize)
         measured = features.report(
             net.model,
             found.images,
             wanted,
             key=KEY,
             normalize=net.normalize,
-            photos=resized(net.crop(photos()), 128),
+            photos=cuttings(size),
+            batch_size=8,
         )
-        images.extend(found.images)
-        labels.extend(wanted)
+        columns.append(np.asarray(found.images))
+        names.append(wanted)
         rows.extend(measured.as_rows(wanted))
-    # First channels above, second below.
-    order = [*range(0, 10, 2), *range(1, 10, 2)]
-    save(folder, "channels", [images[i] for i in order], [labels[i] for i in order], 5)
-    return {"rows": rows}
+        print(layer, flush=True)
+    pairs = list(zip(columns, names, strict=True))
+    images = [column[i] for i in range(each) for column, _ in pairs]
+    labels = [wanted[i] for i in range(each) for _, wanted in pairs]
+    save(folder, "channels", images, labels, len(pairs))
+    return {"rows": rows, "each": each, "size": size, "steps": steps}
 
 
 def drawn_classes():
@@ -90,7 +109,7 @@ def judged(net, images, numbers, real):
         others={name: (o.model, o.normalize, o.input_size) for name, o in others.items()},
     )
     rows = found.as_rows([f"{net.labels[c]} ({c})" for c in numbers])
-    for name, other in others.items():
+    for name, other in {"efficientnet_lite0": net, **others}.items():
         x = other.normalize(resized(images, other.input_size))
         scores = np.asarray(jax.jit(lambda m, x: m(x))(other.model, x))
         own = scores[np.arange(len(numbers)), numbers]
@@ -103,6 +122,7 @@ def classes(folder, steps):
     """Ten classes of EfficientNet-Lite0 by the default recipe, judged by Lite1 and Lite2."""
     net = jaxai.models.load("efficientnet_lite0")
     numbers = drawn_classes()
+    stops = sorted({max(1, steps // 8), max(1, steps // 4), max(1, steps // 2), steps})
     begin = time.perf_counter()
     found = jaxai.visualize(
         net.model,
@@ -111,14 +131,30 @@ def classes(folder, steps):
         size=224,
         steps=steps,
         normalize=net.normalize,
+        snapshots=stops,
         batch_size=5,
     )
     found.images.block_until_ready()
     seconds = time.perf_counter() - begin
-    rows = judged(net, found.images, numbers, net.crop(photos()))
-    save(folder, "classes", resized(found.images, 192), [row["image"] for row in rows], 5)
-    both = sum(all(row[f"rank_{name}"] == 1 for name in OTHERS) for row in rows)
-    return {"rows": rows, "steps": steps, "recognised_by_both": both, "seconds": seconds}
+    save(folder, "classes", resized(found.images, 192), [f"{net.labels[c]} ({c})" for c in numbers], 5)
+    real = cuttings(224)
+    # A shorter run of the same key is the beginning of a longer one.
+    by_steps = {
+        stop: judged(net, shown, numbers, real) for stop, shown in zip(stops, found.snapshots, strict=True)
+    }
+    return {
+        "rows": by_steps[steps],
+        "steps": steps,
+        "recognised": {str(stop): recognised(rows) for stop, rows in by_steps.items()},
+        "seconds": seconds,
+    }
+
+
+def recognised(rows):
+    """Return how many images each network, and all of them, name first."""
+    counts = {name: sum(row[f"rank_{name}"] == 1 for row in rows) for name in NETWORKS}
+    others = [all(row[f"rank_{name}"] == 1 for name in OTHERS) for row in rows]
+    return {**counts, "both others": sum(others), "of": len(rows)}
 
 
 def dreams(folder, steps):
@@ -137,33 +173,89 @@ def dreams(folder, steps):
 
 
 def recipes(folder, steps):
-    """The same classes in pixels without transforms, in Fourier space with them, and by MACO."""
+    """The same classes in pixels and in Fourier space, without transforms and with them, and by MACO."""
     net = jaxai.models.load("efficientnet_lite0")
-    numbers, size, steps = drawn_classes()[:4], 160, min(steps, 256)
+    numbers, size, steps = drawn_classes(), 160, min(steps, 256)
     wanted = [f"logits:{c}" for c in numbers]
     shared = {"key": KEY, "size": size, "steps": steps, "normalize": net.normalize}
-    made = {
-        "pixels": jaxai.visualize(net.model, wanted, parametrization="pixels", transforms=None, **shared),
-        "fourier and transforms": jaxai.visualize(net.model, wanted, **shared),
-        "maco, 6 crops": jaxai.maco(net.model, wanted, crops=6, **shared),
+    plain = {"transforms": None, **shared}
+    makers = {
+        "pixels": partial(jaxai.visualize, parametrization="pixels", **plain),
+        "pixels and transforms": partial(jaxai.visualize, parametrization="pixels", **shared),
+        "fourier": partial(jaxai.visualize, **plain),
+        "fourier and transforms": partial(jaxai.visualize, **shared),
+        "maco": partial(jaxai.maco, crops=CROPS, batch_size=5 * CROPS, **shared),
     }
-    real = resized(net.crop(photos()), size)
-    tables = {"real photos": {name: float(np.mean(value)) for name, value in measures(real).items()}}
+    real = cuttings(size)
+    tables = {"photographs": {name: float(np.mean(value)) for name, value in measures(real).items()}}
     images, labels = [], []
-    for name, found in made.items():
+    for name, make in makers.items():
+        found = make(net.model, wanted)
         rows = judged(net, found.images, numbers, real)
-        kept = (*NATURALNESS, "activation", "held_out")
+        kept = (*NATURALNESS, "activation", "held_out", "transfer")
         tables[name] = {key: float(np.mean([row[key] for row in rows])) for key in kept}
-        tables[name]["transfer"] = float(np.mean([row["transfer"] for row in rows]))
-        images.extend(found.images)
-        labels.extend(f"{name}: {net.labels[c]}" for c in numbers)
-    save(folder, "recipes", images, labels, len(numbers))
-    return {"table": tables, "size": size, "steps": steps}
+        tables[name].update(recognised(rows))
+        images.extend(found.images[:5])
+        labels.extend(f"{name}: {net.labels[c]}" for c in numbers[:5])
+        print(name, flush=True)
+    save(folder, "recipes", images, labels, 5)
+    return {"table": tables, "size": size, "steps": steps, "classes": len(numbers), "crops": CROPS}
+
+
+def large(folder, steps):
+    """A dream of eight million pixels, in a process of its own, whose peak is the dream's."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(large_dream).result()
+
+
+def large_dream(layer="conv4_3", octaves=2, steps=1):
+    net = jaxai.models.load("vgg16_features")
+    photo = jnp.asarray(photos()[3][None] / 255, jnp.float32)
+    photo = jax.image.resize(photo, (1, 2448, 3264, 3), "linear").block_until_ready()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    begin = time.perf_counter()
+    found = jaxai.deep_dream(
+        net.model, photo, layer=layer, key=KEY, normalize=net.normalize, octaves=octaves, steps=steps
+    ).block_until_ready()
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert found.shape == photo.shape
+    return {
+        "height": 2448,
+        "width": 3264,
+        "layer": layer,
+        "octaves": octaves,
+        "steps": steps,
+        "before_mib": before,
+        "peak_mib": peak,
+        "seconds": seconds,
+        "program_mib": {
+            "tiles of 512, 8 million pixels": program_mib(net, layer, (2448, 3264), 512),
+            "tiles of 512, 2 million pixels": program_mib(net, layer, (1224, 1632), 512),
+            "whole, 2 million pixels": program_mib(net, layer, (1224, 1632), None),
+        },
+    }
+
+
+def program_mib(net, layer, size, tile):
+    """Return the scratch memory of the compiled steps at one size, beside what goes in and comes out."""
+    lowered = octave_steps.lower(
+        net.model,
+        Partial(net.normalize),
+        jax.ShapeDtypeStruct((1, *size, 3), jnp.float32),
+        jax.random.split(KEY, 1),
+        features=None,
+        step_size=jnp.float32(1.5 / 255),
+        layer=layer,
+        steps=1,
+        jitter=32,
+        tile=tile,
+        batch_size=None,
+    )
+    return lowered.compile().memory_analysis().temp_size_in_bytes / 2**20
 
 
 def measures(images):
-    from jaxai.features.report import spectral_slope, variation
-
     return {
         "slope": spectral_slope(images),
         "variation": variation(images),
@@ -172,71 +264,7 @@ def measures(images):
     }
 
 
-PARTS = {"channels": channels, "classes": classes, "dreams": dreams, "recipes": recipes}
-
-
-def page(numbers):
-    """Return README.md."""
-    lines = [
-        "# Gallery",
-        "",
-        "Made by `python -m benchmarks.gallery docs/gallery`; nothing is chosen by hand.",
-        "",
-    ]
-    if "dreams" in numbers:
-        lines += ["## Dreams", "", "DeepDream on the VGG16 convolutions, default options, bfloat16.", ""]
-        lines += ["![Dreams](dreams.jpg)", ""]
-    if "channels" in numbers:
-        lines += ["## Channels of VGG16", "", "Two channels a block, drawn by a fixed seed. Percentile: real"]
-        lines += [
-            "photos (four) with a smaller activation; held out: activation kept under other transforms.",
-            "",
-        ]
-        lines += [
-            "![Channels](channels.jpg)",
-            "",
-            "| channel | percentile | held out | slope |",
-            "|---|---|---|---|",
-        ]
-        for row in numbers["channels"]["rows"]:
-            lines.append(
-                f"| {row['image']} | {row['percentile']:.0f} | {row['held_out']:.2f} | {row['slope']:.2f} |"
-            )
-        lines.append("")
-    if "classes" in numbers:
-        part = numbers["classes"]
-        lines += [
-            "## Classes of EfficientNet-Lite0",
-            "",
-            f"Default recipe, {part['steps']} steps, classes drawn",
-        ]
-        lines += [f"by a fixed seed. Lite1 and Lite2 both name {part['recognised_by_both']} of 10 first.", ""]
-        lines += ["![Classes](classes.jpg)", "", "| class | rank, p in Lite1 | rank, p in Lite2 | held out |"]
-        lines.append("|---|---|---|---|")
-        for row in part["rows"]:
-            ranks = [row[f"rank_{name}"] for name in OTHERS]
-            cells = [f"{r}, {p:.2f}" for r, p in zip(ranks, row["transfer"], strict=True)]
-            lines.append(f"| {row['image']} | {cells[0]} | {cells[1]} | {row['held_out']:.2f} |")
-        lines.append("")
-    if "recipes" in numbers:
-        part = numbers["recipes"]
-        lines += [
-            "## Three recipes",
-            "",
-            f"Means over four classes, {part['size']} pixels, {part['steps']} steps.",
-        ]
-        lines += ["", "![Recipes](recipes.jpg)", ""]
-        lines += [
-            "| | slope | variation | clipped | saturation | transfer | held out |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for name, row in part["table"].items():
-            cells = [
-                f"{row[key]:.3f}" if key in row else "" for key in (*NATURALNESS, "transfer", "held_out")
-            ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines)
+PARTS = {"channels": channels, "classes": classes, "dreams": dreams, "recipes": recipes, "large": large}
 
 
 def main():
@@ -247,7 +275,7 @@ def main():
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     record = options.folder / "gallery.json"
-    for name in options.parts.split(","):
+    for name in filter(None, options.parts.split(",")):
         begin = time.perf_counter()
         found = PARTS[name](options.folder, options.steps)
         # Read late, so that parts made at the same time do not lose each other's numbers.
@@ -255,8 +283,8 @@ def main():
         numbers[name] = found
         numbers["versions"] = {"jax": jax.__version__, "python": platform.python_version()}
         record.write_text(json.dumps(numbers, indent=1) + "\n")
-        (options.folder / "README.md").write_text(page(numbers))
         print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
+    (options.folder / "README.md").write_text(page(json.loads(record.read_text())))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def gradient_ascent(
 
     References:
         Erhan, Bengio, Courville, Vincent: Visualizing Higher-Layer Features of a Deep Network. Technical
-        report 1341, University of Montreal, 2009, section 4.1.
+        report 1341, University of Montreal, 2009.
 
     Example:
         >>> import jax.numpy as jnp

@@ -75,8 +75,8 @@ def atlas(
             of range.
 
     References:
-        Carter, Armstrong, Schubert, Johnson, Olah: Activation Atlas. Distill 2019, doi 10.23915/distill.00015
-        (there with UMAP and whitened directions).
+        Carter, Armstrong, Schubert, Johnson, Olah: Activation Atlas. Distill 2019 (there with UMAP and
+        whitened directions).
     """
     checks.key(key)
     rows, columns = checks.pair(grid, "grid")
@@ -158,7 +158,7 @@ def embed(
         ValueError: If there are fewer than four points.
 
     References:
-        van der Maaten, Hinton: Visualizing Data using t-SNE. JMLR 2008, equations 1, 4 and 5.
+        van der Maaten, Hinton: Visualizing Data using t-SNE. JMLR 2008.
     """
     checks.key(key)
     points = jnp.asarray(points, jnp.float32)
@@ -270,7 +270,7 @@ def semantic_dictionary(
         ValueError: If the layer has no positions or a number is out of range.
 
     References:
-        Olah et al.: The Building Blocks of Interpretability. Distill 2018, doi 10.23915/distill.00010.
+        Olah et al.: The Building Blocks of Interpretability. Distill 2018.
     """
     photo = jnp.asarray(photo)
     if photo.ndim != 3:

@@ -44,7 +44,8 @@ def factorize(
         ValueError: If a number is out of range.
 
     References:
-        Lee, Seung: Algorithms for Non-negative Matrix Factorization. NIPS 2000, equation 4.
+        Lee, Seung: Algorithms for Non-negative Matrix Factorization. NIPS 2000 (the updates for the
+        squared error).
         Olah et al.: The Building Blocks of Interpretability. Distill 2018.
     """
     checks.key(key)

@@ -170,7 +170,7 @@ def maco(
 
     References:
         Fel et al.: Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained
-        Optimization. NeurIPS 2023, arXiv 2306.06805, section 3.
+        Optimization. NeurIPS 2023, arXiv 2306.06805.
     """
     rows, columns = checks.pair(size, "size")
     law = NATURAL if spectrum is None else spectrum

@@ -62,7 +62,7 @@ def accentuate(
 
     References:
         Hamblin et al.: Feature Accentuation: Revealing 'What' Features Respond to in Natural Images. 2024,
-        arXiv 2402.10039 (there with squared distances under random transforms).
+        arXiv 2402.10039 (whose regularization and augmentation differ).
     """
     photos = checks.images(photos, "photos")
     given = [objective] * photos.shape[0] if single(objective) else list(objective)
@@ -179,7 +179,8 @@ def caricature(
         ValueError: If the layer does not exist.
 
     References:
-        Olah: Activation caricatures, in Lucid's notebooks, 2018.
+        Mahendran, Vedaldi: Visualizing Deep Convolutional Neural Networks Using Natural Pre-Images. 2016
+        (caricaturization); the objective here is that of Lucid's notebooks.
     """
     photos = checks.images(photos, "photos")
     targets = _targets_at(model, normalize, photos, layer)
