@@ -65,7 +65,7 @@ def channels(folder, steps):
     """Channels of each block of the VGG16 convolutions, drawn by a fixed seed, a block a column."""
     net = jaxai.models.load("vgg16_features")
     rng = np.random.default_rng(0)
-    each, size = 4, 144
+    each, size, steps = 3, 128, min(steps, 256)
     columns, names, rows = [], [], []
     for layer, width in CHANNELS.items():
         wanted = [f"{layer}:{c}" for c in sorted(rng.choice(width, each, replace=False))]
