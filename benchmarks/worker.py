@@ -27,6 +27,8 @@ SIDES = {
     "torch-lucent": "benchmarks.peers.lucent_side",
     "pytorch": "benchmarks.peers.pytorch_side",
     "pytorch-ascent": "benchmarks.peers.ascent_side",
+    "variance": "benchmarks.peers.variance_side",
+    "overhead": "benchmarks.peers.overhead_side",
 }
 
 
