@@ -42,7 +42,6 @@ def prepare(command):
             batch_size=16 if command["tuned"] else 10,
             segmentation_fn=lambda image: segments,
             model_regressor=Ridge(alpha=1, fit_intercept=True),
-            progress_bar=False,
         )
         weights = dict(result.local_exp[target])
         return np.array([[weights[i] for i in range(masks.shape[1])]])
