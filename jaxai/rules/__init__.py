@@ -12,6 +12,8 @@ from .composites import Gamma as Gamma
 from .composites import Gradient as Gradient
 from .composites import Norm as Norm
 from .composites import Pass as Pass
+from .composites import SignalTakesAll as SignalTakesAll
+from .composites import Uniform as Uniform
 from .composites import WSquare as WSquare
 from .composites import ZBox as ZBox
 from .composites import ZPlus as ZPlus

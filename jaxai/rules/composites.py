@@ -93,12 +93,42 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class SignalTakesAll:
+    """Give a product's relevance to its signal, and nothing to its gate, which only says how much passes.
+
+    A gate is a divisor, a factor that is broadcast over positions or channels (squeeze-and-excitation, the
+    scale of a layer norm), or the result of a sigmoid, a softmax or another bounded function. Products
+    without one of these, as of queries and keys, are shared as under `Uniform`. Arras et al. 2017, arXiv
+    1706.07206.
+    """
+
+    stabilizer: float = 1e-6
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Give each factor of a product, or of a quotient, half of it. Achtibat et al. 2024, arXiv 2402.05602.
+
+    For networks of products without softmaxes and layer norms, whose inner sums cancel: relevance that enters
+    them through a gate is not bounded. Their paper has a rule of its own for softmaxes, which is not here.
+    """
+
+    stabilizer: float = 1e-6
+
+
+@dataclass(frozen=True)
 class Gradient:
     """Multiply by the derivative, as backpropagation does; relevance is not conserved."""
 
 
 Rule = Epsilon | Gamma | ZPlus | AlphaBeta | ZBox | WSquare | Flat | Pass | Norm | Gradient
 _RULES = (Epsilon, Gamma, ZPlus, AlphaBeta, ZBox, WSquare, Flat, Pass, Norm, Gradient)
+_OTHERS = {
+    "activation": (Pass,),
+    "residual": (Norm,),
+    "pool": (Norm,),
+    "product": (SignalTakesAll, Uniform),
+}
 Kind = Literal["conv", "dense"]
 
 
@@ -121,6 +151,8 @@ class Composite:
             `Gradient()`. A ReLU6 passes relevance even where it is saturated, under `Pass()`.
         residual: For sums of two values that both depend on the image: `Norm()` or `Gradient()`.
         pool: For sums and means over positions: `Norm()` or `Gradient()`.
+        product: For products of two values that both depend on the image: `SignalTakesAll()`, `Uniform()` or
+            `Gradient()`, which is what zennit leaves there and does not conserve relevance.
     """
 
     conv: Rule = ZPlus()
@@ -131,6 +163,7 @@ class Composite:
     activation: Pass | Gradient = Pass()
     residual: Norm | Gradient = Norm()
     pool: Norm | Gradient = Norm()
+    product: SignalTakesAll | Uniform | Gradient = SignalTakesAll()
 
     def __post_init__(self):
         pairs = self.layers.items() if isinstance(self.layers, Mapping) else self.layers
@@ -144,10 +177,11 @@ class Composite:
         for name, rule in chosen.items():
             if not isinstance(rule, _RULES):
                 raise TypeError(f"`{name}` must be a rule of jaxai.rules, such as Epsilon(); got {rule!r}")
-        for name, allowed in (("activation", Pass), ("residual", Norm), ("pool", Norm)):
-            if not isinstance(getattr(self, name), (allowed, Gradient)):
-                got = getattr(self, name)
-                raise TypeError(f"`{name}` must be {allowed.__name__}() or Gradient(); got {got!r}")
+        for name, allowed in _OTHERS.items():
+            got = getattr(self, name)
+            if not isinstance(got, (*allowed, Gradient)):
+                known = ", ".join(f"{kind.__name__}()" for kind in allowed)
+                raise TypeError(f"`{name}` must be {known} or Gradient(); got {got!r}")
 
 
 # The layer maps of zennit's composites of the same names.

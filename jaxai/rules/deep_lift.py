@@ -279,13 +279,8 @@ def _product(operation, ours, theirs, m):
     else:
         parts = jax.vjp(lambda a, b: node.run(a, b)[0], *means)[1](m.astype(ours[operation.outputs[0]].dtype))
     shapes = [ours[ref].shape for ref in (left, right)]
-    parts = [_unbroadcast(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+    parts = [_relevance.unbroadcast(part, shape) for part, shape in zip(parts, shapes, strict=True)]
     if left == right:
         return (parts[0] + parts[1],)
     by_ref = dict(zip((left, right), parts, strict=True))
     return tuple(by_ref[ref] for ref in operation.inputs)
-
-
-def _unbroadcast(x, shape):
-    axes = tuple(i for i, size in enumerate(shape) if size == 1 and x.shape[i] != 1)
-    return x.sum(axes, keepdims=True)

@@ -53,6 +53,12 @@ def divide(relevance: jax.Array, z: jax.Array, epsilon: float) -> jax.Array:
     return relevance / z if epsilon else jnp.where(z == 0, 0, relevance / jnp.where(z == 0, 1, z))
 
 
+def unbroadcast(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Sum over the axes along which `shape` has one value."""
+    axes = tuple(i for i, size in enumerate(shape) if size == 1 and x.shape[i] != 1)
+    return x.sum(axes, keepdims=True)
+
+
 def positive(x: jax.Array) -> jax.Array:
     """Return max(x, 0)."""
     return jnp.where(x > 0, x, 0)
@@ -300,7 +306,5 @@ def _pair_winner(operation, env, values, relevance):
         node.inputs, (jnp.where(wins, relevance, 0), jnp.where(wins, 0, relevance)), strict=True
     ):
         if isinstance(ref, int) and ref in parts:
-            shape = env[ref].shape
-            axes = tuple(i for i, size in enumerate(shape) if size == 1 and part.shape[i] != 1)
-            parts[ref] = parts[ref] + part.sum(axes, keepdims=True)
+            parts[ref] = parts[ref] + unbroadcast(part, env[ref].shape)
     return tuple(parts[ref] for ref in operation.inputs)

@@ -1,6 +1,7 @@
 """The CAM family on the command line."""
 
 from ... import cam
+from . import adapters
 from .method import Method
 
 LAYER = frozenset({"layer", "batch_size"})
@@ -170,6 +171,16 @@ METHODS = (
         "as pytorch-grad-cam's RandomCAM",
         needs=SEEDED,
         title="random CAM",
+    ),
+    Method(
+        name="fused_cam",
+        run=adapters.fused_cam,
+        result="heatmap",
+        summary="LayerCAM of the last layer of each resolution, the largest value of all",
+        cost="1 + k heads a resolution",
+        paper="Jiang et al. 2021, doi 10.1109/TIP.2021.3089943",
+        needs=frozenset({"batch_size"}),
+        title="fused LayerCAM",
     ),
     Method(
         name="guided_grad_cam",

@@ -1,17 +1,20 @@
 """Gradient methods on the command line."""
 
 from ... import gradients
+from . import adapters
 from .method import Method
 
 CHUNKED = frozenset({"batch_size"})
 SEEDED = CHUNKED | {"key"}
+LAYERED = CHUNKED | {"layer"}
+COLOURED = SEEDED | {"normalize"}
 
 
 def _pixels(name, summary, cost, paper, *, needs=CHUNKED, signed=True, title="") -> Method:
     """Return the method of pixel values, found in `jaxai.gradients` by its name."""
     return Method(
         name=name,
-        run=getattr(gradients, name),
+        run=getattr(adapters, name, None) or getattr(gradients, name),
         result="pixels",
         summary=summary,
         cost=cost,
@@ -19,6 +22,20 @@ def _pixels(name, summary, cost, paper, *, needs=CHUNKED, signed=True, title="")
         needs=needs,
         signed=signed,
         title=title,
+    )
+
+
+def _layered(name, summary, cost, paper) -> Method:
+    """Return the method of a layer's attributions, summed over its features."""
+    return Method(
+        name=name,
+        run=getattr(adapters, name),
+        result="heatmap",
+        summary=summary,
+        cost=cost,
+        paper=paper,
+        needs=LAYERED,
+        signed=True,
     )
 
 
@@ -41,6 +58,21 @@ METHODS = (
         "the gradient integrated from a baseline to the image",
         "50 (forward + k backward)",
         "Sundararajan et al. 2017, arXiv 1703.01365",
+    ),
+    _pixels(
+        "expected_gradients",
+        "integrated gradients averaged over baselines, here eight plain colours",
+        "200 (forward + k backward)",
+        "Erion et al. 2021, arXiv 1906.10670",
+        needs=COLOURED,
+    ),
+    _pixels(
+        "gradient_shap",
+        "expected gradients of noisy copies of the image, against eight plain colours",
+        "50 (forward + k backward)",
+        "Lundberg, Lee 2017, arXiv 1705.07874",
+        needs=COLOURED,
+        title="GradientSHAP",
     ),
     _pixels(
         "blur_integrated_gradients",
@@ -102,5 +134,39 @@ METHODS = (
         needs=CHUNKED,
         signed=True,
         title="XRAI",
+    ),
+    Method(
+        name="forgrad",
+        run=adapters.forgrad,
+        result="heatmap",
+        summary="the gradient without its high frequencies, which come from strides and pools",
+        cost="1 + k backward",
+        paper="Muzellec et al. 2024, arXiv 2307.09591",
+        needs=CHUNKED,
+        title="FORGrad",
+    ),
+    _layered(
+        "layer_gradients",
+        "a layer's activations times their gradient, summed over its features",
+        "1 + k heads",
+        "as Captum's LayerGradientXActivation",
+    ),
+    _layered(
+        "layer_integrated_gradients",
+        "integrated gradients of a layer's activations, summed over its features",
+        "2 + 50 k heads",
+        "Sundararajan et al. 2017, arXiv 1703.01365",
+    ),
+    _layered(
+        "internal_influence",
+        "a layer's gradient averaged along the path of integrated gradients",
+        "50 (forward + k heads)",
+        "Leino et al. 2018, arXiv 1802.03788",
+    ),
+    _layered(
+        "conductance",
+        "the flow of integrated gradients through a layer",
+        "51 (forward + k heads)",
+        "Dhamdhere et al. 2019, arXiv 1805.12233",
     ),
 )

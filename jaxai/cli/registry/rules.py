@@ -1,6 +1,7 @@
 """The rules family on the command line."""
 
 from ... import rules
+from . import adapters
 from .method import Method
 
 METHODS: tuple[Method, ...] = (
@@ -52,5 +53,16 @@ METHODS: tuple[Method, ...] = (
         paper="Shrikumar et al. 2017, arXiv 1704.02685",
         needs=frozenset({"batch_size"}),
         signed=True,
+    ),
+    Method(
+        name="deep_lift_shap",
+        run=adapters.deep_lift_shap,
+        result="pixels",
+        summary="DeepLIFT averaged over baselines, here eight plain colours",
+        cost="8 (2 + k backward)",
+        paper="Lundberg, Lee 2017, arXiv 1705.07874",
+        needs=frozenset({"batch_size", "normalize"}),
+        signed=True,
+        title="DeepLIFT-SHAP",
     ),
 )
