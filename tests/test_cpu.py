@@ -79,19 +79,26 @@ print(json.dumps([before, cpu.backend_started(), added, said, os.environ.get("XL
     assert len(said) == 1 and "call jaxai.configure_cpu() before the first" in said[0]
 
 
-def test_results_are_those_without_the_flags(lite0, photos):
-    code = """
-import json, jaxai, numpy as np
+@pytest.mark.parametrize("onednn", [True, False])
+def test_results_are_those_without_the_flags(lite0, photos, onednn):
+    code = f"""
+import json, jax, jaxai, numpy as np
 from skimage import data
-jaxai.configure_cpu()
+jaxai.configure_cpu(onednn={onednn})
 net = jaxai.models.load("efficientnet_lite0")
 x = net.preprocess(np.asarray(data.chelsea()))
 cam = jaxai.grad_cam(net.model, x, 285, upsample=False)
-print(json.dumps([net.model(x).tolist(), cam.tolist()]))
+gradient = jaxai.saliency(net.model, x[:, 80:144, 80:144], 285)
+half = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), (net.model, x))
+half = half[0](half[1]).astype("float32")
+print(json.dumps([value.tolist() for value in (net.model(x), cam, gradient, half)]))
 """
-    scores, cam = (np.asarray(values) for values in python(code, JAX_PLATFORMS="cpu"))
+    scores, cam, gradient, half = (np.asarray(values) for values in python(code, JAX_PLATFORMS="cpu"))
     x = lite0.preprocess(photos["cat"])
     expected = np.asarray(jaxai.grad_cam(lite0.model, x, 285, upsample=False))
-    # Float rounding, over sixty layers.
+    # Float rounding, over sixty layers; a pixel's gradient jumps where a ReLU is at its kink.
     np.testing.assert_allclose(scores, lite0.model(x), atol=2e-4)
     np.testing.assert_allclose(cam, expected, atol=1e-4 * expected.max())
+    expected = np.asarray(jaxai.saliency(lite0.model, x[:, 80:144, 80:144], 285))
+    assert np.linalg.norm(gradient - expected) < 0.02 * np.linalg.norm(expected)
+    assert np.corrcoef(half[0], scores[0])[0, 1] > 0.99
