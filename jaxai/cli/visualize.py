@@ -2,6 +2,10 @@
 
 import json
 import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import features, layers
+from ..features.visualize import small_is_meant
 from . import classes, session, sheets, staging
 from .session import BatchSizeOption, DeviceOption, PrecisionOption, SeedOption
 
@@ -122,6 +127,7 @@ def _run(net, names, recipe, size, steps, crops, batch_size, seed) -> dict[str, 
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("visualizing", total=len(names))
         for first in range(0, len(names), limit):
+            kept = min(limit, len(names) - first)
             numbers = np.minimum(np.arange(first, first + limit), len(names) - 1)
             options: dict[str, Any] = {
                 "key": jax.random.key(seed),
@@ -131,16 +137,26 @@ def _run(net, names, recipe, size, steps, crops, batch_size, seed) -> dict[str, 
                 "indices": jnp.asarray(numbers),
             }
             chosen = [names[i] for i in numbers]
-            if recipe == "maco":
-                found = features.maco(net.model, chosen, crops=crops, batch_size=limit * crops, **options)
-            else:
-                found = features.visualize(
-                    net.model, chosen, parametrization=recipe, batch_size=limit, **options
-                )
-            kept = min(limit, len(names) - first)
+            about = chosen[0] if kept == 1 else f"{chosen[0]} to {chosen[kept - 1]}"
+            with _plain_warnings(about, size >= net.input_size):
+                if recipe == "maco":
+                    found = features.maco(net.model, chosen, crops=crops, batch_size=limit * crops, **options)
+                else:
+                    found = features.visualize(
+                        net.model, chosen, parametrization=recipe, batch_size=limit, **options
+                    )
             parts.append((np.asarray(found.images[:kept]), np.asarray(found.history[:kept])))
             bar.advance(task, kept)
     return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(("images", "history"))}
+
+
+@contextmanager
+def _plain_warnings(about: str, own_size: bool) -> Iterator[None]:
+    """Print warnings as lines; none of a small image at the network's own size, where it is no news."""
+    with warnings.catch_warnings(record=True) as found, small_is_meant() if own_size else nullcontext():
+        yield
+    for text in dict.fromkeys(str(one.message) for one in found):
+        print(f"jaxai: warning: {about}: {text}", file=sys.stderr)
 
 
 def _file_name(objective: str) -> str:

@@ -10,7 +10,7 @@ from .measure import Exemplars, exemplars, measure
 from .photo import accentuate, caricature, invert
 from .report import Report, Stability, report, seed_stability
 from .transforms import Transforms
-from .visualize import Visualization, visualize
+from .visualize import SmallImageWarning, Visualization, visualize
 from .zoom import dream_zoom
 
 # Reached through `jaxai.features`, where their short names are clear.
@@ -22,6 +22,7 @@ __all__ = [
     "Exemplars",
     "Factors",
     "Report",
+    "SmallImageWarning",
     "Stability",
     "Transforms",
     "Visualization",

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from .. import checks
 from . import directions
 from .factors import layer_activations
-from .visualize import visualize
+from .visualize import small_is_meant, visualize
 
 
 class Atlas(NamedTuple):
@@ -49,7 +49,8 @@ def atlas(
     """Lay out what a layer sees in many photos: similar activations side by side, visualized.
 
     Activations at random positions of each photo are embedded in the plane (t-SNE), the plane is cut into
-    cells, and the mean activation of each cell is visualized as a direction.
+    cells, and the mean activation of each cell is visualized as a direction: icons, which may be smaller than
+    what a unit sees.
 
     Args:
         model: Layered model.
@@ -96,18 +97,19 @@ def atlas(
     filled = np.flatnonzero(np.asarray(counts) >= least)
     images = np.full((rows * columns, size, size, photos.shape[3]), 0.5, np.float32)
     if filled.size:
-        found = visualize(
-            model,
-            [directions.direction(layer, _unit(means[i]), cosine_power=cosine_power) for i in filled],
-            key=paint,
-            size=size,
-            steps=steps,
-            normalize=normalize,
-            channels=photos.shape[3],
-            indices=filled,
-            batch_size=batch_size,
-            **options,
-        )
+        with small_is_meant():
+            found = visualize(
+                model,
+                [directions.direction(layer, _unit(means[i]), cosine_power=cosine_power) for i in filled],
+                key=paint,
+                size=size,
+                steps=steps,
+                normalize=normalize,
+                channels=photos.shape[3],
+                indices=filled,
+                batch_size=batch_size,
+                **options,
+            )
         images[filled] = np.asarray(found.images)
     return Atlas(
         jnp.asarray(images.reshape(rows, columns, size, size, -1)),
@@ -279,20 +281,21 @@ def semantic_dictionary(
     if acts.ndim != 3:
         raise ValueError(f"`layer` must have positions; {layer!r} has activations {acts.shape}")
     rows, columns, features = acts.shape
-    found = visualize(
-        model,
-        [
-            directions.direction(layer, _unit(a), cosine_power=cosine_power)
-            for a in acts.reshape(-1, features)
-        ],
-        key=key,
-        size=size,
-        steps=steps,
-        normalize=normalize,
-        channels=photo.shape[2],
-        batch_size=batch_size,
-        **options,
-    )
+    with small_is_meant():
+        found = visualize(
+            model,
+            [
+                directions.direction(layer, _unit(a), cosine_power=cosine_power)
+                for a in acts.reshape(-1, features)
+            ],
+            key=key,
+            size=size,
+            steps=steps,
+            normalize=normalize,
+            channels=photo.shape[2],
+            batch_size=batch_size,
+            **options,
+        )
     values, channels = jax.lax.top_k(acts, min(checks.positive(top, "top"), features))
     return Dictionary(
         found.images.reshape(rows, columns, *found.images.shape[1:]),

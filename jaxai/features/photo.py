@@ -12,7 +12,7 @@ from .. import targets as _targets
 from . import directions, engine, objectives, priors
 from .dream import identity
 from .objectives import Objective
-from .visualize import Visualization, single, visualize
+from .visualize import Visualization, single, small_is_meant, visualize
 
 
 def _targets_at(model, normalize, photos, layer):
@@ -77,17 +77,18 @@ def accentuate(
         for one, target in zip(given, targets, strict=True)
     ]
     defaults = {"transforms": None, "redirect": 0}
-    return visualize(
-        model,
-        bound,
-        key=key,
-        size=photos.shape[1:3],
-        steps=steps,
-        normalize=normalize,
-        channels=photos.shape[3],
-        start=photos,
-        **{**defaults, **options},
-    )
+    with small_is_meant():
+        return visualize(
+            model,
+            bound,
+            key=key,
+            size=photos.shape[1:3],
+            steps=steps,
+            normalize=normalize,
+            channels=photos.shape[3],
+            start=photos,
+            **{**defaults, **options},
+        )
 
 
 def invert(
@@ -136,16 +137,17 @@ def invert(
         for target in targets
     ]
     defaults = {"transforms": None, "redirect": 0}
-    return visualize(
-        model,
-        wanted,
-        key=key,
-        size=photos.shape[1:3],
-        steps=steps,
-        normalize=normalize,
-        channels=photos.shape[3],
-        **{**defaults, **options},
-    )
+    with small_is_meant():
+        return visualize(
+            model,
+            wanted,
+            key=key,
+            size=photos.shape[1:3],
+            steps=steps,
+            normalize=normalize,
+            channels=photos.shape[3],
+            **{**defaults, **options},
+        )
 
 
 def caricature(
@@ -191,13 +193,14 @@ def caricature(
         for target in targets
     ]
     defaults = {"transforms": None, "redirect": 0}
-    return visualize(
-        model,
-        wanted,
-        key=key,
-        size=photos.shape[1:3],
-        steps=steps,
-        normalize=normalize,
-        channels=photos.shape[3],
-        **{**defaults, **options},
-    )
+    with small_is_meant():
+        return visualize(
+            model,
+            wanted,
+            key=key,
+            size=photos.shape[1:3],
+            steps=steps,
+            normalize=normalize,
+            channels=photos.shape[3],
+            **{**defaults, **options},
+        )

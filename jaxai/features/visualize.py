@@ -1,7 +1,8 @@
 """Feature visualization: the images that a neuron, a channel, a layer or a class likes most."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -15,12 +16,24 @@ from jaxtyping import Array, Float
 
 from .. import batching, checks, layers
 from .. import targets as _targets
-from . import engine, objectives, parametrize
+from . import engine, objectives, parametrize, receptive
 from .dream import identity, run_keys
 from .objectives import IMAGES, OPACITY, Objective
 from .transforms import LUCID, NONE, Transforms
 
 REDIRECT_STEPS = 16
+
+
+class SmallImageWarning(UserWarning):
+    """All units of a layer see beyond the image, at this size of the image."""
+
+
+@contextmanager
+def small_is_meant() -> Iterator[None]:
+    """Give no `SmallImageWarning` inside: for icons, and for photos that are as large as they are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmallImageWarning)
+        yield
 
 
 @register_dataclass
@@ -115,7 +128,9 @@ def visualize(
 
     Warns:
         UserWarning: If an objective never had a gradient (a dead channel, or one that does not depend on the
-            image), became NaN, or its layer has so few positions that every unit sees beyond the image.
+            image), or became NaN.
+        SmallImageWarning: If the image is smaller than the receptive field of a layer's units (as the
+            network's operations state it; where they are not known, if it has fewer than 3 x 3 positions).
 
     References:
         Olah, Mordvintsev, Schubert: Feature Visualization. Distill 2017, doi 10.23915/distill.00007.
@@ -152,10 +167,10 @@ def visualize(
         snapshots=_snapshots(snapshots, steps),
         layers=engine.in_order(model, names),
     )
-    shapes = _shapes(base, model, normalize)
+    shapes, fields = _shapes(base, model, normalize)
     for one in parsed:
         objectives.check(one, shapes)
-    _warn_small(parsed, shapes)
+    _warn_small(base, shapes, fields)
     start = _start(start, len(parsed), base.shape)
     keys = run_keys(key, indices, len(parsed))
     limit = batching.chunk_size(len(parsed) * base.copies * base.crops, checks.batch_size(batch_size))
@@ -221,34 +236,53 @@ def _snapshots(value, steps):
 
 
 def _shapes(recipe, model, normalize):
-    """Return the shape of every layer's activations, for one image; the image's own beside them."""
+    """Return the shape of each layer's activations of one image, and the field of view of its units.
+
+    The image's own shape is beside the layers'; the fields are (rows, columns) by layer, if known.
+    """
     x = engine.shape_of(recipe, 1)
+
+    def see(model, x):
+        acts = engine.see(model, normalize, recipe.layers, x)
+        return tuple(acts[name] for name in recipe.layers)
+
     try:
-        acts = jax.eval_shape(lambda m, x: engine.see(m, normalize, recipe.layers, x), model, x)
+        program, acts = jax.make_jaxpr(see, return_shape=True)(model, x)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"the model does not take images of {x.shape[1]} x {x.shape[2]} pixels and {x.shape[3]} channels"
             f" as far as {', '.join(recipe.layers)}: {error}"
         ) from error
-    shapes = {name: a.shape for name, a in acts.items()}
+    shapes = {name: a.shape for name, a in zip(recipe.layers, acts, strict=True)}
     for name, shape in shapes.items():
         if 0 in shape:
             raise ValueError(
                 f"layer {name!r} has no positions for images of {x.shape[1]} x {x.shape[2]} pixels:"
                 " choose a larger `size`"
             )
+    fields = {
+        name: receptive.field(program, i) for i, (name, shape) in enumerate(shapes.items()) if len(shape) == 4
+    }
     shape = (1, *recipe.shape)
-    return {**shapes, IMAGES: shape, OPACITY: (*shape[:3], 1)}
+    return {**shapes, IMAGES: shape, OPACITY: (*shape[:3], 1)}, fields
 
 
-def _warn_small(parsed, shapes):
-    names = {name for one in parsed for name in one.layers()} - {IMAGES, OPACITY}
-    for name in sorted(names):
-        shape = shapes[name]
-        if len(shape) == 4 and max(shape[1:3]) < 3:
+def _warn_small(recipe, shapes, fields):
+    rows, columns = engine.shape_of(recipe, 1).shape[1:3]
+    for name in recipe.layers:
+        shape, field = shapes[name], fields.get(name)
+        if field is not None and (rows < field[0] or columns < field[1]):
             warnings.warn(
-                f"layer {name!r} has only {shape[1]} x {shape[2]} positions at this `size`: its units see"
+                f"images of {rows} x {columns} pixels are smaller than what a unit of layer {name!r} sees,"
+                f" {field[0]} x {field[1]} pixels: every unit sees padding; choose a larger `size`",
+                SmallImageWarning,
+                stacklevel=3,
+            )
+        elif field is None and len(shape) == 4 and max(shape[1:3]) < 3:
+            warnings.warn(
+                f"layer {name!r} has only {shape[1]} x {shape[2]} positions at this `size`: its units may see"
                 " more than the whole image",
+                SmallImageWarning,
                 stacklevel=3,
             )
 

@@ -1,0 +1,121 @@
+"""Receptive fields: read off programs, against the support of real gradients and known numbers."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+import jaxai
+from jaxai.features import receptive
+from jaxai.features.visualize import SmallImageWarning
+from jaxai.models.layers import conv, depthwise_conv, max_pool
+
+QUICK = {"key": jax.random.key(0), "steps": 1, "transforms": None, "redirect": 0, "parametrization": "pixels"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Compile fast rather than well: these loops are short."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def field_of(fn, shape=(1, 40, 50, 3)):
+    return receptive.field(jax.make_jaxpr(fn)(jax.ShapeDtypeStruct(shape, jnp.float32)))
+
+
+def support(fn, shape=(1, 40, 50, 3)):
+    """Return how many rows and columns have a gradient from the unit in the middle."""
+    x = jnp.asarray(np.random.default_rng(1).uniform(size=shape), jnp.float32)
+    middle = tuple(n // 2 for n in jax.eval_shape(fn, x).shape[1:3])
+    gradient = np.abs(jax.grad(lambda x: fn(x)[0, middle[0], middle[1]].sum())(x))[0].max(-1)
+    lines = np.flatnonzero(gradient.max(1)), np.flatnonzero(gradient.max(0))
+    return tuple(int(line[-1] - line[0] + 1) for line in lines)
+
+
+def kernel(*shape):
+    return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), jnp.float32)
+
+
+def plain(weights, x, stride=(1, 1), padding="SAME", dilation=(1, 1), numbers=("NHWC", "HWIO", "NHWC")):
+    return jax.lax.conv_general_dilated(
+        x, weights, stride, padding, rhs_dilation=dilation, dimension_numbers=numbers
+    )
+
+
+def window(x, size):
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, size, 1, 1), (1, 2, 1, 1), "SAME")
+
+
+def channels_first(x):
+    x = plain(kernel(4, 3, 5, 3), x.transpose(0, 3, 1, 2), numbers=("NCHW", "OIHW", "NCHW"))
+    return x.transpose(0, 2, 3, 1) @ kernel(4, 6)
+
+
+def excited(x):
+    return x * jax.nn.sigmoid(plain(kernel(3, 3, 3, 3), x).mean((1, 2), keepdims=True))
+
+
+CASES = {
+    "convolution": lambda x: jax.nn.relu(plain(kernel(3, 5, 3, 4), x) + 1),
+    "stride": lambda x: plain(kernel(3, 3, 4, 4), plain(kernel(5, 5, 3, 4), x, (2, 2)), (2, 1), "VALID"),
+    "dilation": lambda x: plain(kernel(3, 3, 3, 4), x, dilation=(2, 3)),
+    "ports": lambda x: conv(max_pool(conv(x, kernel(3, 3, 3, 4))), kernel(3, 3, 4, 4)),
+    "depthwise": lambda x: depthwise_conv(conv(x, kernel(3, 3, 3, 4)), kernel(5, 5, 1, 4), strides=(2, 2)),
+    "residual": lambda x: x + plain(kernel(5, 5, 3, 3), plain(kernel(3, 3, 3, 3), x)),
+    "window": lambda x: window(window(x, 3), 2),
+    "pad and slice": lambda x: plain(
+        kernel(3, 3, 3, 4), jnp.pad(x, ((0, 0), (4, 0), (3, 3), (0, 0)))[:, ::2]
+    ),
+    "channels first": channels_first,
+    "concatenation": lambda x: jnp.concatenate([x, plain(kernel(7, 3, 3, 2), x)], -1),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fields_are_the_support_of_the_gradient(name):
+    assert field_of(CASES[name]) == support(CASES[name])
+
+
+def test_paths_that_see_everything_do_not_count_and_unknown_ones_say_so():
+    assert field_of(excited) == (1, 1)
+    assert field_of(lambda x: x.mean((1, 2))) is None
+    assert field_of(lambda x: jnp.sort(x, 1)) is None
+    assert field_of(lambda x: jnp.ones((1, 3, 3, 2))) is None
+
+
+def test_fields_of_vgg16_are_the_known_ones():
+    vgg = jaxai.models.load("vgg16_features").model
+    known = {
+        "conv1_2": 5,
+        "pool1": 6,
+        "conv2_2": 14,
+        "conv3_3": 40,
+        "conv4_3": 92,
+        "conv5_3": 196,
+        "pool5": 212,
+    }
+    x = jax.ShapeDtypeStruct((1, 64, 96, 3), jnp.float32)
+    for layer, side in known.items():
+        program = jax.make_jaxpr(lambda m, x, layer=layer: m(x, stop=layer))(vgg, x)
+        assert receptive.field(program) == (side, side)
+
+
+def test_small_images_warn():
+    def layer(weights, x):
+        return jax.nn.relu(plain(weights, x))
+
+    net = jaxai.chain({"a": Partial(layer, kernel(5, 3, 3, 4)), "b": Partial(layer, kernel(5, 3, 4, 4))})
+    with pytest.warns(SmallImageWarning, match="8 x 8 pixels are smaller than .* 'b' sees, 9 x 5 pixels"):
+        jaxai.visualize(net, "b:1", size=8, **QUICK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jaxai.visualize(net, "b:1", size=(9, 5), **QUICK)
+        # Photos are as large as they are, and icons are meant to be small.
+        photo = jnp.linspace(0, 1, 192).reshape(1, 8, 8, 3)
+        options = {name: QUICK[name] for name in ("key", "steps", "parametrization")}
+        jaxai.invert(net, photo, layer="b", **options)
