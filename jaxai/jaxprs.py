@@ -19,6 +19,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Literal
 
+from .control_flow import REMAT, STRUCTURES, inner, scan_counts
+
 _INLINED = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -32,7 +34,6 @@ _CUSTOM = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
-_REMAT = ("remat2", "remat", "checkpoint")
 # Arrays up to this size are looked at to see whether all their values are the same.
 _SMALL = 4096
 
@@ -207,10 +208,10 @@ class _Builder:
     def build(self, closed) -> Graph:
         graph = self.graph
         consts, args = self._constants(closed), []
-        for var in _jaxpr(closed).invars:
+        for var in inner(closed).invars:
             args.append(self.new(var.aval))
         graph.inputs = args
-        graph.outputs = self.inline(_jaxpr(closed), consts, args)
+        graph.outputs = self.inline(inner(closed), consts, args)
         return graph
 
     def new(self, aval) -> int:
@@ -219,7 +220,7 @@ class _Builder:
 
     def _constants(self, closed) -> list[int]:
         refs = []
-        for var, value in zip(_jaxpr(closed).constvars, getattr(closed, "consts", ()), strict=True):
+        for var, value in zip(inner(closed).constvars, getattr(closed, "consts", ()), strict=True):
             ref = self.new(var.aval)
             self.graph.constants[ref] = value
             number = _same_everywhere(value)
@@ -252,20 +253,20 @@ class _Builder:
                 return self.inline_closed(body, inputs)
             return self.node(eqn, inputs, primitive)
         if not self.structured:
-            if primitive in _REMAT:
+            if primitive in REMAT:
                 return self.inline_closed(eqn.params["jaxpr"], inputs)
             if primitive == "scan":
                 return self.unroll(eqn.params, inputs)
-        elif primitive in _STRUCTURES:
-            bodies, build = _STRUCTURES[primitive](eqn.params)
+        elif primitive in STRUCTURES:
+            bodies, build = STRUCTURES[primitive](eqn.params)
             graphs = tuple(_Builder(*self.options).build(body) for body in bodies)
-            if primitive in _REMAT and self.open_remat and self.enter(graphs[0]):
+            if primitive in REMAT and self.open_remat and self.enter(graphs[0]):
                 return self.inline_closed(bodies[0], inputs)
             return self.node(eqn, inputs, primitive, bodies=graphs, build=build)
         return self.node(eqn, inputs, primitive)
 
     def inline_closed(self, closed, inputs):
-        return self.inline(_jaxpr(closed), self._constants(closed), inputs)
+        return self.inline(inner(closed), self._constants(closed), inputs)
 
     def node(self, eqn, inputs, name, **more) -> tuple[int, ...]:
         outputs = tuple(self.new(var.aval) for var in eqn.outvars)
@@ -288,7 +289,7 @@ class _Builder:
     def unroll(self, params, inputs):
         """Inline a scan's body once for each of its steps."""
         body = params["jaxpr"]
-        consts, carry = _scan_counts(params)
+        consts, carry = scan_counts(params)
         fixed, state, xs = inputs[:consts], inputs[consts : consts + carry], inputs[consts + carry :]
         steps = range(params["length"])
         slices: dict[int, list[Ref]] = {}
@@ -302,17 +303,13 @@ class _Builder:
         def stack(*values):
             return jnp.stack(values)
 
-        count = len(_jaxpr(body).outvars) - carry
+        count = len(inner(body).outvars) - carry
         ys = [self.helper("stack", stack, [slices[step][i] for step in steps]) for i in range(count)]
         return [*state, *ys]
 
 
 # Operations on a single operand that leave one number everywhere as it is.
 _KEEPS_SPLAT = ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "copy", "copy_p", "name")
-
-
-def _jaxpr(closed):
-    return getattr(closed, "jaxpr", closed)
 
 
 def _typed(literal):
@@ -329,74 +326,6 @@ def _runner(eqn) -> Callable[..., tuple]:
 
     return run
 
-
-def _scan_counts(params) -> tuple[int, int]:
-    """Return how many of a scan's operands are constants, and how many its state."""
-    if "num_consts" in params:
-        return params["num_consts"], params["num_carry"]
-    numbers = range(len(_jaxpr(params["jaxpr"]).invars))
-    consts, carry, _ = params["ft_in"].update(list(numbers)).unpack()
-    return len(list(consts)), len(list(carry))
-
-
-def _scan(params):
-    consts, carry = _scan_counts(params)
-
-    def build(body):
-        def run(*operands):
-            fixed, state, xs = (
-                operands[:consts],
-                operands[consts : consts + carry],
-                operands[consts + carry :],
-            )
-
-            def step(state, x):
-                out = body(*fixed, *state, *x)
-                return tuple(out[:carry]), tuple(out[carry:])
-
-            state, ys = lax.scan(
-                step, state, xs, length=params["length"], reverse=params["reverse"], unroll=params["unroll"]
-            )
-            return (*state, *ys)
-
-        return run
-
-    return (params["jaxpr"],), build
-
-
-def _while(params):
-    first, second = params["cond_nconsts"], params["body_nconsts"]
-
-    def build(condition, body):
-        def run(*operands):
-            a, b, state = operands[:first], operands[first : first + second], operands[first + second :]
-            return lax.while_loop(lambda s: condition(*a, *s)[0], lambda s: tuple(body(*b, *s)), tuple(state))
-
-        return run
-
-    return (params["cond_jaxpr"], params["body_jaxpr"]), build
-
-
-def _cond(params):
-    def build(*branches):
-        def run(index, *operands):
-            return lax.switch(index, [lambda *xs, b=b: tuple(b(*xs)) for b in branches], *operands)
-
-        return run
-
-    return tuple(params["branches"]), build
-
-
-def _remat(params):
-    def build(body):
-        return jax.checkpoint(
-            lambda *xs: tuple(body(*xs)), policy=params["policy"], prevent_cse=params["prevent_cse"]
-        )
-
-    return (params["jaxpr"],), build
-
-
-_STRUCTURES = {"scan": _scan, "while": _while, "cond": _cond, **dict.fromkeys(_REMAT, _remat)}
 
 Replacements = Callable[[Graph], dict[int, Callable[..., tuple] | tuple[Callable[..., Any], tuple[Ref, ...]]]]
 
