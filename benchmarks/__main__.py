@@ -3,8 +3,8 @@
     python -m benchmarks --peer-python PYTHON [--quick] [--networks ...] [--peers ...] [--precision float32]
                          [--device cpu|gpu] [--methods ...] [--out benchmarks/results/peers.json]
 
-PYTHON is an interpreter with the packages of the dependency group `reference`. Both sides get the same weights,
-photos, superpixels, masks, number of samples, precision and threads. A round runs jaxai and then the peer; the
+PYTHON is an interpreter with the dependency group `reference`. Both sides get the same weights,
+photos, superpixels, masks, number of samples, precision and threads. A round runs jaxai, then the peer; the
 table holds medians of the ratios of rounds. The first run, with compilation, is the cold time.
 """
 
@@ -102,13 +102,19 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--methods", nargs="+", default=None, help="only these methods")
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS)
-    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--precision", default="float32", choices=("float32", "tf32", "bfloat16"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu", "tpu"))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "peers.json")
     options = parser.parse_args()
     os.environ["JAXAI_BENCHMARK_DEVICE"] = options.device
     os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}[options.device]
+    if options.device == "gpu":
+        rounded = options.precision == "tf32"
+        os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "tensorfloat32" if rounded else "highest"
+        os.environ |= {"JAXAI_BENCHMARK_TF32": "1"} if rounded else {}
+    elif options.precision == "tf32":
+        parser.error("--precision tf32 is a GPU's: add --device gpu")
     peers = options.peers if options.peer_python else []
     load = os.getloadavg()[0]
     rows = []
@@ -147,7 +153,8 @@ def main() -> int:
             inputs = json.loads(done.stdout.splitlines()[-1])
             where[network] = inputs.pop("where")
             for case in chosen:
-                command = inputs | {"case": case.message(), "precision": options.precision}
+                stored = "bfloat16" if options.precision == "bfloat16" else "float32"
+                command = inputs | {"case": case.message(), "precision": stored}
                 new = compare(case, workers, command, folder)
                 rows += new
                 for row in new:

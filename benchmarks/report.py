@@ -4,6 +4,9 @@ import json
 import statistics
 from pathlib import Path
 
+from .expected import expected
+
+# Of a forward pass; the gradient by the image needs as much again.
 GFLOP = {"efficientnet_lite0": 0.77, "vgg16": 31.0}
 
 
@@ -46,28 +49,29 @@ def markdown(result: dict) -> str:
         "*Faster* is the median ratio of neighbouring runs, peer / jaxai (above 1: jaxai is faster), with the"
         " smallest and largest. *Agreement* is the correlation with the peer's result (random methods draw"
         " different samples; pytorch-grad-cam's maps are scaled to [0, 1]). *Cold* is jaxai's first run, with"
-        " compilation. *Memory* is the largest resident size of the processes so far, jaxai / peer.",
+        " compilation. *Memory* is the largest resident size of the processes so far, jaxai / peer. *Aim* is"
+        " the ratio set out for.",
         "",
     ]
     for network in result["weights"]:
         lines += [
             f"## {network}",
             "",
-            "| method | batch | peer | | jaxai | peer | faster | range | agreement | cold | memory, GB |",
-            "|---|---|---|---|---|---|---|---|---|---|---|",
+            "| method | batch | peer | | jaxai | peer | faster | range | aim | agreement | cold | GB |",
+            "|---|---|---|---|---|---|---|---|---|---|---|---|",
         ]
         for row in result["rows"]:
             if row["case"]["network"] != network:
                 continue
             head = f"| {row['name']} | {row['case']['batch']} |"
             if "error" in row:
-                lines.append(f"{head} {row.get('peer', '')} | {row['error']} | | | | | | | |")
+                lines.append(f"{head} {row.get('peer', '')} | {row['error']} | | | | | | | | |")
                 continue
             ours = _seconds(statistics.median(row["jaxai"]))
             cold = _seconds(row["jaxai_cold"])
             if row["peer"] is None:
                 memory = f"{row['jaxai_peak_memory'] / 1e9:.1f}"
-                lines.append(f"{head} none | | {ours} | | | | | {cold} | {memory} |")
+                lines.append(f"{head} none | | {ours} | | | | | | {cold} | {memory} |")
                 continue
             theirs = _seconds(statistics.median(row["peer_seconds"]))
             memory = f"{row['jaxai_peak_memory'] / 1e9:.1f} / {row['peer_peak_memory'] / 1e9:.1f}"
@@ -76,41 +80,64 @@ def markdown(result: dict) -> str:
             kind = "tuned" if row["tuned"] else "as shipped"
             lines.append(
                 f"{head} {row['peer']} | {kind} | {ours} | {theirs} | **{row['ratio']:.2f}** |"
-                f" {low:.2f}-{high:.2f} | {match} | {cold} | {memory} |"
+                f" {low:.2f}-{high:.2f} | {aim(result, row)} | {match} | {cold} | {memory} |"
             )
         lines.append("")
-        for row in result["rows"]:
-            if row["case"]["network"] == network and row["case"]["method"] == "forward" and "jaxai" in row:
-                rate = GFLOP[network] * row["case"]["batch"] / statistics.median(row["jaxai"])
-                lines.append(
-                    f"Forward, batch {row['case']['batch']}: {rate:.0f} GFLOP/s, {100 * rate / peak:.0f}% of the"
-                    " matrix product."
-                )
-        lines.append("")
+        notes = {row["name"]: row["case"].get("note") for row in result["rows"] if _of(row, network)}
+        lines += [f"- {name}: {note}." for name, note in notes.items() if note]
+        lines += ["", *_shares(result, network), ""]
     return "\n".join(lines)
 
 
+def _of(row, network):
+    return row["case"]["network"] == network
+
+
+def _shares(result, network):
+    """Return the rates of forward passes and gradients beside that of a matrix product."""
+    lines, done = [], set()
+    for row in result["rows"]:
+        method, batch = row["case"]["method"], row["case"]["batch"]
+        passes = {"forward": 1, "gradient": 2}.get(method)
+        if not _of(row, network) or passes is None or "jaxai" not in row or (method, batch) in done:
+            continue
+        done.add((method, batch))
+        rate = passes * GFLOP[network] * batch / statistics.median(row["jaxai"])
+        share = 100 * rate / result["matrix_peak_gflops"]
+        lines.append(f"{method}, batch {batch}: {rate:.0f} GFLOP/s, {share:.0f}% of the matrix product's.  ")
+    return lines
+
+
+def aim(result: dict, row: dict) -> str:
+    """Return the ratio that a row is meant to reach, marked where it is missed."""
+    wanted = expected(row["case"], row["peer"], row["tuned"]) if result["precision"] == "float32" else None
+    if wanted is None:
+        return ""
+    return f"{wanted:g}" if row["ratio"] >= wanted else f"{wanted:g}, **missed**"
+
+
 def picture(result: dict, path: Path) -> None:
-    """Write bars of the ratios, one a peer and row."""
+    """Write bars of the ratios, one a peer and row; a column a network."""
     from matplotlib.figure import Figure
 
     rows = [row for row in result["rows"] if "ratio" in row]
+    networks = [network for network in result["weights"] if any(_of(row, network) for row in rows)]
     if not rows:
         return
     colors = {False: "#31688e", True: "#35b779"}
-    figure = Figure(figsize=(9, 0.26 * len(rows) + 1.2), layout="constrained")
-    axes = figure.add_subplot()
-    names = [
-        f"{row['case']['network']}: {row['name']}, batch {row['case']['batch']} / {row['peer']}"
-        for row in rows
-    ]
-    axes.barh(range(len(rows)), [row["ratio"] for row in rows], color=[colors[row["tuned"]] for row in rows])
-    axes.set_yticks(range(len(rows)), names, fontsize=7)
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.axvline(1, color="black", linewidth=1)
-    axes.set_xlabel("times faster than the peer (blue: as shipped, green: tuned)")
-    figure.savefig(path, dpi=110)
+    longest = max(sum(_of(row, network) for row in rows) for network in networks)
+    figure = Figure(figsize=(8 * len(networks), 0.19 * longest + 1.2), layout="constrained")
+    for axes, network in zip(figure.subplots(1, len(networks), squeeze=False)[0], networks, strict=True):
+        own = [row for row in rows if _of(row, network)]
+        names = [f"{row['name']}, batch {row['case']['batch']} / {row['peer']}" for row in own]
+        axes.barh(range(len(own)), [row["ratio"] for row in own], color=[colors[row["tuned"]] for row in own])
+        axes.set_yticks(range(len(own)), names, fontsize=7)
+        axes.set_ylim(longest - 0.4, -0.6)
+        axes.set_xscale("log")
+        axes.axvline(1, color="black", linewidth=1)
+        axes.set_title(network, fontsize=10)
+        axes.set_xlabel("times faster than the peer (blue: as shipped, green: tuned)")
+    figure.savefig(path, dpi=90)
 
 
 def write(result: dict, path: Path) -> None:

@@ -3,8 +3,8 @@
     python -m benchmarks.scaling [--network efficientnet_lite0] [--device cpu|gpu|tpu] [--repeats 3]
                                  [--out benchmarks/results]
 
-Each curve varies one size and leaves the others: images, targets, steps, masks, windows, pixels of a side. The
-memory is what XLA plans for a compiled call besides its arguments and results (`memory_analysis()`), with the
+Each curve varies one size and leaves the others: images, targets, steps, masks, windows, pixels of a side.
+Its memory is what XLA plans for a compiled call besides arguments and results (`memory_analysis()`), with the
 chunk size held at `--batch-size`. Writes `scaling.md`, `scaling.json` and `scaling.png`.
 """
 
@@ -144,7 +144,7 @@ def measure(curve: Curve, model: Any, *, batch_size: int, repeats: int) -> dict[
 
 
 def exponent(counts: list[float], seconds: list[float]) -> float | None:
-    """Return the slope of log(time) over log(count) in the upper half of a curve; None for a constant count."""
+    """Return the slope of log(time) over log(count) in a curve's upper half; None for a constant count."""
     half = len(counts) // 2
     x, y = np.log(counts[half:]), np.log(seconds[half:])
     return float(np.polyfit(x, y, 1)[0]) if np.ptp(x) else None
@@ -156,9 +156,10 @@ def markdown(report: dict[str, Any]) -> str:
         "# Time and memory against size",
         "",
         f"{report['date']}; {report['machine']}; load of other programs at the start {report['load']:.1f};"
-        f" {', '.join(f'{k} {v}' for k, v in report['versions'].items())}; `{report['flags'] or 'default flags'}`.",
-        f"{report['network']}, 224 x 224 pixels, float32, `batch_size={report['batch_size']}`. *Exponent*: slope of"
-        " log(time) over log(work) in the upper half of a curve, where work is the number of images, steps,"
+        f" {', '.join(f'{k} {v}' for k, v in report['versions'].items())};"
+        f" `{report['flags'] or 'default flags'}`.",
+        f"{report['network']}, 224 x 224 pixels, float32, `batch_size={report['batch_size']}`. *Exponent*:"
+        " slope of log(time) over log(work) in a curve's upper half, where work is the number of images, steps,"
         " masks, windows or pixels (1: linear). Memory: what the compiled call needs besides arguments and"
         " results.",
         "",

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from .torch_networks import DEVICE, load
 from .torch_networks import about as about
-from .torch_networks import load
 
 PACKAGES = ("torch", "torch-lucent")
 _ROOT = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
@@ -28,7 +28,7 @@ def _lucent(network, layer, batch, steps, dtype):
     if dtype != torch.float32:
         return None
     name = next(key for key, module in network.named_children() if module is layer)
-    render.device = torch.device("cpu")
+    render.device = DEVICE
 
     def run():
         torch.manual_seed(0)
@@ -82,6 +82,6 @@ def _loop(network, layer, batch, steps, dtype):
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            return render().permute(0, 2, 3, 1).numpy()
+            return render().permute(0, 2, 3, 1).cpu().numpy()
 
     return run

@@ -36,7 +36,7 @@ def prepare(command):
             for target in wanted:
                 raw = cam.attribute(x, target=target, relu_attributions=True)
                 maps.append(attr.LayerAttribution.interpolate(raw, (224, 224), "bilinear")[:, 0])
-            return torch.stack(maps, 1).squeeze(1).detach().to(torch.float32).numpy()
+            return torch.stack(maps, 1).squeeze(1).detach().to(torch.float32).cpu().numpy()
 
         return explain
     if method == "integrated_gradients":
@@ -77,13 +77,13 @@ def prepare(command):
                     target=classes,
                     perturbations_per_eval=16 if tuned else 1,
                 )
-            return values[:, 0].to(torch.float32).numpy()
+            return values[:, 0].to(torch.float32).cpu().numpy()
 
         return cover
     if method == "kernel_shap":
         shap = attr.KernelShap(lambda x: torch.softmax(network(x), 1))
-        segments = torch.from_numpy(np.load(command["segments"]).astype(np.int64))
-        first = np.unique(segments.numpy(), return_index=True)[1]
+        labels = np.load(command["segments"]).astype(np.int64)
+        segments, first = torch.from_numpy(labels).to(images.device), np.unique(labels, return_index=True)[1]
 
         def regress():
             torch.manual_seed(0)
@@ -96,7 +96,7 @@ def prepare(command):
                     n_samples=options["samples"],
                     perturbations_per_eval=16 if tuned else 1,
                 )
-            return values[0, 0].flatten()[first][None].to(torch.float32).numpy()
+            return values[0, 0].flatten()[first][None].to(torch.float32).cpu().numpy()
 
         return regress
     return None

@@ -155,4 +155,4 @@ def prepare(command, network, layer, images, classes):
 def _references(command, images):
     """Return four other photos."""
     photos = np.load(command["images"])[1:5].transpose(0, 3, 1, 2).copy()
-    return torch.from_numpy(photos).to(images.dtype)
+    return torch.from_numpy(photos).to(images)

@@ -18,14 +18,14 @@ def prepare(command):
     network, _, images, classes = load(command)
     segments = np.load(command["segments"])[0]
     masks = np.load(command["masks"])[: command["case"]["options"]["samples"]]
-    photo = images[0].to(torch.float32).numpy().transpose(1, 2, 0).astype(np.float64)
+    photo = images[0].to(torch.float32).cpu().numpy().transpose(1, 2, 0).astype(np.float64)
     target = int(classes[0])
 
     def classify(batch):
         x = torch.from_numpy(np.asarray(batch, np.float32).transpose(0, 3, 1, 2))
         x = x.contiguous(memory_format=torch.channels_last) if command["tuned"] else x.contiguous()
         with torch.inference_mode():
-            return torch.softmax(network(x.to(images.dtype)).to(torch.float32), 1).numpy()
+            return torch.softmax(network(x.to(images)).to(torch.float32), 1).cpu().numpy()
 
     explainer = lime_image.LimeImageExplainer(feature_selection="none", random_state=0)
     # The same masks as the other side's, so that the weights can be compared.

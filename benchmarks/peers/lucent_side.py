@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from lucent.optvis import objectives, param, render
 
+from .torch_networks import DEVICE, load
 from .torch_networks import about as about
-from .torch_networks import load
 
 PACKAGES = ("torch", "torch-lucent")
 
@@ -16,7 +16,7 @@ def prepare(command):
         return None
     network, layer, _, _ = load(command)
     name = next(key for key, module in network.named_children() if module is layer)
-    render.device = torch.device("cpu")
+    render.device = DEVICE
 
     def explain():
         torch.manual_seed(0)

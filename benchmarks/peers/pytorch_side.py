@@ -17,7 +17,7 @@ def prepare(command):
 
         def forward():
             with mode():
-                return network(images).to(torch.float32).numpy()
+                return network(images).to(torch.float32).cpu().numpy()
 
         return forward
     if method in ("gradient", "saliency"):

@@ -19,14 +19,14 @@ def prepare(command):
     count, target = int(segments.max()) + 1, int(classes[0])
 
     def predict(coalitions):
-        shown = torch.from_numpy(coalitions[:, segments]).to(images.dtype)[:, None]
+        shown = torch.from_numpy(coalitions[:, segments]).to(images)[:, None]
         scores = []
         with torch.inference_mode():
             for chunk in shown.split(16):
                 x = images * chunk
                 x = x.contiguous(memory_format=torch.channels_last) if command["tuned"] else x
                 scores.append(torch.softmax(network(x).to(torch.float32), 1)[:, target])
-        return torch.cat(scores).numpy()
+        return torch.cat(scores).cpu().numpy()
 
     def explain():
         np.random.seed(0)

@@ -3,11 +3,20 @@
 Their ReLUs are modules used once each and in place nowhere, as the peers' hooks need.
 """
 
+import os
+
 import numpy as np
 import torch
 from safetensors.numpy import load_file
 from torch import nn
 from torch.nn import functional
+
+DEVICE = torch.device("cuda" if os.environ.get("JAXAI_BENCHMARK_DEVICE") == "gpu" else "cpu")
+if DEVICE.type == "cuda":
+    torch.set_default_device(DEVICE)
+    # PyTorch's defaults differ between convolutions and products; both sides get one setting.
+    tf32 = "JAXAI_BENCHMARK_TF32" in os.environ
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
 
 VGG_BLOCKS = (2, 2, 3, 3, 3)
 LITE_BLOCKS = (
@@ -142,24 +151,25 @@ def load(command, *, change=None):
     if key not in _loaded:
         _loaded.clear()
         network, layer = _BUILDERS[name](load_file(command["weights"]))
-        network = (change(network) if change else network).to(dtype)
+        network = (change(network) if change else network).to(DEVICE, dtype)
         if tuned:
             network = network.to(memory_format=torch.channels_last).requires_grad_(False)
         _loaded[key] = network, layer
     network, layer = _loaded[key]
     batch = command["case"]["batch"]
-    images = torch.from_numpy(np.load(command["images"])[:batch].transpose(0, 3, 1, 2).copy()).to(dtype)
+    images = torch.from_numpy(np.load(command["images"])[:batch].transpose(0, 3, 1, 2).copy())
+    images = images.to(DEVICE, dtype)
     if tuned:
         images = images.to(memory_format=torch.channels_last)
-    classes = torch.from_numpy(np.load(command["classes"])[:batch].astype(np.int64))
+    classes = torch.from_numpy(np.load(command["classes"])[:batch].astype(np.int64)).to(DEVICE)
     return network, network[layer], images, classes
 
 
 def channels_last(array):
     """Return [N, C, H, W] as an array [N, H, W, C]."""
-    return array.detach().to(torch.float32).numpy().transpose(0, 2, 3, 1)
+    return array.detach().to(torch.float32).cpu().numpy().transpose(0, 2, 3, 1)
 
 
 def about():
     """Return what the table says of a PyTorch side."""
-    return {"device": "cpu", "threads": torch.get_num_threads()}
+    return {"device": DEVICE.type, "threads": torch.get_num_threads()}
