@@ -159,7 +159,7 @@ def markdown(report: dict[str, Any]) -> str:
         f" {', '.join(f'{k} {v}' for k, v in report['versions'].items())};"
         f" `{report['flags'] or 'default flags'}`.",
         f"{report['network']}, 224 x 224 pixels, float32, `batch_size={report['batch_size']}`. *Exponent*:"
-        " slope of log(time) over log(work) in a curve's upper half, where work is the number of images, steps,"
+        " slope of log(time) over log(work) in a curve's upper half; work is the number of images, steps,"
         " masks, windows or pixels (1: linear). Memory: what the compiled call needs besides arguments and"
         " results.",
         "",
