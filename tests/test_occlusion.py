@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 
 import jaxai
-from jaxai.models import layers
+from jaxai.models import layers, zoo
 from jaxai.perturbation import incremental, windows
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -103,6 +104,15 @@ def test_patches_are_small():
     # A model that mixes all positions at once is computed in full.
     dense = lambda x: x.reshape(len(x), -1) @ weights(32 * 32 * 3, 4)  # noqa: E731
     assert incremental.saving(incremental.program(dense, jnp.zeros((1, 32, 32, 3)), place)[0]) == 1.0
+
+
+@pytest.mark.parametrize(("window", "least"), [(16, 5.8), (32, 4.5), (64, 3.0)])
+def test_multiplications_saved_on_vgg16(window, least):
+    """At least what Krypton (Nakandala et al., SIGMOD 2019) saves: nothing is run, only counted."""
+    network = nnx.eval_shape(lambda: zoo.entry("vgg16").make(rngs=nnx.Rngs(0)))
+    place = windows.sliding((224, 224), window, window // 2)
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    assert incremental.saving(incremental.program(network, image, place)[0]) > least
 
 
 @pytest.mark.parametrize(("window", "strides"), [((5, 7), (3, 4)), ((4, 4), (4, 4)), ((2, 3), (5, 6))])

@@ -14,6 +14,8 @@ import numpy as np
 from . import kernels
 
 SAMPLING = ("lime", "uniform", "paired", "stratified", "glime")
+# Their consecutive masks are drawn in pairs.
+IN_PAIRS = ("paired", "stratified", "glime")
 _GOLDEN = 0.6180339887498949
 
 
@@ -39,9 +41,10 @@ def draw(
         present: float32 [batch, S].
         width: Of LIME's kernel, for `"glime"`.
         sampling: `"lime"`: fair coins, the first mask showing everything; `"uniform"`: fair coins;
-            `"paired"`: every other mask is the complement of the one before; `"stratified"`: the number of
-            superpixels shown follows the coins' distribution evenly instead of at random; `"glime"`: the
-            same for the distribution of the coins times the kernel.
+            `"paired"`: every other mask is the complement of the one before; `"stratified"`: the same, and
+            the number of superpixels shown follows the coins' distribution evenly instead of at random;
+            `"glime"`: the same for the distribution of the coins times the kernel, so that the second mask
+            of a pair shows superpixels from the other end of the first one's random order.
         samples: Number of masks.
         shared: All images have S superpixels.
 
@@ -57,19 +60,27 @@ def draw(
         if sampling == "paired":
             return jnp.stack([masks, 1 - masks], axis=1).reshape(-1, count)[:samples]
         return masks
-    noise = uniforms(key, samples=samples, count=count)
+    pairs = samples - samples // 2
+    noise = uniforms(key, samples=pairs, count=count)
     start = jax.random.uniform(jax.random.fold_in(key, 0x73697A65))
     # Multiples of the golden ratio fill [0, 1) evenly at any length of the sequence.
-    quantiles = jnp.mod(start + _multiples(samples), 1.0)
+    quantiles = jnp.mod(start + _multiples(pairs), 1.0)
 
     def one(exists):
         probability, weight = kernels.of_counts(exists, width)
         mass = probability * weight if sampling == "glime" else probability
         ends = jnp.cumsum(mass) / mass.sum()
-        shown = jnp.searchsorted(ends[:-1], quantiles, side="right")
-        shown = jnp.minimum(shown, exists.sum().astype(shown.dtype))
+        players = exists.sum().astype(jnp.int32)
+
+        def shown(quantile):
+            return jnp.minimum(jnp.searchsorted(ends[:-1], quantile, side="right"), players)
+
+        # The second mask of a pair takes the opposite quantile, from the other end of the same order.
         order = jnp.argsort(jnp.argsort(jnp.where(exists > 0, noise, 2.0), axis=1), axis=1)
-        return (order < shown[:, None]).astype(jnp.float32) * exists
+        first = order < shown(quantiles)[:, None]
+        second = order >= players - shown(1 - quantiles)[:, None]
+        masks = jnp.stack([first, second], axis=1).reshape(-1, count)[:samples]
+        return masks.astype(jnp.float32) * exists
 
     return one(present[0]) if shared else jax.vmap(one)(present)
 

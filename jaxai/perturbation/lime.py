@@ -91,9 +91,9 @@ def lime(
         num_samples: Number of masks.
         masks: Masks in [0, 1] instead of random ones: [samples, S] for all images, or [batch, samples, S].
         sampling: `"lime"`; `"uniform"`, without the mask that shows everything; `"paired"`, masks and their
-            complements; `"stratified"`, numbers of superpixels shown spread evenly over their distribution;
-            `"glime"`, masks drawn by the kernel and weighted alike. All have the same limit; the later ones
-            reach it with fewer masks.
+            complements; `"stratified"`, also with numbers of superpixels shown spread evenly over their
+            distribution; `"glime"`, masks drawn by the kernel and weighted alike, in pairs from the two
+            ends of a random order. All have the same limit; the last three reach it with fewer masks.
         fill: What hidden superpixels show, in the model's input space: `"mean"`, `"image_mean"`, `"blur"`,
             `"noise"`, `"neighbours"`, or a value that broadcasts to the images.
         distance: `"mask_cosine"`, or `"pixel_cosine"` or `"pixel_euclidean"` between images.
@@ -167,7 +167,7 @@ def lime(
         "selection": selection.resolve(feature_selection, _number(num_features), count),
         "num_features": num_features,
         "constant_weight": sampling == "glime",
-        "clusters": 2 if sampling == "paired" else 1,
+        "clusters": 2 if sampling in designs.IN_PAIRS else 1,
     }
     if tolerance is not None and isinstance(masks, jax.core.Tracer):
         raise TypeError("`tolerance` needs concrete arguments: the number of masks depends on the results")

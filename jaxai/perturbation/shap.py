@@ -36,8 +36,9 @@ def kernel_shap(
     """Estimate the Shapley values of superpixels by the regression on the Shapley kernel.
 
     Coalitions of the smallest and largest sizes are enumerated as far as `num_samples` allows; the rest is
-    drawn in complementary pairs whose sizes are spread evenly. The efficiency constraint is eliminated, so
-    the values sum to score(image) - score(all hidden). With num_samples >= 2^S - 2 they are exact.
+    drawn in complementary pairs whose sizes are spread evenly, those of one size as disjoint pieces of random
+    orders. The efficiency constraint is eliminated, so the values sum to score(image) - score(all hidden).
+    With num_samples >= 2^S - 2 they are exact.
     Probabilities (the softmax of the scores) are explained.
 
     Args:

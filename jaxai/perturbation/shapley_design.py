@@ -1,8 +1,9 @@
 """Masks and weights for the regression form of Shapley values.
 
 Coalitions come in levels: level j holds those of size j and their complements. Small levels are enumerated
-as far as the budget goes, the rest is sampled in complementary pairs. Everything is static in shape
-although the number of superpixels may differ between the images of a batch.
+as far as the budget goes, the rest is sampled in complementary pairs, those of a level in groups that show
+every superpixel alike. Everything is static in shape although the number of superpixels may differ between
+the images of a batch.
 """
 
 from functools import partial
@@ -81,7 +82,13 @@ def coalitions(key: jax.Array, present: jax.Array, *, samples: int, leverage: bo
     shown_listed = _unrank(rank, levels[level], players, middle[level], table)
     noise = jnp.where(present > 0, designs.uniforms(key, samples=budget, count=count), 2.0)
     order = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
-    shown_sampled = (order < levels[level][:, None]).astype(jnp.float32)
+    # A random order is cut into disjoint coalitions of the level before the next order is drawn: they
+    # differ, and show all superpixels alike. (Two halves would be each other's complement.)
+    parts = jnp.where(middle, 1, jnp.maximum(players // levels, 1))[level]
+    part = (rows - jnp.searchsorted(level, level, side="left")) % parts
+    begin = (part * levels[level])[:, None]
+    order = order[jnp.maximum(rows - part, 0)]
+    shown_sampled = ((order >= begin) & (order < begin + levels[level][:, None])).astype(jnp.float32)
     shown = jnp.where(listed[:, None], shown_listed, shown_sampled) * present
 
     exact = kernel[level] / jnp.maximum(pairs[level], 1)
