@@ -36,7 +36,7 @@ from .gallery_page import NATURALNESS, NETWORKS, OTHERS, page  # noqa: E402
 KEY = jax.random.key(0)
 CHANNELS = {"conv1_2": 64, "conv2_2": 128, "conv3_3": 256, "conv4_3": 512, "conv5_3": 512}
 # Views of an image a step; the paper has 32.
-CROPS = 8
+CROPS = 6
 
 
 def photos():
@@ -175,31 +175,33 @@ def dreams(folder, steps):
 def recipes(folder, steps):
     """The same classes in pixels and in Fourier space, without transforms and with them, and by MACO."""
     net = jaxai.models.load("efficientnet_lite0")
-    numbers, size, steps = drawn_classes(), 160, min(steps, 256)
+    numbers, size, steps = drawn_classes()[:5], 160, min(steps, 256)
     wanted = [f"logits:{c}" for c in numbers]
     shared = {"key": KEY, "size": size, "steps": steps, "normalize": net.normalize}
     plain = {"transforms": None, **shared}
     makers = {
         "pixels": partial(jaxai.visualize, parametrization="pixels", **plain),
-        "pixels and transforms": partial(jaxai.visualize, parametrization="pixels", **shared),
+        "pixels, transforms": partial(jaxai.visualize, parametrization="pixels", **shared),
         "fourier": partial(jaxai.visualize, **plain),
-        "fourier and transforms": partial(jaxai.visualize, **shared),
+        "fourier, transforms": partial(jaxai.visualize, **shared),
         "maco": partial(jaxai.maco, crops=CROPS, batch_size=5 * CROPS, **shared),
     }
     real = cuttings(size)
     tables = {"photographs": {name: float(np.mean(value)) for name, value in measures(real).items()}}
-    images, labels = [], []
+    images = []
     for name, make in makers.items():
         found = make(net.model, wanted)
         rows = judged(net, found.images, numbers, real)
         kept = (*NATURALNESS, "activation", "held_out", "transfer")
         tables[name] = {key: float(np.mean([row[key] for row in rows])) for key in kept}
         tables[name].update(recognised(rows))
-        images.extend(found.images[:5])
-        labels.extend(f"{name}: {net.labels[c]}" for c in numbers[:5])
+        images.append(found.images)
         print(name, flush=True)
-    save(folder, "recipes", images, labels, 5)
-    return {"table": tables, "size": size, "steps": steps, "classes": len(numbers), "crops": CROPS}
+    # A class a row, a recipe a column.
+    rows = [image for row in zip(*images, strict=True) for image in row]
+    save(folder, "recipes", rows, list(makers) * len(numbers), len(makers))
+    named = [net.labels[c] for c in numbers]
+    return {"table": tables, "size": size, "steps": steps, "classes": named, "crops": CROPS}
 
 
 def large(folder, steps):

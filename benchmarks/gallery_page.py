@@ -76,13 +76,13 @@ def classes_page(part):
 
 
 def recipes_page(part):
-    text = f"""The same {part["classes"]} classes of EfficientNet-Lite0 by each recipe, {part["size"]}
-        pixels, {part["steps"]} steps, one key; means over the classes, of which the picture has the
-        first five. MACO sees {part["crops"]} crops of an image a step, the others one view. The first
-        row is what cuttings of photographs measure. Slope: of the amplitude spectrum, in logarithms.
-        Variation: mean difference of neighbouring pixels. Clipped: values within 1/50 of black or
-        white. Saturation: largest minus smallest colour. Transfer: probability of the class in Lite1
-        and Lite2, and how many both name first."""
+    text = f"""The same classes of EfficientNet-Lite0 (from above: {", ".join(part["classes"])}) by each
+        recipe, {part["size"]} pixels, {part["steps"]} steps, one key; means over the classes. MACO sees
+        {part["crops"]} crops of an image a step, the others one view. The first row is what cuttings of
+        photographs measure. Slope: of the amplitude spectrum, in logarithms. Variation: mean difference of
+        neighbouring pixels. Clipped: values within 1/50 of black or white. Saturation: largest minus
+        smallest colour. Transfer: probability of the class in Lite1 and Lite2, and how many both name
+        first."""
     kept = (*NATURALNESS, "transfer", "held_out")
     rows = [
         [name, *(f"{row[key]:.3f}" if key in row else "" for key in kept), row.get("both others", "")]
@@ -95,9 +95,9 @@ def recipes_page(part):
         "![Recipes](recipes.jpg)",
         "",
         *table(["", *NATURALNESS, "transfer", "held out", "both name first"], rows),
-        *comparison(part["table"], "fourier and transforms", "pixels"),
-        *comparison(part["table"], "fourier and transforms", "pixels and transforms"),
-        *comparison(part["table"], "maco", "fourier and transforms"),
+        *comparison(part["table"], "fourier, transforms", "pixels"),
+        *comparison(part["table"], "fourier, transforms", "pixels, transforms"),
+        *comparison(part["table"], "maco", "fourier, transforms"),
         "",
     ]
 

@@ -66,9 +66,21 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, wanted, messa
     assert not (tmp_path / "seen").exists()
 
 
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_lines(tmp_path, capsys):
+    arguments = ["--size", 16, "--steps", 1, "--recipe", "pixels", "--no-single", "--out", tmp_path / "seen"]
+    assert run(*VISUALIZE, "block2b:0", *arguments) in (0, None)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert lines == [
+        "jaxai: warning: block2b:0: images of 16 x 16 pixels are smaller than what a unit of layer 'block2b'"
+        " sees, 19 x 19 pixels: every unit sees padding; choose a larger `size`"
+    ]
+    assert not list((tmp_path / "seen").glob("block*"))
+
+
 def test_atlas_writes_a_map(tmp_path, capsys):
     out = tmp_path / "atlas"
-    arguments = ["--layer", "block2a", "--grid", 2, "--samples", 4, "--size", 32, "--steps", 1]
+    arguments = ["--layer", "stem", "--grid", 2, "--samples", 4, "--size", 32, "--steps", 1]
     assert run("atlas", "cat", "coffee", *arguments, "--out", out) in (0, None)
     assert sorted(p.name for p in out.iterdir()) == ["atlas.npz", "atlas.png"]
     assert int(np.load(out / "atlas.npz")["counts"].sum()) == 8

@@ -215,6 +215,32 @@ def test_memory_of_a_tiled_gradient_does_not_grow_with_the_photo():
     assert temporary(128, 32) - temporary(64, 32) < 3 * image
 
 
+@pytest.mark.parametrize("shape", [(64, 96), (128, 96), (192, 144)])
+def test_memory_of_a_tiled_dream_is_the_tiles_and_a_few_copies_of_the_photo(shape):
+    def scratch(size, tile):
+        program = dream.octave_steps.lower(
+            jaxai.chain({"edges": Partial(edges, jnp.tile(KERNEL, (1, 1, 1, 16)))}),
+            Partial(dream.identity),
+            jax.ShapeDtypeStruct((1, *size, 3), jnp.float32),
+            jax.random.split(KEY, 1),
+            features=None,
+            step_size=jnp.float32(0.01),
+            layer="edges",
+            steps=2,
+            jitter=8,
+            tile=tile,
+            batch_size=None,
+        )
+        return program.compile().memory_analysis().temp_size_in_bytes
+
+    def photo(size):
+        return 4 * 3 * size[0] * size[1]
+
+    # What one tile needs is what a photo of its size needs; the layer alone has 21 times a photo's numbers.
+    tile = scratch((32, 32), None)
+    assert scratch(shape, 32) < 2 * tile + 6 * photo(shape)
+
+
 def test_computation_takes_the_models_type():
     kinds = []
 

@@ -208,6 +208,23 @@ def test_jitter_is_whole_pixels_for_small_images_too():
     assert set(np.unique(offsets)) == {0.0, 1.0}
 
 
+def test_flips_blurs_and_colors_are_drawn_in_their_ranges():
+    config = Transforms(flip=True, blur=2.0, brightness=0.1, contrast=0.2, saturation=0.3)
+    draws = draws_of(config, jax.random.split(KEY, 2000), (16, 16))
+    assert abs((np.asarray(draws.matrix[:, 1, 1]) < 0).mean() - 0.5) < 0.04
+    np.testing.assert_array_equal(np.abs(draws.matrix), np.broadcast_to(np.eye(2), draws.matrix.shape))
+    for values, low, high in (
+        (draws.blur, 0.0, 2.0),
+        (draws.color[:, 0], -0.1, 0.1),
+        (draws.color[:, 1], 0.8, 1.2),
+        (draws.color[:, 2], 0.7, 1.3),
+    ):
+        values = (np.asarray(values) - low) / (high - low)
+        assert 0 <= values.min() < 0.01
+        assert 0.99 < values.max() <= 1 + 1e-6
+        assert abs(values.mean() - 0.5) < 0.03
+
+
 def test_crops_shrink_along_the_run():
     config = Transforms(crop=(0.05, 0.5), output=16)
     sides = [

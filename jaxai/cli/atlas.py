@@ -1,7 +1,7 @@
 """`jaxai atlas`: what a layer sees in a folder of photos, laid out as a map."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -43,7 +43,7 @@ def atlas(
     from .. import models
 
     net = models.load(model, dtype=None if precision == "float32" else precision)
-    blank = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), np.float32)
+    blank: Any = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), np.float32)
     layer = layers.resolve(net.model, layer, blank)
     with staging.folder(out) as place, session.timed() as clock:
         made = features.atlas(

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _GAP = 6
+_SMALLEST = 9
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 
 
@@ -29,8 +30,7 @@ def contact_sheet(
     height, width = tiles[0].shape[:2]
     columns = columns or min(len(tiles), round(np.ceil(np.sqrt(len(tiles) * 1.6))))
     rows = -(-len(tiles) // columns)
-    points = max(9, min(18, width // 11))
-    font = ImageFont.load_default(points)
+    font, points = _font(labels or (), width)
     strip = round(points * 1.5) if labels else 0
     sheet = Image.new("RGB", (columns * (width + _GAP) + _GAP, rows * (height + strip + _GAP) + _GAP), _PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -41,6 +41,16 @@ def contact_sheet(
         if labels:
             pen.text((left, top + height + 1), _fit(pen, labels[i], font, width), _INK, font)
     return sheet
+
+
+def _font(labels, width):
+    """Return a font and its size: the largest, of those for this width, at which every label fits."""
+    points = max(_SMALLEST, min(18, width // 11))
+    font = ImageFont.load_default(points)
+    while points > _SMALLEST and any(font.getlength(label) > width for label in labels):
+        points -= 1
+        font = ImageFont.load_default(points)
+    return font, points
 
 
 def _fit(pen, text, font, width):

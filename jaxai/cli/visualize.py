@@ -64,7 +64,7 @@ def visualize(
         found = _run(net, [name for name, _ in wanted], recipe, size, count, crops, batch_size, seed)
         labels = [label for _, label in wanted]
         last = found["history"][:, -1]
-        sheet = sheets.contact_sheet(found["images"], labels)
+        sheet = sheets.contact_sheet(list(found["images"]), labels)
         sheet.save(place / "sheet.png")
         if single:
             for (name, _), image in zip(wanted, found["images"], strict=True):
@@ -85,7 +85,7 @@ def _expand(text: str, net: Any, size: int) -> list[tuple[str, str]]:
         ValueError: If there is no such layer, channel or class.
     """
     layer, colon, rest = text.partition(":")
-    blank = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    blank: Any = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
     layer = layers.resolve(net.model, layer, blank)
     if not colon:
         return [(layer, layer)]

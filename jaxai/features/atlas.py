@@ -106,7 +106,7 @@ def atlas(
                 steps=steps,
                 normalize=normalize,
                 channels=photos.shape[3],
-                indices=filled,
+                indices=jnp.asarray(filled),
                 batch_size=batch_size,
                 **options,
             )

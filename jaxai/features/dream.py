@@ -87,7 +87,7 @@ def deep_dream(
     normalize = _targets.as_model(normalize or identity)
     checks.key(key)
     layer = layers.resolve(model, _required(layer), images)
-    sizes = octave_sizes(images.shape[1:3], octaves, octave_scale)
+    sizes = octave_sizes((images.shape[1], images.shape[2]), octaves, octave_scale)
     steps = checks.positive(steps, "steps")
     if isinstance(jitter, bool) or not isinstance(jitter, int) or jitter < 0:
         raise ValueError(f"`jitter` must be a number of pixels, at least 0; got {jitter!r}")
@@ -121,10 +121,10 @@ def dream_octaves(
     smaller = [resize(images, size) for size in sizes]
     detail = jnp.zeros_like(smaller[0])
     x = images
-    for octave, base in enumerate(smaller):
-        x = jnp.clip(base + resize(detail, base.shape[1:3]), 0, 1)
+    for octave, (base, size) in enumerate(zip(smaller, sizes, strict=True)):
+        x = jnp.clip(base + resize(detail, size), 0, 1)
         octave_keys = jax.vmap(lambda k, octave=octave: jax.random.fold_in(k, octave))(keys)
-        x = step(x, octave_keys, tile=_tile(base.shape[1:3], tile))
+        x = step(x, octave_keys, tile=_tile(size, tile))
         detail = x - base
     return x
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.tree_util import register_dataclass
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .. import checks
 from . import parametrize
@@ -87,11 +87,11 @@ def fit_power_law(spectrum: Float[Array, "channels height half"]) -> tuple[tuple
     Returns:
         (a, b) for each channel.
     """
-    spectrum = np.asarray(spectrum)
-    height, half = spectrum.shape[1:]
+    measured = np.asarray(spectrum)
+    height, half = measured.shape[1:]
     f = _frequencies(height, half)
     inside = (f > 0) & (f <= 0.5)
-    fits = (np.polyfit(np.log(f[inside]), np.log(c[inside] + 1e-12), 1) for c in spectrum)
+    fits = (np.polyfit(np.log(f[inside]), np.log(c[inside] + 1e-12), 1) for c in measured)
     return tuple((float(np.exp(a)), float(-slope)) for slope, a in fits)
 
 
@@ -133,7 +133,7 @@ def maco(
     noise: float = 0.08,
     optimizer: optax.GradientTransformation | None = None,
     snapshots: Sequence[int] = (),
-    indices: Sequence[int] | None = None,
+    indices: Int[Array, " runs"] | Sequence[int] | None = None,
     batch_size: int | None = None,
 ) -> Visualization:
     """Visualize features by optimising phases alone under a fixed magnitude spectrum (MACO).
@@ -177,7 +177,7 @@ def maco(
     if isinstance(law, (jax.Array, np.ndarray)) and np.ndim(law) == 3:
         magnitude = jnp.asarray(law, jnp.float32)
     elif np.shape(law) == (3, 2):
-        magnitude = power_law_spectrum((rows, columns), law=[tuple(map(float, pair)) for pair in law])
+        magnitude = power_law_spectrum((rows, columns), law=[(float(a), float(b)) for a, b in law])
     else:
         raise ValueError(
             "`spectrum` must be magnitudes [3, height, width // 2 + 1] or (a, b) for each of 3 channels;"

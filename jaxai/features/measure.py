@@ -14,7 +14,7 @@ from .. import targets as _targets
 from . import engine, objectives
 from .dream import identity
 from .objectives import IMAGES, OPACITY, Objective
-from .visualize import check_names, groups, single
+from .visualize import check_names, groups, listed
 
 
 def measure(
@@ -44,7 +44,7 @@ def measure(
     model = _targets.as_model(model)
     normalize = _targets.as_model(normalize or identity)
     photos = checks.images(photos, "photos")
-    parsed = [objectives.parse(one) for one in ([objective] if single(objective) else objective)]
+    parsed = [objectives.parse(one) for one in listed(objective)]
     check_names(model, frozenset().union(*(one.layers() for one in parsed)), True)
     rows: list[Any] = [None] * len(parsed)
     for members in groups(parsed):

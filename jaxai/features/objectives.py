@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import register_dataclass
 
 from .. import layers as _layers
@@ -117,10 +118,10 @@ class Term(Objective):
 
 
 def _binary(join, left, right):
-    sides = [s if isinstance(s, Objective) else _constant(s) for s in (left, right)]
-    if any(side is None for side in sides):
+    first, second = (s if isinstance(s, Objective) else _constant(s) for s in (left, right))
+    if first is None or second is None:
         return NotImplemented
-    return Binary(sides[0], sides[1], join)
+    return Binary(first, second, join)
 
 
 def _constant(value):
@@ -189,7 +190,7 @@ def _index(value):
     return value.astype(jnp.int32)
 
 
-def custom(fn: Callable[..., jax.Array], layer: str = IMAGES) -> Objective:
+def custom(fn: Callable[..., Any], layer: str = IMAGES) -> Objective:
     """Return an objective made of a function of a layer: `fn(acts [copies, ...]) -> float[copies]`.
 
     Args:
@@ -256,7 +257,7 @@ def check(objective: Objective, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """
     for term in terms(objective):
         shape = shapes[term.layer]
-        data = {k: v for k, v in term.data.items() if not isinstance(v, jax.core.Tracer)}
+        data = {k: v for k, v in term.data.items() if not isinstance(v, Tracer)}
         for name in ("channel", "channel2"):
             if name in data and not 0 <= int(data[name]) < shape[-1]:
                 raise ValueError(

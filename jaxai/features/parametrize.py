@@ -6,7 +6,7 @@ colours steepest ascent favours natural spectra, in pixels it finds noise.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -249,7 +249,8 @@ class Shared:
         """Return the images of a run, [copies, rows, columns, channels]."""
         own, parts = params
         free = jax.vmap(lambda p: self.base.free(p, shape))(own)
-        return self.base.squash(free + sum(jax.image.resize(part, shape, "linear") for part in parts))
+        coarse = sum((jax.image.resize(part, shape, "linear") for part in parts), jnp.zeros(()))
+        return self.base.squash(free + coarse)
 
     def encode_group(self, image: jax.Array, copies: int) -> Any:
         """Return parameters that render an image in all copies; the shared parts are zero."""
@@ -303,4 +304,4 @@ def by_name(value: Any) -> Parametrization:
             f"a parametrization must be a pytree; register {type(value).__name__} with"
             " jax.tree_util.register_static if it has no arrays"
         )
-    return value
+    return cast(Parametrization, value)

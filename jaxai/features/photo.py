@@ -12,7 +12,7 @@ from .. import targets as _targets
 from . import directions, engine, objectives, priors
 from .dream import identity
 from .objectives import Objective
-from .visualize import Visualization, single, small_is_meant, visualize
+from .visualize import Visualization, listed, single, small_is_meant, visualize
 
 
 def _targets_at(model, normalize, photos, layer):
@@ -65,7 +65,7 @@ def accentuate(
         arXiv 2402.10039 (whose regularization and augmentation differ).
     """
     photos = checks.images(photos, "photos")
-    given = [objective] * photos.shape[0] if single(objective) else list(objective)
+    given = listed(objective) * (photos.shape[0] if single(objective) else 1)
     if len(given) != photos.shape[0]:
         raise ValueError(
             f"there must be one objective, or one for each of {photos.shape[0]} photos; got {len(given)}"
@@ -82,7 +82,7 @@ def accentuate(
             model,
             bound,
             key=key,
-            size=photos.shape[1:3],
+            size=(photos.shape[1], photos.shape[2]),
             steps=steps,
             normalize=normalize,
             channels=photos.shape[3],
@@ -142,7 +142,7 @@ def invert(
             model,
             wanted,
             key=key,
-            size=photos.shape[1:3],
+            size=(photos.shape[1], photos.shape[2]),
             steps=steps,
             normalize=normalize,
             channels=photos.shape[3],
@@ -198,7 +198,7 @@ def caricature(
             model,
             wanted,
             key=key,
-            size=photos.shape[1:3],
+            size=(photos.shape[1], photos.shape[2]),
             steps=steps,
             normalize=normalize,
             channels=photos.shape[3],

@@ -57,9 +57,8 @@ def smooth(images: jax.Array, window: int) -> jax.Array:
 
     def sums(x):
         x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-        return sum(
-            kernel[i, j] * x[:, i : i + rows, j : j + columns] for i in range(window) for j in range(window)
-        )
+        shifts = [(i, j) for i in range(window) for j in range(window)]
+        return sum((kernel[i, j] * x[:, i : i + rows, j : j + columns] for i, j in shifts), jnp.zeros(()))
 
     return sums(images) / sums(jnp.ones((1, rows, columns, 1), images.dtype))
 

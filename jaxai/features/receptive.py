@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jax.extend import core
+from jax.extend.core import Literal
 
 # Operations of which each output element sees the same element of each input of the same shape.
 _ELEMENTWISE = frozenset(
@@ -32,11 +32,11 @@ class _Unknown(Exception):
 _WHOLE = "whole"
 
 
-def field(jaxpr: core.ClosedJaxpr, output: int = 0) -> tuple[int, int] | None:
+def field(jaxpr: Any, output: int = 0) -> tuple[int, int] | None:
     """Return the rows and columns of the image that a unit sees if padding does not cut them off.
 
     Args:
-        jaxpr: A program whose last input is the image, [batch, rows, columns, channels].
+        jaxpr: A closed jaxpr whose last input is the image, [batch, rows, columns, channels].
         output: Which of its outputs, with the positions along two axes.
 
     Returns:
@@ -60,7 +60,7 @@ def _outputs(jaxpr: Any, known: dict[Any, Any]) -> list[Any]:
     """Return what each output sees: None for nothing of the image, or a span for rows and one for columns."""
 
     def read(atom):
-        return None if isinstance(atom, core.Literal) else known[atom]
+        return None if isinstance(atom, Literal) else known[atom]
 
     for equation in jaxpr.eqns:
         seen = [read(atom) for atom in equation.invars]
@@ -92,7 +92,7 @@ def _rule(equation: Any, seen: list[Any]) -> list[Any]:
         return [_union(seen)] * len(equation.outvars)
     if name == "concatenate":
         found = _union(seen)
-        if any(span != _WHOLE and span.axis == params["dimension"] for span in found):
+        if any(isinstance(span, _Span) and span.axis == params["dimension"] for span in found or ()):
             raise _Unknown(name)
         return [found]
     first, *rest = seen

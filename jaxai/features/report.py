@@ -15,7 +15,7 @@ from .factors import layer_activations
 from .measure import measure, percentile
 from .objectives import Objective
 from .transforms import Transforms, apply, draw
-from .visualize import single, visualize
+from .visualize import listed, single, visualize
 
 # Transforms that `visualize` does not use by default: flips, blur, colours, shifts of a tenth.
 HELD_OUT = Transforms(jitter=(0.1, 0.0), flip=True, blur=1.0, brightness=0.1, contrast=0.2, saturation=0.3)
@@ -94,7 +94,7 @@ def report(
     checks.key(key)
     images = checks.images(images)
     count = images.shape[0]
-    wanted = [objective] * count if single(objective) else list(objective)
+    wanted = listed(objective) * (count if single(objective) else 1)
     if len(wanted) != count or (others and len(classes or ()) != count):
         raise ValueError(
             f"there must be one objective (and class, for `others`) for each of {count} images;"
@@ -149,7 +149,7 @@ def held_out_views(
     """Return transformed views of each image, by transforms that `visualize` does not use by default."""
     count = images.shape[0]
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count * checks.positive(views, "views")))
-    draws = jax.vmap(lambda k: draw(HELD_OUT, k, images.shape[1:3]))(keys)
+    draws = jax.vmap(lambda k: draw(HELD_OUT, k, (images.shape[1], images.shape[2])))(keys)
     moved = apply(HELD_OUT, draws, jnp.repeat(images, views, axis=0))
     return jnp.clip(moved, 0, 1).reshape(count, views, *images.shape[1:])
 
@@ -208,7 +208,7 @@ def seed_stability(
     """
     if checks.positive(seeds, "seeds") < 2:
         raise ValueError(f"`seeds` must be at least 2; got {seeds}")
-    wanted = [objective] if single(objective) else list(objective)
+    wanted = listed(objective)
     found = visualize(model, wanted * seeds, key=key, normalize=normalize, **options)
     count = len(wanted)
     reached = jnp.diagonal(measure(model, wanted * seeds, found.images, normalize=normalize)).reshape(

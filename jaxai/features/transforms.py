@@ -161,7 +161,7 @@ def apply(
         draws: A draw for each image, stacked along a first axis.
         images: Images in [0, 1].
     """
-    size = images.shape[1:3]
+    size = (images.shape[1], images.shape[2])
     moves = config.jitter != (0, 0) or config.scales != (1.0,) or config.angles != (0.0,)
     if moves or config.crop or config.flip or config.blur or config.size(size) != size:
         images = _warp(config, draws, images)

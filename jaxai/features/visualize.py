@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.tree_util import register_dataclass
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .. import batching, checks, layers
 from .. import targets as _targets
@@ -82,7 +83,7 @@ def visualize(
     channels: int = 3,
     start: Float[Array, "runs height width channels"] | None = None,
     snapshots: Sequence[int] = (),
-    indices: Sequence[int] | None = None,
+    indices: Int[Array, " runs"] | Sequence[int] | None = None,
     batch_size: int | None = None,
 ) -> Visualization:
     """Optimise images, from noise or from photos, until they excite what the objectives name.
@@ -147,7 +148,7 @@ def visualize(
     checks.key(key)
     model = _targets.as_model(model)
     normalize = _targets.as_model(normalize or identity)
-    parsed = [objectives.parse(one) for one in ([objective] if single(objective) else objective)]
+    parsed = [objectives.parse(one) for one in listed(objective)]
     if not parsed:
         raise ValueError("`objective` must name at least one objective; got none")
     names = frozenset().union(*(one.layers() for one in parsed))
@@ -208,6 +209,11 @@ def visualize(
 def single(objective: Any) -> bool:
     """Return whether this is one objective rather than a list of them."""
     return isinstance(objective, (str, Objective)) or callable(objective)
+
+
+def listed(objective: Any) -> list[Any]:
+    """Return the objectives that are meant by one, or by a sequence of them."""
+    return [objective] if single(objective) else list(objective)
 
 
 def check_names(model: Any, names: frozenset[str], alpha: bool) -> None:
@@ -318,7 +324,7 @@ def _for_group(base, model, normalize, objective, redirect):
 
 
 def _warn_silent(found, copies):
-    if isinstance(found.history, jax.core.Tracer):
+    if isinstance(found.history, Tracer):
         return
     silent = np.asarray(found.importance).max((1, 2)) == 0
     if silent.any():
