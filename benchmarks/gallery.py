@@ -210,7 +210,7 @@ def large(folder, steps):
         return pool.submit(large_dream).result()
 
 
-def large_dream(layer="conv4_3", octaves=2, steps=1):
+def large_dream(layer="conv3_3", octaves=1, steps=1):
     net = jaxai.models.load("vgg16_features")
     photo = jnp.asarray(photos()[3][None] / 255, jnp.float32)
     photo = jax.image.resize(photo, (1, 2448, 3264, 3), "linear").block_until_ready()

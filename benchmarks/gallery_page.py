@@ -122,7 +122,7 @@ def dreams_page(part):
 def large_page(part):
     programs = "; ".join(f"{name}: {mib:.0f} MiB" for name, mib in part["program_mib"].items())
     text = f"""DeepDream of {part["layer"]} of VGG16 on {part["width"]} x {part["height"]} pixels,
-        {part["octaves"]} octaves of {part["steps"]} step each, tiles of 512: the process had
+        {part["octaves"]} octave(s) of {part["steps"]} step(s), tiles of 512: the process had
         {part["before_mib"]:.0f} MiB with network and photograph before, and {part["peak_mib"]:.0f} MiB at
         its peak; {part["seconds"]:.0f} s on two shared cores, compilation included. Scratch memory of
         the compiled step, as XLA states it: {programs}."""

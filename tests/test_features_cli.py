@@ -30,7 +30,8 @@ def run(*arguments):
 
 def test_visualize_writes_a_sheet_images_and_a_record(tmp_path, capsys):
     out = tmp_path / "seen"
-    code = run(*VISUALIZE, "stem:3,5-6", "--size", 32, "--steps", 2, "--batch-size", 2, "--out", out)
+    options = ["--size", 32, "--steps", 2, "--batch-size", 2, "--photos", "cat", "--photos", "coffee"]
+    code = run(*VISUALIZE, "stem:3,5-6", *options, "--out", out)
     assert code in (0, None)
     names = ["stem_3.png", "stem_5.png", "stem_6.png"]
     assert sorted(p.name for p in out.iterdir()) == sorted(
@@ -41,6 +42,14 @@ def test_visualize_writes_a_sheet_images_and_a_record(tmp_path, capsys):
     record = json.loads((out / "visualization.json").read_text())
     assert [image["file"] for image in record["images"]] == names
     assert record["model"] == "efficientnet_lite0"
+    for image in record["images"]:
+        first, second = image["photos"]
+        assert first["activation"] >= second["activation"]
+        assert {first["photo"], second["photo"]} == {"cat", "coffee"}
+    with Image.open(out / "sheet.png") as sheet:
+        # An image and two photos a row.
+        assert sheet.size[0] == 3 * 38 + 6
+        assert sheet.size[1] > 3 * 38 + 6
     history = np.load(out / "history.npz")["history"]
     assert history.shape == (3, 2)
     np.testing.assert_allclose([i["activation"] for i in record["images"]], history[:, -1], rtol=1e-6)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import features, layers
+from ..features.report import resized
 from ..features.visualize import small_is_meant
-from . import classes, session, sheets, staging
+from . import classes, photos, session, sheets, staging
 from .session import BatchSizeOption, DeviceOption, PrecisionOption, SeedOption
 
 Recipe = Literal["fourier", "pixels", "laplacian", "cppn", "maco"]
 _IN_FLIGHT = 8
 _STEPS = {"maco": 256}
 _ALL = "all"
+_BESIDE = 4
 
 
 def visualize(
@@ -47,12 +49,17 @@ def visualize(
     ] = None,
     crops: Annotated[int, typer.Option(min=1, help="Views of an image a step, for maco.")] = 8,
     single: Annotated[bool, typer.Option(help="Write each image as a file of its own too.")] = True,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--photos", help="A folder of photos; those that excite it most go beside each image."),
+    ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "float32",
     batch_size: BatchSizeOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Visualize what channels and classes respond to: a labelled contact sheet, and each image."""
+    real = photos.find(beside)[0] if beside else []
     session.start(device, precision)
     from .. import models
 
@@ -64,14 +71,15 @@ def visualize(
         found = _run(net, [name for name, _ in wanted], recipe, size, count, crops, batch_size, seed)
         labels = [label for _, label in wanted]
         last = found["history"][:, -1]
-        sheet = sheets.contact_sheet(list(found["images"]), labels)
-        sheet.save(place / "sheet.png")
+        best = _exemplars(net, [name for name, _ in wanted], real, size, batch_size)
+        _sheet(found["images"], labels, best).save(place / "sheet.png")
         if single:
             for (name, _), image in zip(wanted, found["images"], strict=True):
                 Image.fromarray(sheets.as_bytes(image)).save(place / f"{_file_name(name)}.png")
         np.savez_compressed(place / "history.npz", history=found["history"], names=[n for n, _ in wanted])
         (place / "visualization.json").write_text(
-            json.dumps(_record(net, wanted, last, recipe, size, count, seed, precision), indent=2) + "\n"
+            json.dumps(_record(net, wanted, last, best, recipe, size, count, seed, precision), indent=2)
+            + "\n"
         )
     for label, value in zip(labels, last, strict=True):
         session.say(f"{label:<40} {value:10.3f}")
@@ -150,6 +158,40 @@ def _run(net, names, recipe, size, steps, crops, batch_size, seed) -> dict[str, 
     return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(("images", "history"))}
 
 
+class _Exemplar(NamedTuple):
+    """A photo that excites an objective."""
+
+    image: np.ndarray
+    source: str
+    activation: float
+
+
+def _exemplars(net, names, real, size, batch_size) -> list[list[_Exemplar]]:
+    """Return the photos that excite each objective most, best first; none without photos."""
+    if not real:
+        return [[] for _ in names]
+    cropped = net.crop([photo.read() for photo in real])
+    found = features.exemplars(
+        net.model, names, cropped, top=_BESIDE, normalize=net.normalize, batch_size=batch_size or _IN_FLIGHT
+    )
+    shown = np.asarray(resized(cropped, size))
+    return [
+        [_Exemplar(shown[i], real[i].source, float(value)) for i, value in zip(row, values, strict=True)]
+        for row, values in zip(np.asarray(found.indices), np.asarray(found.values), strict=True)
+    ]
+
+
+def _sheet(images, labels, best):
+    """Return the sheet: the images, or a row for each with its photos beside it."""
+    if not best[0]:
+        return sheets.contact_sheet(list(images), labels)
+    tiles, names = [], []
+    for image, label, row in zip(images, labels, best, strict=True):
+        tiles += [image, *(one.image for one in row)]
+        names += [label, *(f"{Path(one.source).name}: {one.activation:.3g}" for one in row)]
+    return sheets.contact_sheet(tiles, names, columns=1 + len(best[0]))
+
+
 @contextmanager
 def _plain_warnings(about: str, own_size: bool) -> Iterator[None]:
     """Print warnings as lines; none of a small image at the network's own size, where it is no news."""
@@ -163,7 +205,7 @@ def _file_name(objective: str) -> str:
     return re.sub(r"[^\w.-]+", "_", objective)
 
 
-def _record(net, wanted, values, recipe, size, steps, seed, precision) -> dict[str, Any]:
+def _record(net, wanted, values, best, recipe, size, steps, seed, precision) -> dict[str, Any]:
     return {
         "model": net.name,
         "weights_sha256": net.digest,
@@ -172,8 +214,14 @@ def _record(net, wanted, values, recipe, size, steps, seed, precision) -> dict[s
         "steps": steps,
         "seed": seed,
         "images": [
-            {"objective": name, "label": label, "file": f"{_file_name(name)}.png", "activation": float(value)}
-            for (name, label), value in zip(wanted, values, strict=True)
+            {
+                "objective": name,
+                "label": label,
+                "file": f"{_file_name(name)}.png",
+                "activation": float(value),
+                "photos": [{"photo": one.source, "activation": one.activation} for one in row],
+            }
+            for (name, label), value, row in zip(wanted, values, best, strict=True)
         ],
         "versions": session.versions(),
         **session.describe(precision),
