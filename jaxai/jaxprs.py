@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.core import Tracer
 from jax.extend.core import Literal
 
 from .control_flow import REMAT, STRUCTURES, inner, scan_counts
@@ -125,7 +126,7 @@ class Graph:
 
 
 def _same_everywhere(value: Any) -> float | None:
-    if isinstance(value, jax.core.Tracer) or np.size(value) == 0 or np.size(value) > _SMALL:
+    if isinstance(value, Tracer) or np.size(value) == 0 or np.size(value) > _SMALL:
         return None
     if not (jnp.issubdtype(jnp.result_type(value), jnp.number) or isinstance(value, (bool, np.bool_))):
         return None
@@ -327,7 +328,7 @@ def _runner(eqn) -> Callable[..., tuple]:
     return run
 
 
-Replacements = Callable[[Graph], dict[int, Callable[..., tuple] | tuple[Callable[..., Any], tuple[Ref, ...]]]]
+Replacements = Callable[[Graph], dict[int, tuple[Callable[..., Any], tuple[Ref, ...]]]]
 
 
 def evaluate(graph: Graph, args: Sequence[Any], replacements: Replacements = lambda graph: {}) -> list[Any]:
@@ -352,7 +353,7 @@ def evaluate(graph: Graph, args: Sequence[Any], replacements: Replacements = lam
             env[node.outputs[0]] = function(*map(read, operands))
             continue
         run = node.run
-        if node.bodies and any(touches(body, replacements) for body in node.bodies):
+        if node.build is not None and any(touches(body, replacements) for body in node.bodies):
             run = node.build(*(partial(_evaluate_body, body, replacements) for body in node.bodies))
         env.update(zip(node.outputs, run(*map(read, node.inputs)), strict=True))
     return [read(ref) for ref in graph.outputs]

@@ -1,5 +1,7 @@
 """What is done to a raw map before it is looked at: resizing, scaling, reducing channels. All NaN-safe."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -7,7 +9,7 @@ from jaxtyping import Array, Float
 from . import checks
 
 
-def upsample(maps: Float[Array, "*batch h w"], size: tuple[int, int]) -> Float[Array, "*batch height width"]:
+def upsample(maps: Float[Array, "*batch h w"], size: Sequence[int]) -> Float[Array, "*batch height width"]:
     """Resize maps to `size` (rows, columns), bilinear between half-pixel centres, without antialiasing."""
     shape = (*maps.shape[:-2], *size)
     return jax.image.resize(maps, shape, method="bilinear", antialias=False)

@@ -18,7 +18,7 @@ def layer_gradients(
     images: Float[Array, "batch height width channels"],
     targets: _targets.Targets = None,
     *,
-    layer: str,
+    layer: str | None = None,
     times_activation: bool = False,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k h w features"]:
@@ -28,7 +28,7 @@ def layer_gradients(
         model: A layered model (`jaxai.models`, `jaxai.chain`, `jaxai.layers.named`).
         images: Model input, float [batch, height, width, channels].
         targets: What to explain; logits are differentiated.
-        layer: A name of `model.layer_names`.
+        layer: A name of `model.layer_names`; None picks the last one with positions.
         times_activation: Multiply by the activations.
         batch_size: At most so many images in flight; None means all.
 
@@ -70,7 +70,7 @@ def layer_integrated_gradients(
     images: Float[Array, "batch height width channels"],
     targets: _targets.Targets = None,
     *,
-    layer: str,
+    layer: str | None = None,
     baseline: ArrayLike | None = None,
     steps: int = 50,
     method: str = "gauss_legendre",
@@ -85,7 +85,7 @@ def layer_integrated_gradients(
         model: A layered model.
         images: Model input, float [batch, height, width, channels].
         targets: What to explain; None is the top class of the image itself.
-        layer: A name of `model.layer_names`.
+        layer: A name of `model.layer_names`; None picks the last one with positions.
         baseline: Value or array that broadcasts to `images`; None means zero.
         steps: Number of gradients along the path.
         method: Quadrature, as in `path_nodes`.
@@ -144,7 +144,7 @@ def internal_influence(
     images: Float[Array, "batch height width channels"],
     targets: _targets.Targets = None,
     *,
-    layer: str,
+    layer: str | None = None,
     baseline: ArrayLike | None = None,
     steps: int = 50,
     method: str = "gauss_legendre",
@@ -156,7 +156,7 @@ def internal_influence(
         model: As in `layer_integrated_gradients`, like the other arguments.
         images: Model input.
         targets: What to explain.
-        layer: A name of `model.layer_names`.
+        layer: A name of `model.layer_names`; None picks the last one with positions.
         baseline: Value or array that broadcasts to `images`.
         steps: Number of gradients along the path.
         method: Quadrature.
@@ -196,7 +196,7 @@ def conductance(
     images: Float[Array, "batch height width channels"],
     targets: _targets.Targets = None,
     *,
-    layer: str,
+    layer: str | None = None,
     baseline: ArrayLike | None = None,
     steps: int = 50,
     rule: str = "trapezoid",
@@ -211,7 +211,7 @@ def conductance(
         model: A layered model.
         images: Model input, float [batch, height, width, channels].
         targets: What to explain; None is the top class of the image itself.
-        layer: A name of `model.layer_names`.
+        layer: A name of `model.layer_names`; None picks the last one with positions.
         baseline: Value or array that broadcasts to `images`; None means zero.
         steps: Number of equal steps; `steps + 1` gradients.
         rule: `"trapezoid"`: the mean gradient of a step's two ends; `"left"`: that of its beginning, as

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .. import checks
@@ -112,7 +113,7 @@ def xrai(
         axes = (1, 2, 3)
         baseline = [images.min(axes, keepdims=True), images.max(axes, keepdims=True)]
     if regions is None:
-        if isinstance(images, jax.core.Tracer):
+        if isinstance(images, Tracer):
             raise TypeError("`regions` must be given under jit or vmap, as they are made on the host")
         regions = xrai_regions(images)
     regions = jnp.asarray(regions)

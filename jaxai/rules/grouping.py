@@ -6,7 +6,7 @@ however it is written; a mean is one pool. What is left is shape changes, produc
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ class _Grouping:
         self.varies = self._varying_axes()
         self.taken: set[int] = set()
 
-    def depends(self, ref: Ref) -> bool:
+    def depends(self, ref: Ref) -> TypeGuard[int]:
         return not isinstance(ref, Constant) and ref in self.dependent
 
     def operations(self) -> list[Operation]:

@@ -68,7 +68,7 @@ def _shifted(x, kernel, settings: _Settings):
         (size - (w - 1) * d - 1) // s + 1
         for size, w, d, s in zip(x.shape[1:-1], window, settings.dilation, settings.strides, strict=True)
     ]
-    total = None
+    total: Any = None
     for offset in itertools.product(*map(range, window)):
         first = [o * d for o, d in zip(offset, settings.dilation, strict=True)]
         last = [f + (n - 1) * s + 1 for f, n, s in zip(first, sizes, settings.strides, strict=True)]

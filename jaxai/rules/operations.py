@@ -119,7 +119,7 @@ class Linear:
                     bias = step.node.run(jnp.broadcast_to(bias, shape))[0]
                 shape = jax.eval_shape(lambda y, n=step.node: n.run(y)[0], jnp.zeros(shape)).shape
                 continue
-            c = None if step.constant is None else jnp.asarray(read(step.constant))
+            c: Any = None if step.constant is None else jnp.asarray(read(step.constant))
             if step.kind in ("add", "sub"):
                 c = c if step.kind == "add" else -c
                 bias = c if bias is None else bias + c

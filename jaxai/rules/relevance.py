@@ -276,7 +276,8 @@ def _window_winner(node: Node, x: jax.Array, relevance: jax.Array) -> jax.Array:
     padded = lax.pad(lax.stop_gradient(x), jnp.asarray(-jnp.inf, x.dtype), [(a, b, 0) for a, b in padding])
     offsets = list(itertools.product(*map(range, window)))
     counts = relevance.shape
-    best, winner = None, None
+    best: Any = None
+    winner: Any = None
     for number, offset in enumerate(offsets):
         ends = [o + (n - 1) * s + 1 for o, n, s in zip(offset, counts, strides, strict=True)]
         part = lax.slice(padded, offset, ends, strides)
@@ -301,7 +302,7 @@ def _pair_winner(operation, env, values, relevance):
     node = operation.nodes[0]
     left, right = (ref.value if not isinstance(ref, int) else env[ref] for ref in node.inputs)
     wins = left >= right if node.name == "max" else left <= right
-    parts = dict.fromkeys(operation.inputs, 0)
+    parts: dict[int, Any] = dict.fromkeys(operation.inputs, 0)
     for ref, part in zip(
         node.inputs, (jnp.where(wins, relevance, 0), jnp.where(wins, 0, relevance)), strict=True
     ):

@@ -93,7 +93,7 @@ def _match(graph, node: Node, producers, uses, found) -> Relu | None:
             return None
         inner = found.get(x)
         return Relu(inner.x, upper) if inner is not None and inner.upper is None and uses[x] == 1 else None
-    if node.name == "clamp":
+    if node.name == "clamp" and len(node.inputs) == 3:
         low, x, high = node.inputs
         upper = graph.splat(high)
         if graph.splat(low) != 0 or upper is None or upper <= 0 or isinstance(x, Constant):
