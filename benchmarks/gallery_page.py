@@ -33,8 +33,8 @@ def table(head, rows):
 
 def channels_page(part):
     text = f"""{part["each"]} channels of the last layer of each of the five blocks, drawn by a fixed
-        seed; blocks from left to right. Default recipe, {part["size"]} pixels, {part["steps"]} steps,
-        float32. Percentile: cuttings of photographs (36) with a smaller activation. Held out:
+        seed; blocks from left to right. Default recipe, but {part["size"]} pixels and {part["steps"]}
+        steps (the defaults are 224 and 512), float32. A unit of conv5_3 sees 196 pixels. Percentile: cuttings of photographs (36) with a smaller activation. Held out:
         activation kept under transforms that were not used (flips, blur, colours, shifts of a
         tenth)."""
     rows = [
@@ -78,7 +78,8 @@ def classes_page(part):
 def recipes_page(part):
     text = f"""The same classes of EfficientNet-Lite0 (from above: {", ".join(part["classes"])}) by each
         recipe, {part["size"]} pixels, {part["steps"]} steps, one key; means over the classes. MACO sees
-        {part["crops"]} crops of an image a step, the others one view. The first row is what cuttings of
+        {part["crops"]} crops of an image a step (its default is 32), the others one view; it puts one small
+        object where its crops look, so that the whole image is seldom taken for the class. The first row is what cuttings of
         photographs measure. Slope: of the amplitude spectrum, in logarithms. Variation: mean difference of
         neighbouring pixels. Clipped: values within 1/50 of black or white. Saturation: largest minus
         smallest colour. Transfer: probability of the class in Lite1 and Lite2, and how many both name
@@ -121,11 +122,12 @@ def dreams_page(part):
 
 def large_page(part):
     programs = "; ".join(f"{name}: {mib:.0f} MiB" for name, mib in part["program_mib"].items())
-    text = f"""DeepDream of {part["layer"]} of VGG16 on {part["width"]} x {part["height"]} pixels,
-        {part["octaves"]} octave(s) of {part["steps"]} step(s), tiles of 512: the process had
-        {part["before_mib"]:.0f} MiB with network and photograph before, and {part["peak_mib"]:.0f} MiB at
-        its peak; {part["seconds"]:.0f} s on two shared cores, compilation included. Scratch memory of
-        the compiled step, as XLA states it: {programs}."""
+    text = f"""One DeepDream step (layer {part["layer"]} of VGG16) at the full {part["width"]} x
+        {part["height"]} pixels, in tiles of 512: the process had {part["before_mib"]:.0f} MiB with
+        network and photograph before, and {part["peak_mib"]:.0f} MiB at its peak;
+        {part["seconds"]:.0f} s on two busy cores, compilation included. Scratch memory of the compiled
+        step, as XLA states it: {programs}. What grows with a tiled photograph is the photograph itself
+        and its gradient, 96 MB each at eight megapixels."""
     return ["## A photograph of eight megapixels", "", *paragraph(text)]
 
 
