@@ -85,7 +85,7 @@ class Program:
     dependent: set[int]
 
 
-def program(model: Any, image: jax.Array, place: Windows) -> tuple[Program, list[Any]]:
+def program(model: Any, image: jax.Array | jax.ShapeDtypeStruct, place: Windows) -> tuple[Program, list[Any]]:
     """Trace `model(image)` for image [1, height, width, channels] and plan the patches of all windows.
 
     Returns:

@@ -65,7 +65,7 @@ def problem(masks: jax.Array, scores: jax.Array, weight: jax.Array, present: jax
     )
 
 
-def ridge(p: Problem, alpha: jax.Array, clusters: int = 1) -> Fit:
+def ridge(p: Problem, alpha: jax.Array | float, clusters: int = 1) -> Fit:
     """Minimise sum_i w_i (y_i - b - z_i . beta)^2 + alpha |beta|^2, the intercept b free of penalty.
 
     Args:
@@ -90,7 +90,7 @@ def _ridge(gram, products, present, alpha):
     return solve(factor, matrix, products) * present[:, None], factor, singular
 
 
-def sparse_ridge(p: Problem, alpha: jax.Array, method: str, number: int, clusters: int = 1) -> Fit:
+def sparse_ridge(p: Problem, alpha: jax.Array | float, method: str, number: int, clusters: int = 1) -> Fit:
     """Choose at most `number` superpixels for each target, then fit `ridge` on those alone.
 
     Args:
@@ -123,7 +123,7 @@ def _restricted(p, targets, mean, products, chosen, alpha, clusters):
     return ridge(alone, alpha, clusters)
 
 
-def lasso(p: Problem, alpha: jax.Array, clusters: int = 1) -> Fit:
+def lasso(p: Problem, alpha: jax.Array | float, clusters: int = 1) -> Fit:
     """Minimise sum_i w_i (y_i - b - z_i . beta)^2 / (2 sum_i w_i) + alpha |beta|_1 (scikit-learn's Lasso).
 
     The standard errors are those of the least squares fit on the superpixels with a slope.

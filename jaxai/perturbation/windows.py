@@ -60,7 +60,7 @@ class Windows:
         return total / jnp.maximum(count, 1)
 
 
-def sliding(size: tuple[int, int], window: object, strides: object) -> Windows:
+def sliding(size: tuple[int, ...], window: object, strides: object) -> Windows:
     """Place windows from the upper left corner until the last ones reach or pass the border.
 
     Raises:
@@ -70,4 +70,4 @@ def sliding(size: tuple[int, int], window: object, strides: object) -> Windows:
     if window[0] > size[0] or window[1] > size[1]:
         raise ValueError(f"`window` must not exceed the image, {size[0]} x {size[1]}; got {window}")
     counts = [math.ceil((size[axis] - window[axis]) / strides[axis]) + 1 for axis in (0, 1)]
-    return Windows(tuple(size), window, strides, (counts[0], counts[1]))
+    return Windows((size[0], size[1]), window, strides, (counts[0], counts[1]))
