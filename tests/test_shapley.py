@@ -76,8 +76,8 @@ def test_kernel_shap_with_all_coalitions_is_exact(golden):
         e = jaxai.kernel_shap(model, image, target(0), num_samples=2**10 - 2, **run)
         np.testing.assert_allclose(e.values, exact.values, atol=1e-5)
         assert (e.standard_error == 0).all()
-        more = jaxai.kernel_shap(model, image, target(0), num_samples=1500, **run)
-        np.testing.assert_allclose(more.values, exact.values, atol=1e-5)
+    more = jaxai.kernel_shap(model, image, target(0), num_samples=1500, **run)
+    np.testing.assert_allclose(more.values, exact.values, atol=1e-5)
 
 
 def from_all_coalitions(players, output):
