@@ -94,6 +94,15 @@ def eigen_cam(
     References:
         Muhammad, Yeasin: Eigen-CAM: Class Activation Map using Principal Components. IJCNN 2020,
         arXiv 2008.00299.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> found = jaxai.eigen_cam(net, x, 1, layer="features")
+        >>> " ".join(f"{value:.2f}" for value in found.ravel())
+        '0.00 0.00 1.41 4.24'
     """
     return explain(
         _eigen, model, images, targets, layer=layer, relu=relu, upsample=upsample, batch_size=batch_size
@@ -139,6 +148,15 @@ def eigen_grad_cam(
     References:
         As pytorch-grad-cam's EigenGradCAM. Chung, Ying: Seg-Eigen-CAM: Eigen-Value-Based Visual Explanations
         for Semantic Segmentation Models. Applied Sciences 2025, doi 10.3390/app15137562, equations 10 to 12.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> found = jaxai.eigen_grad_cam(net, x, 1, layer="features")
+        >>> " ".join(f"{value:.2f}" for value in found.ravel())
+        '0.00 0.00 0.25 0.75'
     """
     return explain(
         _eigen_grad,
@@ -215,6 +233,15 @@ def kpca_cam(
     References:
         Karmani et al.: KPCA-CAM: Visual Explainability of Deep Computer Vision Models using Kernel PCA. 2024,
         arXiv 2410.00267.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> found = jaxai.kpca_cam(net, x, 1, layer="features")
+        >>> " ".join(f"{value:.2f}" for value in found.ravel())
+        '0.00 0.00 0.81 1.05'
     """
     return explain(
         _kpca,
@@ -270,6 +297,14 @@ def fem(
     References:
         Fuad et al.: Features Understanding in 3D CNNs for Actions Recognition in Video. IPTA 2020,
         doi 10.1109/IPTA50016.2020.9286629.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.zeros((1, 3, 3, 2)).at[0, 1, 1].set(9.0)
+        >>> jaxai.fem(net, x, layer="features").ravel().tolist()
+        [0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0]
     """
     return explain(
         _fem,
@@ -318,6 +353,15 @@ def random_cam(
     Raises:
         TypeError: If an argument is of the wrong kind.
         ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.random_cam(net, x, 1, layer="features", key=jax.random.key(0)).shape
+        (1, 2, 2)
     """
     return explain(
         _random,

@@ -57,6 +57,15 @@ def class_activation_map(
     References:
         Zhou et al.: Learning Deep Features for Discriminative Localization. CVPR 2016, arXiv 1512.04150,
         equation 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> dense = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2)) @ dense})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.class_activation_map(net, x, 1, layer="features").ravel().tolist()
+        [2.0, 6.0, 10.0, 14.0]
     """
     return explain(
         _cam, model, images, targets, layer=layer, relu=relu, upsample=upsample, batch_size=batch_size
@@ -123,6 +132,14 @@ def grad_cam_all_classes(
 
     References:
         Selvaraju et al.: Grad-CAM. ICCV 2017, arXiv 1610.02391, equations 1 and 2, and appendix A.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.grad_cam_all_classes(net, x, layer="features").ravel().tolist()
+        [0.0, 0.5, 1.0, 1.5, 0.25, 0.75, 1.25, 1.75]
     """
     return explain(
         _all_classes, model, images, None, layer=layer, relu=relu, upsample=upsample, batch_size=batch_size

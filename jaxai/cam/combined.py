@@ -55,6 +55,16 @@ def fused_cam(
 
     References:
         Jiang et al.: LayerCAM. IEEE TIP 2021, doi 10.1109/TIP.2021.3089943, equation 8.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> stages = {"one": lambda x: x, "two": lambda x: 2 * x, "logits": lambda x: x.mean((1, 2))}
+        >>> net = jaxai.chain(stages)
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> found = jaxai.fused_cam(net, x, 1, names=("one", "two"))
+        >>> " ".join(f"{value:.2f}" for value in found.ravel())
+        '0.00 0.33 0.67 1.00'
     """
     model, images, targets = _targets.prepare(model, images, targets)
     if isinstance(names, str) or not names:
@@ -126,6 +136,15 @@ def guided_grad_cam(
 
     References:
         Selvaraju et al.: Grad-CAM. ICCV 2017, arXiv 1610.02391, section 3.1.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": jax.nn.relu, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.array([1.0, -1.0]).reshape(1, 1, 2, 1)
+        >>> jaxai.guided_grad_cam(net, x, 0, layer="features").ravel().tolist()
+        [0.25, 0.0]
     """
     from ..rules import guided_backprop
 

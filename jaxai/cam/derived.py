@@ -76,6 +76,15 @@ def smooth_grad_cam_plus_plus(
     References:
         Omeiza et al.: Smooth Grad-CAM++: An Enhanced Inference Level Visualization Technique for Deep
         Convolutional Neural Network Models. 2019, arXiv 1908.01224, equations 7 and 8.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.smooth_grad_cam_plus_plus(net, x, 1, layer="features", key=jax.random.key(0)).shape
+        (1, 2, 2)
     """
     return explain(
         _smooth_plus_plus,
@@ -159,6 +168,14 @@ def shapley_cam(
 
     References:
         Cai: CAMs as Shapley Value-based Explainers. The Visual Computer 2025, arXiv 2501.06261.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.shapley_cam(net, x, 1, layer="features", utility="logit").ravel().tolist()
+        [0.25, 0.75, 1.25, 1.75]
     """
     return explain(
         _shapley,
@@ -230,6 +247,14 @@ def finer_cam(
     References:
         Zhang et al.: Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation. CVPR
         2025, arXiv 2501.11309.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.finer_cam(net, x, 1, layer="features", comparisons=1).ravel().tolist()
+        [0.25, 0.25, 0.25, 0.25]
     """
     return explain(
         _finer,

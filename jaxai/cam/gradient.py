@@ -110,6 +110,14 @@ def xgrad_cam(acts, grads):
     References:
         Fu et al.: Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs. BMVC 2020,
         arXiv 2008.02312, equation 8.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.xgrad_cam(net, x, 1, layer="features").ravel().tolist()
+        [0.25, 0.75, 1.25, 1.75]
     """
     total = acts.sum((-3, -2), keepdims=True)
     return (grads * acts).sum((-3, -2), keepdims=True) / (total + 1e-7)
@@ -122,6 +130,14 @@ def hires_cam(acts, grads):
     References:
         Draelos, Carin: Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
         networks. 2020, arXiv 2011.08891, equation 5.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.hires_cam(net, x, 1, layer="features").ravel().tolist()
+        [0.25, 0.75, 1.25, 1.75]
     """
     return grads
 
@@ -132,6 +148,14 @@ def element_wise_grad_cam(acts, grads):
 
     References:
         As pytorch-grad-cam's GradCAMElementWise.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.element_wise_grad_cam(net, x, 1, layer="features").ravel().tolist()
+        [0.25, 0.75, 1.25, 1.75]
     """
     return jnp.where(grads * acts > 0, grads, 0)
 
@@ -143,6 +167,14 @@ def layer_cam(acts, grads):
     References:
         Jiang et al.: LayerCAM: Exploring Hierarchical Class Activation Maps for Localization. IEEE TIP 2021,
         doi 10.1109/TIP.2021.3089943, equations 5 and 6.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.layer_cam(net, x, 1, layer="features").ravel().tolist()
+        [0.25, 0.75, 1.25, 1.75]
     """
     return jax.nn.relu(grads)
 

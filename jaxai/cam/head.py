@@ -83,6 +83,14 @@ def ablation_cam(
     References:
         Desai, Ramaswamy: Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
         Localization. WACV 2020, equations 3 and 4.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.ablation_cam(net, x, 1, layer="features").ravel().tolist()
+        [1.0, 3.0, 5.0, 7.0]
     """
     return explain(
         _ablation,
@@ -157,6 +165,15 @@ def recipro_cam(
     References:
         Byun, Lee: ReciproCAM: Lightweight Gradient-free Class Activation Map for Post-hoc Explanations. CVPR
         Workshops 2024, arXiv 2209.14074, equations 2 to 4.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> found = jaxai.recipro_cam(net, x, 1, layer="features")
+        >>> " ".join(f"{value:.1f}" for value in found.ravel())
+        '0.5 0.5 0.5 0.5'
     """
     return explain(
         _recipro,

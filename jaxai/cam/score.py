@@ -84,6 +84,14 @@ def score_cam(
     References:
         Wang et al.: Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks. CVPR
         Workshops 2020, arXiv 1910.01279, equations 5 to 8.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.score_cam(net, x, 1, layer="features").ravel().tolist()
+        [0.5, 2.5, 4.5, 6.5]
     """
     return explain(
         _score,
@@ -144,6 +152,15 @@ def ss_cam(
     References:
         Wang et al.: SS-CAM: Smoothed Score-CAM for Sharper Visual Feature Localization. 2020,
         arXiv 2006.14255, section 3.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.ss_cam(net, x, 1, layer="features", key=jax.random.key(0)).shape
+        (1, 2, 2)
     """
     return explain(
         _smoothed_score,
@@ -202,6 +219,14 @@ def is_cam(
     References:
         Naidu et al.: IS-CAM: Integrated Score-CAM for axiomatic-based explanations. 2020, arXiv 2010.03023,
         section 3.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.is_cam(net, x, 1, layer="features").ravel().tolist()
+        [0.5, 2.5, 4.5, 6.5]
     """
     return explain(
         _integrated_score,

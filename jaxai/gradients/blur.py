@@ -90,6 +90,14 @@ def blur_integrated_gradients(
     References:
         Xu, Venugopalan, Sundararajan: Attribution in Scale and Space. CVPR 2020, arXiv 2004.03383, equation
         3.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: (x**2).sum((1, 2))
+        >>> x = jnp.ones((1, 2, 2, 1))
+        >>> jaxai.blur_integrated_gradients(net, x, 0, steps=4).shape
+        (1, 2, 2, 1)
     """
     model, images, targets = _targets.prepare(model, images, targets)
     steps = checks.positive(steps, "steps")

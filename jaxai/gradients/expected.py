@@ -60,6 +60,16 @@ def gradient_shap(
     References:
         Lundberg, Lee: A Unified Approach to Interpreting Model Predictions. NeurIPS 2017, arXiv 1705.07874;
         the method as in the shap and Captum libraries' GradientExplainer and GradientShap.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: 3 * x.sum((1, 2))
+        >>> x = jnp.ones((1, 2, 2, 1))
+        >>> key, references = jax.random.key(0), jnp.zeros((2, 2, 2, 1))
+        >>> jaxai.gradient_shap(net, x, 0, references=references, key=key).ravel().tolist()
+        [3.0, 3.0, 3.0, 3.0]
     """
     model, images, targets = _targets.prepare(model, images, targets)
     references = checks.images(references, "references")
@@ -111,6 +121,17 @@ def expected_gradients(
     References:
         Erion et al.: Improving performance of deep learning models with axiomatic attribution priors and
         expected gradients. Nature Machine Intelligence 2021, arXiv 1906.10670, equation 2.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: 3 * x.sum((1, 2))
+        >>> x = jnp.ones((1, 2, 2, 1))
+        >>> key, references = jax.random.key(0), jnp.zeros((2, 2, 2, 1))
+        >>> found = jaxai.expected_gradients(net, x, 0, references=references, key=key)
+        >>> " ".join(f"{value:.2f}" for value in found.ravel())
+        '3.00 3.00 3.00 3.00'
     """
     return gradient_shap(
         model,

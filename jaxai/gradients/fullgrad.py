@@ -222,6 +222,15 @@ def full_grad(
     References:
         Srinivas, Fleuret: Full-Gradient Representation for Neural Network Visualization. NeurIPS 2019,
         arXiv 1905.00780, equation 5.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: (x - 1).mean((1, 2))
+        >>> x = jnp.arange(4.0).reshape(1, 2, 2, 1)
+        >>> found = jaxai.full_grad(net, x, 0)
+        >>> " ".join(f"{value:.2f}" for value in found.ravel())
+        '0.00 0.33 0.67 1.00'
     """
     model, images, targets = _targets.prepare(model, images, targets)
     return _full_grad(model, images, targets, batch_size=checks.batch_size(batch_size))

@@ -53,6 +53,14 @@ def guided_integrated_gradients(
     References:
         Kapishnikov et al.: Guided Integrated Gradients: An Adaptive Path Method for Removing Noise. CVPR
         2021, arXiv 2106.09788, algorithm 1. Defaults are PAIR's.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: (x**2).sum((1, 2))
+        >>> x = jnp.ones((1, 2, 2, 1))
+        >>> jaxai.guided_integrated_gradients(net, x, 0, steps=8).shape
+        (1, 2, 2, 1)
     """
     model, images, targets = _targets.prepare(model, images, targets)
     if not 0 < fraction <= 1:

@@ -38,6 +38,14 @@ def layer_gradients(
     Raises:
         TypeError: If an argument is of the wrong kind.
         ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.layer_gradients(net, x, 1, layer="features", times_activation=True).ravel().tolist()
+        [0.0, 0.25, 0.0, 0.75, 0.0, 1.25, 0.0, 1.75]
     """
     model, images, targets = _targets.prepare(model, images, targets)
     return _layer_gradients(
@@ -101,6 +109,14 @@ def layer_integrated_gradients(
     References:
         Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks. ICML 2017, arXiv 1703.01365,
         equation 1; at a layer as Captum's LayerIntegratedGradients.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.layer_integrated_gradients(net, x, 1, layer="features").ravel().tolist()
+        [0.0, 0.25, 0.0, 0.75, 0.0, 1.25, 0.0, 1.75]
     """
     model, images, targets = _targets.prepare(model, images, targets)
     nodes, weights = path_nodes(steps, method=method)
@@ -172,6 +188,14 @@ def internal_influence(
     References:
         Leino et al.: Influence-Directed Explanations for Deep Convolutional Networks. ITC 2018, arXiv
         1802.03788, definition 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.internal_influence(net, x, 1, layer="features").ravel().tolist()
+        [0.0, 0.25, 0.0, 0.25, 0.0, 0.25, 0.0, 0.25]
     """
     model, images, targets = _targets.prepare(model, images, targets)
     nodes, weights = path_nodes(steps, method=method)
@@ -227,6 +251,14 @@ def conductance(
 
     References:
         Dhamdhere, Sundararajan, Yan: How Important Is a Neuron? ICLR 2019, arXiv 1805.12233, equation 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.conductance(net, x, 1, layer="features").ravel().tolist()
+        [0.0, 0.25, 0.0, 0.75, 0.0, 1.25, 0.0, 1.75]
     """
     model, images, targets = _targets.prepare(model, images, targets)
     steps = checks.positive(steps, "steps")

@@ -38,6 +38,12 @@ def path_nodes(steps: int, *, method: str = "gauss_legendre") -> tuple[np.ndarra
 
     Raises:
         ValueError: If `steps` is not positive, too small for the rule, or there is no such rule.
+
+    Example:
+        >>> import jaxai
+        >>> nodes, weights = jaxai.path_nodes(2, method="trapezoid")
+        >>> nodes.tolist(), weights.tolist()
+        ([0.0, 1.0], [0.5, 0.5])
     """
     steps = checks.positive(steps, "steps")
     checks.choice(method, "method", PATH_METHODS)

@@ -167,6 +167,15 @@ def smooth(
 
     References:
         Smilkov et al.: SmoothGrad: removing noise by adding noise. 2017, arXiv 1706.03825, section 3.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: 3 * x.sum((1, 2))
+        >>> x = jnp.ones((1, 2, 2, 1))
+        >>> jaxai.smooth(jaxai.input_x_gradient, net, x, 0, key=jax.random.key(0), num_samples=8).shape
+        (1, 2, 2, 1)
     """
     checks.choice(statistic, "statistic", STATISTICS)
     moments = smooth_moments(
@@ -218,6 +227,15 @@ def smooth_grad(
 
     References:
         Smilkov et al.: SmoothGrad: removing noise by adding noise. 2017, arXiv 1706.03825, section 3.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: 3 * x.sum((1, 2))
+        >>> x = jnp.ones((1, 2, 2, 1))
+        >>> jaxai.smooth_grad(net, x, 0, key=jax.random.key(0), num_samples=8).ravel().tolist()
+        [3.0, 3.0, 3.0, 3.0]
     """
     return smooth(
         saliency,
@@ -265,6 +283,15 @@ def smooth_grad_squared(
     References:
         Hooker et al.: A Benchmark for Interpretability Methods in Deep Neural Networks. NeurIPS 2019,
         arXiv 1806.10758, section 4.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: 3 * x.sum((1, 2))
+        >>> x = jnp.ones((1, 2, 2, 1))
+        >>> jaxai.smooth_grad_squared(net, x, 0, key=jax.random.key(0), num_samples=8).ravel().tolist()
+        [9.0, 9.0, 9.0, 9.0]
     """
     return smooth(
         saliency,
@@ -313,6 +340,15 @@ def var_grad(
     References:
         Adebayo et al.: Local Explanation Methods for Deep Neural Networks Lack Sensitivity to Parameter
         Values. ICLR Workshop 2018, arXiv 1810.03307, section 2.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: 3 * x.sum((1, 2))
+        >>> x = jnp.ones((1, 2, 2, 1))
+        >>> jaxai.var_grad(net, x, 0, key=jax.random.key(0), num_samples=8).ravel().tolist()
+        [0.0, 0.0, 0.0, 0.0]
     """
     return smooth(
         saliency,

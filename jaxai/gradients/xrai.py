@@ -106,6 +106,15 @@ def xrai(
     References:
         Kapishnikov et al.: XRAI: Better Attributions Through Regions. ICCV 2019, arXiv 1906.02825, algorithm
         1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: 3 * x.sum((1, 2))
+        >>> x = jnp.arange(4.0).reshape(1, 2, 2, 1)
+        >>> halves = jnp.array([[[1, 1], [0, 0]], [[0, 0], [1, 1]]], bool)[None]
+        >>> jaxai.xrai(net, x, 0, regions=halves, steps=2, min_pixels=1).ravel().tolist()
+        [-3.0, -3.0, 3.0, 3.0]
     """
     images = checks.images(images)
     if isinstance(baseline, str):

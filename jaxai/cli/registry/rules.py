@@ -53,6 +53,7 @@ METHODS: tuple[Method, ...] = (
         paper="Shrikumar et al. 2017, arXiv 1704.02685",
         needs=frozenset({"batch_size"}),
         signed=True,
+        title="DeepLIFT",
     ),
     Method(
         name="deep_lift_shap",
