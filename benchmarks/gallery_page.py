@@ -34,7 +34,8 @@ def table(head, rows):
 def channels_page(part):
     text = f"""{part["each"]} channels of the last layer of each of the five blocks, drawn by a fixed
         seed; blocks from left to right. Default recipe, but {part["size"]} pixels and {part["steps"]}
-        steps (the defaults are 224 and 512), float32. A unit of conv5_3 sees 196 pixels. Percentile: cuttings of photographs (36) with a smaller activation. Held out:
+        steps (the defaults are 224 and 512), float32. A unit of conv5_3 sees 196 pixels. Percentile:
+        cuttings of photographs (36) with a smaller activation. Held out:
         activation kept under transforms that were not used (flips, blur, colours, shifts of a
         tenth)."""
     rows = [
@@ -79,8 +80,8 @@ def recipes_page(part):
     text = f"""The same classes of EfficientNet-Lite0 (from above: {", ".join(part["classes"])}) by each
         recipe, {part["size"]} pixels, {part["steps"]} steps, one key; means over the classes. MACO sees
         {part["crops"]} crops of an image a step (its default is 32), the others one view; it puts one small
-        object where its crops look, so that the whole image is seldom taken for the class. The first row is what cuttings of
-        photographs measure. Slope: of the amplitude spectrum, in logarithms. Variation: mean difference of
+        object where its crops look, so that the whole image is seldom taken for the class. The first row
+        is what cuttings of photographs measure. Slope: of the amplitude spectrum, in logarithms. Variation: mean difference of
         neighbouring pixels. Clipped: values within 1/50 of black or white. Saturation: largest minus
         smallest colour. Transfer: probability of the class in Lite1 and Lite2, and how many both name
         first."""
