@@ -181,14 +181,17 @@ def pairs(
     owners, rows = indices // samples, indices % samples
     chosen = (masks[rows] if masks.ndim == 2 else masks[owners, rows]).astype(images.dtype)
     if images.shape[0] == 1:
-        shown = jnp.take(chosen, segments[0], axis=1)
-        return blend(shown, images, background), owners
+        # One axis of pixels: the gather is faster than along two.
+        shown = jnp.take(chosen, segments.reshape(-1), axis=1)
+        flat = (1, -1, images.shape[3])
+        changed = blend(shown, images.reshape(flat), background.reshape(flat))
+        return changed.reshape(-1, *images.shape[1:]), owners
     shown = jax.vmap(lambda row, owner: row[segments[owner]])(chosen, owners)
     return blend(shown, images[owners], background[owners]), owners
 
 
 def blend(shown: jax.Array, images: jax.Array, background: jax.Array) -> jax.Array:
-    """Mix images and background by `shown` [batch, height, width]; exactly one of them where it is 1 or 0."""
+    """Mix images and background by `shown`, without channels; exactly one of them where it is 1 or 0."""
     shown = shown[..., None]
     return shown * images + (1 - shown) * background
 
