@@ -81,8 +81,8 @@ def recipes_page(part):
         recipe, {part["size"]} pixels, {part["steps"]} steps, one key; means over the classes. MACO sees
         {part["crops"]} crops of an image a step (its default is 32), the others one view; it puts one small
         object where its crops look, so that the whole image is seldom taken for the class. The first row
-        is what cuttings of photographs measure. Slope: of the amplitude spectrum, in logarithms. Variation: mean difference of
-        neighbouring pixels. Clipped: values within 1/50 of black or white. Saturation: largest minus
+        is what cuttings of photographs measure. Slope: of the amplitude spectrum, in logarithms.
+        Variation: mean difference of neighbouring pixels. Clipped: values within 1/50 of black or white. Saturation: largest minus
         smallest colour. Transfer: probability of the class in Lite1 and Lite2, and how many both name
         first."""
     kept = (*NATURALNESS, "transfer", "held_out")
