@@ -1,14 +1,16 @@
 """The ratios that jaxai's design stands on, each measured in alternation in this one process.
 
-    python -m benchmarks.foundation [--networks vgg16 efficientnet_lite0] [--repeats 7] [--out benchmarks/results]
+    python -m benchmarks.foundation [--networks vgg16 efficientnet_lite0] [--repeats 7] [--out DIR]
 
-A gradient step alone against the same step in a compiled loop, the depthwise convolution as shifted products
-against XLA's, Grad-CAM of one and of ten targets against a forward pass, and LIME's cost of a mask against the
-forward pass of an image. Writes `foundation.md` and `foundation.json`.
+A gradient step alone against the same step in a compiled loop, for the ports and for stock Flax convolutions
+with and without `loop_safe`; the ports' depthwise convolution against XLA's; Grad-CAM of one and of ten
+targets against a forward pass; LIME's cost of a mask against the forward pass of an image. Writes
+`foundation.md` and `foundation.json`.
 """
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import statistics
@@ -42,6 +44,36 @@ def loop_rows(name, model, images, *, repeats, steps=6):
     )
     in_loop = [t / steps for t in times["loop"]]
     return [_row(f"{name}: gradient step in lax.scan / alone", in_loop, times["alone"], 1.15)]
+
+
+def stock_rows(*, repeats, steps=4):
+    """Time the gradient step of stock Flax convolutions in `lax.scan`, as they are and by `loop_safe`."""
+    from flax import nnx
+
+    rngs = nnx.Rngs(0)
+    widths = (3, 32, 64, 64)
+    network = nnx.Sequential(
+        *(
+            nnx.Sequential(nnx.Conv(a, b, (3, 3), rngs=rngs), jax.nn.relu)
+            for a, b in itertools.pairwise(widths)
+        )
+    )
+    network.eval()
+    images = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
+
+    def loop(model, x):
+        def step(x, _):
+            return x + 0.1 * jax.grad(lambda x: model(x).sum())(x), None
+
+        return jax.lax.scan(step, x, length=steps)[0]
+
+    compiled = jax.jit(loop)
+    models = {"stock": network, "safe": jaxai.rules.loop_safe(network)}
+    runs = {name: _block(compiled, model, images) for name, model in models.items()}
+    np.testing.assert_allclose(runs["stock"](), runs["safe"](), rtol=1e-3, atol=1e-3)
+    times = timing.alternate(runs, repeats=max(2, repeats // 2))
+    what = "three stock nnx.Conv, gradient step in lax.scan: loop_safe / as they are"
+    return [_row(what, times["safe"], times["stock"], 1.0)]
 
 
 def depthwise_rows(*, repeats):
@@ -171,7 +203,7 @@ def main():
     options = parser.parse_args()
     load = os.getloadavg()[0]
     jaxai.configure_cpu()
-    rows = depthwise_rows(repeats=options.repeats)
+    rows = depthwise_rows(repeats=options.repeats) + stock_rows(repeats=options.repeats)
     weights = []
     for name in options.networks:
         model, where = networks.load(name)
