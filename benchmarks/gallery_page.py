@@ -82,9 +82,9 @@ def recipes_page(part):
         {part["crops"]} crops of an image a step (its default is 32), the others one view; it puts one small
         object where its crops look, so that the whole image is seldom taken for the class. The first row
         is what cuttings of photographs measure. Slope: of the amplitude spectrum, in logarithms.
-        Variation: mean difference of neighbouring pixels. Clipped: values within 1/50 of black or white. Saturation: largest minus
-        smallest colour. Transfer: probability of the class in Lite1 and Lite2, and how many both name
-        first."""
+        Variation: mean difference of neighbouring pixels. Clipped: values within 1/50 of black or white.
+        Saturation: largest minus smallest colour. Transfer: probability of the class in Lite1 and Lite2,
+        and how many both name first."""
     kept = (*NATURALNESS, "transfer", "held_out")
     rows = [
         [name, *(f"{row[key]:.3f}" if key in row else "" for key in kept), row.get("both others", "")]
