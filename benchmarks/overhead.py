@@ -126,6 +126,8 @@ def markdown(report):
             f"| {row['jaxai']} | {row['peer']} | {row['at_once']} | **{row['ratio']:.1f}**"
             f" | {low:.1f}-{high:.1f} | {row['pairs']} | {mine:.0f} / {other:.0f} | {row['load']:.1f} |"
         )
+    if report.get("note"):
+        lines += ["", report["note"]]
     lines += ["", "jaxai alone, and its first call with compilation:", "", "| method | ms | first call ms |"]
     lines.append("|---|---|---|")
     for name, times in report["alone"].items():
@@ -143,6 +145,7 @@ def main():
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--note", default="", help="a remark to print below the table")
     options = parser.parse_args()
     from skimage import data, transform
 
@@ -168,6 +171,7 @@ def main():
         "peer_versions": about["versions"],
         "samples": options.samples,
         "segments": int(segments.max()) + 1,
+        "note": options.note,
         "rows": rows,
         "alone": times,
     }
