@@ -105,9 +105,10 @@ def cases(*, quick: bool, networks: tuple[str, ...] = NETWORKS) -> list[Case]:
                 network,
                 1,
                 {"window": 32, "stride": 16} if light else {"window": 64, "stride": 32},
+                repeats=3 if light else 2,
             ),
-            Case("lime", network, 1, {"samples": 100 if light else 50}),
-            Case("kernel_shap", network, 1, {"samples": 100 if light else 50}),
+            Case("lime", network, 1, {"samples": 100 if light else 50}, repeats=3 if light else 2),
+            Case("kernel_shap", network, 1, {"samples": 100 if light else 50}, repeats=3 if light else 1),
             Case("lrp", network, 1),
         ]
         if quick:
@@ -117,9 +118,9 @@ def cases(*, quick: bool, networks: tuple[str, ...] = NETWORKS) -> list[Case]:
             Case("smooth_grad", network, 1, {"samples": 50}, repeats=3 if light else 1),
             Case("lrp", network, batch, repeats=2),
             Case("ablation_cam", network, 1, repeats=1),
-            Case("visualize", network, 1, {"steps": 16}),
+            Case("visualize", network, 1, {"steps": 16}, repeats=3 if light else 1),
             Case("deep_dream", network, 1, {"steps": 5}),
-            Case("rise", network, 1, {"samples": 200 if light else 50}),
+            Case("rise", network, 1, {"samples": 200 if light else 50}, repeats=3 if light else 1),
         ]
         rows += _light(network)
         if light:
