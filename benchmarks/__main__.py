@@ -1,7 +1,7 @@
 """jaxai against its peers, in alternation, each side in a process of its own.
 
     python -m benchmarks --peer-python PYTHON [--quick] [--networks ...] [--peers ...] [--precision float32]
-                         [--device cpu|gpu] [--methods ...] [--out benchmarks/results/peers.json]
+                         [--device cpu|gpu] [--methods ...] [--out benchmarks/results/peers.json] [--update]
 
 PYTHON is an interpreter with the dependency group `reference`. Both sides get the same weights,
 photos, superpixels, masks, number of samples, precision and threads. A round runs jaxai, then the peer; the
@@ -27,11 +27,15 @@ PEERS = ("pytorch", "captum", "pytorch-grad-cam", "zennit", "lime", "shap", "tor
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Return the correlation of two results; None if their shapes differ."""
-    a, b = a.reshape(-1).astype(np.float64), b.reshape(-1).astype(np.float64)
-    if a.shape != b.shape or not (a.std() and b.std()):
+    """Return the correlation of two results, the mean over images; None if their shapes differ."""
+    if a.shape != b.shape:
         return None
-    return float(np.corrcoef(a, b)[0, 1])
+    pairs = [
+        (x.reshape(-1).astype(np.float64), y.reshape(-1).astype(np.float64))
+        for x, y in zip(a, b, strict=True)
+    ]
+    found = [np.corrcoef(x, y)[0, 1] for x, y in pairs if x.std() and y.std()]
+    return float(np.mean(found)) if found else None
 
 
 def compare(case: Case, workers: dict[str, Worker], command: dict, folder: Path) -> list[dict]:
@@ -106,7 +110,9 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu", "tpu"))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "peers.json")
+    parser.add_argument("--update", action="store_true", help="keep the other rows that the file has")
     options = parser.parse_args()
+    old = json.loads(options.out.read_text()) if options.update and options.out.exists() else None
     os.environ["JAXAI_BENCHMARK_DEVICE"] = options.device
     os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}[options.device]
     if options.device == "gpu":
@@ -170,7 +176,7 @@ def main() -> int:
                     "sides": about,
                     "rows": rows,
                 }
-                report.write(result, options.out)
+                report.write(report.merge(old, result) if old else result, options.out)
         for worker in workers.values():
             worker.close()
     return 0

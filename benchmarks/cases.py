@@ -108,17 +108,24 @@ def cases(*, quick: bool, networks: tuple[str, ...] = NETWORKS) -> list[Case]:
                 repeats=3 if light else 2,
             ),
             Case("lime", network, 1, {"samples": 100 if light else 50}, repeats=3 if light else 2),
-            Case("kernel_shap", network, 1, {"samples": 100 if light else 50}, repeats=3 if light else 1),
+            Case(
+                "kernel_shap",
+                network,
+                1,
+                {"samples": 100 if light else 50},
+                repeats=3 if light else 1,
+                note=_DRAWS,
+            ),
             Case("lrp", network, 1),
         ]
         if quick:
             continue
         rows += [
             Case("integrated_gradients", network, 1, {"steps": 50}, repeats=3 if light else 1),
-            Case("smooth_grad", network, 1, {"samples": 50}, repeats=3 if light else 1),
+            Case("smooth_grad", network, 1, {"samples": 50}, repeats=3 if light else 1, note=_DRAWS),
             Case("lrp", network, batch, repeats=2),
             Case("ablation_cam", network, 1, repeats=1),
-            Case("visualize", network, 1, {"steps": 16}, repeats=3 if light else 1),
+            Case("visualize", network, 1, {"steps": 16}, repeats=3 if light else 1, note=_DRAWS),
             Case("deep_dream", network, 1, {"steps": 5}),
             Case("rise", network, 1, {"samples": 200 if light else 50}, repeats=3 if light else 1),
         ]

@@ -140,6 +140,32 @@ def picture(result: dict, path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
+def _key(row):
+    return row["case"]["network"], row["name"], row["case"]["batch"]
+
+
+def merge(old: dict, new: dict) -> dict:
+    """Return the rows of both results, the new one's where both have them.
+
+    Raises:
+        ValueError: If the two were measured on different machines or in different precisions.
+    """
+    for field in ("machine", "precision", "threads"):
+        if old[field] != new[field]:
+            raise ValueError(f"{field} is {new[field]!r} now and was {old[field]!r}: write to another file")
+    measured = {_key(row) for row in new["rows"]}
+    weights = old["weights"] | new["weights"]
+    rows = [row for row in old["rows"] if _key(row) not in measured] + new["rows"]
+    rows.sort(key=lambda row: list(weights).index(row["case"]["network"]))
+    return new | {
+        "rows": rows,
+        "weights": weights,
+        "sides": old["sides"] | new["sides"],
+        "load": max(old["load"], new["load"]),
+        "matrix_peak_gflops": max(old["matrix_peak_gflops"], new["matrix_peak_gflops"]),
+    }
+
+
 def write(result: dict, path: Path) -> None:
     """Write JSON, table and picture beside each other."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Alternating timings: every ratio is a median of ratios of neighbouring runs, so that a slow spell hits both."""
+"""Alternating timings: a ratio is the median over neighbouring runs, so that a slow spell hits both."""
 
 import statistics
 import time

@@ -51,6 +51,6 @@ def prepare(command):
             # It picks the top class and its rivals itself.
             return cam(input_tensor=images, targets=None)
         maps = [cam(input_tensor=images, targets=[output(int(t)) for t in target]) for target in wanted]
-        return np.stack(maps, 1).squeeze(1)
+        return np.stack(maps, 1) if count else maps[0]
 
     return explain
