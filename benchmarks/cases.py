@@ -112,7 +112,7 @@ def cases(*, quick: bool, networks: tuple[str, ...] = NETWORKS) -> list[Case]:
                 "kernel_shap",
                 network,
                 1,
-                {"samples": 100 if light else 50},
+                {"samples": 100},
                 repeats=3 if light else 1,
                 note=_DRAWS,
             ),
