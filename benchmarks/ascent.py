@@ -74,11 +74,26 @@ def rows_of(workers, base, network, batch, precision, steps, repeats):
 
 def table(result):
     """Return the table as Markdown."""
-    lines = [f"{result['machine']}; load {result['load']:.1f} at the start; {result['versions']}", ""]
-    lines += ["| network | batch | precision | against | ratio | floor |", "|---|---|---|---|---|---|"]
+    names = {
+        "loop": "tuned PyTorch loop / jaxai",
+        "lucent": "torch-lucent / jaxai",
+        "bare gradient": "jaxai's step / the network's gradient alone",
+    }
+    versions = {k: v for side in result["versions"].values() for k, v in side.items() if k != "python"}
+    lines = [
+        "# Feature visualization: a step of the optimisation",
+        "",
+        f"{result['machine']}; load of other programs at the start {result['load']:.1f};"
+        f" {', '.join(f'{k} {v}' for k, v in versions.items())}.",
+        "Medians of neighbouring runs; 224 pixels, Fourier parameters, jitter, scale and rotation, Adam.",
+        "",
+        "| network | images | precision | what | ratio | aim |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in result["rows"]:
-        cells = (row["network"], row["batch"], row["precision"], row["against"])
-        lines.append(f"| {' | '.join(map(str, cells))} | {row['ratio']:.2f} | {row.get('floor', '')} |")
+        aim = f"at least {row['floor']}" if "floor" in row else "at most 1.15"
+        cells = (row["network"], row["batch"], row["precision"], names[row["against"]])
+        lines.append(f"| {' | '.join(map(str, cells))} | **{row['ratio']:.2f}** | {aim} |")
     return "\n".join(lines) + "\n"
 
 
