@@ -112,19 +112,9 @@ def small_images():
     return jax.numpy.asarray(np.random.default_rng(4).normal(size=(3, 6, 8, 3)), "float32")
 
 
-def _memory_maps():
-    try:
-        with open("/proc/self/maps") as maps:
-            return sum(1 for _ in maps)
-    except OSError:
-        return 0
-
-
 @pytest.fixture(autouse=True, scope="module")
-def few_programs():
-    """Forget compiled programs when there are many: some thousands exhaust a process's memory maps."""
+def fresh_compiler():
+    """Forget compiled programs after each module: some thousands of them exhaust a process's memory maps."""
     yield
-    # Linux allows 65,530; compiling ends the process when there are no more.
-    if _memory_maps() > 25_000:
-        jax.clear_caches()
-        gc.collect()
+    jax.clear_caches()
+    gc.collect()
