@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import machine, report, timing
+from . import inputs, machine, report, timing
 from .cases import NETWORKS, Case, cases
 from .client import Worker
 
@@ -149,18 +149,11 @@ def main() -> int:
                 for case in cases(quick=options.quick, networks=(network,))
                 if options.methods is None or case.method in options.methods
             ]
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.inputs", network, scratch, "16", "200"],
-                capture_output=True,
-                text=True,
-                check=True,
-                cwd=Path(__file__).parent.parent,
-            )
-            inputs = json.loads(done.stdout.splitlines()[-1])
-            where[network] = inputs.pop("where")
+            given = inputs.ask(network, scratch, batch=16, samples=200)
+            where[network] = given.pop("where")
             for case in chosen:
                 stored = "bfloat16" if options.precision == "bfloat16" else "float32"
-                command = inputs | {"case": case.message(), "precision": stored}
+                command = given | {"case": case.message(), "precision": stored}
                 new = compare(case, workers, command, folder)
                 rows += new
                 for row in new:

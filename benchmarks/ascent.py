@@ -12,12 +12,11 @@ what everything around the network costs. Writes `ascent.md` and `ascent.json`.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from . import machine, timing
+from . import inputs, machine, timing
 from .cases import NETWORKS, Case
 from .client import Worker
 
@@ -124,14 +123,7 @@ def main():
         }
         result["versions"] = {name: worker.ask("about").get("versions") for name, worker in workers.items()}
         for network in options.networks:
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.inputs", network, scratch, str(max(options.batches)), "1"],
-                capture_output=True,
-                text=True,
-                check=True,
-                cwd=Path(__file__).parent.parent,
-            )
-            base = json.loads(done.stdout.splitlines()[-1])
+            base = inputs.ask(network, scratch, batch=max(options.batches), samples=1)
             base.pop("where")
             for precision in options.precisions:
                 for batch in options.batches:

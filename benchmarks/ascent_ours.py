@@ -6,21 +6,16 @@ import numpy as np
 
 import jaxai  # noqa: E402
 
-from . import networks, ours
+from . import ours
 from .ours import PACKAGES as PACKAGES
 from .ours import about as about
-
-_models: dict = {}
 
 
 def prepare(command):
     """Return the run of `visualize` on the first channels of the layer, or of the bare gradient."""
     case, dtype = command["case"], jnp.dtype(command["precision"])
     name, options = case["network"], case["options"]
-    if (name, dtype) not in _models:
-        model = networks.read(name, command["weights"])
-        _models[name, dtype] = jax.tree.map(lambda leaf: leaf.astype(dtype), model)
-    model, layer = _models[name, dtype], ours.LAYERS[name]
+    model, layer = ours.model_of(command), ours.LAYERS[name]
     if options.get("bare"):
         x = jnp.asarray(np.load(command["images"])[: case["batch"]], dtype)
         step = jax.jit(jax.grad(lambda x, m: m(x, stop=layer)[..., 0].astype(jnp.float32).mean((1, 2)).sum()))

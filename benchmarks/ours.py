@@ -24,18 +24,22 @@ def about():
     return {"device": jax.devices()[0].device_kind, "flags": os.environ.get("XLA_FLAGS", "")}
 
 
-def prepare(command):
-    """Return a function without arguments that explains and waits, or None where there is no such method."""
-    case, precision = command["case"], command["precision"]
-    name = case["network"]
-    dtype = jnp.dtype(precision)
+def model_of(command):
+    """Return the network of a command in its precision, with the weights that both sides read."""
+    name, precision = command["case"]["network"], command["precision"]
     if (name, precision) not in _models:
         model = networks.read(name, command["weights"])
         _models[name, precision] = jax.tree.map(
-            lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, model
+            lambda leaf: leaf.astype(precision) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, model
         )
-    model = _models[name, precision]
-    images = jnp.asarray(np.load(command["images"])[: case["batch"]], dtype)
+    return _models[name, precision]
+
+
+def prepare(command):
+    """Return a function without arguments that explains and waits, or None where there is no such method."""
+    case, model = command["case"], model_of(command)
+    name = case["network"]
+    images = jnp.asarray(np.load(command["images"])[: case["batch"]], command["precision"])
     classes = np.load(command["classes"])[: case["batch"]]
     run = _RUNS.get(case["method"])
     if run is None:

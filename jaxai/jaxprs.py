@@ -35,6 +35,13 @@ _CUSTOM = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
+# Operations whose result at a position depends on their operands at that position alone.
+ELEMENTWISE = frozenset(
+    "neg exp exp2 log log1p expm1 tanh logistic sin cos tan asin acos atan sinh cosh asinh acosh"
+    " atanh sqrt rsqrt cbrt abs sign floor ceil round square integer_pow erf erfc erf_inv is_finite"
+    " not convert_element_type reduce_precision copy name stop_gradient add sub mul div max min pow"
+    " atan2 gt ge lt le eq ne and or xor select_n clamp rem add_any".split()
+)
 # Arrays up to this size are looked at to see whether all their values are the same.
 _SMALL = 4096
 

@@ -76,19 +76,9 @@ def accentuate(
         - directions.activation_difference(layer, target) * (strength / (jnp.abs(target).mean() + 1e-6))
         for one, target in zip(given, targets, strict=True)
     ]
-    defaults = {"transforms": None, "redirect": 0}
-    with small_is_meant():
-        return visualize(
-            model,
-            bound,
-            key=key,
-            size=(photos.shape[1], photos.shape[2]),
-            steps=steps,
-            normalize=normalize,
-            channels=photos.shape[3],
-            start=photos,
-            **{**defaults, **options},
-        )
+    return _visualize(
+        model, bound, photos, key=key, steps=steps, normalize=normalize, start=photos, **options
+    )
 
 
 def invert(
@@ -136,18 +126,7 @@ def invert(
         - weight * priors.total_variation()
         for target in targets
     ]
-    defaults = {"transforms": None, "redirect": 0}
-    with small_is_meant():
-        return visualize(
-            model,
-            wanted,
-            key=key,
-            size=(photos.shape[1], photos.shape[2]),
-            steps=steps,
-            normalize=normalize,
-            channels=photos.shape[3],
-            **{**defaults, **options},
-        )
+    return _visualize(model, wanted, photos, key=key, steps=steps, normalize=normalize, **options)
 
 
 def caricature(
@@ -192,15 +171,17 @@ def caricature(
         )
         for target in targets
     ]
+    return _visualize(model, wanted, photos, key=key, steps=steps, normalize=normalize, **options)
+
+
+def _visualize(model, wanted, photos, **options):
+    """Visualize one objective for each photo at the photo's size; by default without random transforms."""
     defaults = {"transforms": None, "redirect": 0}
     with small_is_meant():
         return visualize(
             model,
             wanted,
-            key=key,
             size=(photos.shape[1], photos.shape[2]),
-            steps=steps,
-            normalize=normalize,
             channels=photos.shape[3],
             **{**defaults, **options},
         )

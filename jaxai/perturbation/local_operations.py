@@ -11,14 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..jaxprs import Constant, Graph, Node
+from ..jaxprs import ELEMENTWISE, Constant, Graph, Node
 
-_ELEMENTWISE = frozenset(
-    "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos"
-    " cosh div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt"
-    " max min mul name ne neg not or pow reduce_precision rem round rsqrt select_n sign sin sinh sqrt square"
-    " stop_gradient sub tan tanh xor".split()
-)
 _KEPT = ("depthwise_conv", "max_pool")
 _NHWC = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
@@ -70,7 +64,7 @@ def step(node: Node, graph: Graph, dependent: set[int]) -> Step | None:
     out = graph.shape(node.outputs[0])
     if len(node.outputs) != 1 or any(len(s) != 4 or s[0] != 1 for s in (out, *shapes)):
         return None
-    if node.name in _ELEMENTWISE:
+    if node.name in ELEMENTWISE:
         return _elementwise(node, graph, moving, shapes, out)
     if len(moving) == 1 and node.inputs[0] == moving[0]:
         if node.name == "conv_general_dilated":

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import jaxprs
-from ..jaxprs import Constant, Graph, Node, Ref
+from ..jaxprs import ELEMENTWISE, Constant, Graph, Node, Ref
 from .operations import Linear, Network, Operation, Step
 from .rewrite import Relu, find_relus
 
@@ -22,12 +22,6 @@ _SHAPES = frozenset(
     "reshape transpose squeeze expand_dims broadcast_in_dim slice dynamic_slice pad concatenate rev"
     " gather copy copy_p split stack dynamic_update_slice reduce_precision sharding_constraint"
     " optimization_barrier name convert_element_type stop_gradient".split()
-)
-_ELEMENTWISE = frozenset(
-    "neg exp exp2 log log1p expm1 tanh logistic sin cos tan asin acos atan sinh cosh asinh acosh"
-    " atanh sqrt rsqrt cbrt abs sign floor ceil round square integer_pow erf erfc erf_inv is_finite"
-    " not convert_element_type reduce_precision copy name stop_gradient add sub mul div max min pow"
-    " atan2 gt ge lt le eq ne and or xor select_n clamp rem add_any".split()
 )
 _AFFINE = frozenset("neg add sub mul div convert_element_type reduce_precision copy name add_any".split())
 _POOLS = frozenset("reduce_sum reduce_window_sum cumsum".split())
@@ -234,7 +228,7 @@ class _Grouping:
         members: dict[int, Node] = {}
         everything = [n for n in self.graph.nodes if any(map(self.depends, n.inputs))]
         for node in everything:
-            if id(node) in self.taken or node.name not in _ELEMENTWISE or len(node.outputs) != 1:
+            if id(node) in self.taken or node.name not in ELEMENTWISE or len(node.outputs) != 1:
                 continue
             shape = self.graph.shape(node.outputs[0])
             inputs = [ref for ref in node.inputs if self.depends(ref)]
@@ -312,7 +306,7 @@ class _Grouping:
             if node.name == "broadcast_in_dim":
                 axes = node.params["broadcast_dimensions"]
                 self.varies[out] = frozenset(axes[i] for i in self._varies(node.inputs[0]))
-            elif node.name in _ELEMENTWISE:
+            elif node.name in ELEMENTWISE:
                 parts = [self._varies(ref) for ref in node.inputs if self.graph.shape(ref)]
                 self.varies[out] = frozenset().union(*parts)
             elif node.name in ("reshape", "squeeze", "expand_dims"):
