@@ -109,6 +109,9 @@ def main() -> int:
     parser.add_argument("--precision", default="float32", choices=("float32", "tf32", "bfloat16"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu", "tpu"))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--huge-pages", action="store_true", help="both sides with GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "peers.json")
     parser.add_argument("--update", action="store_true", help="keep the other rows that the file has")
     options = parser.parse_args()
@@ -128,11 +131,15 @@ def main() -> int:
         folder = Path(scratch)
         peak = matrix_peak(sys.executable)
         workers = {
-            "jaxai": Worker(sys.executable, "jaxai", threads=options.threads, log=folder / "jaxai.log")
+            side: Worker(
+                sys.executable if side == "jaxai" else options.peer_python,
+                side,
+                threads=options.threads,
+                log=folder / f"{side}.log",
+                huge_pages=options.huge_pages,
+            )
+            for side in ("jaxai", *peers)
         }
-        for side in peers:
-            log = folder / f"{side}.log"
-            workers[side] = Worker(options.peer_python, side, threads=options.threads, log=log)
         about = {}
         for side in list(workers):
             answer = workers[side].ask("about")
@@ -164,6 +171,7 @@ def main() -> int:
                     "load": load,
                     "precision": options.precision,
                     "threads": options.threads,
+                    "huge_pages": options.huge_pages,
                     "matrix_peak_gflops": peak,
                     "weights": where,
                     "sides": about,

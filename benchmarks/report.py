@@ -44,6 +44,7 @@ def markdown(result: dict) -> str:
         "",
         *(f"- {side}" for side in sides),
         f"- XLA flags: `{flags}`",
+        *(["- `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` on every side"] if result.get("huge_pages") else []),
         *(f"- {network}: {where}" for network, where in result["weights"].items()),
         "",
         "*Faster* is the median ratio of neighbouring runs, peer / jaxai (above 1: jaxai is faster), with the"
@@ -150,8 +151,8 @@ def merge(old: dict, new: dict) -> dict:
     Raises:
         ValueError: If the two were measured on different machines or in different precisions.
     """
-    for field in ("machine", "precision", "threads"):
-        if old[field] != new[field]:
+    for field in ("machine", "precision", "threads", "huge_pages"):
+        if old.get(field, False) != new[field]:
             raise ValueError(f"{field} is {new[field]!r} now and was {old[field]!r}: write to another file")
     measured = {_key(row) for row in new["rows"]}
     weights = old["weights"] | new["weights"]

@@ -151,6 +151,38 @@ def test_several_photos_and_classes_equal_each_alone(run, tmp_path, cat, monkeyp
     assert record(folders["cat"])["top"][0]["index"] == record(cat)["top"][0]["index"]
 
 
+PERTURBATIONS = {
+    "lime": ("num_samples=32",),
+    "kernel_shap": ("num_samples=96",),
+    "rise": ("num_masks=32",),
+    "occlusion": ("window=56", "strides=56"),
+    "sobol": ("num_designs=2", "grid=4"),
+}
+
+
+def test_black_box_methods_on_an_image_and_a_folder(run, tmp_path):
+    from skimage import data
+
+    (tmp_path / "in").mkdir()
+    Image.fromarray(data.coffee()).resize((150, 100)).save(tmp_path / "in/cup.png")
+    Image.fromarray(data.chelsea()).resize((150, 100)).save(tmp_path / "in/cat.jpg")
+    options = [
+        word for name, some in PERTURBATIONS.items() for size in some for word in ("-o", f"{name}.{size}")
+    ]
+    words = ("--method", ",".join(PERTURBATIONS), "--segments", "grid", "--out", tmp_path / "out", *options)
+    code, lines, errors = run("explain", "rocket", tmp_path / "in", *words)
+    assert (code, errors) == (0, [])
+    expected = sorted(
+        ["explanation.json", "explanation.png", "maps.npz", *(f"{m}.png" for m in PERTURBATIONS)]
+    )
+    for folder in ("rocket", "cup", "cat"):
+        assert sorted(path.name for path in (tmp_path / "out" / folder).iterdir()) == expected
+        maps = np.load(tmp_path / "out" / folder / "maps.npz")
+        for method in PERTURBATIONS:
+            assert maps[method].shape[-2:] == (224, 224), method
+            assert np.isfinite(maps[method]).all() and np.ptp(maps[method]) > 0, method
+
+
 def test_the_target_is_what_is_explained(run, tmp_path, lite0, photos):
     x = lite0.preprocess(photos["cat"])
     for target, index in (("tabby", 281), ("657", 657)):

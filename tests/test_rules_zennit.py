@@ -101,21 +101,49 @@ def test_small_network_other_rules(small, name):
     assert distance(ours, GOLDEN[f"small.{name}"]) < 1e-3
 
 
+@pytest.fixture(scope="module")
+def brain_mri():
+    return jaxai.models.load("vgg16_brain_mri")
+
+
 def centre(photo, size):
     top, left = (photo.shape[0] - size) // 2, (photo.shape[1] - size) // 2
     return photo[None, top : top + size, left : left + size].astype(np.float32) / 255
 
 
-@pytest.mark.parametrize("name", ["epsilon_plus_flat", "epsilon_alpha2_beta1"])
+ALL_LAYERS = [*SINGLE, *rules.COMPOSITES]
+
+
+# Their relevances do not shrink with an output, so a residual sum near zero blows rounding up: a change of
+# the image by 2e-7 changes them by 3% on EfficientNet-Lite0.
+ILL_CONDITIONED = ("w_square", "flat")
+
+
+def cat_128(photos):
+    """The golden's own input, to the last bit."""
+    mean, std = (np.array(v, np.float32) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return (centre(photos["cat"], 128) - mean) / std
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in ALL_LAYERS if name not in (*ILL_CONDITIONED, "epsilon_large")]
+)
 def test_lite0_with_real_weights(lite0, photos, name):
-    x = lite0.normalize(centre(photos["cat"], 128))
+    x = jnp.asarray(cat_128(photos))
     ours = jaxai.lrp(lite0.model, x, 285, composite=name, low=-2.2, high=2.7, strict=True)
-    assert distance(blocks(ours, 2), GOLDEN[f"lite0.{name}"]) < 1e-3
+    assert distance(blocks(ours, 4), GOLDEN[f"lite0.{name}"]) < 1e-3
 
 
-@pytest.mark.parametrize("name", ["epsilon_plus_flat", "epsilon_gamma_box"])
-def test_medical_vgg16(photos, name):
-    net = jaxai.models.load("vgg16_brain_mri")
+@pytest.mark.parametrize("name", ILL_CONDITIONED)
+def test_lite0_in_double_precision(lite0, photos, name):
+    with jax.enable_x64(True):
+        model, x = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (lite0.model, cat_128(photos)))
+        ours = jaxai.lrp(model, x, 285, composite=EVERY[name], strict=True)
+    assert distance(blocks(np.asarray(ours), 4), GOLDEN[f"lite0.{name}"]) < 1e-6
+
+
+@pytest.mark.parametrize("name", ALL_LAYERS)
+def test_medical_vgg16(brain_mri, photos, name):
     x = centre(photos["astronaut"], 240)
-    ours = jaxai.lrp(net.model, x, 2, composite=name, low=0.0, high=1.0, strict=True)
-    assert distance(blocks(ours, 4), GOLDEN[f"vgg16.{name}"]) < 1e-3
+    ours = jaxai.lrp(brain_mri.model, x, 2, composite=EVERY.get(name, name), low=0.0, high=1.0, strict=True)
+    assert distance(blocks(ours, 8), GOLDEN[f"vgg16.{name}"]) < 1e-3

@@ -147,6 +147,32 @@ def everywhere(rule):
     )
 
 
+def single_rules():
+    """Return zennit's rules for hidden layers, each for all layers of a network."""
+    return {
+        "epsilon": everywhere(rules.Epsilon()),
+        "epsilon_large": everywhere(rules.Epsilon(0.25)),
+        "gamma": everywhere(rules.Gamma()),
+        "z_plus": everywhere(rules.ZPlus()),
+        "alpha_beta": everywhere(rules.AlphaBeta(2, 1)),
+        "w_square": everywhere(rules.WSquare()),
+        "flat": everywhere(rules.Flat()),
+        "norm": everywhere(rules.Norm()),
+    }
+
+
+def layer_maps(low, high):
+    """Return zennit's five composites for inputs between two bounds."""
+    merge = {"canonizers": [SequentialMergeBatchNorm()]}
+    return {
+        "epsilon_plus": composites.EpsilonPlus(**merge),
+        "epsilon_plus_flat": composites.EpsilonPlusFlat(**merge),
+        "epsilon_gamma_box": composites.EpsilonGammaBox(torch.tensor(low), torch.tensor(high), **merge),
+        "epsilon_alpha2_beta1": composites.EpsilonAlpha2Beta1(**merge),
+        "epsilon_alpha2_beta1_flat": composites.EpsilonAlpha2Beta1Flat(**merge),
+    }
+
+
 def blocks(maps, size):
     """Return the sums over channels and over blocks of size x size pixels."""
     n, height, width, _ = maps.shape
@@ -166,22 +192,11 @@ arrays["scores"] = net(torch.from_numpy(x.astype(np.float64).transpose(0, 3, 1, 
 merge = {"canonizers": [SequentialMergeBatchNorm()]}
 box = {"low": torch.tensor(-3.5), "high": torch.tensor(4.0)}
 for name, composite in {
-    "epsilon": everywhere(rules.Epsilon()),
-    "epsilon_large": everywhere(rules.Epsilon(0.25)),
-    "gamma": everywhere(rules.Gamma()),
-    "z_plus": everywhere(rules.ZPlus()),
-    "alpha_beta": everywhere(rules.AlphaBeta(2, 1)),
-    "w_square": everywhere(rules.WSquare()),
-    "flat": everywhere(rules.Flat()),
-    "norm": everywhere(rules.Norm()),
+    **single_rules(),
     "z_box": composites.SpecialFirstLayerMapComposite(
         [*composites.layer_map_base(), (Linear, rules.Epsilon())], [(Convolution, rules.ZBox(**box))], **merge
     ),
-    "epsilon_plus": composites.EpsilonPlus(**merge),
-    "epsilon_plus_flat": composites.EpsilonPlusFlat(**merge),
-    "epsilon_gamma_box": composites.EpsilonGammaBox(**box, **merge),
-    "epsilon_alpha2_beta1": composites.EpsilonAlpha2Beta1(**merge),
-    "epsilon_alpha2_beta1_flat": composites.EpsilonAlpha2Beta1Flat(**merge),
+    **layer_maps(-3.5, 4.0),
     "excitation_backprop": composites.ExcitationBackprop(**merge),
     "guided_backprop": composites.GuidedBackprop(),
     "deconvnet": composites.DeconvNet(),
@@ -190,20 +205,16 @@ for name, composite in {
 
 net = lite0(load_file(lite_path))
 x = imagenet(centre("cat", 128))[None]
-for name, composite in {
-    "epsilon_plus_flat": composites.EpsilonPlusFlat(),
-    "epsilon_alpha2_beta1": composites.EpsilonAlpha2Beta1(),
-}.items():
-    arrays[f"lite0.{name}"] = blocks(relevance(net, x, (285,), composite), 2)
+for name, composite in layer_maps(-2.2, 2.7).items():
+    arrays[f"lite0.{name}"] = blocks(relevance(net, x, (285,), composite), 4)
+for name in ("w_square", "flat"):  # The rules that no composite has for hidden layers.
+    composite = single_rules()[name]
+    arrays[f"lite0.{name}"] = blocks(relevance(net, x, (285,), composite), 4)
 
 net = vgg16(load_file(vgg_path))
 x = centre("astronaut", 240)[None].astype(np.float32) / 255
-box = {"low": torch.tensor(0.0), "high": torch.tensor(1.0)}
-for name, composite in {
-    "epsilon_plus_flat": composites.EpsilonPlusFlat(),
-    "epsilon_gamma_box": composites.EpsilonGammaBox(**box),
-}.items():
-    arrays[f"vgg16.{name}"] = blocks(relevance(net, x, (2,), composite), 4)
+for name, composite in (layer_maps(0.0, 1.0) | single_rules()).items():
+    arrays[f"vgg16.{name}"] = blocks(relevance(net, x, (2,), composite), 8)
 
 save(
     out,
