@@ -11,6 +11,7 @@ Every method takes `targets` in one of these forms:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -116,6 +117,12 @@ def freeze(scores: jax.Array, targets: Any) -> Any:
         return targets
     class_count(scores.shape)
     return jnp.argmax(scores, axis=-1).astype(jnp.int32)
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def top_classes(model: Any, images: jax.Array, *, batch_size: int | None) -> jax.Array:
+    """Return each image's top class, int32[batch], with at most `batch_size` images in flight."""
+    return batching.map_chunks(lambda x: freeze(model(x), None), images, batch_size=batch_size)
 
 
 def select(scores: jax.Array, targets: Any) -> jax.Array:

@@ -372,6 +372,19 @@ def test_guided_grad_cam_is_a_product(dense_net, small_images):
     fine = jaxai.guided_backprop(dense_net, small_images, TARGETS)
     coarse = jaxai.grad_cam(dense_net, small_images, TARGETS, layer="conv2")
     close(found, np.asarray(fine) * np.asarray(coarse)[..., None])
+    top = jaxai.guided_grad_cam(dense_net, small_images, layer="conv2", batch_size=2)
+    classes = dense_net(small_images).argmax(1)
+    close(top, jaxai.guided_grad_cam(dense_net, small_images, classes, layer="conv2"))
+
+
+def test_guided_grad_cam_runs_its_two_methods_and_no_more(dense_net, small_images):
+    def convolutions(method, **options):
+        program = jax.make_jaxpr(lambda x: method(dense_net, x, TARGETS, **options))(small_images)
+        return str(program).count("conv_general_dilated[")
+
+    options = {"layer": "conv2"}
+    both = convolutions(jaxai.guided_backprop) + convolutions(jaxai.grad_cam, **options)
+    assert 0 < convolutions(jaxai.guided_grad_cam, **options) <= both
 
 
 @pytest.mark.parametrize("name", METHODS)

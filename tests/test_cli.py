@@ -153,7 +153,7 @@ def test_several_photos_and_classes_equal_each_alone(run, tmp_path, cat, monkeyp
 
 PERTURBATIONS = {
     "lime": ("num_samples=32",),
-    "kernel_shap": ("num_samples=96",),
+    "kernel_shap": ("num_samples=256",),
     "rise": ("num_masks=32",),
     "occlusion": ("window=56", "strides=56"),
     "sobol": ("num_designs=2", "grid=4"),

@@ -149,6 +149,7 @@ def guided_grad_cam(
     from ..rules import guided_backprop
 
     model, images, targets = _targets.prepare(model, images, targets)
-    targets = targets if callable(targets) else _targets.freeze(_targets.call(model, images), targets)
+    if targets is None:
+        targets = _targets.top_classes(model, images, batch_size=batch_size)
     cam = grad_cam(model, images, targets, layer=layer, batch_size=batch_size)
     return guided_backprop(model, images, targets, batch_size=batch_size) * cam[..., None]

@@ -70,12 +70,7 @@ def frozen(model: Any, images: jax.Array, targets: Any, batch_size: int | None) 
         return targets
     if isinstance(model, BlackBox):
         return _targets.freeze(jnp.asarray(model.scores(images, "original")), None)
-    return _top(model, images, batch_size=batch_size)
-
-
-@partial(jax.jit, static_argnames="batch_size")
-def _top(model, images, *, batch_size):
-    return batching.map_chunks(lambda x: _targets.freeze(model(x), None), images, batch_size=batch_size)
+    return _targets.top_classes(model, images, batch_size=batch_size)
 
 
 def scores(
