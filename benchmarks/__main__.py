@@ -1,7 +1,8 @@
 """jaxai against its peers, in alternation, each side in a process of its own.
 
     python -m benchmarks --peer-python PYTHON [--quick] [--networks ...] [--peers ...] [--precision float32]
-                         [--device cpu|gpu] [--methods ...] [--out benchmarks/results/peers.json] [--update]
+                         [--device cpu|gpu] [--methods ...] [--huge-pages]
+                         [--out benchmarks/results/peers.json] [--update]
 
 PYTHON is an interpreter with the dependency group `reference`. Both sides get the same weights,
 photos, superpixels, masks, number of samples, precision and threads. A round runs jaxai, then the peer; the
@@ -116,6 +117,8 @@ def main() -> int:
     parser.add_argument("--update", action="store_true", help="keep the other rows that the file has")
     options = parser.parse_args()
     old = json.loads(options.out.read_text()) if options.update and options.out.exists() else None
+    if options.huge_pages:  # The workers inherit it; it counts from a process's start only.
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     os.environ["JAXAI_BENCHMARK_DEVICE"] = options.device
     os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}[options.device]
     if options.device == "gpu":
@@ -136,7 +139,6 @@ def main() -> int:
                 side,
                 threads=options.threads,
                 log=folder / f"{side}.log",
-                huge_pages=options.huge_pages,
             )
             for side in ("jaxai", *peers)
         }

@@ -9,7 +9,7 @@ from pathlib import Path
 class Worker:
     """A worker of one side; `ask` sends a command and returns the answer."""
 
-    def __init__(self, python: str, side: str, *, threads: int, log: Path, huge_pages: bool = False):
+    def __init__(self, python: str, side: str, *, threads: int, log: Path):
         root = Path(__file__).parent.parent
         threads_text = str(threads)
         environment = os.environ | {
@@ -18,8 +18,6 @@ class Worker:
             "MKL_NUM_THREADS": threads_text,
             "OPENBLAS_NUM_THREADS": threads_text,
         }
-        if huge_pages:
-            environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
         self.side, self._log = side, log.open("w")
         self._process = subprocess.Popen(
             [python, "-u", "-W", "ignore", "-m", "benchmarks.worker", side],

@@ -206,15 +206,15 @@ for name, composite in {
 net = lite0(load_file(lite_path))
 x = imagenet(centre("cat", 128))[None]
 for name, composite in layer_maps(-2.2, 2.7).items():
-    arrays[f"lite0.{name}"] = blocks(relevance(net, x, (285,), composite), 4)
+    arrays[f"lite0.{name}"] = blocks(relevance(net, x, (285,), composite), 2)
 for name in ("w_square", "flat"):  # The rules that no composite has for hidden layers.
     composite = single_rules()[name]
-    arrays[f"lite0.{name}"] = blocks(relevance(net, x, (285,), composite), 4)
+    arrays[f"lite0.{name}"] = blocks(relevance(net, x, (285,), composite), 2)
 
 net = vgg16(load_file(vgg_path))
 x = centre("astronaut", 240)[None].astype(np.float32) / 255
 for name, composite in (layer_maps(0.0, 1.0) | single_rules()).items():
-    arrays[f"vgg16.{name}"] = blocks(relevance(net, x, (2,), composite), 8)
+    arrays[f"vgg16.{name}"] = blocks(relevance(net, x, (2,), composite), 4)
 
 save(
     out,
