@@ -1,5 +1,7 @@
 """The one chunked map and its sum."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,11 +62,29 @@ def test_the_count_may_be_given_where_no_array_tells():
     assert found.shape == (3,)
 
 
-def test_chunk_size():
-    assert batching.chunk_size(5, 3) == 3
-    assert batching.chunk_size(5, 9) == 5
-    assert batching.chunk_size(0, 9) == 1
-    assert batching.chunk_size(10**6, None) == batching.CPU_CHUNK
+def images(side):
+    return jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+
+
+def test_chunk_size_as_asked():
+    assert batching.chunk_size(3, images(224)) == 3
+    assert batching.chunk_size(3, images(224), count=5) == 3
+    assert batching.chunk_size(9, images(224), count=5) == 5
+    assert batching.chunk_size(9, images(224), count=0) == 1
+
+
+def test_chunk_size_by_the_size_of_the_images(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert [batching.chunk_size(None, images(side)) for side in (1024, 448, 224, 112, 32)] == [
+        1,
+        1,
+        4,
+        16,
+        128,
+    ]
+    assert batching.chunk_size(None, jax.ShapeDtypeStruct((2, 1000), jnp.float32)) == 128
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert batching.chunk_size(None, images(224)) == 8
 
 
 def test_derivatives_pass_through():

@@ -43,7 +43,7 @@ def fused_cam(
         method: A member of the CAM family (or any method that takes `layer=`).
         reduce: `"mean"`, `"max"` or `"product"` over the layers.
         scale: `"minmax"` maps each layer's map to [0, 1]; `"tanh"` is tanh(2 map / maximum); `"none"`.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
         **options: Handed to `method`, such as `key=`.
 
     Returns:
@@ -80,7 +80,7 @@ def fused_cam(
         static=static,
         reduce=checks.choice(reduce, "reduce", tuple(REDUCTIONS)),
         scale=checks.choice(scale, "scale", SCALES),
-        batch_size=checks.batch_size(batch_size),
+        batch_size=batching.chunk_size(batch_size, images),
     )
 
 
@@ -125,7 +125,7 @@ def guided_grad_cam(
         images: Model input, float [batch, height, width, channels].
         targets: What to explain.
         layer: The layer of Grad-CAM; None picks the last one with positions.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -150,6 +150,6 @@ def guided_grad_cam(
 
     model, images, targets = _targets.prepare(model, images, targets)
     if targets is None:
-        targets = _targets.top_classes(model, images, batch_size=batch_size)
+        targets = _targets.top_classes(model, images, batch_size=batching.chunk_size(batch_size, images))
     cam = grad_cam(model, images, targets, layer=layer, batch_size=batch_size)
     return guided_backprop(model, images, targets, batch_size=batch_size) * cam[..., None]

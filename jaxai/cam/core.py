@@ -66,17 +66,12 @@ class View:
             return cam
         return jnp.repeat(cam[:, None], self.targets.shape[1], axis=1)
 
-    def samples(self) -> int:
-        """Return how many variations of the whole batch may be in flight."""
-        return max(1, many(self.batch_size) // self.images.shape[0])
+    def samples(self, of: jax.Array) -> int:
+        """Return how many variations of a whole batch, the images or the activations, may be in flight."""
+        return max(1, batching.chunk_size(self.batch_size, of) // of.shape[0])
 
 
 Member = Callable[..., jax.Array]
-
-
-def many(batch_size: int | None) -> int:
-    """Return the chunk size of a method that runs the model on many changed copies of an image."""
-    return batching.chunk_size(1 << 30, batch_size)
 
 
 def explain(
@@ -101,7 +96,7 @@ def explain(
         layer: A name, or None for the default.
         relu: Whether `finish` applies the ReLU.
         upsample: Whether `finish` resizes the maps.
-        batch_size: Chunk of images; None means all.
+        batch_size: At most so many images, or variations of them or their activations, in flight.
         **options: Handed to the member; arrays are arguments of the compiled program.
     """
     model, images, targets = _targets.prepare(model, images, targets)
@@ -132,7 +127,8 @@ def _explain(model, images, targets, arrays, *, member, static, layer, relu, ups
         cam = member(view, **dict(static), **arrays)
         return finish(cam, x, relu=relu, upsample=upsample)
 
-    return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
+    together = batching.chunk_size(batch_size, images)
+    return batching.map_chunks(chunk, (images, targets), batch_size=together)
 
 
 def look(model: Any, layer: str, images: jax.Array, targets: Any, batch_size: int | None) -> View:

@@ -12,7 +12,7 @@ from .. import batching, checks, layers
 from .. import noisy as _noise
 from .. import targets as _targets
 from ..targets import Targets
-from .core import View, explain, many, weighted
+from .core import View, explain, weighted
 from .gradient import plus_plus_weights
 
 
@@ -29,7 +29,7 @@ def _smooth_plus_plus(view: View, *, key, num_samples: int, noise, noise_unit: s
         powers = jax.vmap(one)(_noise.copies(view.images, deviation, key, indices))
         return jnp.tensordot(valid, powers, axes=1)
 
-    total = batching.sum_chunks(some, jnp.arange(num_samples), batch_size=view.samples())
+    total = batching.sum_chunks(some, jnp.arange(num_samples), batch_size=view.samples(view.images))
     first, second, third = total / num_samples
     return weighted(view, plus_plus_weights(view.beside(first), first, second, third))
 
@@ -64,7 +64,7 @@ def smooth_grad_cam_plus_plus(
         layer: A layer's name.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many copies in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many copies in flight; None chooses by their size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.
@@ -94,7 +94,7 @@ def smooth_grad_cam_plus_plus(
         layer=layer,
         relu=relu,
         upsample=upsample,
-        batch_size=many(checks.batch_size(batch_size)),
+        batch_size=batch_size,
         key=checks.key(key),
         num_samples=checks.positive(num_samples, "num_samples"),
         noise=noise,
@@ -157,7 +157,7 @@ def shapley_cam(
         layer: A layer's name.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.
@@ -235,7 +235,7 @@ def finer_cam(
         layer: A layer's name.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import batching, checks
+from .. import batching
 from .. import targets as _targets
 from ..targets import Targets
 from . import dense_head
-from .core import View, explain, many, weighted
+from .core import View, explain, weighted
 
 
 def _drops(view: View) -> tuple[jax.Array, jax.Array]:
@@ -25,7 +25,7 @@ def _drops(view: View) -> tuple[jax.Array, jax.Array]:
         def without(index):
             return _targets.select(view.head(view.acts * (jnp.arange(channels) != index)), targets)
 
-        values = batching.map_chunks(jax.vmap(without), indices, batch_size=view.samples())
+        values = batching.map_chunks(jax.vmap(without), indices, batch_size=view.samples(view.acts))
         return _targets.select(view.scores(), targets), values
 
     # Each channel reaches the dense layer by itself, so taking it away subtracts its share of the product.
@@ -70,8 +70,7 @@ def ablation_cam(
         layer: A layer's name; None picks the last one with positions.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many images or changed activations in flight; None means 16 on the CPU, 128 on
-            an accelerator.
+        batch_size: At most so many images or changed activations in flight; None chooses by their size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.
@@ -100,7 +99,7 @@ def ablation_cam(
         layer=layer,
         relu=relu,
         upsample=upsample,
-        batch_size=many(checks.batch_size(batch_size)),
+        batch_size=batch_size,
     )
 
 
@@ -121,7 +120,9 @@ def _recipro(view: View, *, gaussian: bool, probability: bool) -> jax.Array:
         mask = spread(rows, row)[:, None] * spread(columns, column)
         return value(view.head(view.acts[:, row, column][:, None, None] * mask[..., None]), targets)
 
-    values = batching.map_chunks(jax.vmap(one), jnp.arange(height * width), batch_size=view.samples())
+    values = batching.map_chunks(
+        jax.vmap(one), jnp.arange(height * width), batch_size=view.samples(view.acts)
+    )
     return jnp.moveaxis(values, 0, -1).reshape(*values.shape[1:], height, width)
 
 
@@ -151,8 +152,7 @@ def recipro_cam(
         layer: A layer's name; None picks the last one with positions.
         relu: Drop negative values.
         upsample: Resize the map to the image.
-        batch_size: At most so many changed activations in flight; None means 16 on the CPU, 128 on an
-            accelerator.
+        batch_size: At most so many changed activations in flight; None chooses by their size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image. The paper shows them min-max
@@ -183,7 +183,7 @@ def recipro_cam(
         layer=layer,
         relu=relu,
         upsample=upsample,
-        batch_size=many(checks.batch_size(batch_size)),
+        batch_size=batch_size,
         gaussian=bool(gaussian),
         probability=bool(probability),
     )

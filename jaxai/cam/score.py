@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from .. import batching, checks, maps
 from .. import targets as _targets
 from ..targets import Targets
-from .core import View, explain, many, weighted
+from .core import View, explain, weighted
 
 Change = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -39,7 +39,9 @@ def _mask_scores(view: View, change: Change, num_samples: int) -> jax.Array:
         values = _targets.select(scores, _targets.tile(targets, count))
         return values.reshape(count, batch, *values.shape[1:])
 
-    scores = batching.map_chunks(some, jnp.arange(channels * num_samples), batch_size=view.samples())
+    scores = batching.map_chunks(
+        some, jnp.arange(channels * num_samples), batch_size=view.samples(view.images)
+    )
     scores = scores.reshape(channels, num_samples, *scores.shape[1:]).mean(1)
     return jnp.moveaxis(scores, 0, -1)[..., None, None, :]
 
@@ -72,7 +74,7 @@ def score_cam(
         layer: A layer's name; None picks the last one with positions.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many masked images in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many masked images in flight; None chooses by their size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.
@@ -101,7 +103,7 @@ def score_cam(
         layer=layer,
         relu=relu,
         upsample=upsample,
-        batch_size=many(checks.batch_size(batch_size)),
+        batch_size=batch_size,
     )
 
 
@@ -170,7 +172,7 @@ def ss_cam(
         layer=layer,
         relu=relu,
         upsample=upsample,
-        batch_size=many(checks.batch_size(batch_size)),
+        batch_size=batch_size,
         key=checks.key(key),
         num_samples=checks.positive(num_samples, "num_samples"),
         noise=float(noise),
@@ -236,6 +238,6 @@ def is_cam(
         layer=layer,
         relu=relu,
         upsample=upsample,
-        batch_size=many(checks.batch_size(batch_size)),
+        batch_size=batch_size,
         num_samples=checks.positive(num_samples, "num_samples"),
     )

@@ -61,7 +61,7 @@ def deep_dream(
             above.
         indices: Numbers of the images to draw shifts for, instead of 0, 1, ...: image 5 of a batch alone is
             `deep_dream(model, images[5:6], indices=[5], ...)`.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Images in [0, 1], shaped as the given ones.
@@ -92,7 +92,7 @@ def deep_dream(
     if isinstance(jitter, bool) or not isinstance(jitter, int) or jitter < 0:
         raise ValueError(f"`jitter` must be a number of pixels, at least 0; got {jitter!r}")
     tile = None if tile is None else checks.positive(tile, "tile")
-    batch_size = checks.batch_size(batch_size)
+    batch_size = batching.chunk_size(batch_size, images)
     keys = run_keys(key, indices, images.shape[0])
     features = None if guide is None else _guide_features(model, normalize, guide, layer)
     step = partial(

@@ -97,7 +97,7 @@ def layer_activations(
         photos: Float in [0, 1].
         layer: A layer's name.
         normalize: Maps photos in [0, 1] to what the model takes.
-        batch_size: At most so many photos in flight; None means all.
+        batch_size: At most so many photos in flight; None chooses by their size.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -106,7 +106,13 @@ def layer_activations(
     model, photos = _targets.as_model(model), checks.images(photos, "photos")
     normalize = _targets.as_model(normalize or identity)
     layer = layers.resolve(model, layer, photos)
-    return _activations(model, normalize, photos, layer=layer, batch_size=checks.batch_size(batch_size))
+    return _activations(
+        model,
+        normalize,
+        photos,
+        layer=layer,
+        batch_size=batching.chunk_size(batch_size, photos),
+    )
 
 
 @partial(jax.jit, static_argnames=("layer", "batch_size"))
@@ -140,7 +146,7 @@ def channel_factors(
         key: Typed key of the start.
         steps: Number of updates.
         normalize: Maps photos in [0, 1] to what the model takes.
-        batch_size: At most so many photos in flight; None means all.
+        batch_size: At most so many photos in flight; None chooses by their size.
 
     Returns:
         `maps` [batch, h, w, factors], `directions` [factors, channels], `error`.

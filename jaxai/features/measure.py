@@ -32,7 +32,7 @@ def measure(
         objective: One or several, as for `visualize`.
         photos: Float in [0, 1], [batch, height, width, channels].
         normalize: Maps photos in [0, 1] to what the model takes.
-        batch_size: At most so many photos in flight; None means all.
+        batch_size: At most so many photos in flight; None chooses by their size.
 
     Returns:
         float32[objectives, batch].
@@ -63,7 +63,7 @@ def measure(
             photos,
             count=len(members),
             names=names,
-            batch_size=checks.batch_size(batch_size),
+            batch_size=batching.chunk_size(batch_size, photos),
         )
         for row, i in enumerate(members):
             rows[i] = values[row]
@@ -110,7 +110,7 @@ def exemplars(
         photos: Float in [0, 1], [batch, height, width, channels].
         top: How many; at most all of them are returned.
         normalize: Maps photos in [0, 1] to what the model takes.
-        batch_size: At most so many photos in flight; None means all.
+        batch_size: At most so many photos in flight; None chooses by their size.
 
     Returns:
         Indices into the photos, and values.

@@ -117,7 +117,7 @@ def visualize(
         start: Photos in [0, 1] to start from, one for each run (or one for all), instead of noise.
         snapshots: Steps after which to keep the images.
         indices: Numbers of the runs, instead of 0, 1, ...: `indices=[5]` reproduces run 5 alone.
-        batch_size: At most so many images in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         A `Visualization`; images [N, height, width, channels] in [0, 1], history [N, steps]. The copies of a
@@ -174,7 +174,11 @@ def visualize(
     _warn_small(base, shapes, fields)
     start = _start(start, len(parsed), base.shape)
     keys = run_keys(key, indices, len(parsed))
-    limit = batching.chunk_size(len(parsed) * base.copies * base.crops, checks.batch_size(batch_size))
+    limit = batching.chunk_size(
+        batch_size,
+        engine.shape_of(base, 1),
+        count=len(parsed) * base.copies * base.crops,
+    )
 
     parts: list[Any] = [None] * len(parsed)
     for members in groups(parsed):

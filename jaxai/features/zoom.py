@@ -104,7 +104,7 @@ def _film(model, normalize, image, key, zoom, angle, step_size, *, layer, frames
         layer=layer,
         steps=steps,
         jitter=jitter,
-        batch_size=None,
+        batch_size=1,
     )
 
     def frame(x, number):

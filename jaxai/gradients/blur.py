@@ -78,7 +78,7 @@ def blur_integrated_gradients(
         spacing: Blurs in steps of equal `"linear"` sigma, or of equal square, `"sqrt"` (PAIR's `sqrt=True`).
         grad_step: Difference of sigmas by which the blur's derivative is taken, PAIR's; None takes the exact
             derivative of the cut-off kernel.
-        batch_size: At most so many images in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -117,5 +117,5 @@ def blur_integrated_gradients(
         None if grad_step is None else jnp.float32(grad_step),
         samples,
         path=_blur_path(int(4 * (sigmas.max() + (grad_step or 0)) + 0.5) + 1),
-        batch_size=batching.chunk_size(1 << 30, checks.batch_size(batch_size)),
+        batch_size=batching.chunk_size(batch_size, images),
     )

@@ -47,7 +47,7 @@ def gradient_shap(
         noise: Standard deviation of normal noise added to the image.
         noise_unit: `"range"`: a fraction of the image's maximum minus minimum; `"absolute"`: Captum's
             `stdevs`.
-        batch_size: At most so many images in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image. Their sum is
@@ -86,7 +86,7 @@ def gradient_shap(
         (references, checks.key(key)),
         (jnp.arange(num_samples), jnp.full(num_samples, 1 / num_samples)),
         path=_random_line,
-        batch_size=batching.chunk_size(1 << 30, checks.batch_size(batch_size)),
+        batch_size=batching.chunk_size(batch_size, images),
     )
 
 
@@ -109,7 +109,7 @@ def expected_gradients(
         references: A sample of the data.
         key: Typed PRNG key.
         num_samples: Random points for each image.
-        batch_size: At most so many images in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.

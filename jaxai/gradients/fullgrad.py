@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import batching, checks, jaxprs, maps
+from .. import batching, jaxprs, maps
 from .. import targets as _targets
 from ..jaxprs import Constant, Graph, Node
 
@@ -160,7 +160,7 @@ def full_gradients(
         images: Model input, float [batch, height, width, channels].
         targets: What to explain; logits are differentiated. A callable's own remainder is not part of the
             sum.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         The shares.
@@ -181,7 +181,7 @@ def full_gradients(
         (8.0, [12.0])
     """
     model, images, targets = _targets.prepare(model, images, targets)
-    return _full_gradients(model, images, targets, batch_size=checks.batch_size(batch_size))
+    return _full_gradients(model, images, targets, batch_size=batching.chunk_size(batch_size, images))
 
 
 @partial(jax.jit, static_argnames="batch_size")
@@ -210,7 +210,7 @@ def full_grad(
         model: As in `full_gradients`, like the other arguments.
         images: Model input.
         targets: What to explain.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.
@@ -233,7 +233,7 @@ def full_grad(
         '0.00 0.33 0.67 1.00'
     """
     model, images, targets = _targets.prepare(model, images, targets)
-    return _full_grad(model, images, targets, batch_size=checks.batch_size(batch_size))
+    return _full_grad(model, images, targets, batch_size=batching.chunk_size(batch_size, images))
 
 
 @partial(jax.jit, static_argnames="batch_size")

@@ -40,8 +40,7 @@ def guided_integrated_gradients(
         fraction: Share of the values that moves at a time, in (0, 1].
         max_distance: How far along the line a value may be ahead or behind; 0 is integrated gradients, 1 is
             free.
-        batch_size: At most so many images in flight (times k targets); None means 16 on the CPU, 128 on an
-            accelerator.
+        batch_size: At most so many images in flight (times k targets); None chooses by their size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -75,7 +74,7 @@ def guided_integrated_gradients(
         steps=checks.positive(steps, "steps"),
         fraction=float(fraction),
         max_distance=float(max_distance),
-        batch_size=batching.chunk_size(1 << 30, checks.batch_size(batch_size)),
+        batch_size=batching.chunk_size(batch_size, images),
     )
 
 

@@ -30,7 +30,7 @@ def layer_gradients(
         targets: What to explain; logits are differentiated.
         layer: A name of `model.layer_names`; None picks the last one with positions.
         times_activation: Multiply by the activations.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         An array like the layer's activations; [batch, k, ...] for k classes an image.
@@ -66,7 +66,8 @@ def _layer_gradients(model, images, targets, *, layer, times_activation, batch_s
         grads = _targets.gradients(head, acts, t, batch_size=batch_size)[1]
         return _beside(acts, grads) * grads if times_activation else grads
 
-    return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
+    together = batching.chunk_size(batch_size, images)
+    return batching.map_chunks(chunk, (images, targets), batch_size=together)
 
 
 def _beside(acts, grads):
@@ -97,7 +98,7 @@ def layer_integrated_gradients(
         baseline: Value or array that broadcasts to `images`; None means zero.
         steps: Number of gradients along the path.
         method: Quadrature, as in `path_nodes`.
-        batch_size: At most so many activations in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many activations in flight; None chooses by their size.
 
     Returns:
         An array like the layer's activations; [batch, k, ...] for k classes an image.
@@ -128,7 +129,7 @@ def layer_integrated_gradients(
         jnp.asarray(nodes, jnp.float32),
         jnp.asarray(weights, jnp.float32),
         layer=layers.resolve(model, layer, images),
-        batch_size=batching.chunk_size(1 << 30, checks.batch_size(batch_size)),
+        batch_size=checks.batch_size(batch_size),
     )
 
 
@@ -148,11 +149,12 @@ def _layer_integrated(model, images, targets, baseline, nodes, weights, *, layer
             positions, weight = samples
             return jnp.tensordot(weight * valid, jax.vmap(one)(positions), axes=1)
 
-        size = max(1, batch_size // x.shape[0])
+        size = max(1, batching.chunk_size(batch_size, acts) // x.shape[0])
         grads = batching.sum_chunks(some, (nodes, weights), batch_size=size)
         return _beside((acts - origin).astype(jnp.float32), grads) * grads
 
-    return batching.map_chunks(chunk, (images, baseline, targets), batch_size=batch_size)
+    together = batching.chunk_size(batch_size, images)
+    return batching.map_chunks(chunk, (images, baseline, targets), batch_size=together)
 
 
 def internal_influence(
@@ -208,7 +210,7 @@ def internal_influence(
         jnp.asarray(weights, jnp.float32),
         layer=layers.resolve(model, layer, images),
         rule="influence",
-        batch_size=batching.chunk_size(1 << 30, checks.batch_size(batch_size)),
+        batch_size=batching.chunk_size(batch_size, images),
     )
 
 
@@ -240,7 +242,7 @@ def conductance(
         steps: Number of equal steps; `steps + 1` gradients.
         rule: `"trapezoid"`: the mean gradient of a step's two ends; `"left"`: that of its beginning, as
             Captum has it (with `method="riemann_trapezoid"` it takes the same steps).
-        batch_size: At most so many images in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         An array like the layer's activations; [batch, k, ...] for k classes an image.
@@ -271,7 +273,7 @@ def conductance(
         jnp.ones(steps + 1),
         layer=layers.resolve(model, layer, images),
         rule=checks.choice(rule, "rule", RULES),
-        batch_size=batching.chunk_size(1 << 30, checks.batch_size(batch_size)),
+        batch_size=batching.chunk_size(batch_size, images),
     )
 
 

@@ -130,7 +130,7 @@ def integrated_gradients(
         method: Quadrature, as in `path_nodes` (Gauss-Legendre is Captum's default too), or `"adaptive"`:
             midpoints of steps that are short where the score changes fast, found by nine forward passes. It
             pays where the score saturates, as a probability does.
-        batch_size: At most so many images in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -153,7 +153,7 @@ def integrated_gradients(
     """
     model, images, targets = _targets.prepare(model, images, targets)
     baselines = as_baselines(baseline, images)
-    batch_size = batching.chunk_size(1 << 30, checks.batch_size(batch_size))
+    batch_size = batching.chunk_size(batch_size, images)
     count = baselines.shape[1]
     if method == "adaptive":
         steps = checks.positive(steps, "steps")
@@ -259,7 +259,7 @@ def completeness_gap(
         targets: As the attributions were made for.
         attributions: [batch, height, width, channels], or [batch, k, ...] for k classes an image.
         baseline: As in `integrated_gradients`; the scores of several are averaged.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Signed gaps in units of the score [batch]; [batch, k] for k classes an image.
@@ -285,9 +285,8 @@ def completeness_gap(
             f"`attributions` must be {(*expected, *images.shape[1:])} for these targets;"
             f" got {attributions.shape}"
         )
-    difference = _differences(
-        model, images, targets, as_baselines(baseline, images), batch_size=checks.batch_size(batch_size)
-    )
+    size = batching.chunk_size(batch_size, images)
+    difference = _differences(model, images, targets, as_baselines(baseline, images), batch_size=size)
     return attributions.astype(jnp.float32).reshape(*lead, -1).sum(-1) - difference
 
 

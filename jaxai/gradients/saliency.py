@@ -26,7 +26,7 @@ def saliency(
         model: Callable pytree, `model(images) -> scores`.
         images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); raw scores (logits) are differentiated.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         d score / d image [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -46,7 +46,7 @@ def saliency(
         [1.0, 0.0, 0.0]
     """
     model, images, targets = _targets.prepare(model, images, targets)
-    return _saliency(model, images, targets, batch_size=checks.batch_size(batch_size))
+    return _saliency(model, images, targets, batch_size=batching.chunk_size(batch_size, images))
 
 
 @partial(jax.jit, static_argnames="batch_size")
@@ -73,7 +73,7 @@ def input_x_gradient(
         model: Callable pytree, `model(images) -> scores`.
         images: Model input, float [batch, height, width, channels].
         targets: What to explain; logits are differentiated.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         image x d score / d image [batch, height, width, channels]; [batch, k, ...] for k classes an image.

@@ -57,7 +57,7 @@ def smooth_moments(
         noise: Standard deviation of the normal noise.
         noise_unit: `"range"`: a fraction of the image's maximum minus minimum, as in the paper and PAIR's
             library; `"absolute"`: in the units of the input, as Captum's `stdevs`.
-        batch_size: At most so many copies in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many copies in flight; None chooses by their size.
         **options: Handed to `method`, such as `layer=`.
 
     Returns:
@@ -90,7 +90,7 @@ def smooth_moments(
         arrays,
         method=method,
         num_samples=checks.positive(num_samples, "num_samples"),
-        batch_size=batching.chunk_size(1 << 30, checks.batch_size(batch_size)),
+        batch_size=batching.chunk_size(batch_size, images),
         static=static,
     )
 
@@ -216,7 +216,7 @@ def smooth_grad(
         num_samples: Noisy copies of each image.
         noise: Standard deviation of the noise; the paper finds 0.1 to 0.2 of the range best.
         noise_unit: `"range"` (paper, PAIR) or `"absolute"` (Captum).
-        batch_size: At most so many copies in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many copies in flight; None chooses by their size.
 
     Returns:
         Signed gradients [batch, height, width, channels]; [batch, k, ...] for k classes an image.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .. import batching, checks
+from .. import checks
 from ..targets import Targets
 from . import fills, scoring
 from . import segments as _segments
@@ -38,8 +38,7 @@ def feature_ablation(
         fill: What a hidden superpixel shows, as in `jaxai.lime`.
         key: Randomness of `fill="noise"`.
         num_segments: Static S, needed under `jit` and `vmap`.
-        batch_size: At most so many changed images in flight; None means 16 on the CPU, 128 on an
-            accelerator.
+        batch_size: At most so many changed images in flight; None chooses by their size.
 
     Returns:
         `SuperpixelDrops` with `values` [batch, S] ([batch, k, S] for k classes an image) and `heatmap`.
@@ -63,7 +62,7 @@ def feature_ablation(
     count = superpixels.count
     # The last mask shows everything.
     masks = np.concatenate([1 - np.eye(count), np.ones((1, count))]).astype(np.float32)
-    chunk = batching.chunk_size(images.shape[0] * (count + 1), checks.batch_size(batch_size))
+    chunk = scoring.in_flight(model, images, batch_size, images.shape[0] * (count + 1))
     targets = scoring.frozen(model, images, targets, chunk)
     values = scoring.of_masks(
         model,
@@ -108,8 +107,7 @@ def feature_permutation(
         segments: Labels, int [batch, height, width] (or [height, width] for all images).
         key: Randomness of the circles; a typed key.
         num_segments: Static S, needed under `jit` and `vmap`.
-        batch_size: At most so many changed images in flight; None means 16 on the CPU, 128 on an
-            accelerator.
+        batch_size: At most so many changed images in flight; None chooses by their size.
 
     Returns:
         `SuperpixelDrops` with `values` [batch, S] ([batch, k, S] for k classes an image) and `heatmap`.
@@ -138,7 +136,7 @@ def feature_permutation(
     superpixels = _segments.prepare(segments, images, num_segments)
     partners = _circles(checks.key(key), batch=batch, count=superpixels.count)
     total = batch * (superpixels.count + 1)
-    chunk = batching.chunk_size(total, checks.batch_size(batch_size))
+    chunk = scoring.in_flight(model, images, batch_size, total)
     targets = scoring.frozen(model, images, targets, chunk)
     values = scoring.scores(
         model,

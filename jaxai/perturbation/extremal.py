@@ -59,7 +59,7 @@ def extremal_perturbation(
         fill: `"blur"`: a pyramid of blurs up to 20 pixels, which a mask value goes through; or what hidden
             pixels show, as in `jaxai.occlusion`.
         flip: Mirror the image at every other step, so that the mask does not fit accidents.
-        batch_size: At most so many masks in flight; None means 16 on the CPU, 128 on an accelerator.
+        batch_size: At most so many masks in flight; None chooses by their size.
 
     Returns:
         Masks [batch, height, width] in [0, 1]; [batch, k, height, width] for k classes an image.
@@ -102,7 +102,7 @@ def extremal_perturbation(
         stride=checks.positive(stride, "stride"),
         sigma=float(sigma),
         flip=bool(flip),
-        batch_size=batching.chunk_size(len(images), checks.batch_size(batch_size)),
+        batch_size=batching.chunk_size(batch_size, images),
     )
 
 

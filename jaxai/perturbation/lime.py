@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .. import batching, checks
+from .. import checks
 from ..targets import Targets
 from . import designs, fills, kernels, lime_fit, scoring, selection
 from . import segments as _segments
@@ -106,8 +106,8 @@ def lime(
         tolerance: Draw masks in rounds and stop as soon as every standard error is at most this;
             `num_samples` is then the most. Not under `jit`.
         num_segments: Static S, needed under `jit` and `vmap`; images with fewer superpixels are padded.
-        batch_size: At most so many changed images in flight; None means 16 on the CPU, 128 on an
-            accelerator. It never changes the result.
+        batch_size: At most so many changed images in flight; None chooses by their size. The result is the
+            same.
 
     Returns:
         `LimeExplanation` with `weights` [batch, S], `intercept` and `score` (weighted R^2) [batch],
@@ -173,7 +173,7 @@ def lime(
         raise TypeError("`tolerance` needs concrete arguments: the number of masks depends on the results")
     total = masks.shape[-2]
     size = total if tolerance is None else min(total, _ROUND)
-    chunk = batching.chunk_size(images.shape[0] * size, checks.batch_size(batch_size))
+    chunk = scoring.in_flight(model, images, batch_size, images.shape[0] * size)
     targets = scoring.frozen(model, images, targets, chunk)
     parts: list[jax.Array] = []
     for start in range(0, total, size):

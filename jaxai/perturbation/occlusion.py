@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import batching, checks
+from .. import batching
 from .. import targets as _targets
 from ..targets import Targets
 from . import fills, scoring, windows
@@ -50,8 +50,7 @@ def occlusion(
             model that JAX can trace whose first layers are convolutions, pools and elementwise operations.
             Memory then holds all activations of one image. None does so where it saves at least a third of
             the multiplications.
-        batch_size: At most so many changed images in flight; None means 16 on the CPU, 128 on an
-            accelerator.
+        batch_size: At most so many changed images in flight; None chooses by their size.
 
     Returns:
         Drops [batch, height, width]; [batch, k, height, width] for k classes an image. 0 where no window
@@ -78,7 +77,7 @@ def occlusion(
     model, images, targets = scoring.prepare(model, images, targets)
     place = windows.sliding(images.shape[1:3], window, strides)
     background = fills.background(fill, images, None, 0, key=key)
-    chunk = batching.chunk_size(images.shape[0] * (place.total + 1), checks.batch_size(batch_size))
+    chunk = scoring.in_flight(model, images, batch_size, images.shape[0] * (place.total + 1))
     if _is_incremental(incremental, model, images, place):
         values = _incremental(model, images, background, targets, place=place, batch_size=chunk)
         scoring.check_finite(values)

@@ -47,8 +47,7 @@ def rise(
             after ImageNet normalisation. Also `"image_mean"`, `"blur"` or `"noise"`.
         divisor: `"probability"` divides the weighted sum by num_masks x probability (the paper's equation
             6); `"masks"` divides each pixel by the sum of its masks (Xplique).
-        batch_size: At most so many masked images in flight; None means 16 on the CPU, 128 on an
-            accelerator.
+        batch_size: At most so many masked images in flight; None chooses by their size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, height, width] for k classes an image.
@@ -79,7 +78,7 @@ def rise(
     shape = (checks.pair(grid, "grid"), images.shape[1:3])
     masks = scoring.Perturbation(smooth_masks, shape, (key, np.float32(probability)))
     background = fills.background(fill, images, None, 0, key=key)
-    chunk = batching.chunk_size(images.shape[0] * num_masks, checks.batch_size(batch_size))
+    chunk = scoring.in_flight(model, images, batch_size, images.shape[0] * num_masks)
     targets = scoring.frozen(model, images, targets, chunk)
     values = scoring.scores(
         model,

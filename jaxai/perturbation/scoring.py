@@ -19,6 +19,8 @@ from .. import batching, checks
 from .. import targets as _targets
 from .black_box import BlackBox
 
+_ASKED_AT_ONCE = 16
+
 
 @register_dataclass
 @dataclass(frozen=True)
@@ -71,6 +73,17 @@ def frozen(model: Any, images: jax.Array, targets: Any, batch_size: int | None) 
     if isinstance(model, BlackBox):
         return _targets.freeze(jnp.asarray(model.scores(images, "original")), None)
     return _targets.top_classes(model, images, batch_size=batch_size)
+
+
+def in_flight(model: Any, images: jax.Array, batch_size: int | None, count: int) -> int:
+    """Check `batch_size` and return how many of `count` changed images to ask the model about at once.
+
+    A black box that is asked from the host gets larger batches than what suits this machine's caches.
+    """
+    batch_size = checks.batch_size(batch_size)
+    if batch_size is None and isinstance(model, BlackBox):
+        batch_size = _ASKED_AT_ONCE
+    return batching.chunk_size(batch_size, images, count=count)
 
 
 def scores(

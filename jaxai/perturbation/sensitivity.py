@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import batching, checks, maps
+from .. import checks, maps
 from . import fills, scoring
 from . import segments as _segments
 
@@ -65,7 +65,7 @@ def grid_scores(
     cells = _segments.grid(images.shape[1:3], *grid)
     labels = jnp.broadcast_to(cells, images.shape[:3])
     background = fills.background(fill, images, labels, masks.shape[1], key=key)
-    chunk = batching.chunk_size(images.shape[0] * len(masks), checks.batch_size(batch_size))
+    chunk = scoring.in_flight(model, images, batch_size, images.shape[0] * len(masks))
     targets = scoring.frozen(model, images, targets, chunk)
     values = scoring.of_masks(
         model, images, background, labels, jnp.asarray(masks), targets, batch_size=chunk, probability=False

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from .. import batching, checks
 from . import fills, scoring
 from . import segments as _segments
 
@@ -28,7 +27,9 @@ class Game(NamedTuple):
         Raises:
             ValueError: If they are not finite.
         """
-        chunk = batching.chunk_size(self.images.shape[0] * masks.shape[-2], self.batch_size)
+        chunk = scoring.in_flight(
+            self.model, self.images, self.batch_size, self.images.shape[0] * masks.shape[-2]
+        )
         values = scoring.of_masks(
             self.model,
             self.images,
@@ -58,8 +59,8 @@ def game(
     model, images, targets = scoring.prepare(model, images, targets)
     superpixels = _segments.prepare(segments, images, num_segments)
     background = fills.background(fill, images, superpixels.labels, superpixels.count, key=key)
-    batch_size = checks.batch_size(batch_size)
-    targets = scoring.frozen(model, images, targets, batching.chunk_size(images.shape[0], batch_size))
+    chunk = scoring.in_flight(model, images, batch_size, images.shape[0])
+    targets = scoring.frozen(model, images, targets, chunk)
     return Game(model, images, background, superpixels, targets, batch_size)
 
 

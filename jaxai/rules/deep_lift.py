@@ -46,7 +46,7 @@ def deep_lift(
         baseline: Value or array that broadcasts to `images`; None means zero, which after ImageNet
             normalisation is the mean colour. One without a batch axis is run through the network once.
         strict: Whether an operation without a rule is an error.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -79,7 +79,12 @@ def deep_lift(
             f"`baseline` must broadcast to the images' shape {images.shape}; got {baseline.shape}"
         ) from None
     return _deep_lift(
-        model, images, targets, baseline, strict=bool(strict), batch_size=checks.batch_size(batch_size)
+        model,
+        images,
+        targets,
+        baseline,
+        strict=bool(strict),
+        batch_size=batching.chunk_size(batch_size, images),
     )
 
 
@@ -129,8 +134,7 @@ def deep_lift_shap(
         targets: What to explain; None means the top class of the image itself. Raw scores (logits).
         baselines: Float array [baselines, height, width, channels]; every image is compared with each.
         strict: Whether an operation without a rule is an error.
-        batch_size: At most so many pairs of image and baseline in flight; None means 16 on the CPU, 128 on an
-            accelerator.
+        batch_size: At most so many pairs of image and baseline in flight; None chooses by their size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -160,7 +164,7 @@ def deep_lift_shap(
             f" got shape {baselines.shape}"
         )
     count = images.shape[0] * baselines.shape[0]
-    size = batching.chunk_size(count, checks.batch_size(batch_size))
+    size = batching.chunk_size(checks.batch_size(batch_size), images, count=count)
     return _deep_lift_shap(model, images, targets, baselines, strict=bool(strict), batch_size=size)
 
 

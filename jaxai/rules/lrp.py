@@ -105,7 +105,7 @@ def lrp(
         relevance: What to start from: `"one_hot"`, 1 at the target as zennit does, or `"score"`, the target's
             logit, so that conserving rules on a network without biases sum to it.
         strict: Whether an operation without a rule is an error.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Signed relevances [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -150,7 +150,7 @@ def lrp(
         composite=composite,
         relevance=checks.choice(relevance, "relevance", ("one_hot", "score")),
         strict=bool(strict),
-        batch_size=checks.batch_size(batch_size),
+        batch_size=batching.chunk_size(batch_size, images),
     )
 
 
@@ -377,7 +377,7 @@ def excitation_backprop(
         images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`).
         strict: Whether an operation without a rule is an error.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image. The paper's

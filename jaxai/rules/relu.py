@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import batching, checks
+from .. import batching
 from .. import targets as _targets
 from .rewrite import Rewritten, find_relus, has_relu
 
@@ -119,7 +119,7 @@ def guided_backprop(
         model: Callable pytree, `model(images) -> scores`.
         images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); raw scores (logits).
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -158,7 +158,7 @@ def deconvnet(
         model: Callable pytree, `model(images) -> scores`.
         images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); raw scores (logits).
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most so many images in flight; None chooses by their size.
 
     Returns:
         Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -183,7 +183,12 @@ def deconvnet(
 
 def _rule_gradient(model, images, targets, rule, batch_size):
     model, images, targets = _targets.prepare(model, images, targets)
-    return _gradient(_with_rule(model, rule), images, targets, batch_size=checks.batch_size(batch_size))
+    return _gradient(
+        _with_rule(model, rule),
+        images,
+        targets,
+        batch_size=batching.chunk_size(batch_size, images),
+    )
 
 
 @partial(jax.jit, static_argnames="batch_size")
