@@ -127,6 +127,14 @@ def main() -> int:
         os.environ |= {"JAXAI_BENCHMARK_TF32": "1"} if rounded else {}
     elif options.precision == "tf32":
         parser.error("--precision tf32 is a GPU's: add --device gpu")
+    conditions = {
+        "machine": machine.processor(),
+        "precision": options.precision,
+        "threads": options.threads,
+        "huge_pages": options.huge_pages,
+    }
+    if old:
+        report.check_conditions(old, conditions)
     peers = options.peers if options.peer_python else []
     load = os.getloadavg()[0]
     rows = []
@@ -167,13 +175,9 @@ def main() -> int:
                 rows += new
                 for row in new:
                     print(report.line(row), flush=True)
-                result = {
+                result = conditions | {
                     "date": datetime.date.today().isoformat(),
-                    "machine": machine.processor(),
                     "load": load,
-                    "precision": options.precision,
-                    "threads": options.threads,
-                    "huge_pages": options.huge_pages,
                     "matrix_peak_gflops": peak,
                     "weights": where,
                     "sides": about,

@@ -2,6 +2,7 @@
 
     python -m benchmarks.ascent --peer-python PYTHON [--networks ...] [--batches 1 16] [--steps 8]
                                 [--precisions float32 bfloat16] [--repeats 3] [--out benchmarks/results]
+                                [--update]
 
 PYTHON is an interpreter with the dependency group `reference`. The tuned loop has the same recipe: Fourier
 coefficients, one affine resampling an image, Adam, the network cut after the layer, frozen and channels-last.
@@ -71,6 +72,10 @@ def rows_of(workers, base, network, batch, precision, steps, repeats):
     return rows
 
 
+def _size(row):
+    return row["network"], row["batch"], row["precision"]
+
+
 def table(result):
     """Return the table as Markdown."""
     names = {
@@ -108,9 +113,11 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--update", action="store_true", help="keep the other rows that the file has")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    result = {"machine": machine.processor(), "load": os.getloadavg()[0], "rows": []}
+    old = json.loads((options.out / "ascent.json").read_text())["rows"] if options.update else []
+    result = {"machine": machine.processor(), "load": os.getloadavg()[0], "rows": old}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         workers = {
@@ -128,7 +135,9 @@ def main():
             for precision in options.precisions:
                 for batch in options.batches:
                     new = rows_of(workers, base, network, batch, precision, options.steps, options.repeats)
-                    result["rows"] += new
+                    measured = {_size(row) for row in new}
+                    kept = [row for row in result["rows"] if _size(row) not in measured]
+                    result["rows"] = sorted(kept + new, key=_size)
                     for row in new:
                         print(
                             f"{network} {batch} {precision} / {row['against']}: {row['ratio']:.2f}",

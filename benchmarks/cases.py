@@ -94,7 +94,6 @@ def cases(*, quick: bool, networks: tuple[str, ...] = NETWORKS) -> list[Case]:
         rows += [
             Case("forward", network, 1, repeats=7),
             Case("forward", network, batch, repeats=5),
-            Case("gradient", network, batch, repeats=3),
             Case("grad_cam", network, 1, repeats=7),
             Case("grad_cam", network, batch, repeats=3),
             Case("grad_cam", network, 1, {"targets": 10}, repeats=3),

@@ -105,7 +105,6 @@ def _deep_dream(model, images, classes, options, layer, command):
 _RUNS = {
     **ours_white_box.RUNS,
     "forward": _forward,
-    "gradient": lambda m, x, t, o, layer, c: lambda: jaxai.saliency(m, x, t),
     "saliency": lambda m, x, t, o, layer, c: lambda: jaxai.saliency(m, x, t),
     "grad_cam": _grad_cam,
     "integrated_gradients": lambda m, x, t, o, layer, c: (

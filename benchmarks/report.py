@@ -99,7 +99,7 @@ def _shares(result, network):
     lines, done = [], set()
     for row in result["rows"]:
         method, batch = row["case"]["method"], row["case"]["batch"]
-        passes = {"forward": 1, "gradient": 2}.get(method)
+        passes = {"forward": 1, "saliency": 2}.get(method)
         if not _of(row, network) or passes is None or "jaxai" not in row or (method, batch) in done:
             continue
         done.add((method, batch))
@@ -145,15 +145,15 @@ def _key(row):
     return row["case"]["network"], row["name"], row["case"]["batch"]
 
 
-def merge(old: dict, new: dict) -> dict:
-    """Return the rows of both results, the new one's where both have them.
-
-    Raises:
-        ValueError: If the two were measured on different machines or in different precisions.
-    """
+def check_conditions(old: dict, new: dict) -> None:
+    """Raise a ValueError if two results were measured on different machines or in different precisions."""
     for field in ("machine", "precision", "threads", "huge_pages"):
         if old.get(field, False) != new[field]:
             raise ValueError(f"{field} is {new[field]!r} now and was {old[field]!r}: write to another file")
+
+
+def merge(old: dict, new: dict) -> dict:
+    """Return the rows of two results under the same conditions, the new one's where both have them."""
     measured = {_key(row) for row in new["rows"]}
     weights = old["weights"] | new["weights"]
     rows = [row for row in old["rows"] if _key(row) not in measured] + new["rows"]

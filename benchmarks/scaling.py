@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--network", default="efficientnet_lite0", choices=("efficientnet_lite0", "vgg16"))
     parser.add_argument("--methods", nargs="+", default=None, help="only these methods")
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu", "tpu"))
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()

@@ -152,9 +152,9 @@ def test_several_photos_and_classes_equal_each_alone(run, tmp_path, cat, monkeyp
 
 
 PERTURBATIONS = {
-    "lime": ("num_samples=32",),
-    "kernel_shap": ("num_samples=256",),
-    "rise": ("num_masks=32",),
+    "lime": ("num_samples=16",),
+    "kernel_shap": ("num_samples=160",),
+    "rise": ("num_masks=16",),
     "occlusion": ("window=56", "strides=56"),
     "sobol": ("num_designs=2", "grid=4"),
 }

@@ -20,7 +20,7 @@ def prepare(command):
                 return network(images).to(torch.float32).cpu().numpy()
 
         return forward
-    if method in ("gradient", "saliency"):
+    if method == "saliency":
 
         def gradient():
             x = images.clone().requires_grad_(True)

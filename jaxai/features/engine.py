@@ -68,6 +68,18 @@ def see(model: Any, normalize: Any, names: tuple[str, ...], images: jax.Array) -
     return activations_at(model, names, x if kind is None else x.astype(kind))
 
 
+@partial(jax.jit, static_argnames="names")
+def seen(model: Any, normalize: Any, images: Any, *, names: tuple[str, ...]) -> tuple[jax.Array, ...]:
+    """Return what `see` does, in the order of the names; compiled, so that it is traced once a shape."""
+    acts = see(model, normalize, names, images)
+    return tuple(acts[name] for name in names)
+
+
+@partial(jax.jit, static_argnames="names")
+def _seen_redirected(model, normalize, images, *, names):
+    return seen(rules.redirected_relu(model), normalize, images, names=names)
+
+
 def _init(recipe, base, key, start):
     """Return the parameters of one run."""
     paint, veil = jax.random.split(key)
@@ -230,7 +242,7 @@ def run(
 def can_redirect(model: Any, normalize: Any, names: tuple[str, ...], images: jax.ShapeDtypeStruct) -> bool:
     """Return whether the network has a ReLU before the layers, whose gradient could be redirected."""
     try:
-        jax.eval_shape(lambda m, x: see(rules.redirected_relu(m), normalize, names, x), model, images)
+        _seen_redirected.eval_shape(model, normalize, images, names=names)
     except ValueError:
         return False
     return True

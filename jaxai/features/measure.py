@@ -50,8 +50,9 @@ def measure(
     for members in groups(parsed):
         chosen = [parsed[i] for i in members]
         names = engine.in_order(model, chosen[0].layers())
-        shapes = jax.eval_shape(lambda m, x, n=names: engine.see(m, normalize, n, x), model, photos[:1])
-        known = {name: a.shape for name, a in shapes.items()}
+        first = jax.ShapeDtypeStruct((1, *photos.shape[1:]), photos.dtype)
+        shapes = engine.seen.eval_shape(model, normalize, first, names=names)
+        known = {name: a.shape for name, a in zip(names, shapes, strict=True)}
         frame = (1, *photos.shape[1:])
         for one in chosen:
             objectives.check(one, {**known, IMAGES: frame, OPACITY: (*frame[:3], 1)})

@@ -252,18 +252,14 @@ def _shapes(recipe, model, normalize):
     """
     x = engine.shape_of(recipe, 1)
 
-    def see(model, x):
-        acts = engine.see(model, normalize, recipe.layers, x)
-        return tuple(acts[name] for name in recipe.layers)
-
     try:
-        program, acts = jax.make_jaxpr(see, return_shape=True)(model, x)
+        traced = engine.seen.trace(model, normalize, x, names=recipe.layers)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"the model does not take images of {x.shape[1]} x {x.shape[2]} pixels and {x.shape[3]} channels"
             f" as far as {', '.join(recipe.layers)}: {error}"
         ) from error
-    shapes = {name: a.shape for name, a in zip(recipe.layers, acts, strict=True)}
+    shapes = {name: a.shape for name, a in zip(recipe.layers, traced.out_info, strict=True)}
     for name, shape in shapes.items():
         if 0 in shape:
             raise ValueError(
@@ -271,7 +267,9 @@ def _shapes(recipe, model, normalize):
                 " choose a larger `size`"
             )
     fields = {
-        name: receptive.field(program, i) for i, (name, shape) in enumerate(shapes.items()) if len(shape) == 4
+        name: receptive.field(traced.jaxpr, i)
+        for i, (name, shape) in enumerate(shapes.items())
+        if len(shape) == 4
     }
     shape = (1, *recipe.shape)
     return {**shapes, IMAGES: shape, OPACITY: (*shape[:3], 1)}, fields

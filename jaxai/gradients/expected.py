@@ -68,7 +68,7 @@ def gradient_shap(
         >>> net = lambda x: 3 * x.sum((1, 2))
         >>> x = jnp.ones((1, 2, 2, 1))
         >>> key, references = jax.random.key(0), jnp.zeros((2, 2, 2, 1))
-        >>> jaxai.gradient_shap(net, x, 0, references=references, key=key).ravel().tolist()
+        >>> jaxai.gradient_shap(net, x, 0, references=references, key=key).round(4).ravel().tolist()
         [3.0, 3.0, 3.0, 3.0]
     """
     model, images, targets = _targets.prepare(model, images, targets)

@@ -116,7 +116,7 @@ def layer_integrated_gradients(
         >>> import jaxai
         >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
         >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
-        >>> jaxai.layer_integrated_gradients(net, x, 1, layer="features").ravel().tolist()
+        >>> jaxai.layer_integrated_gradients(net, x, 1, layer="features").round(4).ravel().tolist()
         [0.0, 0.25, 0.0, 0.75, 0.0, 1.25, 0.0, 1.75]
     """
     model, images, targets = _targets.prepare(model, images, targets)
@@ -196,7 +196,7 @@ def internal_influence(
         >>> import jaxai
         >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
         >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
-        >>> jaxai.internal_influence(net, x, 1, layer="features").ravel().tolist()
+        >>> jaxai.internal_influence(net, x, 1, layer="features").round(4).ravel().tolist()
         [0.0, 0.25, 0.0, 0.25, 0.0, 0.25, 0.0, 0.25]
     """
     model, images, targets = _targets.prepare(model, images, targets)

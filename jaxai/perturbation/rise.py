@@ -145,7 +145,8 @@ def _average(values, masks, probability, *, divisor, batch_size):
         total = jnp.dot(weight.reshape(weight.shape[0], -1).T, flat, precision="highest")
         return total.reshape(*weight.shape[1:], *shown.shape[1:]), shown.sum(0)
 
-    total, shown = batching.sum_chunks(some, (jnp.arange(count), weights), batch_size=batch_size)
+    # A mask alone takes a fraction of the memory of an image in the network, and fewer chunks add up faster.
+    total, shown = batching.sum_chunks(some, (jnp.arange(count), weights), batch_size=8 * batch_size)
     if divisor == "probability":
         return total / (count * probability)
     return total / jnp.where(shown > 0, shown, 1)
