@@ -5,12 +5,11 @@ Batch norms are folded into the convolutions when weights are converted.
 
 import math
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ..layers import run_stages
-from .layers import Conv, Dense, DepthwiseConv
+from .layers import Conv, Dense, DepthwiseConv, relu6
 
 INPUT_SIZES = (224, 240, 260, 280, 300)
 _WIDTH = (1.0, 1.0, 1.1, 1.2, 1.4)
@@ -39,7 +38,7 @@ class ConvReLU6(Conv):
     """A convolution and its ReLU6."""
 
     def __call__(self, x):
-        return jax.nn.relu6(super().__call__(x))
+        return relu6(super().__call__(x))
 
 
 class Block(nnx.Module):
@@ -64,7 +63,7 @@ class Block(nnx.Module):
 
     def __call__(self, x):
         y = self.expand(x) if self.expands else x
-        y = self.project(jax.nn.relu6(self.depthwise(y)))
+        y = self.project(relu6(self.depthwise(y)))
         return x + y if self.residual else y
 
 

@@ -197,6 +197,28 @@ def max_pool(
     return best
 
 
+@jax.custom_vjp
+def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Clip values to 0 to 6; the gradient keeps a byte for each value instead of the value.
+
+    XLA would otherwise keep the convolution's result until the backward pass, and compare it again there:
+    twice the memory for EfficientNet's gradients, which memory limits.
+    """
+    return jnp.minimum(jnp.maximum(x, 0), 6)
+
+
+def _relu6_forward(x):
+    # The barrier has the mask made here, while the value is in the cache.
+    return lax.optimization_barrier((relu6(x), (x > 0) & (x < 6)))
+
+
+def _relu6_backward(passing, cotangent):
+    return (jnp.where(passing, cotangent, jnp.zeros((), cotangent.dtype)),)
+
+
+relu6.defvjp(_relu6_forward, _relu6_backward)
+
+
 def adaptive_average_pool(
     x: Float[Array, "batch height width channels"], size: int
 ) -> Float[Array, "batch size size channels"]:
