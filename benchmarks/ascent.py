@@ -116,7 +116,8 @@ def main():
     parser.add_argument("--update", action="store_true", help="keep the other rows that the file has")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    old = json.loads((options.out / "ascent.json").read_text())["rows"] if options.update else []
+    path = options.out / "ascent.json"
+    old = json.loads(path.read_text())["rows"] if options.update and path.exists() else []
     result = {"machine": machine.processor(), "load": os.getloadavg()[0], "rows": old}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -143,7 +144,7 @@ def main():
                             f"{network} {batch} {precision} / {row['against']}: {row['ratio']:.2f}",
                             flush=True,
                         )
-                    (options.out / "ascent.json").write_text(json.dumps(result, indent=1) + "\n")
+                    path.write_text(json.dumps(result, indent=1) + "\n")
                     (options.out / "ascent.md").write_text(table(result))
         for worker in workers.values():
             worker.close()

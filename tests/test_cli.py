@@ -165,6 +165,7 @@ def test_black_box_methods_on_an_image_and_a_folder(run, tmp_path):
 
     (tmp_path / "in").mkdir()
     Image.fromarray(data.coffee()).resize((150, 100)).save(tmp_path / "in/cup.png")
+    Image.fromarray(data.chelsea()).resize((150, 100)).save(tmp_path / "in/cat.jpg")
     options = [
         word for name, some in PERTURBATIONS.items() for size in some for word in ("-o", f"{name}.{size}")
     ]
@@ -174,7 +175,7 @@ def test_black_box_methods_on_an_image_and_a_folder(run, tmp_path):
     expected = sorted(
         ["explanation.json", "explanation.png", "maps.npz", *(f"{m}.png" for m in PERTURBATIONS)]
     )
-    for folder in ("rocket", "cup"):
+    for folder in ("rocket", "cup", "cat"):
         assert sorted(path.name for path in (tmp_path / "out" / folder).iterdir()) == expected
         maps = np.load(tmp_path / "out" / folder / "maps.npz")
         for method in PERTURBATIONS:

@@ -76,11 +76,10 @@ def frozen(model: Any, images: jax.Array, targets: Any, batch_size: int | None) 
 
 
 def in_flight(model: Any, images: jax.Array, batch_size: int | None, count: int) -> int:
-    """Check `batch_size` and return how many of `count` changed images to ask the model about at once.
+    """Return how many of `count` changed images to ask the model about at once.
 
     A black box that is asked from the host gets larger batches than what suits this machine's caches.
     """
-    batch_size = checks.batch_size(batch_size)
     if batch_size is None and isinstance(model, BlackBox):
         batch_size = _ASKED_AT_ONCE
     return batching.chunk_size(batch_size, images, count=count)

@@ -164,7 +164,7 @@ def deep_lift_shap(
             f" got shape {baselines.shape}"
         )
     count = images.shape[0] * baselines.shape[0]
-    size = batching.chunk_size(checks.batch_size(batch_size), images, count=count)
+    size = batching.chunk_size(batch_size, images, count=count)
     return _deep_lift_shap(model, images, targets, baselines, strict=bool(strict), batch_size=size)
 
 
