@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ..layers import run_stages
-from .layers import Conv, Dense, DepthwiseConv, relu6
+from .layers import Conv, DepthwiseConv, Logits, relu6
 
 INPUT_SIZES = (224, 240, 260, 280, 300)
 _WIDTH = (1.0, 1.0, 1.1, 1.2, 1.4)
@@ -110,7 +110,7 @@ class EfficientNetLite(nnx.Module):
                 channels = features
         self.conv_head = ConvReLU6(channels, _TOP, window=1, same=True, rngs=rngs)
         self.pool = GlobalAveragePool()
-        self.logits = Dense(_TOP, classes, rngs=rngs)
+        self.logits = Logits(_TOP, classes, rngs=rngs)
         self.layer_names = (*names, "conv_head", "pool", "logits")
 
     def __call__(

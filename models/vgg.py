@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ..layers import run_stages
-from .layers import Conv, Dense, adaptive_average_pool, max_pool
+from .layers import Conv, Dense, Logits, adaptive_average_pool, max_pool
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
@@ -86,7 +86,7 @@ class VGG(nnx.Module):
                 setattr(self, names[-1], layer(inputs, features, rngs=rngs))
                 inputs = features
             names.append("logits")
-            self.logits = Dense(inputs, classes, rngs=rngs)
+            self.logits = Logits(inputs, classes, rngs=rngs)
         self.layer_names = tuple(names)
 
     def __call__(

@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 import jaxai
-from jaxai.models.layers import Conv, Dense, max_pool
+from jaxai.models.layers import Conv, Logits, max_pool, relu6
 
 SIZE, CLASSES, CONVOLUTIONS = 32, 12, 4
 CANONICAL = "b01f_01io->b01f"
@@ -55,7 +55,7 @@ def net():
             "conv3": Activated(24, 24, rngs=rngs),
             "conv4": Activated(24, 32, window=1, rngs=rngs),
             "pool": Mean(),
-            "logits": Dense(32, CLASSES, rngs=rngs),
+            "logits": Logits(32, CLASSES, rngs=rngs),
         }
     )
 
@@ -200,6 +200,22 @@ def test_the_loop_reader_sees_other_layouts():
     body = loop_bodies(compiled(ascend, photos(1)).as_text())
     skip_with_onednn(body)
     assert set(re.findall(r" convolution\(.*?dim_labels=(\S+?)[,\s]", body)) - {CANONICAL}
+
+
+def test_relu6_keeps_a_byte_a_value_for_the_gradient():
+    """Where the derivative of JAX's own clipping keeps the values themselves."""
+    kernels = jnp.ones((6, 32, 32)) / 32
+
+    def energy(clip, x):
+        for kernel in kernels:
+            x = clip(x @ kernel)
+        return x.sum()
+
+    def needed(clip):
+        return temporary(compiled(jax.grad(lambda x: energy(clip, x)), photos(4).reshape(-1, 32)[:, :32]))
+
+    values = photos(4).size * 4
+    assert needed(relu6) <= needed(lambda x: jnp.minimum(jnp.maximum(x, 0), 6)) - 3 * values
 
 
 def masks_program(net, name, samples):

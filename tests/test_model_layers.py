@@ -18,6 +18,7 @@ from jaxai.models.layers import (
     conv,
     depthwise_conv,
     max_pool,
+    relu6,
     same_padding,
 )
 from jaxai.models.vgg import VGG
@@ -125,6 +126,22 @@ def test_tied_values_send_their_gradient_to_the_first():
     x = jnp.array([[0.0, 3.0], [3.0, 3.0]])[None, ..., None]
     found = jax.grad(lambda x: max_pool(x).sum())(x)
     np.testing.assert_array_equal(found[0, ..., 0], [[0, 1], [0, 0]])
+
+
+def test_relu6_passes_the_gradient_strictly_between_its_bounds():
+    """As PyTorch's does; its second derivative is nothing, and it may be mapped over images."""
+    x = jnp.array([-1.0, 0.0, 1e-6, 3.0, 5.999, 6.0, 7.0])
+    weights = jnp.arange(1.0, 8.0)
+
+    def energy(x):
+        return (weights * relu6(x)).sum()
+
+    np.testing.assert_array_equal(relu6(x), jnp.clip(x, 0, 6))
+    np.testing.assert_array_equal(jax.grad(energy)(x), weights * jnp.array([0, 0, 1, 1, 1, 0, 0]))
+    np.testing.assert_array_equal(jax.vmap(jax.grad(energy))(x[None]), jax.grad(energy)(x)[None])
+    np.testing.assert_array_equal(jax.grad(lambda x: (jax.grad(energy)(x) * weights).sum())(x), 0 * x)
+    half = jax.grad(lambda x: relu6(x).astype(jnp.float32).sum())(x.astype(jnp.bfloat16))
+    assert half.dtype == relu6(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_adaptive_average_pool_draws_windows_as_torch_does():
@@ -238,6 +255,17 @@ def test_vgg_names_and_shapes():
     assert plain.layer_names[-1] == "pool5"
     with pytest.raises(ValueError, match="`depth` must be one of 11, 13, 16, 19; got 12"):
         VGG(12, rngs=nnx.Rngs(0))
+
+
+def test_bfloat16_parameters_multiply_in_bfloat16_and_score_in_float32():
+    """A product of bfloat16 to float32 is slow on the CPU, so the last layer alone makes one."""
+    network = nnx.eval_shape(lambda: VGG(11, classes=5, hidden=(16, 8), rngs=nnx.Rngs(0)))
+    half = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, jnp.bfloat16), network)
+    graph = jax.make_jaxpr(lambda m, x: m(x))(half, jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32))
+    products = [e for e in graph.eqns if e.primitive.name == "dot_general"]
+    assert {v.aval.dtype for e in products for v in e.invars} == {jnp.dtype(jnp.bfloat16)}
+    assert [e.outvars[0].aval.dtype.name for e in products] == ["bfloat16", "bfloat16", "float32"]
+    assert graph.out_avals[0].dtype == jnp.float32
 
 
 def test_start_and_stop_of_a_port(lite0):
