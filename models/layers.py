@@ -202,7 +202,7 @@ def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Clip values to 0 to 6; the gradient keeps a byte for each value instead of the value.
 
     XLA would otherwise keep the convolution's result until the backward pass, and compare it again there:
-    twice the memory for EfficientNet's gradients, which memory limits.
+    twice the memory for EfficientNet's gradients, which memory limits. jaxlib 0.10 still does.
     """
     return jnp.minimum(jnp.maximum(x, 0), 6)
 

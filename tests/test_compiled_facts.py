@@ -202,6 +202,7 @@ def test_the_loop_reader_sees_other_layouts():
     assert set(re.findall(r" convolution\(.*?dim_labels=(\S+?)[,\s]", body)) - {CANONICAL}
 
 
+@pytest.mark.skipif(jax.lib.__version__.startswith("0.10."), reason="this jaxlib drops the barrier first")
 def test_relu6_keeps_a_byte_a_value_for_the_gradient():
     """Where the derivative of JAX's own clipping keeps the values themselves."""
     kernels = jnp.ones((6, 32, 32)) / 32
