@@ -1,6 +1,7 @@
 """The warp: its geometry on known images, its gradient, its draws."""
 
 import dataclasses
+import itertools
 from functools import partial
 
 import jax
@@ -24,6 +25,7 @@ def quick_compilation():
 
 
 WIDE = Transforms(jitter=(0.2, 0.2), scales=(0.8, 1.25), angles=(-20.0, 20.0))
+UNEVEN = Transforms(jitter=(0.02, 0.05), scales=(0.95, 1.2), angles=(-5.0, 15.0))
 
 
 def drawn(matrix=((1.0, 0.0), (0.0, 1.0)), offset=(0.0, 0.0), blur=0.0, color=(0.0, 1.0, 1.0)):
@@ -171,6 +173,34 @@ def test_gradient_is_the_exact_adjoint():
     zero = apply(config, draws, jnp.zeros_like(x))
     value, pullback = jax.vjp(lambda x: apply(config, draws, x), x)
     np.testing.assert_allclose(((value - zero) * y).sum(), (pullback(y)[0] * x).sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("config, size", [(LUCID, (224, 160)), (LUCID, (230, 301)), (UNEVEN, (301, 320))])
+def test_blocks_of_a_line_see_all_that_can_move_into_them(config, size):
+    """The extremes of the ranges, against whole lines (flips turn lines round, so they are never cut)."""
+    whole = dataclasses.replace(config, flip=True)
+    assert all(np.isfinite(transforms._wanders(config, size, size)))
+    before, after = ((width + 1) // 2 for width in transforms._jitter(config, size))
+    corners = itertools.product(
+        (min(config.scales), max(config.scales)),
+        (min(config.angles), max(config.angles)),
+        ((-before, before), (before, before)),
+        ((after, after), (-after, after)),
+    )
+    matrices, offsets = [], []
+    for scale, angle, first, second in corners:
+        matrices.append(turn(angle, scale))
+        offsets.append(matrices[-1] @ np.array(second, np.float32) + np.array(first))
+    count = len(matrices)
+    assert count == 16
+    draws = jax.tree.map(lambda d: jnp.repeat(d, count, axis=0), drawn())
+    draws = draws._replace(matrix=jnp.asarray(matrices), offset=jnp.asarray(offsets, jnp.float32))
+    x, y = (jax.random.uniform(jax.random.key(i), (count, *size, 1)) for i in (1, 2))
+    results = [jax.vjp(lambda x, c=c: apply(c, draws, x), x) for c in (config, whole)]
+    np.testing.assert_allclose(results[0][0], results[1][0], atol=1e-5)
+    np.testing.assert_allclose(results[0][1](y)[0], results[1][1](y)[0], atol=1e-5)
+    near, _ = transforms._wanders(config, size, size)
+    assert len(transforms._blocks(size[1], size[1] + 40, 20, near)) > 1
 
 
 def test_each_image_has_its_own_draw():

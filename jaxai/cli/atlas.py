@@ -11,8 +11,6 @@ from .. import features, layers
 from . import photos, session, sheets, staging
 from .session import BatchSizeOption, DeviceOption, PrecisionOption, SeedOption
 
-_IN_FLIGHT = 16
-
 
 def atlas(
     folder: Annotated[
@@ -56,7 +54,7 @@ def atlas(
             size=size,
             steps=steps,
             normalize=net.normalize,
-            batch_size=batch_size or _IN_FLIGHT,
+            batch_size=batch_size,
         )
         cells = np.asarray(made.images).reshape(-1, *made.images.shape[2:])
         sheets.contact_sheet(list(cells), columns=grid).save(place / "atlas.png")

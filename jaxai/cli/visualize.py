@@ -24,7 +24,8 @@ from . import classes, photos, session, sheets, staging
 from .session import BatchSizeOption, DeviceOption, PrecisionOption, SeedOption
 
 Recipe = Literal["fourier", "pixels", "laplacian", "cppn", "maco"]
-_IN_FLIGHT = 8
+# Images between two marks of the progress bar.
+_A_MARK = 8
 _STEPS = {"maco": 256}
 _ALL = "all"
 _BESIDE = 4
@@ -129,7 +130,7 @@ def _channels(text: str, layer: str, net: Any, blank: Any) -> list[int]:
 
 def _run(net, names, recipe, size, steps, crops, batch_size, seed) -> dict[str, np.ndarray]:
     """Optimise in batches of equal size, the last filled up, so that one program serves all."""
-    limit = min(len(names), batch_size or _IN_FLIGHT)
+    limit = min(len(names), batch_size or _A_MARK)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     parts = []
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -148,10 +149,10 @@ def _run(net, names, recipe, size, steps, crops, batch_size, seed) -> dict[str, 
             about = chosen[0] if kept == 1 else f"{chosen[0]} to {chosen[kept - 1]}"
             with _plain_warnings(about, size >= net.input_size):
                 if recipe == "maco":
-                    found = features.maco(net.model, chosen, crops=crops, batch_size=limit * crops, **options)
+                    found = features.maco(net.model, chosen, crops=crops, batch_size=batch_size, **options)
                 else:
                     found = features.visualize(
-                        net.model, chosen, parametrization=recipe, batch_size=limit, **options
+                        net.model, chosen, parametrization=recipe, batch_size=batch_size, **options
                     )
             parts.append((np.asarray(found.images[:kept]), np.asarray(found.history[:kept])))
             bar.advance(task, kept)
@@ -172,7 +173,7 @@ def _exemplars(net, names, real, size, batch_size) -> list[list[_Exemplar]]:
         return [[] for _ in names]
     cropped = net.crop([photo.read() for photo in real])
     found = features.exemplars(
-        net.model, names, cropped, top=_BESIDE, normalize=net.normalize, batch_size=batch_size or _IN_FLIGHT
+        net.model, names, cropped, top=_BESIDE, normalize=net.normalize, batch_size=batch_size
     )
     shown = np.asarray(resized(cropped, size))
     return [

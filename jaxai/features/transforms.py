@@ -2,8 +2,9 @@
 
 All geometry (jitter, scale, rotation, crop, flip, blur) is one linear warp of static shape. An affine map is
 done in two passes, along the rows and along the columns; each pass shears by a logarithmic shifter (whole
-pixels by selects of shifted copies, the fraction linearly) and scales by a small interpolation matrix. So
-there is no gather forward and no scatter backward, shapes never change, and every image has its own draw.
+pixels by selects of shifted copies, the fraction linearly) and scales by small interpolation matrices, of
+blocks of a line where pixels cannot move far. So there is no gather forward and no scatter backward, shapes
+never change, and every image has its own draw.
 """
 
 import math
@@ -16,6 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import checks
+
+# Samples whose interpolation is one small matrix.
+_BLOCK = 56
 
 
 class Draw(NamedTuple):
@@ -113,8 +117,7 @@ def draw(
     numbers = jax.random.uniform(key, (12,))
     out = config.size(size)
     before, after = (
-        _whole(numbers[2 * i : 2 * i + 2], max(fraction * min(size), 1.0) if fraction else 0.0)
-        for i, fraction in enumerate(config.jitter)
+        _whole(numbers[2 * i : 2 * i + 2], width) for i, width in enumerate(_jitter(config, size))
     )
     scale = _choice(numbers[4], config.scales)
     angle = jnp.deg2rad(_choice(numbers[5], config.angles))
@@ -140,9 +143,13 @@ def draw(
     return Draw(matrix, offset, config.blur * numbers[11], color, jax.random.fold_in(key, 2))
 
 
+def _jitter(config, size):
+    """Return the widths of the two jitters in pixels."""
+    return [round(max(part * min(size), 1.0)) if part else 0 for part in config.jitter]
+
+
 def _whole(numbers, width):
     """Return whole pixels in a range of `width` around zero, of numbers in [0, 1)."""
-    width = round(width)
     return jnp.floor(numbers * (width + 1)) - width // 2
 
 
@@ -198,13 +205,14 @@ def _warp(config, draws, images):
     f, e = draws.offset[:, 0], draws.offset[:, 1]
     blur = draws.blur if config.blur else None
     first, second = _reaches(config, (height, width), (rows, columns))
+    near, far = _wanders(config, (height, width), (rows, columns))
 
     x = (images - config.fill).transpose(0, 3, 1, 2).reshape(batch, channels * height, width)
     y = jnp.tile(_centered(height), channels)
-    x = _pass(x, y * (c / a)[:, None], d - c * b / a, e - c / a * f, columns, first, blur)
+    x = _pass(x, y * (c / a)[:, None], d - c * b / a, e - c / a * f, columns, first, near, blur)
     x = x.reshape(batch, columns * channels, height)
     u = jnp.repeat(_centered(columns), channels)
-    x = _pass(x, u * b[:, None], a, f, rows, second, blur)
+    x = _pass(x, u * b[:, None], a, f, rows, second, far, blur)
     return x.reshape(batch, rows, columns, channels) + config.fill
 
 
@@ -225,17 +233,85 @@ def _reaches(config, size, out):
     return math.ceil(first) + 1, math.ceil(second) + 1
 
 
-def _pass(x, shifts, scale, offset, count, reach, blur):
+def _wanders(config, size, out):
+    """Return how far the two passes' scales and offsets can move a pixel that lies between the centres."""
+    if config.crop or config.flip:
+        return math.inf, math.inf
+    steepest = math.radians(max(map(abs, config.angles)))
+    smallest, largest = min(config.scales), max(config.scales)
+    before, after = ((width + 1) // 2 for width in _jitter(config, size))
+    offset = before + (math.cos(steepest) + math.sin(steepest)) / smallest * after
+    ranges = (
+        (1 / largest, 1 / (smallest * math.cos(steepest)), (1 + math.tan(steepest)) * offset, out[1]),
+        (math.cos(steepest) / largest, 1 / smallest, offset, out[0]),
+    )
+    # One more, since a sample mixes two pixels.
+    return tuple(max(1 - low, high - 1) * (count - 1) / 2 + moved + 1 for low, high, moved, count in ranges)
+
+
+def _pass(x, shifts, scale, offset, count, reach, wander, blur):
     """Sample lines [batch, lines, length] at scale * u + offset + the line's shift: [batch, count, lines]."""
     length = x.shape[-1]
     if reach:
         x = _shift(x, shifts, length + 2 * reach, -reach, reach)
-    positions = scale[:, None] * _centered(count) + offset[:, None] + (length - 1) / 2
-    grid = jnp.arange(x.shape[-1]) - (x.shape[-1] - length) / 2
-    weights = jnp.maximum(1 - jnp.abs(positions[..., None] - grid), 0)
+    positions = scale[:, None] * _centered(count) + offset[:, None] + (length - 1) / 2 + reach
     if blur is not None:
-        weights = _gaussian(blur, count) @ weights
-    return jnp.einsum("bul,brl->bur", weights, x)
+        weights = _gaussian(blur, count) @ _linear(positions, 0, x.shape[-1])
+        return jnp.einsum("bul,brl->bur", weights, x)
+    return _sample(x, positions, (length - count) / 2 + reach, wander)
+
+
+def _linear(positions, low, high):
+    """Return the weights [batch, count, high - low] that interpolate pixels low to high at positions."""
+    return jnp.maximum(1 - jnp.abs(positions[..., None] - jnp.arange(low, high)), 0)
+
+
+def _blocks(count, length, first, wander):
+    """Return for each block of samples: its start and stop, and those of the pixels that it can see."""
+    # A matrix of all samples and pixels is at most as much work where blocks see nearly everything.
+    size = _BLOCK if _BLOCK + 2 * wander < 0.75 * length else count
+    blocks = []
+    for start in range(0, count, size):
+        stop = min(start + size, count)
+        low = max(start + first - wander, 0)
+        high = min(stop - 1 + first + wander + 1, length)
+        low = min(math.floor(low), length - 1)
+        blocks.append((start, stop, low, max(math.ceil(high), low + 1)))
+    return blocks
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _sample(x, positions, first, wander):
+    """Sample lines [batch, lines, length] linearly at positions [batch, count]: [batch, count, lines].
+
+    Args:
+        x: Lines; zero outside.
+        positions: Where, in pixels; at most `wander` from `first + index`. No gradient goes to them.
+        first: Where the first sample would lie if it did not move.
+        wander: Bound of the moves; may be infinite.
+    """
+    parts = [
+        jnp.einsum("bul,brl->bur", _linear(positions[:, start:stop], low, high), x[..., low:high])
+        for start, stop, low, high in _blocks(positions.shape[1], x.shape[2], first, wander)
+    ]
+    return jnp.concatenate(parts, 1)
+
+
+def _sample_forward(x, positions, first, wander):
+    return _sample(x, positions, first, wander), (positions, x.shape[-1])
+
+
+def _sample_backward(first, wander, residuals, cotangent):
+    # Block by block of the pixels, so that no block's gradient has to be added to another's.
+    positions, length = residuals
+    parts = [
+        jnp.einsum("bul,bur->brl", _linear(positions[:, low:high], start, stop), cotangent[:, low:high])
+        for start, stop, low, high in _blocks(length, positions.shape[1], -first, wander)
+    ]
+    return jnp.concatenate(parts, -1), jnp.zeros_like(positions)
+
+
+_sample.defvjp(_sample_forward, _sample_backward)
 
 
 def _centered(count):
