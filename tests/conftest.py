@@ -16,7 +16,8 @@ jax.config.update("jax_numpy_rank_promotion", "allow")
 # Compiling takes more of the suite's time than computing. What shortens it most depends on jaxlib, and an
 # unknown flag ends the process; test_cpu.py runs processes of its own with the flags that users get.
 if jax.lib.__version__.startswith("0.10."):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 else:
     jax.config.update("jax_disable_most_optimizations", True)
 
