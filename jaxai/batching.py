@@ -76,13 +76,25 @@ def map_chunks(fn: Callable[[Any], Any], xs: Any, *, batch_size: int | None, cou
     return jax.tree.map(lambda y: y.reshape(y.shape[0] * y.shape[1], *y.shape[2:])[:count], ys)
 
 
-def sum_chunks(fn: Callable[[Any, jax.Array], Any], xs: Any, *, batch_size: int | None) -> Any:
+def _add(a, b):
+    return jax.tree.map(jnp.add, a, b)
+
+
+def sum_chunks(
+    fn: Callable[[Any, jax.Array], Any],
+    xs: Any,
+    *,
+    batch_size: int | None,
+    merge: Callable[[Any, Any], Any] = _add,
+) -> Any:
     """Sum `fn` over chunks of `xs` without keeping the terms.
 
     Args:
-        fn: `fn(chunk, valid)` returns the chunk's sum; `valid` is float[chunk], 0 for padding.
+        fn: `fn(chunk, valid)` returns the chunk's sum; `valid` is float[chunk], 0 for padding, 1 at least
+            once.
         xs: Pytree of arrays [count, ...].
         batch_size: At most so many elements at once; None means all.
+        merge: What makes one of two sums; zeros must be neutral as the first.
 
     Returns:
         The sum over all chunks, a pytree like `fn`'s result.
@@ -97,6 +109,6 @@ def sum_chunks(fn: Callable[[Any, jax.Array], Any], xs: Any, *, batch_size: int 
     )
 
     def step(total, chunk):
-        return jax.tree.map(jnp.add, total, fn(*chunk)), None
+        return merge(total, fn(*chunk)), None
 
     return jax.lax.scan(step, zeros, (folded, valid))[0]

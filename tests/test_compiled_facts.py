@@ -176,6 +176,17 @@ def test_integrated_gradients_holds_one_gradient_whatever_the_steps(net, steps):
     assert convolutions(loop_bodies(program.as_text())) == 2 * CONVOLUTIONS
 
 
+@pytest.mark.parametrize("samples", [5, 50])
+def test_smoothing_holds_one_gradient_whatever_the_samples(net, samples):
+    def smoothed(m, x):
+        return jaxai.smooth_moments(
+            jaxai.saliency, m, x, classes(1), key=jax.random.key(0), num_samples=samples, batch_size=4
+        )
+
+    text = compiled(smoothed, net, photos(1)).as_text()
+    assert convolutions(text) == convolutions(loop_bodies(text)) == 2 * CONVOLUTIONS
+
+
 @pytest.mark.parametrize("name", LOOPS_WITH_GRADIENTS)
 def test_convolutions_in_loops_are_canonical(net, name):
     body = loop_bodies(compiled(METHODS[name], net, photos(4)).as_text())

@@ -184,6 +184,21 @@ def test_smoothing_is_a_loop_over_noisy_images(dense_net, small_images):
     close(moments.standard_error, grads.std(0, ddof=1) / 2, 1e-4)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 16])
+def test_a_small_variance_survives_a_large_mean(batch_size):
+    """Of 1000 + x + noise: the mean square less the squared mean would lose all of it in float32."""
+
+    def steep(x):
+        return (1000 * x + x**2 / 2).sum((1, 2))
+
+    x = jnp.zeros((1, 5, 6, 1))
+    draws = np.stack([noise(i, x) for i in range(10)]) / 10
+    options = dict(key=KEY, num_samples=10, noise=0.1, noise_unit="absolute", batch_size=batch_size)
+    found = jaxai.var_grad(steep, x, 0, **options)
+    np.testing.assert_allclose(found[0], draws.var(0), rtol=0.01)
+    np.testing.assert_allclose(jaxai.smooth_grad(steep, x, 0, **options)[0], 1000 + draws.mean(0), rtol=1e-6)
+
+
 def test_any_method_can_be_smoothed(dense_net, small_images):
     maps = np.stack(
         [

@@ -108,22 +108,29 @@ def _smooth(model, images, targets, deviation, key, arrays, *, method, num_sampl
             maps = method(model, flat, _targets.tile(t, indices.shape[0]), **dict(static), **arrays)
             return maps.astype(jnp.float32).reshape(-1, batch, *maps.shape[1:])
 
-        # Sums of differences from the first sample's map, so that a small variance survives float32.
-        first = run(jnp.zeros(1, int))[0]
-
         def some(indices, valid):
-            change = run(indices) - first
-            return jnp.tensordot(valid, change, axes=1), jnp.tensordot(valid, change**2, axes=1)
+            maps, count = run(indices), valid.sum()
+            mean = jnp.tensordot(valid, maps, axes=1) / count
+            return count, mean, jnp.tensordot(valid, (maps - mean) ** 2, axes=1)
 
         size = max(1, batch_size // batch)
-        total, squares = batching.sum_chunks(some, jnp.arange(num_samples), batch_size=size)
-        offset = total / num_samples
-        variance = jnp.maximum(squares / num_samples - offset**2, 0)
-        mean = first + offset
+        _, mean, squares = batching.sum_chunks(some, jnp.arange(num_samples), batch_size=size, merge=_merge)
+        variance = squares / num_samples
         error = jnp.sqrt(variance / max(num_samples - 1, 1))
         return Moments(mean, mean**2 + variance, variance, error)
 
     return batching.map_chunks(chunk, (images, targets, deviation), batch_size=batch_size)
+
+
+def _merge(some, others):
+    """Return count, mean and squared deviations of two groups together (Chan, Golub and LeVeque 1983).
+
+    So a variance far smaller than the squared mean survives float32.
+    """
+    (count, mean, squares), (number, average, spread) = some, others
+    total, change = count + number, average - mean
+    mean = mean + change * (number / total)
+    return total, mean, squares + spread + change**2 * (count * number / total)
 
 
 STATISTICS = Moments._fields
