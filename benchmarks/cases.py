@@ -131,6 +131,5 @@ def cases(*, quick: bool, networks: tuple[str, ...] = NETWORKS) -> list[Case]:
             Case("rise", network, 1, {"samples": 200 if light else 50}, repeats=3 if light else 1),
         ]
         rows += _light(network)
-        if light:
-            rows.append(Case("score_cam", network, 1, repeats=1))
+        rows.append(Case("score_cam", network, 1, repeats=1))
     return rows
