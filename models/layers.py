@@ -2,8 +2,9 @@
 
 On the CPU, XLA only runs a convolution fast in a loop if its operands are laid out NHWC and HWIO. The
 gradient that JAX derives has its kernel transposed instead, so `conv` states its own: the kernel flipped and
-swapped, the cotangent dilated and padded explicitly, one more canonical convolution. Depthwise convolutions
-are sums of shifted products on the CPU, unless oneDNN runs XLA's convolutions there, faster still in float32.
+swapped, one more canonical convolution. With strides its taps are sorted by the input pixels that they meet,
+which saves the products with the zeros of a dilated cotangent. Depthwise convolutions are sums of shifted
+products on the CPU, unless oneDNN runs XLA's convolutions there, faster still in float32.
 Pools without overlap are comparisons of strided slices, which route the gradient of tied values to the first,
 as PyTorch does.
 
@@ -63,10 +64,42 @@ def _dilate(cotangent, shape, window, strides, padding):
     return lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [*config, (0, 0, 0)])
 
 
+def _taps(window, strides):
+    """Return how many of a kernel's rows and columns meet an input pixel, at most."""
+    return tuple(-(-size // stride) for size, stride in zip(window, strides, strict=True))
+
+
+def _interleave(phases, shape, padding):
+    """Return the gradient of images of `shape`, of which every stride-th row and column is one phase.
+
+    Args:
+        phases: [batch, h, w, stride, stride, channels].
+        shape: [batch, height, width, channels] of the images.
+        padding: Of the convolution.
+    """
+    batch, height, width, rows, columns, channels = phases.shape
+    y = phases.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * rows, width * columns, channels)
+    edges = [
+        (-before, before + shape[axis] - y.shape[axis], 0)
+        for axis, (before, _) in enumerate(padding, start=1)
+    ]
+    return lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+
+
 def _conv_input_gradient(shape, kernel, strides, padding, cotangent):
-    spread = _dilate(cotangent, shape, kernel.shape[:2], strides, padding)
-    swapped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    return _conv(spread, swapped, (1, 1), ((0, 0), (0, 0)))
+    if strides == (1, 1):
+        spread = _dilate(cotangent, shape, kernel.shape[:2], strides, padding)
+        swapped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+        return _conv(spread, swapped, (1, 1), ((0, 0), (0, 0)))
+    # Each phase of the input meets its own taps, so one small convolution makes all phases as channels, where
+    # a cotangent spread over the input's grid would multiply mostly zeros.
+    (height, width, inputs, outputs), (rows, columns) = kernel.shape, strides
+    tall, wide = _taps(kernel.shape[:2], strides)
+    whole = jnp.pad(kernel, ((0, tall * rows - height), (0, wide * columns - width), (0, 0), (0, 0)))
+    taps = jnp.flip(whole.reshape(tall, rows, wide, columns, inputs, outputs), (0, 2))
+    taps = taps.transpose(0, 2, 5, 1, 3, 4).reshape(tall, wide, outputs, rows * columns * inputs)
+    phases = _conv(cotangent, taps, (1, 1), ((tall - 1, tall - 1), (wide - 1, wide - 1)))
+    return _interleave(phases.reshape(*phases.shape[:3], rows, columns, inputs), shape, padding)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
@@ -92,7 +125,9 @@ def conv(
 
 
 def _shifted_depthwise(x, kernel, strides, padding):
-    """Sum k*k shifted copies of the images, each times one row of the kernel."""
+    """Sum k*k shifted copies of the images, each times one row of the kernel; bfloat16 sums in float32."""
+    dtype = x.dtype
+    x, kernel = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in (x, kernel))
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     rows, columns = kernel.shape[:2]
     height = (x.shape[1] - rows) // strides[0] + 1
@@ -107,7 +142,7 @@ def _shifted_depthwise(x, kernel, strides, padding):
             ]
             term = part * kernel[i, j, 0]
             total = term if total is None else total + term
-    return total
+    return total.astype(dtype)
 
 
 def _grouped_depthwise(x, kernel, strides, padding):
@@ -143,18 +178,42 @@ def _depthwise_forward(x, kernel, strides, padding):
     return _plain_depthwise(x, kernel, strides, padding), (x, kernel)
 
 
+def _shifted_phases(cotangent, kernel, strides):
+    """Return the phases of a strided depthwise convolution's input gradient, each the sum of its own taps."""
+    dtype = cotangent.dtype
+    x, kernel = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in (cotangent, kernel))
+    window, (tall, wide) = kernel.shape[:2], _taps(kernel.shape[:2], strides)
+    x = jnp.pad(x, ((0, 0), (tall - 1, tall - 1), (wide - 1, wide - 1), (0, 0)))
+    height, width = x.shape[1] - tall + 1, x.shape[2] - wide + 1
+
+    def phase(row, column):
+        total = jnp.zeros((x.shape[0], height, width, x.shape[3]), x.dtype)
+        for i in range(row, window[0], strides[0]):
+            for j in range(column, window[1], strides[1]):
+                top, left = tall - 1 - i // strides[0], wide - 1 - j // strides[1]
+                total += x[:, top : top + height, left : left + width] * kernel[i, j, 0]
+        return total.astype(dtype)
+
+    rows = [jnp.stack([phase(i, j) for j in range(strides[1])], 3) for i in range(strides[0])]
+    return jnp.stack(rows, 3)
+
+
 def _depthwise_input_gradient(shape, kernel, strides, padding, cotangent):
-    spread = _dilate(cotangent, shape, kernel.shape[:2], strides, padding)
-    swapped, whole = jnp.flip(kernel, (0, 1)), ((0, 0), (0, 0))
+    whole = ((0, 0), (0, 0))
+
+    def spread(cotangent, kernel):
+        dilated = _dilate(cotangent, shape, kernel.shape[:2], strides, padding)
+        return dilated, jnp.flip(kernel, (0, 1))
+
     if strides == (1, 1):
+        x, swapped = spread(cotangent, kernel)
         # Without the barrier XLA folds the flip into the convolution, which oneDNN then does not take.
-        return _depthwise(spread, lax.optimization_barrier(swapped), strides, whole)
-    # XLA folds the dilation in as well, so shifted products serve the CPU even with oneDNN.
+        return _depthwise(x, lax.optimization_barrier(swapped), strides, whole)
     return lax.platform_dependent(
-        spread,
-        swapped,
-        cpu=lambda x, k: _shifted_depthwise(x, k, (1, 1), whole),
-        default=lambda x, k: _grouped_depthwise(x, k, (1, 1), whole),
+        cotangent,
+        kernel,
+        cpu=lambda x, k: _interleave(_shifted_phases(x, k, strides), shape, padding),
+        default=lambda x, k: _grouped_depthwise(*spread(x, k), (1, 1), whole),
     )
 
 
