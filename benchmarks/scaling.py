@@ -136,6 +136,7 @@ def measure(curve: Curve, model: Any, *, batch_size: int, repeats: int) -> dict[
         "method": curve.method,
         "what": curve.what,
         "sizes": list(curve.sizes),
+        "work": counts if np.ptp(counts) else list(curve.sizes),
         "seconds": seconds,
         "compile_seconds": compiling,
         "bytes": memory,
@@ -189,18 +190,17 @@ def picture(report: dict[str, Any], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     markers = "osD^vP*Xh"
     for row, marker in zip(report["rows"], markers, strict=False):
-        x = np.array(row["sizes"]) / row["sizes"][0]
+        x = np.array(row["work"]) / row["work"][0]
         options = {"marker": marker, "markersize": 4, "linewidth": 1.2}
         left.plot(x, np.array(row["seconds"]) / row["seconds"][0], **options)
-        right.plot(
-            x, np.array(row["bytes"]) / row["bytes"][0], label=f"{row['method']}: {row['what']}", **options
-        )
+        label = f"{row['method']}: {row['what'].removesuffix(' of a side')}"
+        right.plot(x, np.array(row["bytes"]) / row["bytes"][0], label=label, **options)
     left.plot([1, 100], [1, 100], color="black", linestyle=":", linewidth=1)
     for axes, title in ((left, "time (dotted: linear)"), (right, "planned memory")):
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlabel("size / smallest size")
-        axes.set_title(f"{title}, relative to the smallest size", fontsize=10)
+        axes.set_xlabel("work (images, targets, steps, masks, windows, pixels) / smallest")
+        axes.set_title(f"{title}, relative to the smallest", fontsize=10)
         axes.grid(alpha=0.3)
     right.legend(fontsize=7, frameon=False)
     figure.savefig(path, dpi=120)
