@@ -120,6 +120,15 @@ def small_images():
     return jax.numpy.asarray(np.random.default_rng(4).normal(size=(3, 6, 8, 3)), "float32")
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Compile fast rather than well, for modules of many tiny programs."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def fresh_compiler():
     """Forget compiled programs after each module: some thousands of them exhaust a process's memory maps."""

@@ -12,6 +12,8 @@ from jaxai import cam
 from jaxai.cam import dense_head
 from jaxai.cam.core import look
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(0)
 TARGETS = jnp.array([[1, 2], [3, 4], [0, 6]])
 METHODS = {
@@ -38,14 +40,6 @@ METHODS = {
 }
 ELSEWHERE = {"class_activation_map", "grad_cam_all_classes", "guided_grad_cam"}
 WITHOUT_TARGET = ("eigen_cam", "fem", "kpca_cam", "random_cam")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    """Hundreds of tiny programs: most of the time would go into optimising them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def close(actual, expected, tolerance=2e-5):

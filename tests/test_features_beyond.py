@@ -15,15 +15,9 @@ from jaxai.features.maco import NATURAL, Phase
 from jaxai.features.measure import percentile
 from jaxai.features.report import held_out_views, spectral_slope, variation
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Compile fast rather than well: these loops are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def relu_layer(kernel, x):

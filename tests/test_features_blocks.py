@@ -8,16 +8,10 @@ import pytest
 from jaxai.features import directions, objectives, parametrize, priors
 from jaxai.features.objectives import IMAGES, OPACITY
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SHAPE = (12, 17, 3)
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Compile fast rather than well: these loops are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 ROOT = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,15 +9,9 @@ from PIL import Image
 from jaxai.cli import main
 from jaxai.cli.sheets import as_bytes, contact_sheet
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 VISUALIZE = ["visualize", "efficientnet_lite0"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Compile fast rather than well: these loops are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def run(*arguments):

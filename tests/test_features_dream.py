@@ -9,15 +9,9 @@ from jax.tree_util import Partial
 import jaxai
 from jaxai.features import dream, tiles
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Compile fast rather than well: these loops are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 KERNEL = 0.5 * jax.random.normal(jax.random.key(1), (3, 3, 3, 4))

@@ -18,9 +18,10 @@ def vgg():
 @pytest.fixture
 def quick_compilation():
     """Compile fast rather than well: these loops are short."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.mark.usefixtures("quick_compilation")

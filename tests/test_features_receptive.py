@@ -13,15 +13,9 @@ from jaxai.features import receptive
 from jaxai.features.visualize import SmallImageWarning
 from jaxai.models.layers import conv, depthwise_conv, max_pool
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 QUICK = {"key": jax.random.key(0), "steps": 1, "transforms": None, "redirect": 0, "parametrization": "pixels"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Compile fast rather than well: these loops are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def field_of(fn, shape=(1, 40, 50, 3)):

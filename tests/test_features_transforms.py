@@ -12,16 +12,10 @@ import pytest
 from jaxai.features import transforms
 from jaxai.features.transforms import LUCID, Draw, Transforms
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 apply = jax.jit(transforms.apply, static_argnums=0)
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Compile fast rather than well: these loops are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 WIDE = Transforms(jitter=(0.2, 0.2), scales=(0.8, 1.25), angles=(-20.0, 20.0))

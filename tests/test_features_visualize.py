@@ -13,15 +13,9 @@ import jaxai
 from jaxai.features import directions, engine, objectives, parametrize, priors, transforms
 from jaxai.features.visualize import SmallImageWarning
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Compile fast rather than well: these loops are short."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def convolve(kernel, x):

@@ -12,6 +12,8 @@ import jaxai
 from jaxai import gradients
 from jaxai.gradients.blur import blur
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(0)
 TARGETS = jnp.array([[1, 2], [3, 4], [0, 6]])
 REFERENCES = jnp.asarray(np.random.default_rng(5).normal(size=(4, 6, 8, 3)), "float32")
@@ -47,14 +49,6 @@ NOT_METHODS = {
     "smooth_moments",
     "xrai_regions",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    """Hundreds of tiny programs: most of the time would go into optimising them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def close(actual, expected, tolerance=2e-5):

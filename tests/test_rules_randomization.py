@@ -15,15 +15,10 @@ from jax.tree_util import Partial
 import jaxai
 from jaxai import rules
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 WIDTHS = (8, 16, 16, 16)
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def convolve(kernel, x):
