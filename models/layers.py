@@ -124,10 +124,15 @@ def conv(
     return _conv(x, kernel, strides, padding)
 
 
+def _widened(*arrays):
+    """Return the arrays in float32, or in their own type if that is wider."""
+    return [a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in arrays]
+
+
 def _shifted_depthwise(x, kernel, strides, padding):
     """Sum k*k shifted copies of the images, each times one row of the kernel; bfloat16 sums in float32."""
     dtype = x.dtype
-    x, kernel = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in (x, kernel))
+    x, kernel = _widened(x, kernel)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     rows, columns = kernel.shape[:2]
     height = (x.shape[1] - rows) // strides[0] + 1
@@ -181,7 +186,7 @@ def _depthwise_forward(x, kernel, strides, padding):
 def _shifted_phases(cotangent, kernel, strides):
     """Return the phases of a strided depthwise convolution's input gradient, each the sum of its own taps."""
     dtype = cotangent.dtype
-    x, kernel = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in (cotangent, kernel))
+    x, kernel = _widened(cotangent, kernel)
     window, (tall, wide) = kernel.shape[:2], _taps(kernel.shape[:2], strides)
     x = jnp.pad(x, ((0, 0), (tall - 1, tall - 1), (wide - 1, wide - 1), (0, 0)))
     height, width = x.shape[1] - tall + 1, x.shape[2] - wide + 1

@@ -120,9 +120,9 @@ def small_images():
     return jax.numpy.asarray(np.random.default_rng(4).normal(size=(3, 6, 8, 3)), "float32")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def quick_compilation():
-    """Compile fast rather than well, for modules of many tiny programs."""
+    """Compile fast rather than well, for tests of many tiny programs."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield

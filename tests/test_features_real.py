@@ -15,15 +15,6 @@ def vgg():
     return jaxai.models.load("vgg16_features")
 
 
-@pytest.fixture
-def quick_compilation():
-    """Compile fast rather than well: these loops are short."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("kind", ["fourier", "pixels", "laplacian", "cppn"])
 @pytest.mark.parametrize(("network", "layer"), [("lite0", "block2a"), ("vgg", "conv2_1")])
