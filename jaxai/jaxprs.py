@@ -135,7 +135,8 @@ class Graph:
 def _same_everywhere(value: Any) -> float | None:
     if isinstance(value, Tracer) or np.size(value) == 0 or np.size(value) > _SMALL:
         return None
-    if not (jnp.issubdtype(jnp.result_type(value), jnp.number) or isinstance(value, (bool, np.bool_))):
+    kind = jnp.result_type(value)
+    if not any(jnp.issubdtype(kind, known) for known in (jnp.floating, jnp.integer, jnp.bool_)):
         return None
     array = np.asarray(value).ravel()
     return float(array[0]) if (array == array[0]).all() else None

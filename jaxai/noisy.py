@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from . import checks
+from . import checks, threefry
 
 UNITS = ("range", "absolute")
 
@@ -42,6 +42,6 @@ def copies(
     """Return the noisy images of the samples `indices`."""
 
     def draw(index):
-        return jax.random.normal(jax.random.fold_in(key, index), images.shape[1:], images.dtype)
+        return threefry.normal(jax.random.fold_in(key, index), images.shape[1:], images.dtype)
 
     return images + deviation * jax.vmap(draw)(indices)[:, None]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import batching, checks, maps
+from .. import batching, checks, maps, threefry
 from .. import targets as _targets
 from ..targets import Targets
 from .core import View, explain, weighted
@@ -110,7 +110,7 @@ def score_cam(
 def _smoothed_score(view: View, *, key, num_samples: int, noise) -> jax.Array:
     def change(mask, channel, sample):
         own = jax.random.fold_in(jax.random.fold_in(key, sample), channel)
-        return mask + noise * jax.random.normal(own, mask.shape[1:])
+        return mask + noise * threefry.normal(own, mask.shape[1:])
 
     return weighted(view, jax.nn.softmax(_mask_scores(view, change, num_samples), axis=-1))
 

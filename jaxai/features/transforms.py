@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import checks
+from .. import checks, threefry
 
 # Samples whose interpolation is one small matrix.
 _BLOCK = 56
@@ -181,7 +181,7 @@ def apply(
 
 def _noise(shape, key):
     normal, uniform = jax.random.split(key)
-    return jax.random.normal(normal, shape) + jax.random.uniform(uniform, shape, minval=-1, maxval=1)
+    return threefry.normal(normal, shape) + threefry.uniform(uniform, shape, -1, 1)
 
 
 def _recolor(color, images):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import batching, checks
+from .. import batching, checks, threefry
 from .. import noisy as _noise
 from .. import targets as _targets
 from .paths import integrate
@@ -18,7 +18,7 @@ def _random_line(image, own, shared, sample):
     index, weight = sample
     reference, position, wobble = jax.random.split(jax.random.fold_in(key, index), 3)
     start = references[jax.random.randint(reference, (), 0, references.shape[0])]
-    noisy = image + own * jax.random.normal(wobble, image.shape, image.dtype)
+    noisy = image + own * threefry.normal(wobble, image.shape, image.dtype)
     difference = noisy - start
     return start + jax.random.uniform(position) * difference, weight * difference
 
