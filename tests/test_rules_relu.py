@@ -115,6 +115,14 @@ def test_derivatives_stated_by_the_model_are_kept():
     np.testing.assert_allclose(twice, 2 * jaxai.guided_backprop(plain, IMAGES, 1), rtol=1e-5)
 
 
+def test_networks_may_hold_complex_numbers():
+    turn = jnp.array([1j, 1j, 1j, 1j])
+    net = net_with(lambda x: jax.nn.relu(jnp.real(x * turn / 1j)))
+    np.testing.assert_allclose(
+        jaxai.guided_backprop(net, IMAGES, 1), by_hand(IMAGES, "guided"), rtol=1e-4, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("method", [jaxai.guided_backprop, jaxai.deconvnet])
 def test_alone_jit_vmap_and_k_targets(method):
     net = Partial(lambda d, x: jax.nn.relu6(3 * conv(x)).mean((1, 2)) @ d, DENSE)
