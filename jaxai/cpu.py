@@ -67,7 +67,9 @@ def configure_cpu(*, onednn: bool = True) -> tuple[str, ...]:
 
     Args:
         onednn: Use oneDNN's convolutions: the fastest, and in bfloat16 several times so. But XLA cannot keep
-            programs that call them in JAX's persistent compilation cache (jaxlib 0.12).
+            programs that call them in JAX's persistent compilation cache (jaxlib 0.12), and ends the process
+            where a convolution of one image to one position is reshaped before a bias is added (by
+            `jax.vmap` over one image, say; the library's own networks and rules prevent it).
 
     Returns:
         The flags that were added; none if it was too late.

@@ -33,8 +33,13 @@ def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _plain_conv(x, kernel, strides, padding):
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_DIMENSIONS)
+def _plain_conv(x, kernel, strides, padding, groups=1):
+    y = lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=_DIMENSIONS, feature_group_count=groups
+    )
+    # XLA hands a bias to oneDNN as well. That ends the process if the result is one vector and is reshaped
+    # before, as by `jax.vmap` over one image.
+    return lax.optimization_barrier(y) if y.size == y.shape[-1] else y
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -152,9 +157,7 @@ def _shifted_depthwise(x, kernel, strides, padding):
 
 
 def _grouped_depthwise(x, kernel, strides, padding):
-    return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=_DIMENSIONS, feature_group_count=x.shape[-1]
-    )
+    return _plain_conv(x, kernel, strides, padding, groups=x.shape[-1])
 
 
 def _onednn() -> bool:

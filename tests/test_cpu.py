@@ -79,6 +79,23 @@ print(json.dumps([before, cpu.backend_started(), added, said, os.environ.get("XL
     assert len(said) == 1 and "call jaxai.configure_cpu() before the first" in said[0]
 
 
+def test_images_that_shrink_to_one_position():
+    code = """
+import json, jax, jaxai, jax.numpy as jnp
+jaxai.configure_cpu()
+model = jaxai.models.load("efficientnet_lite0").model
+x = jax.random.normal(jax.random.key(0), (3, 32, 32, 3))
+alone = jax.vmap(lambda image: model(image[None])[0])
+mapped = [jax.jit(alone)(x[:count]) for count in (1, 3)]
+relevance = jaxai.deep_lift(model, x[:1], 0)
+print(json.dumps([mapped[0].tolist(), mapped[1].tolist(), model(x).tolist(), float(relevance.sum())]))
+"""
+    one, three, expected, relevance = python(code, JAX_PLATFORMS="cpu")
+    np.testing.assert_allclose(three, expected, atol=1e-4)
+    np.testing.assert_allclose(one, expected[:1], atol=1e-4)
+    assert np.isfinite(relevance)
+
+
 @pytest.mark.parametrize("onednn", [True, False])
 def test_results_are_those_without_the_flags(lite0, photos, onednn):
     choices = [

@@ -40,7 +40,7 @@ def _plain(x, kernel, settings: _Settings):
     last = tuple(range(1, count + 1))
     images = (0, count + 1, *last)
     numbers = lax.ConvDimensionNumbers(images, (count + 1, count, *range(count)), images)
-    return lax.conv_general_dilated(
+    y = lax.conv_general_dilated(
         x,
         kernel,
         settings.strides,
@@ -51,6 +51,8 @@ def _plain(x, kernel, settings: _Settings):
         precision=settings.precision,
         preferred_element_type=settings.dtype,
     )
+    # See `jaxai.configure_cpu`: one vector, reshaped before a bias is added, would end the process.
+    return lax.optimization_barrier(y) if y.size == y.shape[-1] else y
 
 
 def _is_depthwise(x, kernel, settings: _Settings) -> bool:
