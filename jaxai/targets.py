@@ -11,7 +11,7 @@ Every method takes `targets` in one of these forms:
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import jax
@@ -32,10 +32,7 @@ def as_model(model: Any) -> Any:
     """
     if not callable(model):
         raise TypeError(f"`model` must be callable, model(images) -> scores; got {type(model).__name__}")
-    leaves = jax.tree.leaves(model)
-    if len(leaves) == 1 and leaves[0] is model:
-        return Partial(model)
-    return model
+    return Partial(model) if jax.tree_util.all_leaves([model]) else model
 
 
 def prepare(model: Any, images: Any, targets: Targets) -> tuple[Any, jax.Array, Any]:
@@ -80,7 +77,7 @@ def as_targets(targets: Targets, model: Any, images: jax.Array) -> Any:
         if low < 0 or high >= count:
             wrong = low if low < 0 else high
             raise ValueError(f"`targets` must be classes 0 to {count - 1}; got {wrong}")
-    return jnp.asarray(classes, jnp.int32)
+    return jnp.asarray(classes.astype(np.int32))
 
 
 @jax.jit
@@ -91,6 +88,20 @@ def call(model: Any, images: jax.Array) -> Any:
 
 def scores_shape(model: Any, images: jax.Array) -> tuple[int, ...]:
     """Return the shape of `model(images)` without running it (traced once for each model and shape)."""
+    leaves, structure = jax.tree.flatten((model, images))
+    return _scores_shape(structure, tuple(map(_shape_and_type, leaves)))
+
+
+def _shape_and_type(leaf):
+    if isinstance(leaf, jax.Array):
+        return leaf.shape, leaf.dtype
+    return np.shape(leaf), jnp.result_type(leaf)
+
+
+@lru_cache(maxsize=64)
+def _scores_shape(structure, leaves):
+    # JAX would look this up as well, but takes milliseconds for it.
+    model, images = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
     scores = call.eval_shape(model, images)
     if not hasattr(scores, "shape"):
         raise TypeError(f"`model` must return one array of scores; got {type(scores).__name__}")

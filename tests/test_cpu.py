@@ -81,7 +81,8 @@ print(json.dumps([before, cpu.backend_started(), added, said, os.environ.get("XL
 
 def test_images_that_shrink_to_one_position():
     code = """
-import json, jax, jaxai, jax.numpy as jnp
+import json, warnings, jax, jaxai
+warnings.simplefilter("error")
 jaxai.configure_cpu()
 model = jaxai.models.load("efficientnet_lite0").model
 x = jax.random.normal(jax.random.key(0), (3, 32, 32, 3))

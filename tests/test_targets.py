@@ -85,6 +85,20 @@ def test_concrete_classes_are_checked_under_jit_as_well():
         jax.jit(lambda x: targets.prepare(model, x, np.array([9, 0]))[2])(IMAGES)
 
 
+def test_the_shape_of_scores_is_traced_once_for_each_structure_and_shape():
+    traced = []
+
+    def net(weights, scale, x):
+        traced.append(x.shape)
+        return scale * (x**2).sum((1, 2)) @ weights
+
+    for weights in (np.eye(3, dtype=np.float32), jnp.ones((3, 3))):
+        for scale in (2.0, 3.0):
+            assert targets.scores_shape(Partial(net, weights, scale), IMAGES) == (2, 3)
+    assert targets.scores_shape(Partial(net, weights[:, :2], 2.0), IMAGES[:1]) == (1, 2)
+    assert traced == [(2, 2, 2, 3), (1, 2, 2, 3)]
+
+
 def test_select_and_probability():
     np.testing.assert_array_equal(targets.select(SCORES, jnp.array([1, 2])), [5, -1])
     np.testing.assert_array_equal(targets.select(SCORES, jnp.array([[1, 0], [2, 0]])), [[5, 1], [-1, 4]])

@@ -34,7 +34,8 @@ _KEPT = ("depthwise_conv", "max_pool")
 _BENIGN = frozenset(
     "custom_vjp_call custom_vjp_call_jaxpr jit pjit cond platform_index conv_general_dilated pad"
     " slice mul add squeeze broadcast_in_dim reshape convert_element_type ge gt select_n max"
-    " reduce_window_max concatenate transpose dynamic_slice gather lt le and copy stop_gradient".split()
+    " reduce_window_max concatenate transpose dynamic_slice gather lt le and copy stop_gradient"
+    " optimization_barrier".split()
 )
 
 
