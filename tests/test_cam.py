@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import close, parts, raw
 
 import jaxai
 from jaxai import cam
-from jaxai.cam import dense_head
-from jaxai.cam.core import look
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -40,27 +39,6 @@ METHODS = {
 }
 ELSEWHERE = {"class_activation_map", "grad_cam_all_classes", "guided_grad_cam"}
 WITHOUT_TARGET = ("eigen_cam", "fem", "kpca_cam", "random_cam")
-
-
-def close(actual, expected, tolerance=2e-5):
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    assert actual.shape == expected.shape
-    scale = max(np.abs(expected).max(), 1e-6)
-    np.testing.assert_allclose(actual / scale, expected / scale, atol=tolerance)
-
-
-def parts(net, images, targets):
-    """Return activations, head and, from jax.grad, gradients of each image's target at conv2, as NumPy."""
-    acts = net(images, stop="conv2")
-
-    def score(acts):
-        return net(acts, start="conv2")[jnp.arange(len(images)), targets].sum()
-
-    return np.asarray(acts, np.float64), np.asarray(jax.grad(score)(acts), np.float64)
-
-
-def raw(method, net, images, targets, **options):
-    return method(net, images, targets, layer="conv2", relu=False, upsample=False, **options)
 
 
 def test_every_member_is_tested_here():
@@ -197,25 +175,6 @@ def test_class_activation_map_needs_a_pooled_linear_head(dense_net, small_images
         jaxai.class_activation_map(dense_net, small_images, 0)
 
 
-@pytest.mark.parametrize("layer", ["conv1", "conv2", "pool"])
-def test_ablation_is_the_drop_of_each_channel(layer, dense_net, small_images):
-    acts = dense_net(small_images, stop=layer)
-    whole = dense_net(small_images)
-    expected = np.zeros((3, 2, *acts.shape[1:3]))
-    for channel in range(acts.shape[-1]):
-        without = dense_net(acts.at[..., channel].set(0), start=layer)
-        for k in range(2):
-            y, y_k = (np.asarray(s)[np.arange(3), TARGETS[:, k]] for s in (whole, without))
-            expected[:, k] += ((y - y_k) / y)[:, None, None] * np.asarray(acts)[..., channel]
-    found = jaxai.ablation_cam(
-        dense_net, small_images, TARGETS, layer=layer, relu=False, upsample=False, batch_size=4
-    )
-    close(found, expected, 1e-4)
-    # Only a head that begins with a dense layer takes the short way.
-    view = look(dense_net, layer, small_images, None, None)
-    assert (dense_head.find(view.head, view.acts) is None) == (layer == "conv1")
-
-
 @pytest.mark.parametrize("name", ["pooled_net", "dense_net"])
 @pytest.mark.parametrize("layer", ["conv1", "conv2"])
 def test_all_classes_at_once(name, layer, small_images, request):
@@ -225,112 +184,6 @@ def test_all_classes_at_once(name, layer, small_images, request):
     close(jaxai.grad_cam_all_classes(net, small_images, layer=layer, batch_size=2), expected)
 
 
-def test_score_cam_masks_by_upsampled_channels(dense_net, small_images):
-    acts = dense_net(small_images, stop="pool")
-    weights = np.zeros((3, 6))
-    for channel in range(6):
-        mask = np.asarray(jax.image.resize(acts[..., channel], (3, 6, 8), "bilinear"))
-        low, high = mask.min((1, 2), keepdims=True), mask.max((1, 2), keepdims=True)
-        mask = (mask - low) / (high - low + 1e-8)
-        weights[:, channel] = dense_net(small_images * mask[..., None])[jnp.arange(3), TARGETS[:, 0]]
-    weights = np.exp(weights) / np.exp(weights).sum(1, keepdims=True)
-    expected = (weights[:, None, None] * np.asarray(acts)).sum(-1)
-    options = dict(layer="pool", relu=False, upsample=False)
-    close(jaxai.score_cam(dense_net, small_images, TARGETS[:, 0], **options), expected, 1e-4)
-    one_step = jaxai.is_cam(dense_net, small_images, TARGETS[:, 0], num_samples=1, **options)
-    close(one_step, expected, 1e-4)
-    quiet = jaxai.ss_cam(dense_net, small_images, TARGETS[:, 0], key=KEY, num_samples=1, noise=0.0, **options)
-    close(quiet, expected, 1e-4)
-
-
-def test_integrated_score_cam_averages_growing_masks(small_images):
-    """On a model whose score is linear in the image, growing masks score (n + 1) / 2n of the full ones."""
-    net = jaxai.chain({"conv": lambda x: jnp.abs(x[..., :2]), "sum": lambda x: x.sum((1, 2))})
-    acts = np.abs(np.asarray(small_images[..., :2]))
-    mask = acts - acts.min((1, 2), keepdims=True)
-    mask = mask / mask.max((1, 2), keepdims=True)
-    score = (np.abs(np.asarray(small_images))[..., :1] * mask).sum((1, 2)) * (4 + 1) / (2 * 4)
-    weights = np.exp(score) / np.exp(score).sum(1, keepdims=True)
-    expected = (weights[:, None, None] * acts).sum(-1)
-    found = jaxai.is_cam(net, small_images, 0, layer="conv", num_samples=4, relu=False, upsample=False)
-    close(found, expected, 1e-4)
-
-
-@pytest.mark.parametrize("gaussian", [True, False])
-def test_recipro_cam_scores_positions_alone(gaussian, dense_net, small_images):
-    acts = np.asarray(dense_net(small_images, stop="pool"))
-    window = np.outer([1, 2, 1], [1, 2, 1]) / 16 if gaussian else np.outer([0, 1, 0], [0, 1, 0])
-    expected = np.zeros(acts.shape[:3])
-    for i in range(acts.shape[1]):
-        for j in range(acts.shape[2]):
-            padded = np.zeros((3, acts.shape[1] + 2, acts.shape[2] + 2, 6), np.float32)
-            padded[:, i : i + 3, j : j + 3] = acts[:, i, j][:, None, None] * window[..., None]
-            scores = jax.nn.softmax(dense_net(jnp.asarray(padded[:, 1:-1, 1:-1]), start="pool"))
-            expected[:, i, j] = scores[jnp.arange(3), TARGETS[:, 0]]
-    options = dict(layer="pool", upsample=False, gaussian=gaussian, batch_size=5)
-    close(jaxai.recipro_cam(dense_net, small_images, TARGETS[:, 0], **options), expected)
-
-
-def test_shapley_cam_uses_the_hessian(dense_net, small_images):
-    classes = TARGETS[:, 0]
-    acts, _ = parts(dense_net, small_images, classes)
-    for utility, value in (
-        ("rest", lambda s, c: s[c] + jax.nn.log_softmax(s)[c]),
-        ("probability", lambda s, c: jax.nn.softmax(s)[c]),
-        ("logit", lambda s, c: s[c]),
-    ):
-        found = raw(jaxai.shapley_cam, dense_net, small_images, classes, utility=utility)
-
-        def score(flat, value=value):
-            return value(dense_net(flat.reshape(1, *acts.shape[1:]), start="conv2")[0], classes[1])
-
-        @jax.jit
-        def shares(flat, score=score):
-            return jax.grad(score)(flat) - jax.hessian(score)(flat) @ flat / 2
-
-        weights = (
-            np.asarray(shares(jnp.asarray(acts[1], jnp.float32).ravel())).reshape(acts.shape[1:]).mean((0, 1))
-        )
-        close(found[1], (weights * acts[1]).sum(-1), 1e-4)
-    close(found, raw(jaxai.grad_cam, dense_net, small_images, classes))
-
-
-def test_finer_cam_contrasts_with_the_nearest_classes(dense_net, small_images):
-    found = raw(jaxai.finer_cam, dense_net, small_images, TARGETS, strength=0.6, comparisons=2)
-    scores = np.asarray(dense_net(small_images))
-    acts = dense_net(small_images, stop="conv2")
-    for n in range(3):
-        for k in range(2):
-            own = int(TARGETS[n, k])
-            order = [c for c in np.argsort(np.abs(scores[n] - scores[n, own])) if c != own][:2]
-
-            def contrast(a, own=own, order=order):
-                s = dense_net(a[None], start="conv2")[0]
-                p = jax.nn.softmax(s)
-                return sum(p[c] * (s[own] - 0.6 * s[c]) for c in order) / sum(p[c] for c in order)
-
-            grads = np.asarray(jax.grad(contrast)(acts[n]))
-            close(found[n, k], (grads.mean((0, 1)) * np.asarray(acts[n])).sum(-1), 1e-4)
-    with pytest.raises(TypeError, match="callable"):
-        jaxai.finer_cam(dense_net, small_images, lambda scores: scores[:, 0])
-
-
-def test_smooth_plus_plus_averages_derivatives(dense_net, small_images):
-    classes = TARGETS[:, 0]
-    found = raw(
-        METHODS["smooth_grad_cam_plus_plus"], dense_net, small_images, classes, num_samples=3, noise=0.2
-    )
-    acts, _ = parts(dense_net, small_images, classes)
-    grads = []
-    for index in range(3):
-        noise = jax.random.normal(jax.random.fold_in(KEY, index), small_images.shape[1:])
-        grads.append(parts(dense_net, small_images + 0.2 * noise, classes)[1])
-    first, second, third = (np.mean([g**p for g in grads], axis=0) for p in (1, 2, 3))
-    alpha = second / (2 * second + acts.sum((1, 2), keepdims=True) * third + 1e-6)
-    weights = (np.where(first != 0, alpha, 0) * np.maximum(first, 0)).sum((1, 2), keepdims=True)
-    close(found, (weights * acts).sum(-1), 1e-3)
-
-
 def test_random_cam_is_seeded(dense_net, small_images):
     one = jaxai.random_cam(dense_net, small_images, key=KEY, relu=False)
     other = jaxai.random_cam(dense_net, small_images, key=jax.random.key(1), relu=False)
@@ -338,47 +191,6 @@ def test_random_cam_is_seeded(dense_net, small_images):
     weights = jax.random.uniform(KEY, (6,), minval=-1.0, maxval=1.0)
     acts = dense_net(small_images, stop="conv2")
     close(raw(jaxai.random_cam, dense_net, small_images, None, key=KEY), acts @ weights)
-
-
-def test_fusion(dense_net, small_images):
-    def scaled(name):
-        maps = np.asarray(jaxai.layer_cam(dense_net, small_images, 1, layer=name))
-        low = maps.min((1, 2), keepdims=True)
-        return (maps - low) / (maps - low).max((1, 2), keepdims=True)
-
-    one, two = scaled("conv1"), scaled("pool")
-    options = dict(names=("conv1", "pool"), method=jaxai.layer_cam)
-    for reduce, expected in (
-        ("mean", (one + two) / 2),
-        ("max", np.maximum(one, two)),
-        ("product", one * two),
-    ):
-        close(jaxai.fused_cam(dense_net, small_images, 1, reduce=reduce, **options), expected)
-    top = jaxai.layer_cam(dense_net, small_images, 1, layer="pool")
-    found = jaxai.fused_cam(dense_net, small_images, 1, names=["pool"], method=jaxai.layer_cam, scale="tanh")
-    close(found, np.tanh(2 * np.asarray(top) / np.asarray(top).max((1, 2), keepdims=True)))
-    with pytest.raises(ValueError, match="names"):
-        jaxai.fused_cam(dense_net, small_images, names="conv1")
-
-
-def test_guided_grad_cam_is_a_product(dense_net, small_images):
-    found = jaxai.guided_grad_cam(dense_net, small_images, TARGETS, layer="conv2")
-    fine = jaxai.guided_backprop(dense_net, small_images, TARGETS)
-    coarse = jaxai.grad_cam(dense_net, small_images, TARGETS, layer="conv2")
-    close(found, np.asarray(fine) * np.asarray(coarse)[..., None])
-    top = jaxai.guided_grad_cam(dense_net, small_images, layer="conv2", batch_size=2)
-    classes = dense_net(small_images).argmax(1)
-    close(top, jaxai.guided_grad_cam(dense_net, small_images, classes, layer="conv2"))
-
-
-def test_guided_grad_cam_runs_its_two_methods_and_no_more(dense_net, small_images):
-    def convolutions(method, **options):
-        program = jax.make_jaxpr(lambda x: method(dense_net, x, TARGETS, **options))(small_images)
-        return str(program).count("conv_general_dilated[")
-
-    options = {"layer": "conv2"}
-    both = convolutions(jaxai.guided_backprop) + convolutions(jaxai.grad_cam, **options)
-    assert 0 < convolutions(jaxai.guided_grad_cam, **options) <= both
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -522,13 +334,3 @@ def test_batch_size_bounds_memory(pooled_net):
 
     # One image's activations: 64 x 64 positions of 5 + 6 channels of 4 bytes are 180 kB.
     assert peak(2) < 32 * 180e3 / 4 < peak(None)
-
-
-def test_score_cam_holds_few_masked_images(pooled_net):
-    images = jnp.zeros((2, 64, 64, 3))
-
-    def peak(batch_size):
-        program = jax.jit(lambda x: jaxai.score_cam(pooled_net, x, batch_size=batch_size))
-        return program.lower(images).compile().memory_analysis().temp_size_in_bytes
-
-    assert peak(2) < 0.5 * peak(12)
