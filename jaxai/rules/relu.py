@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,15 @@ from .. import batching
 from .. import targets as _targets
 from .rewrite import Rewritten, find_relus, has_relu
 
-# rule(x, cotangent, upper) -> cotangent of a ReLU's input; upper is None or the bound of a ReLU6.
-ReluRule = Callable[[jax.Array, jax.Array, float | None], jax.Array]
+
+class _ReluRule(NamedTuple):
+    """What is kept of a ReLU's input, `seen(x, upper)`, and how that and the cotangent make the input's.
+
+    `upper` is None, or the bound of a ReLU6.
+    """
+
+    seen: Callable[[jax.Array, float | None], Any]
+    pull: Callable[[Any, jax.Array], jax.Array]
 
 
 def _open(x, upper):
@@ -21,20 +28,21 @@ def _open(x, upper):
     return x > 0 if upper is None else (x > 0) & (x < upper)
 
 
-def _guided(x, g, upper):
-    return jnp.where(_open(x, upper) & (g > 0), g, 0)
+def _guided(passing, g):
+    return jnp.where(passing & (g > 0), g, 0)
 
 
-def _deconvolution(x, g, upper):
-    return jnp.maximum(g, 0)
+def _outside(x, upper):
+    """Return where the input is below the ReLU's range, and where above it."""
+    return x < 0, None if upper is None else x > upper
 
 
-def _redirected(maximize, x, g, upper):
-    dead = x < 0
-    blocked = dead & (g < 0 if maximize else g > 0)
-    if upper is not None:
-        blocked |= (x > upper) & (g > 0 if maximize else g < 0)
-        dead |= x > upper
+def _redirected(maximize, outside, g):
+    below, above = outside
+    dead, blocked = below, below & (g < 0 if maximize else g > 0)
+    if above is not None:
+        blocked |= above & (g > 0 if maximize else g < 0)
+        dead |= above
     plain = jnp.where(dead, 0, g)
     redirected = jnp.where(blocked, 0, g)
     axes = tuple(range(1, g.ndim)) if g.ndim > 1 else None
@@ -43,26 +51,30 @@ def _redirected(maximize, x, g, upper):
 
 
 @cache
-def _relu_with(rule: ReluRule, upper: float | None):
+def _relu_with(rule: _ReluRule, upper: float | None):
     @jax.custom_vjp
     def relu(x):
         y = jnp.maximum(x, 0)
         return y if upper is None else jnp.minimum(y, jnp.asarray(upper, y.dtype))
 
-    relu.defvjp(lambda x: (relu(x), x), lambda x, g: (rule(x, g, upper),))
+    def forward(x):
+        # The barrier has what is seen, a byte or two a value, made here, or XLA would keep the values.
+        return jax.lax.optimization_barrier((relu(x), rule.seen(x, upper)))
+
+    relu.defvjp(forward, lambda seen, g: (rule.pull(seen, g),))
     return relu
 
 
-def _replace(rule: ReluRule, graph):
+def _replace(rule: _ReluRule, graph):
     return {out: (_relu_with(rule, relu.upper), (relu.x,)) for out, relu in find_relus(graph).items()}
 
 
 # Made once, so that equal rules are equal to the compiler's cache.
-_GUIDED = partial(_replace, _guided)
-_DECONVOLUTION = partial(_replace, _deconvolution)
+_GUIDED = partial(_replace, _ReluRule(_open, _guided))
+_DECONVOLUTION = partial(_replace, _ReluRule(lambda x, upper: None, lambda seen, g: jnp.maximum(g, 0)))
 _REDIRECTED = {
-    True: partial(_replace, partial(_redirected, True)),
-    False: partial(_replace, partial(_redirected, False)),
+    maximize: partial(_replace, _ReluRule(_outside, partial(_redirected, maximize)))
+    for maximize in (True, False)
 }
 
 
