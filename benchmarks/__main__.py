@@ -1,7 +1,7 @@
 """jaxai against its peers, in alternation, each side in a process of its own.
 
-    python -m benchmarks --peer-python PYTHON [--quick] [--networks ...] [--peers ...] [--precision float32]
-                         [--device cpu|gpu] [--methods ...] [--huge-pages]
+    python -m benchmarks --peer-python PYTHON [--quick] [--full] [--networks ...] [--peers ...]
+                         [--precision float32] [--device cpu|gpu] [--methods ...] [--huge-pages]
                          [--out benchmarks/results/peers.json] [--update]
 
 PYTHON is an interpreter with the dependency group `reference`. Both sides get the same weights,
@@ -104,6 +104,7 @@ def main() -> int:
     )
     parser.add_argument("--peer-python", default=None, help="interpreter with the peers; none: jaxai alone")
     parser.add_argument("--quick", action="store_true", help="the cheap rows only")
+    parser.add_argument("--full", action="store_true", help="as many samples and images as papers use")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--methods", nargs="+", default=None, help="only these methods")
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS)
@@ -163,7 +164,7 @@ def main() -> int:
         for network in options.networks:
             chosen = [
                 case
-                for case in cases(quick=options.quick, networks=(network,))
+                for case in cases(quick=options.quick, full=options.full, networks=(network,))
                 if options.methods is None or case.method in options.methods
             ]
             given = inputs.ask(network, scratch, batch=16, samples=200)

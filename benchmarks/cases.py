@@ -87,12 +87,17 @@ def _light(network: str) -> list[Case]:
     return rows
 
 
-def cases(*, quick: bool, networks: tuple[str, ...] = NETWORKS) -> list[Case]:
-    """Return the rows: all of them, or with `quick` the cheap ones of the methods most in use."""
+def cases(*, quick: bool, full: bool = False, networks: tuple[str, ...] = NETWORKS) -> list[Case]:
+    """Return the rows: all of them, or with `quick` the cheap ones of the methods most in use.
+
+    With `full` black-box methods get as many samples as papers use, and VGG16 as many images as the other.
+    """
     rows = []
     for network in networks:
         light = network == "efficientnet_lite0"
-        batch = 16 if light else 4
+        batch = 16 if light or full else 4
+        lime, rise = (1000, 4000) if full else (100, 200) if light else (50, 50)
+        pairs = 1 if full else 3 if light else 2
         rows += [
             Case("forward", network, 1, repeats=7),
             Case("forward", network, batch, repeats=5),
@@ -108,7 +113,7 @@ def cases(*, quick: bool, networks: tuple[str, ...] = NETWORKS) -> list[Case]:
                 {"window": 32, "stride": 16} if light else {"window": 64, "stride": 32},
                 repeats=3 if light else 2,
             ),
-            Case("lime", network, 1, {"samples": 100 if light else 50}, repeats=3 if light else 2),
+            Case("lime", network, 1, {"samples": lime}, repeats=pairs),
             Case(
                 "kernel_shap",
                 network,
@@ -128,7 +133,7 @@ def cases(*, quick: bool, networks: tuple[str, ...] = NETWORKS) -> list[Case]:
             Case("ablation_cam", network, 1, repeats=1),
             Case("visualize", network, 1, {"steps": 16}, repeats=3 if light else 1, note=_DRAWS),
             Case("deep_dream", network, 1, {"steps": 5}),
-            Case("rise", network, 1, {"samples": 200 if light else 50}, repeats=3 if light else 1),
+            Case("rise", network, 1, {"samples": rise}, repeats=min(pairs, 3 if light else 1)),
         ]
         rows += _light(network)
         rows.append(Case("score_cam", network, 1, repeats=1))
