@@ -167,7 +167,8 @@ def main() -> int:
                 for case in cases(quick=options.quick, full=options.full, networks=(network,))
                 if options.methods is None or case.method in options.methods
             ]
-            given = inputs.ask(network, scratch, batch=16, samples=1000)
+            most = max((case.options.get("samples", 1) for case in chosen), default=1)
+            given = inputs.ask(network, scratch, batch=16, samples=most)
             where[network] = given.pop("where")
             for case in chosen:
                 stored = "bfloat16" if options.precision == "bfloat16" else "float32"

@@ -133,7 +133,7 @@ def cases(*, quick: bool, full: bool = False, networks: tuple[str, ...] = NETWOR
             Case("ablation_cam", network, 1, repeats=1),
             Case("visualize", network, 1, {"steps": 16}, repeats=3 if light else 1, note=_DRAWS),
             Case("deep_dream", network, 1, {"steps": 5}),
-            Case("rise", network, 1, {"samples": rise}, repeats=min(pairs, 3 if light else 1)),
+            Case("rise", network, 1, {"samples": rise}, repeats=pairs if light else 1),
         ]
         rows += _light(network)
         rows.append(Case("score_cam", network, 1, repeats=1))

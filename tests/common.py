@@ -28,7 +28,7 @@ def conv(x, kernel, *, strides=(1, 1), padding="SAME", groups=1):
 
 
 def parts(net, images, targets):
-    """Return activations, head and, from jax.grad, gradients of each image's target at conv2, as NumPy."""
+    """Return the activations at conv2 and, from jax.grad, each image's target's gradients there, as NumPy."""
     acts = net(images, stop="conv2")
 
     def score(acts):
