@@ -24,7 +24,7 @@ from . import inputs, machine, report, timing
 from .cases import NETWORKS, Case, cases
 from .client import Worker
 
-PEERS = ("pytorch", "captum", "pytorch-grad-cam", "zennit", "lime", "shap", "torch-lucent")
+PEERS = ("pytorch", "captum", "pytorch-grad-cam", "zennit", "lime", "shap", "torch-lucent", "xplique")
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -57,8 +57,9 @@ def compare(case: Case, workers: dict[str, Worker], command: dict, folder: Path)
             answer = worker.ask("open", **command, tuned=tuned)
             if answer["ok"] and not answer["offered"]:
                 break
+            note = answer.get("note", "")
             answer = worker.ask("run") if answer["ok"] else answer
-            row = base | {"peer": side, "tuned": tuned, "jaxai_peak_memory": memory}
+            row = base | {"peer": side, "tuned": tuned, "jaxai_peak_memory": memory, "note": note}
             if not answer["ok"]:
                 rows.append(row | {"error": answer["error"]})
                 continue

@@ -37,9 +37,7 @@ class Case:
         return asdict(self)
 
 
-_HOOKS = (
-    "as shipped, the peer's hooks miss ReLU6 and it computes the plain gradient; tuned, ReLU6 is respelled"
-)
+_HOOKS = "as shipped, Captum's hooks miss ReLU6 and it computes the plain gradient; tuned, ReLU6 is respelled"
 _DRAWS = "different random draws"
 _SIGN = "principal components have no sign: the peer keeps what its SVD gives, jaxai fixes it"
 _RIVALS = "random dense layers leave the rivals probabilities of 1e-9, and the peer adds 1e-9 to their sum"
@@ -97,6 +95,7 @@ def cases(*, quick: bool, full: bool = False, networks: tuple[str, ...] = NETWOR
         light = network == "efficientnet_lite0"
         batch = 16 if light or full else 4
         lime, rise = (1000, 4000) if full else (100, 200) if light else (50, 50)
+        sobol, hsic = (32, 500) if full else (8, 100) if light else (2, 50)
         pairs = 1 if full else 3 if light else 2
         rows += [
             Case("forward", network, 1, repeats=7),
@@ -133,7 +132,12 @@ def cases(*, quick: bool, full: bool = False, networks: tuple[str, ...] = NETWOR
             Case("ablation_cam", network, 1, repeats=1),
             Case("visualize", network, 1, {"steps": 16}, repeats=3 if light else 1, note=_DRAWS),
             Case("deep_dream", network, 1, {"steps": 5}),
-            Case("rise", network, 1, {"samples": rise}, repeats=pairs if light else 1),
+            Case(
+                "maco", network, 1, {"steps": 8 if light else 2}, repeats=pairs if light else 1, note=_DRAWS
+            ),
+            Case("rise", network, 1, {"samples": rise}, repeats=pairs if light else 1, note=_DRAWS),
+            Case("sobol", network, 1, {"designs": sobol}, repeats=pairs if light else 1),
+            Case("hsic", network, 1, {"designs": hsic}, repeats=pairs if light else 1),
         ]
         rows += _light(network)
         rows.append(Case("score_cam", network, 1, repeats=1))

@@ -89,6 +89,13 @@ def _visualize(model, images, classes, options, layer, command):
     )
 
 
+def _maco(model, images, classes, options, layer, command):
+    key, steps = jax.random.key(0), options["steps"]
+    return lambda: (
+        jaxai.maco(model, f"{layer}:12", key=key, size=224, steps=steps, normalize=_imagenet).images
+    )
+
+
 def _imagenet(x):
     mean, deviation = jnp.array([0.485, 0.456, 0.406]), jnp.array([0.229, 0.224, 0.225])
     return (x - mean) / deviation
@@ -123,6 +130,9 @@ _RUNS = {
     "rise": lambda m, x, t, o, layer, c: (
         lambda: jaxai.rise(m, x, t, key=jax.random.key(0), num_masks=o["samples"])
     ),
+    "sobol": lambda m, x, t, o, layer, c: lambda: jaxai.sobol(m, x, t, num_designs=o["designs"]),
+    "hsic": lambda m, x, t, o, layer, c: lambda: jaxai.hsic(m, x, t, num_designs=o["designs"]),
     "visualize": _visualize,
+    "maco": _maco,
     "deep_dream": _deep_dream,
 }

@@ -4,6 +4,7 @@ import json
 import statistics
 from pathlib import Path
 
+from .cases import cases
 from .expected import expected
 
 # Of a forward pass; the gradient by the image needs as much again.
@@ -84,10 +85,20 @@ def markdown(result: dict) -> str:
                 f" {low:.2f}-{high:.2f} | {aim(result, row)} | {match} | {cold} | {memory} |"
             )
         lines.append("")
-        notes = {row["name"]: row["case"].get("note") for row in result["rows"] if _of(row, network)}
-        lines += [f"- {name}: {note}." for name, note in notes.items() if note]
+        lines += _notes(row for row in result["rows"] if _of(row, network))
         lines += ["", *_shares(result, network), ""]
     return "\n".join(lines)
+
+
+def _notes(rows):
+    """Return what both sides of a row do not share, once each: of the row, and of one peer alone."""
+    notes: dict[str, None] = {}
+    for row in rows:
+        if row["case"].get("note"):
+            notes[f"- {row['name']}: {row['case']['note']}."] = None
+        if row.get("note"):
+            notes[f"- {row['name']}, {row['peer']}: {row['note']}."] = None
+    return list(notes)
 
 
 def _of(row, network):
@@ -153,11 +164,23 @@ def check_conditions(old: dict, new: dict) -> None:
 
 
 def merge(old: dict, new: dict) -> dict:
-    """Return the rows of two results under the same conditions, the new one's where both have them."""
-    measured = {_key(row) for row in new["rows"]}
+    """Return the rows of two results under the same conditions, the new one's where both have them.
+
+    Rows of peers that the new one did not run stay; a row without a peer makes place for one with a peer.
+    """
+    measured = {(_key(row), peer) for row in new["rows"] for peer in (row.get("peer"), None)}
     weights = old["weights"] | new["weights"]
-    rows = [row for row in old["rows"] if _key(row) not in measured] + new["rows"]
-    rows.sort(key=lambda row: list(weights).index(row["case"]["network"]))
+    kept = [row for row in old["rows"] if (_key(row), row.get("peer")) not in measured]
+    networks, methods = list(weights), list(dict.fromkeys(case.method for case in cases(quick=False)))
+    rows = sorted(
+        kept + new["rows"],
+        key=lambda row: (
+            networks.index(row["case"]["network"]),
+            methods.index(row["case"]["method"]),
+            row["case"]["batch"],
+            row["name"],
+        ),
+    )
     return new | {
         "rows": rows,
         "weights": weights,

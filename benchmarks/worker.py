@@ -25,6 +25,7 @@ SIDES = {
     "shap": "benchmarks.peers.shap_side",
     "zennit": "benchmarks.peers.zennit_side",
     "torch-lucent": "benchmarks.peers.lucent_side",
+    "xplique": "benchmarks.peers.xplique_side",
     "pytorch": "benchmarks.peers.pytorch_side",
     "pytorch-ascent": "benchmarks.peers.ascent_side",
     "variance": "benchmarks.peers.variance_side",
@@ -43,7 +44,8 @@ class Session:
         if command["op"] == "open":
             self.result = None
             self.run = self.side.prepare(command)
-            return {"offered": self.run is not None}
+            note = getattr(self.side, "note", lambda case: "")
+            return {"offered": self.run is not None, "note": note(command["case"])}
         if command["op"] == "run":
             start = time.perf_counter()
             self.result = self.run()

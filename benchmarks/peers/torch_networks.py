@@ -11,32 +11,14 @@ from safetensors.numpy import load_file
 from torch import nn
 from torch.nn import functional
 
+from .architectures import LITE_BLOCKS, VGG_BLOCKS
+
 DEVICE = torch.device("cuda" if os.environ.get("JAXAI_BENCHMARK_DEVICE") == "gpu" else "cpu")
 if DEVICE.type == "cuda":
     torch.set_default_device(DEVICE)
     # PyTorch's defaults differ between convolutions and products; both sides get one setting.
     tf32 = "JAXAI_BENCHMARK_TF32" in os.environ
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-
-VGG_BLOCKS = (2, 2, 3, 3, 3)
-LITE_BLOCKS = (
-    ("1a", 3, 1),
-    ("2a", 3, 2),
-    ("2b", 3, 1),
-    ("3a", 5, 2),
-    ("3b", 5, 1),
-    ("4a", 3, 2),
-    ("4b", 3, 1),
-    ("4c", 3, 1),
-    ("5a", 5, 1),
-    ("5b", 5, 1),
-    ("5c", 5, 1),
-    ("6a", 5, 2),
-    ("6b", 5, 1),
-    ("6c", 5, 1),
-    ("6d", 5, 1),
-    ("7a", 3, 1),
-)
 
 
 def _tensor(array):
