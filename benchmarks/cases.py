@@ -97,6 +97,7 @@ def cases(*, quick: bool, full: bool = False, networks: tuple[str, ...] = NETWOR
         lime, rise = (1000, 4000) if full else (100, 200) if light else (50, 50)
         sobol, hsic = (32, 500) if full else (8, 100) if light else (2, 50)
         pairs = 1 if full else 3 if light else 2
+        few = pairs if light else 1
         rows += [
             Case("forward", network, 1, repeats=7),
             Case("forward", network, batch, repeats=5),
@@ -132,12 +133,10 @@ def cases(*, quick: bool, full: bool = False, networks: tuple[str, ...] = NETWOR
             Case("ablation_cam", network, 1, repeats=1),
             Case("visualize", network, 1, {"steps": 16}, repeats=3 if light else 1, note=_DRAWS),
             Case("deep_dream", network, 1, {"steps": 5}),
-            Case(
-                "maco", network, 1, {"steps": 8 if light else 2}, repeats=pairs if light else 1, note=_DRAWS
-            ),
-            Case("rise", network, 1, {"samples": rise}, repeats=pairs if light else 1, note=_DRAWS),
-            Case("sobol", network, 1, {"designs": sobol}, repeats=pairs if light else 1),
-            Case("hsic", network, 1, {"designs": hsic}, repeats=pairs if light else 1),
+            Case("maco", network, 1, {"steps": 8 if light else 2}, repeats=few, note=_DRAWS),
+            Case("rise", network, 1, {"samples": rise}, repeats=few, note=_DRAWS),
+            Case("sobol", network, 1, {"designs": sobol}, repeats=few),
+            Case("hsic", network, 1, {"designs": hsic}, repeats=few),
         ]
         rows += _light(network)
         rows.append(Case("score_cam", network, 1, repeats=1))

@@ -166,14 +166,16 @@ def check_conditions(old: dict, new: dict) -> None:
 def merge(old: dict, new: dict) -> dict:
     """Return the rows of two results under the same conditions, the new one's where both have them.
 
-    Rows of peers that the new one did not run stay; a row without a peer makes place for one with a peer.
+    Rows of peers that the new one did not run stay; a row without a peer stands only where none has one.
     """
-    measured = {(_key(row), peer) for row in new["rows"] for peer in (row.get("peer"), None)}
+    compared = {_key(row) for row in old["rows"] if row.get("peer")}
+    added = [row for row in new["rows"] if row.get("peer") or _key(row) not in compared]
+    measured = {(_key(row), peer) for row in added for peer in (row.get("peer"), None)}
     weights = old["weights"] | new["weights"]
     kept = [row for row in old["rows"] if (_key(row), row.get("peer")) not in measured]
     networks, methods = list(weights), list(dict.fromkeys(case.method for case in cases(quick=False)))
     rows = sorted(
-        kept + new["rows"],
+        kept + added,
         key=lambda row: (
             networks.index(row["case"]["network"]),
             methods.index(row["case"]["method"]),
