@@ -15,7 +15,11 @@ _VGG16: dict[tuple[str, str], tuple[float | None, float | None]] = {
     ("visualize", "torch-lucent"): (2.0, None),
     ("lrp", "zennit"): (1.5, None),
 }
-_LITE: dict[str, tuple[float | None, float | None]] = {"lime": (2.0, 1.5), "pytorch-grad-cam": (5.0, 1.5)}
+_LITE: dict[str, tuple[float | None, float | None]] = {
+    "lime": (2.0, 1.5),
+    "pytorch-grad-cam": (5.0, 1.5),
+    "xplique": (None, None),  # The aims are of PyTorch's libraries.
+}
 
 
 def expected(case: dict[str, Any], peer: str, tuned: bool) -> float | None:
