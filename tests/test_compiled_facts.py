@@ -269,6 +269,20 @@ def test_batch_size_bounds_memory(net):
     assert temporary(chunked) <= temporary(whole) / 3
 
 
+def test_batch_size_bounds_the_views_of_an_ascent(net):
+    def ascent(batch_size):
+        return compiled(
+            lambda m: (
+                jaxai.maco(
+                    m, "conv4:1", key=jax.random.key(0), size=SIZE, steps=2, crops=32, batch_size=batch_size
+                ).images
+            ),
+            net,
+        )
+
+    assert temporary(ascent(4)) <= temporary(ascent(32)) / 3
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_second_call_compiles_nothing(net, name):
     METHODS[name](net, photos(2, seed=1))

@@ -202,6 +202,17 @@ def test_views_are_averaged():
     assert many.history.std() < 0.6 * one.history.std()
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 14])
+def test_views_may_take_turns(batch_size):
+    options = {**QUICK, "crops": 7, "alpha": True, "anneal": True}
+    options["transforms"] = transforms.Transforms(jitter=(0.2, 0.1), noise=0.1)
+    both = ["early:1", "late:2"]
+    whole = jaxai.visualize(NET, both, **options, batch_size=64)
+    turns = jaxai.visualize(NET, both, **options, batch_size=batch_size)
+    for name in ("images", "opacity", "history", "importance"):
+        np.testing.assert_allclose(getattr(turns, name), getattr(whole, name), rtol=1e-3, atol=1e-5)
+
+
 def test_redirected_relus_revive_a_dead_channel_and_nothing_else():
     dead = jaxai.chain({"a": Partial(lambda b, x: jax.nn.relu(x - b), jnp.float32(0.55))})
     with pytest.warns(UserWarning, match=r"objectives \[0\] had no gradient"):

@@ -107,7 +107,6 @@ def _views(recipe, model, normalize, images, opacity, keys, progress):
 
     `keys` has one for each view, [runs, copies, crops].
     """
-    runs = images.shape[0]
 
     def prepare(key, image, veil):
         """Return a draw for one view of an image, and what is behind the transforms there."""
@@ -123,25 +122,26 @@ def _views(recipe, model, normalize, images, opacity, keys, progress):
     draws, seen = jax.tree.map(lambda a: a.reshape(-1, *a.shape[3:]), (draws, seen))
     x = transforms.apply(recipe.transforms, draws, seen)
     acts = see(model, normalize, recipe.layers, x)
-    shape = (runs, recipe.copies, recipe.crops)
+    shape = keys.shape
     return {name: a.reshape(*shape, *a.shape[1:]).swapaxes(1, 2) for name, a in acts.items()}
 
 
-def _values(recipe, objectives, views, images, opacity):
-    """Return the objectives' values [runs, copies], averaged over crops."""
+def _values(recipe, objectives, views, images, opacity, weights):
+    """Return the objectives' values [runs, copies], summed over crops by their weights [crops]."""
 
     def of_run(objective, view, image, veil):
         def of_crop(view):
             values = objective({**view, IMAGES: image, OPACITY: veil})
             return jnp.broadcast_to(values, (recipe.copies,)).astype(jnp.float32)
 
-        return jax.vmap(of_crop, axis_size=recipe.crops)(view).mean(0)
+        values = jax.vmap(of_crop, axis_size=weights.size)(view)
+        return (weights[:, None] * values).sum(0)
 
     return jax.vmap(of_run)(objectives, views, images, opacity)
 
 
-def _loop(recipe, base, model, normalize, objectives, keys, start):
-    """Run all steps of one chunk of runs."""
+def _loop(recipe, base, model, normalize, objectives, keys, start, *, batch_size):
+    """Run all steps of one chunk of runs; where their views are more than `batch_size`, crops take turns."""
     init_keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
     params = (
         jax.vmap(lambda k: _init(recipe, base, k, None))(init_keys)
@@ -164,12 +164,18 @@ def _loop(recipe, base, model, normalize, objectives, keys, start):
         progress = number / max(1, recipe.steps) if recipe.anneal else None
         (images, opacity), back = jax.vjp(render, params)
 
-        def total(images, opacity):
-            shown = _views(recipe, network, normalize, images, opacity, step_keys, progress)
-            values = _values(recipe, objectives, shown, images, opacity)
-            return values.sum(), values
+        def of_crops(crop_keys, valid):
+            def total(images, opacity):
+                keys = jnp.moveaxis(crop_keys, 0, -1)
+                shown = _views(recipe, network, normalize, images, opacity, keys, progress)
+                values = _values(recipe, objectives, shown, images, opacity, valid / recipe.crops)
+                return values.sum(), values
 
-        gradients, values = jax.grad(total, argnums=(0, 1), has_aux=True)(images, opacity)
+            return jax.grad(total, argnums=(0, 1), has_aux=True)(images, opacity)
+
+        gradients, values = batching.sum_chunks(
+            of_crops, jnp.moveaxis(step_keys, -1, 0), batch_size=max(1, batch_size // (runs * recipe.copies))
+        )
         # Optax descends.
         descent = jax.tree.map(jnp.negative, back(gradients)[0])
         updates, state = jax.vmap(recipe.optimizer.update)(descent, state, params)
@@ -215,7 +221,7 @@ def run(
     recipe: Recipe,
     batch_size: int,
 ) -> dict[str, jax.Array]:
-    """Run an optimisation for each of the stacked objectives, `batch_size` images at a time.
+    """Run an optimisation for each of the stacked objectives, `batch_size` views at a time.
 
     Args:
         model: The network.
@@ -225,7 +231,7 @@ def run(
         keys: A key for each run.
         start: Photos to start from [runs, height, width, channels], or None.
         recipe: All that is static.
-        batch_size: At most so many images in flight.
+        batch_size: At most so many views in flight, though never less than one of each copy.
 
     Returns:
         images [runs, copies, h, w, channels], opacity and importance [runs, copies, h, w], history [runs,
@@ -233,7 +239,7 @@ def run(
     """
 
     def chunk(arguments):
-        return _loop(recipe, parametrization, model, normalize, *arguments)
+        return _loop(recipe, parametrization, model, normalize, *arguments, batch_size=batch_size)
 
     together = max(1, batch_size // (recipe.copies * recipe.crops))
     return batching.map_chunks(chunk, (objectives, keys, start), batch_size=together)
