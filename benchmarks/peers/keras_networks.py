@@ -67,11 +67,10 @@ _loaded: dict = {}
 
 
 def load(command):
-    """Return the network of a command (tuned: frozen), its images and the one-hot rows of its classes."""
-    name, tuned = command["case"]["network"], command["tuned"]
-    if (name, tuned) not in _loaded:
+    """Return the network of a command, its images and the one-hot rows of its classes."""
+    name = command["case"]["network"]
+    if name not in _loaded:
         _loaded.clear()
-        keras.backend.clear_session()
         arrays = load_file(command["weights"])
         network = _BUILDERS[name](arrays)
         for layer in network.layers:
@@ -81,9 +80,8 @@ def load(command):
             if isinstance(layer, layers.DepthwiseConv2D):
                 kernel = kernel.transpose(0, 1, 3, 2)
             layer.set_weights([kernel, arrays[f"{layer.name}.bias"]])
-        network.trainable = not tuned
-        _loaded[name, tuned] = network
-    network = _loaded[name, tuned]
+        _loaded[name] = network
+    network = _loaded[name]
     batch = command["case"]["batch"]
     images = tf.constant(np.load(command["images"])[:batch])
     classes = np.load(command["classes"])[:batch]

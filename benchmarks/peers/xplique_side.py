@@ -15,7 +15,7 @@ PACKAGES = ("tensorflow", "keras", "xplique", "scikit-learn")
 _BICUBIC = "the peer enlarges its map by bicubic interpolation"
 _NOTES = {
     "grad_cam": _BICUBIC,
-    "grad_cam_plus_plus": _BICUBIC,
+    "grad_cam_plus_plus": f"{_BICUBIC}, and has the mean activation where the paper has the sum",
     "fem": f"{_BICUBIC}, and sums binary masks by the channels' means",
     "occlusion": "the peer adds the drops of the windows over a pixel, jaxai averages them",
     "integrated_gradients": "the peer takes the trapezoidal rule",
