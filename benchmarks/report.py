@@ -173,12 +173,12 @@ def merge(old: dict, new: dict) -> dict:
     measured = {(_key(row), peer) for row in added for peer in (row.get("peer"), None)}
     weights = old["weights"] | new["weights"]
     kept = [row for row in old["rows"] if (_key(row), row.get("peer")) not in measured]
-    networks, methods = list(weights), list(dict.fromkeys(case.method for case in cases(quick=False)))
+    methods = {name: place for place, name in enumerate(dict.fromkeys(c.method for c in cases(quick=False)))}
     rows = sorted(
         kept + added,
         key=lambda row: (
-            networks.index(row["case"]["network"]),
-            methods.index(row["case"]["method"]),
+            list(weights).index(row["case"]["network"]),
+            methods.get(row["case"]["method"], len(methods)),
             row["case"]["batch"],
             row["name"],
         ),

@@ -54,8 +54,6 @@ def prepare(command):
     if command["precision"] != "float32" or "targets" in options:
         return None
     network, images, targets = load(command)
-    # It keeps every network that it was ever given, changed copies included.
-    attributions.base.BlackBoxExplainer._cache_models.clear()
     tf.random.set_seed(0)  # Not in the run: it empties TensorFlow's caches.
     if method in ("visualize", "maco"):
         return _ascent(method, network, LAYERS[case["network"]], options["steps"])

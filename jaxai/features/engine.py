@@ -122,8 +122,7 @@ def _views(recipe, model, normalize, images, opacity, keys, progress):
     draws, seen = jax.tree.map(lambda a: a.reshape(-1, *a.shape[3:]), (draws, seen))
     x = transforms.apply(recipe.transforms, draws, seen)
     acts = see(model, normalize, recipe.layers, x)
-    shape = keys.shape
-    return {name: a.reshape(*shape, *a.shape[1:]).swapaxes(1, 2) for name, a in acts.items()}
+    return {name: a.reshape(*keys.shape, *a.shape[1:]).swapaxes(1, 2) for name, a in acts.items()}
 
 
 def _values(recipe, objectives, views, images, opacity, weights):
