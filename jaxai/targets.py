@@ -133,6 +133,7 @@ def freeze(scores: jax.Array, targets: Any) -> Any:
 @partial(jax.jit, static_argnames="batch_size")
 def top_classes(model: Any, images: jax.Array, *, batch_size: int | None) -> jax.Array:
     """Return each image's top class, int32[batch], with at most `batch_size` images in flight."""
+    batch_size = batching.chunk_size(batch_size, model, images)
     return batching.map_chunks(lambda x: freeze(model(x), None), images, batch_size=batch_size)
 
 

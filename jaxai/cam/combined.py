@@ -80,12 +80,14 @@ def fused_cam(
         static=static,
         reduce=checks.choice(reduce, "reduce", tuple(REDUCTIONS)),
         scale=checks.choice(scale, "scale", SCALES),
-        batch_size=batching.chunk_size(batch_size, images),
+        batch_size=checks.batch_size(batch_size),
     )
 
 
 @partial(jax.jit, static_argnames=("names", "method", "static", "reduce", "scale", "batch_size"))
 def _fused(model, images, targets, arrays, *, names, method, static, reduce, scale, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
+
     def chunk(arguments):
         x, t = arguments
         # The compiler merges the layers' equal forward passes.
@@ -150,6 +152,6 @@ def guided_grad_cam(
 
     model, images, targets = _targets.prepare(model, images, targets)
     if targets is None:
-        targets = _targets.top_classes(model, images, batch_size=batching.chunk_size(batch_size, images))
+        targets = _targets.top_classes(model, images, batch_size=checks.batch_size(batch_size))
     cam = grad_cam(model, images, targets, layer=layer, batch_size=batch_size)
     return guided_backprop(model, images, targets, batch_size=batch_size) * cam[..., None]

@@ -68,7 +68,7 @@ class View:
 
     def samples(self, of: jax.Array) -> int:
         """Return how many variations of a whole batch, the images or the activations, may be in flight."""
-        return max(1, batching.chunk_size(self.batch_size, of) // of.shape[0])
+        return max(1, batching.chunk_size(self.batch_size, self.model, of) // of.shape[0])
 
 
 Member = Callable[..., jax.Array]
@@ -127,7 +127,7 @@ def _explain(model, images, targets, arrays, *, member, static, layer, relu, ups
         cam = member(view, **dict(static), **arrays)
         return finish(cam, x, relu=relu, upsample=upsample)
 
-    together = batching.chunk_size(batch_size, images)
+    together = batching.chunk_size(batch_size, model, images)
     return batching.map_chunks(chunk, (images, targets), batch_size=together)
 
 

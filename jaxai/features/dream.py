@@ -92,7 +92,7 @@ def deep_dream(
     if isinstance(jitter, bool) or not isinstance(jitter, int) or jitter < 0:
         raise ValueError(f"`jitter` must be a number of pixels, at least 0; got {jitter!r}")
     tile = None if tile is None else checks.positive(tile, "tile")
-    batch_size = batching.chunk_size(batch_size, images)
+    batch_size = batching.chunk_size(batch_size, model, images)
     keys = run_keys(key, indices, images.shape[0])
     features = None if guide is None else _guide_features(model, normalize, guide, layer)
     step = partial(

@@ -111,7 +111,7 @@ def layer_activations(
         normalize,
         photos,
         layer=layer,
-        batch_size=batching.chunk_size(batch_size, photos),
+        batch_size=batching.chunk_size(batch_size, model, photos),
     )
 
 

@@ -64,7 +64,7 @@ def measure(
             photos,
             count=len(members),
             names=names,
-            batch_size=batching.chunk_size(batch_size, photos),
+            batch_size=batching.chunk_size(batch_size, model, photos),
         )
         for row, i in enumerate(members):
             rows[i] = values[row]

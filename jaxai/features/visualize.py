@@ -176,6 +176,7 @@ def visualize(
     keys = run_keys(key, indices, len(parsed))
     limit = batching.chunk_size(
         batch_size,
+        model,
         engine.shape_of(base, 1),
         count=len(parsed) * base.copies * base.crops,
     )

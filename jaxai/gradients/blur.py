@@ -117,5 +117,5 @@ def blur_integrated_gradients(
         None if grad_step is None else jnp.float32(grad_step),
         samples,
         path=_blur_path(int(4 * (sigmas.max() + (grad_step or 0)) + 0.5) + 1),
-        batch_size=batching.chunk_size(batch_size, images),
+        batch_size=batching.chunk_size(batch_size, model, images),
     )

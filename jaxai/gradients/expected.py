@@ -86,7 +86,7 @@ def gradient_shap(
         (references, checks.key(key)),
         (jnp.arange(num_samples), jnp.full(num_samples, 1 / num_samples)),
         path=_random_line,
-        batch_size=batching.chunk_size(batch_size, images),
+        batch_size=batching.chunk_size(batch_size, model, images),
     )
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import batching, jaxprs, maps
+from .. import batching, checks, jaxprs, maps
 from .. import targets as _targets
 from ..jaxprs import Constant, Graph, Node
 
@@ -181,11 +181,13 @@ def full_gradients(
         (8.0, [12.0])
     """
     model, images, targets = _targets.prepare(model, images, targets)
-    return _full_gradients(model, images, targets, batch_size=batching.chunk_size(batch_size, images))
+    return _full_gradients(model, images, targets, batch_size=checks.batch_size(batch_size))
 
 
 @partial(jax.jit, static_argnames="batch_size")
 def _full_gradients(model, images, targets, *, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
+
     def chunk(arguments):
         x, t = arguments
         return _decompose(model, x, t, batch_size)
@@ -233,11 +235,13 @@ def full_grad(
         '0.00 0.33 0.67 1.00'
     """
     model, images, targets = _targets.prepare(model, images, targets)
-    return _full_grad(model, images, targets, batch_size=batching.chunk_size(batch_size, images))
+    return _full_grad(model, images, targets, batch_size=checks.batch_size(batch_size))
 
 
 @partial(jax.jit, static_argnames="batch_size")
 def _full_grad(model, images, targets, *, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
+
     def chunk(arguments):
         x, t = arguments
         parts = _decompose(model, x, t, batch_size)

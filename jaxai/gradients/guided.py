@@ -74,7 +74,7 @@ def guided_integrated_gradients(
         steps=checks.positive(steps, "steps"),
         fraction=float(fraction),
         max_distance=float(max_distance),
-        batch_size=batching.chunk_size(batch_size, images),
+        batch_size=batching.chunk_size(batch_size, model, images),
     )
 
 

@@ -66,7 +66,7 @@ def _layer_gradients(model, images, targets, *, layer, times_activation, batch_s
         grads = _targets.gradients(head, acts, t, batch_size=batch_size)[1]
         return _beside(acts, grads) * grads if times_activation else grads
 
-    together = batching.chunk_size(batch_size, images)
+    together = batching.chunk_size(batch_size, model, images)
     return batching.map_chunks(chunk, (images, targets), batch_size=together)
 
 
@@ -149,11 +149,11 @@ def _layer_integrated(model, images, targets, baseline, nodes, weights, *, layer
             positions, weight = samples
             return jnp.tensordot(weight * valid, jax.vmap(one)(positions), axes=1)
 
-        size = max(1, batching.chunk_size(batch_size, acts) // x.shape[0])
+        size = max(1, batching.chunk_size(batch_size, model, acts) // x.shape[0])
         grads = batching.sum_chunks(some, (nodes, weights), batch_size=size)
         return _beside((acts - origin).astype(jnp.float32), grads) * grads
 
-    together = batching.chunk_size(batch_size, images)
+    together = batching.chunk_size(batch_size, model, images)
     return batching.map_chunks(chunk, (images, baseline, targets), batch_size=together)
 
 
@@ -210,7 +210,7 @@ def internal_influence(
         jnp.asarray(weights, jnp.float32),
         layer=layers.resolve(model, layer, images),
         rule="influence",
-        batch_size=batching.chunk_size(batch_size, images),
+        batch_size=batching.chunk_size(batch_size, model, images),
     )
 
 
@@ -273,7 +273,7 @@ def conductance(
         jnp.ones(steps + 1),
         layer=layers.resolve(model, layer, images),
         rule=checks.choice(rule, "rule", RULES),
-        batch_size=batching.chunk_size(batch_size, images),
+        batch_size=batching.chunk_size(batch_size, model, images),
     )
 
 

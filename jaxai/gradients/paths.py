@@ -153,7 +153,7 @@ def integrated_gradients(
     """
     model, images, targets = _targets.prepare(model, images, targets)
     baselines = as_baselines(baseline, images)
-    batch_size = batching.chunk_size(batch_size, images)
+    batch_size = batching.chunk_size(batch_size, model, images)
     count = baselines.shape[1]
     if method == "adaptive":
         steps = checks.positive(steps, "steps")
@@ -285,7 +285,7 @@ def completeness_gap(
             f"`attributions` must be {(*expected, *images.shape[1:])} for these targets;"
             f" got {attributions.shape}"
         )
-    size = batching.chunk_size(batch_size, images)
+    size = batching.chunk_size(batch_size, model, images)
     difference = _differences(model, images, targets, as_baselines(baseline, images), batch_size=size)
     return attributions.astype(jnp.float32).reshape(*lead, -1).sum(-1) - difference
 

@@ -46,11 +46,13 @@ def saliency(
         [1.0, 0.0, 0.0]
     """
     model, images, targets = _targets.prepare(model, images, targets)
-    return _saliency(model, images, targets, batch_size=batching.chunk_size(batch_size, images))
+    return _saliency(model, images, targets, batch_size=checks.batch_size(batch_size))
 
 
 @partial(jax.jit, static_argnames="batch_size")
 def _saliency(model, images, targets, *, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
+
     def chunk(arguments):
         x, t = arguments
         return _targets.gradients(model, x, t, batch_size=batch_size)[1]

@@ -90,7 +90,7 @@ def smooth_moments(
         arrays,
         method=method,
         num_samples=checks.positive(num_samples, "num_samples"),
-        batch_size=batching.chunk_size(batch_size, images),
+        batch_size=batching.chunk_size(batch_size, model, images),
         static=static,
     )
 

@@ -102,7 +102,7 @@ def extremal_perturbation(
         stride=checks.positive(stride, "stride"),
         sigma=float(sigma),
         flip=bool(flip),
-        batch_size=batching.chunk_size(batch_size, images),
+        batch_size=batching.chunk_size(batch_size, model, images),
     )
 
 

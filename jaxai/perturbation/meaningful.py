@@ -88,7 +88,7 @@ def meaningful_perturbation(
         steps=checks.positive(steps, "steps"),
         grid=checks.pair(grid, "grid"),
         jitter=jitter,
-        batch_size=batching.chunk_size(batch_size, images),
+        batch_size=batching.chunk_size(batch_size, model, images),
     )
 
 

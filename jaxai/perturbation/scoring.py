@@ -82,7 +82,7 @@ def in_flight(model: Any, images: jax.Array, batch_size: int | None, count: int)
     """
     if batch_size is None and isinstance(model, BlackBox):
         batch_size = _ASKED_AT_ONCE
-    return batching.chunk_size(batch_size, images, count=count)
+    return batching.chunk_size(batch_size, model, images, count=count)
 
 
 def scores(

@@ -84,12 +84,13 @@ def deep_lift(
         targets,
         baseline,
         strict=bool(strict),
-        batch_size=batching.chunk_size(batch_size, images),
+        batch_size=checks.batch_size(batch_size),
     )
 
 
 @partial(jax.jit, static_argnames=("strict", "batch_size"))
 def _deep_lift(model, images, targets, baseline, *, strict, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
     shared = baseline.shape[0] == 1
 
     def chunk(arguments):
@@ -163,13 +164,14 @@ def deep_lift_shap(
             f"`baselines` must be [baselines, height, width, channels] of images {images.shape[1:]};"
             f" got shape {baselines.shape}"
         )
-    count = images.shape[0] * baselines.shape[0]
-    size = batching.chunk_size(batch_size, images, count=count)
+    size = checks.batch_size(batch_size)
     return _deep_lift_shap(model, images, targets, baselines, strict=bool(strict), batch_size=size)
 
 
 @partial(jax.jit, static_argnames=("strict", "batch_size"))
 def _deep_lift_shap(model, images, targets, baselines, *, strict, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
+
     def chunk(arguments):
         x, t = arguments
         t = t if callable(t) else _targets.freeze(model(x), t)

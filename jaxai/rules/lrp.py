@@ -150,7 +150,7 @@ def lrp(
         composite=composite,
         relevance=checks.choice(relevance, "relevance", ("one_hot", "score")),
         strict=bool(strict),
-        batch_size=batching.chunk_size(batch_size, images),
+        batch_size=checks.batch_size(batch_size),
     )
 
 
@@ -180,6 +180,8 @@ def _bound(value, images, name):
 
 @partial(jax.jit, static_argnames=("composite", "relevance", "strict", "batch_size"))
 def _lrp(model, images, targets, low, high, *, composite, relevance, strict, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
+
     def chunk(arguments):
         x, t, below, above = arguments
         named = Partial(jaxprs.marked, model) if composite.layers else model

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import batching
+from .. import batching, checks
 from .. import targets as _targets
 from .rewrite import Rewritten, find_relus, has_relu
 
@@ -199,12 +199,14 @@ def _rule_gradient(model, images, targets, rule, batch_size):
         _with_rule(model, rule),
         images,
         targets,
-        batch_size=batching.chunk_size(batch_size, images),
+        batch_size=checks.batch_size(batch_size),
     )
 
 
 @partial(jax.jit, static_argnames="batch_size")
 def _gradient(model, images, targets, *, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
+
     def chunk(arguments):
         x, t = arguments
         return _targets.gradients(model, x, t, batch_size=batch_size)[1]
