@@ -82,7 +82,7 @@ def eigen_cam(
         layer: A layer's name.
         relu: Keep only what is above the mean.
         upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.
@@ -135,7 +135,7 @@ def eigen_grad_cam(
         layer: A layer's name.
         relu: Keep only what is above the mean.
         upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width], signed so that they agree with the sum of the products; [batch, k, ...]
@@ -220,7 +220,7 @@ def kpca_cam(
         layer: A layer's name.
         relu: Keep only the positive side.
         upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width], signed to agree with the sum of the channels; [batch, k, ...] for k
@@ -285,7 +285,7 @@ def fem(
         layer: A layer's name.
         relu: Drop negative values.
         upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.
@@ -345,7 +345,7 @@ def random_cam(
         layer: A layer's name.
         relu: Drop negative values.
         upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.

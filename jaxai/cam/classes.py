@@ -45,7 +45,7 @@ def class_activation_map(
         layer: A layer's name; None picks the last one with positions.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.
@@ -121,7 +121,7 @@ def grad_cam_all_classes(
         layer: A layer's name; None picks the last one with positions.
         relu: Keep only evidence for each class.
         upsample: Resize the maps to the image; a thousand maps of 224 x 224 take 200 MB an image.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, classes, h, w], as `grad_cam` gives them with targets [[0, 1, 2, ...]].

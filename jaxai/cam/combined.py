@@ -43,7 +43,7 @@ def fused_cam(
         method: A member of the CAM family (or any method that takes `layer=`).
         reduce: `"mean"`, `"max"` or `"product"` over the layers.
         scale: `"minmax"` maps each layer's map to [0, 1]; `"tanh"` is tanh(2 map / maximum); `"none"`.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
         **options: Handed to `method`, such as `key=`.
 
     Returns:
@@ -127,7 +127,7 @@ def guided_grad_cam(
         images: Model input, float [batch, height, width, channels].
         targets: What to explain.
         layer: The layer of Grad-CAM; None picks the last one with positions.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image.

@@ -64,7 +64,7 @@ def smooth_grad_cam_plus_plus(
         layer: A layer's name.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many copies in flight; None chooses by their size.
+        batch_size: At most so many copies in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.
@@ -157,7 +157,7 @@ def shapley_cam(
         layer: A layer's name.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.
@@ -235,7 +235,7 @@ def finer_cam(
         layer: A layer's name.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.

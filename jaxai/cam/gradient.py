@@ -18,7 +18,7 @@ SHARED_ARGS = """
         layer: A name of `model.layer_names`; None picks the last layer that is not a pool and has positions.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image, bilinear between half-pixel centres.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width] ([batch, h, w] of the layer without `upsample`); [batch, k, ...] for k
@@ -236,7 +236,7 @@ def grad_cam_plus_plus(
         layer: A layer's name.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.

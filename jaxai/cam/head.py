@@ -70,7 +70,7 @@ def ablation_cam(
         layer: A layer's name; None picks the last one with positions.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many images or changed activations in flight; None chooses by their size.
+        batch_size: At most so many images or changed activations in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.
@@ -152,7 +152,7 @@ def recipro_cam(
         layer: A layer's name; None picks the last one with positions.
         relu: Drop negative values.
         upsample: Resize the map to the image.
-        batch_size: At most so many changed activations in flight; None chooses by their size.
+        batch_size: At most so many changed activations in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image. The paper shows them min-max

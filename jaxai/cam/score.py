@@ -74,7 +74,7 @@ def score_cam(
         layer: A layer's name; None picks the last one with positions.
         relu: Keep only evidence for the target.
         upsample: Resize the map to the image.
-        batch_size: At most so many masked images in flight; None chooses by their size.
+        batch_size: At most so many masked images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.

@@ -61,7 +61,7 @@ def deep_dream(
             above.
         indices: Numbers of the images to draw shifts for, instead of 0, 1, ...: image 5 of a batch alone is
             `deep_dream(model, images[5:6], indices=[5], ...)`.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Images in [0, 1], shaped as the given ones.

@@ -117,7 +117,7 @@ def visualize(
         start: Photos in [0, 1] to start from, one for each run (or one for all), instead of noise.
         snapshots: Steps after which to keep the images.
         indices: Numbers of the runs, instead of 0, 1, ...: `indices=[5]` reproduces run 5 alone.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         A `Visualization`; images [N, height, width, channels] in [0, 1], history [N, steps]. The copies of a

@@ -78,7 +78,7 @@ def blur_integrated_gradients(
         spacing: Blurs in steps of equal `"linear"` sigma, or of equal square, `"sqrt"` (PAIR's `sqrt=True`).
         grad_step: Difference of sigmas by which the blur's derivative is taken, PAIR's; None takes the exact
             derivative of the cut-off kernel.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.

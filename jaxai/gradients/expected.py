@@ -47,7 +47,7 @@ def gradient_shap(
         noise: Standard deviation of normal noise added to the image.
         noise_unit: `"range"`: a fraction of the image's maximum minus minimum; `"absolute"`: Captum's
             `stdevs`.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image. Their sum is
@@ -109,7 +109,7 @@ def expected_gradients(
         references: A sample of the data.
         key: Typed PRNG key.
         num_samples: Random points for each image.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.

@@ -160,7 +160,7 @@ def full_gradients(
         images: Model input, float [batch, height, width, channels].
         targets: What to explain; logits are differentiated. A callable's own remainder is not part of the
             sum.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         The shares.
@@ -212,7 +212,7 @@ def full_grad(
         model: As in `full_gradients`, like the other arguments.
         images: Model input.
         targets: What to explain.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.

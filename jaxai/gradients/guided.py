@@ -40,7 +40,7 @@ def guided_integrated_gradients(
         fraction: Share of the values that moves at a time, in (0, 1].
         max_distance: How far along the line a value may be ahead or behind; 0 is integrated gradients, 1 is
             free.
-        batch_size: At most so many images in flight (times k targets); None chooses by their size.
+        batch_size: At most so many images in flight (times k targets); None chooses by size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.

@@ -30,7 +30,7 @@ def layer_gradients(
         targets: What to explain; logits are differentiated.
         layer: A name of `model.layer_names`; None picks the last one with positions.
         times_activation: Multiply by the activations.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         An array like the layer's activations; [batch, k, ...] for k classes an image.
@@ -98,7 +98,7 @@ def layer_integrated_gradients(
         baseline: Value or array that broadcasts to `images`; None means zero.
         steps: Number of gradients along the path.
         method: Quadrature, as in `path_nodes`.
-        batch_size: At most so many activations in flight; None chooses by their size.
+        batch_size: At most so many activations in flight; None chooses by size.
 
     Returns:
         An array like the layer's activations; [batch, k, ...] for k classes an image.
@@ -242,7 +242,7 @@ def conductance(
         steps: Number of equal steps; `steps + 1` gradients.
         rule: `"trapezoid"`: the mean gradient of a step's two ends; `"left"`: that of its beginning, as
             Captum has it (with `method="riemann_trapezoid"` it takes the same steps).
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         An array like the layer's activations; [batch, k, ...] for k classes an image.

@@ -130,7 +130,7 @@ def integrated_gradients(
         method: Quadrature, as in `path_nodes` (Gauss-Legendre is Captum's default too), or `"adaptive"`:
             midpoints of steps that are short where the score changes fast, found by nine forward passes. It
             pays where the score saturates, as a probability does.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -259,7 +259,7 @@ def completeness_gap(
         targets: As the attributions were made for.
         attributions: [batch, height, width, channels], or [batch, k, ...] for k classes an image.
         baseline: As in `integrated_gradients`; the scores of several are averaged.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Signed gaps in units of the score [batch]; [batch, k] for k classes an image.

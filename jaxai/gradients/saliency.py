@@ -26,7 +26,7 @@ def saliency(
         model: Callable pytree, `model(images) -> scores`.
         images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); raw scores (logits) are differentiated.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         d score / d image [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -75,7 +75,7 @@ def input_x_gradient(
         model: Callable pytree, `model(images) -> scores`.
         images: Model input, float [batch, height, width, channels].
         targets: What to explain; logits are differentiated.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         image x d score / d image [batch, height, width, channels]; [batch, k, ...] for k classes an image.

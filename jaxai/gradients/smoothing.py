@@ -57,7 +57,7 @@ def smooth_moments(
         noise: Standard deviation of the normal noise.
         noise_unit: `"range"`: a fraction of the image's maximum minus minimum, as in the paper and PAIR's
             library; `"absolute"`: in the units of the input, as Captum's `stdevs`.
-        batch_size: At most so many copies in flight; None chooses by their size.
+        batch_size: At most so many copies in flight; None chooses by size.
         **options: Handed to `method`, such as `layer=`.
 
     Returns:
@@ -223,7 +223,7 @@ def smooth_grad(
         num_samples: Noisy copies of each image.
         noise: Standard deviation of the noise; the paper finds 0.1 to 0.2 of the range best.
         noise_unit: `"range"` (paper, PAIR) or `"absolute"` (Captum).
-        batch_size: At most so many copies in flight; None chooses by their size.
+        batch_size: At most so many copies in flight; None chooses by size.
 
     Returns:
         Signed gradients [batch, height, width, channels]; [batch, k, ...] for k classes an image.

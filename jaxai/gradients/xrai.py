@@ -94,7 +94,7 @@ def xrai(
             PAIR's library does.
         steps: Gradients along each path.
         min_pixels: A region that adds fewer pixels to those already shown is dropped.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, ...] for k classes an image.

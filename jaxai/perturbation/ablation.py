@@ -38,7 +38,7 @@ def feature_ablation(
         fill: What a hidden superpixel shows, as in `jaxai.lime`.
         key: Randomness of `fill="noise"`.
         num_segments: Static S, needed under `jit` and `vmap`.
-        batch_size: At most so many changed images in flight; None chooses by their size.
+        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         `SuperpixelDrops` with `values` [batch, S] ([batch, k, S] for k classes an image) and `heatmap`.
@@ -107,7 +107,7 @@ def feature_permutation(
         segments: Labels, int [batch, height, width] (or [height, width] for all images).
         key: Randomness of the circles; a typed key.
         num_segments: Static S, needed under `jit` and `vmap`.
-        batch_size: At most so many changed images in flight; None chooses by their size.
+        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         `SuperpixelDrops` with `values` [batch, S] ([batch, k, S] for k classes an image) and `heatmap`.

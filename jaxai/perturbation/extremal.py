@@ -59,7 +59,7 @@ def extremal_perturbation(
         fill: `"blur"`: a pyramid of blurs up to 20 pixels, which a mask value goes through; or what hidden
             pixels show, as in `jaxai.occlusion`.
         flip: Mirror the image at every other step, so that the mask does not fit accidents.
-        batch_size: At most so many masks in flight; None chooses by their size.
+        batch_size: At most so many masks in flight; None chooses by size.
 
     Returns:
         Masks [batch, height, width] in [0, 1]; [batch, k, height, width] for k classes an image.

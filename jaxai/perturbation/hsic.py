@@ -44,7 +44,7 @@ def hsic(
         width: Of the Gaussian kernel on scores; None takes the magnitude of their median, as Xplique does.
         fill: What hidden cells show, in the model's input space, as in `jaxai.lime`.
         upsample: Resize the map to the image, bilinear between half-pixel centres.
-        batch_size: At most so many changed images in flight; None chooses by their size.
+        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width] ([batch, rows, columns] without `upsample`); [batch, k, ...] for k

@@ -106,7 +106,7 @@ def lime(
         tolerance: Draw masks in rounds and stop as soon as every standard error is at most this;
             `num_samples` is then the most. Not under `jit`.
         num_segments: Static S, needed under `jit` and `vmap`; images with fewer superpixels are padded.
-        batch_size: At most so many changed images in flight; None chooses by their size. The result is the
+        batch_size: At most so many changed images in flight; None chooses by size. The result is the
             same.
 
     Returns:

@@ -50,7 +50,7 @@ def meaningful_perturbation(
         power: Of the total variation.
         jitter: Shift the image by up to so many pixels at random at every step.
         fill: What hidden pixels show: `"blur"`, or as in `jaxai.occlusion`.
-        batch_size: At most so many masks in flight; None chooses by their size.
+        batch_size: At most so many masks in flight; None chooses by size.
 
     Returns:
         How much each pixel is hidden, 1 - m, [batch, height, width] in [0, 1]; [batch, k, height, width]

@@ -50,7 +50,7 @@ def occlusion(
             model that JAX can trace whose first layers are convolutions, pools and elementwise operations.
             Memory then holds all activations of one image. None does so where it saves at least a third of
             the multiplications.
-        batch_size: At most so many changed images in flight; None chooses by their size.
+        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         Drops [batch, height, width]; [batch, k, height, width] for k classes an image. 0 where no window

@@ -57,7 +57,7 @@ def owen_values(
         depth: Stop after so many branchings and share alike below; None goes down to the superpixels.
         fill: What hidden superpixels show, as in `jaxai.lime`.
         key: Randomness of `fill="noise"`.
-        batch_size: At most so many changed images in flight; None chooses by their size.
+        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         `ShapleyExplanation` with `values` [batch, S] ([batch, k, S] for k classes an image).

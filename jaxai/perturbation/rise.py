@@ -47,7 +47,7 @@ def rise(
             after ImageNet normalisation. Also `"image_mean"`, `"blur"` or `"noise"`.
         divisor: `"probability"` divides the weighted sum by num_masks x probability (the paper's equation
             6); `"masks"` divides each pixel by the sum of its masks (Xplique).
-        batch_size: At most so many masked images in flight; None chooses by their size.
+        batch_size: At most so many masked images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width]; [batch, k, height, width] for k classes an image.

@@ -54,7 +54,7 @@ def kernel_shap(
         sampling: `"leverage"` draws all sizes equally often and weights them (Leverage SHAP: lower error);
             `"kernel"` draws sizes by the Shapley kernel, as shap's KernelExplainer does.
         num_segments: Static S, needed under `jit` and `vmap`.
-        batch_size: At most so many changed images in flight; None chooses by their size.
+        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         `ShapleyExplanation` with `values` [batch, S], `base`, `total`, `standard_error` and `heatmap`; for

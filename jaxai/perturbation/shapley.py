@@ -43,7 +43,7 @@ def exact_shapley(
         fill: What hidden superpixels show, as in `jaxai.lime`.
         key: Randomness of `fill="noise"`.
         num_segments: Static S, needed under `jit` and `vmap`.
-        batch_size: At most so many changed images in flight; None chooses by their size.
+        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         `ShapleyExplanation` with `values` [batch, S] ([batch, k, S] for k classes an image).
@@ -140,7 +140,7 @@ def permutation_shapley(
         num_permutations: Number of orders.
         fill: What hidden superpixels show, as in `jaxai.lime`.
         num_segments: Static S, needed under `jit` and `vmap`.
-        batch_size: At most so many changed images in flight; None chooses by their size.
+        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         `ShapleyExplanation`; `standard_error` is over the orders and NaN where there is only one.

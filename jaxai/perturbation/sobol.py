@@ -47,7 +47,7 @@ def sobol(
         estimator: `"jansen"`, `"homma"`, `"janon"`, `"glen"` or `"saltelli"`.
         fill: What a cell fades to, in the model's input space, as in `jaxai.lime`.
         upsample: Resize the map to the image, bilinear between half-pixel centres.
-        batch_size: At most so many changed images in flight; None chooses by their size.
+        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         Total indices [batch, height, width] ([batch, rows, columns] without `upsample`); [batch, k, ...]

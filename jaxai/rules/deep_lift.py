@@ -46,7 +46,7 @@ def deep_lift(
         baseline: Value or array that broadcasts to `images`; None means zero, which after ImageNet
             normalisation is the mean colour. One without a batch axis is run through the network once.
         strict: Whether an operation without a rule is an error.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -135,7 +135,7 @@ def deep_lift_shap(
         targets: What to explain; None means the top class of the image itself. Raw scores (logits).
         baselines: Float array [baselines, height, width, channels]; every image is compared with each.
         strict: Whether an operation without a rule is an error.
-        batch_size: At most so many pairs of image and baseline in flight; None chooses by their size.
+        batch_size: At most so many pairs of image and baseline in flight; None chooses by size.
 
     Returns:
         Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.

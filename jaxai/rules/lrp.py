@@ -105,7 +105,7 @@ def lrp(
         relevance: What to start from: `"one_hot"`, 1 at the target as zennit does, or `"score"`, the target's
             logit, so that conserving rules on a network without biases sum to it.
         strict: Whether an operation without a rule is an error.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Signed relevances [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -379,7 +379,7 @@ def excitation_backprop(
         images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`).
         strict: Whether an operation without a rule is an error.
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image. The paper's

@@ -131,7 +131,7 @@ def guided_backprop(
         model: Callable pytree, `model(images) -> scores`.
         images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); raw scores (logits).
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image.
@@ -170,7 +170,7 @@ def deconvnet(
         model: Callable pytree, `model(images) -> scores`.
         images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); raw scores (logits).
-        batch_size: At most so many images in flight; None chooses by their size.
+        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image.
