@@ -53,9 +53,10 @@ def even_chunks(count: int, batch_size: int) -> tuple[int, int]:
     image), so 50 elements in chunks of at most eight are ten of five rather than seven of eight.
 
     Args:
-        count: How many elements there are, more than `batch_size`.
-        batch_size: The largest chunk; none is less than half of it.
+        count: How many elements there are.
+        batch_size: The largest chunk; none is less than half of it, or of `count` if that is less.
     """
+    batch_size = min(batch_size, count)
     sizes = range(batch_size, (batch_size - 1) // 2, -1)
     pairs = ((math.ceil(count / size), size) for size in sizes)
     return min(pairs, key=lambda pair: pair[0] * (pair[1] + _CHUNK_IN_IMAGES))

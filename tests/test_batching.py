@@ -63,6 +63,7 @@ def test_chunks_are_smaller_where_that_saves_padding():
     assert batching.even_chunks(10, 4) == (5, 2)
     assert batching.even_chunks(50, 4) == (13, 4)
     assert batching.even_chunks(4000, 8) == (500, 8)
+    assert batching.even_chunks(7, 8) == (1, 7)
 
 
 def test_one_chunk_has_no_loop():

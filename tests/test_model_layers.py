@@ -10,6 +10,7 @@ from flax import nnx
 from jax import lax
 
 import jaxai
+from jaxai import jaxprs
 from jaxai.models.efficientnet import EfficientNetLite, round_width
 from jaxai.models.layers import (
     Conv,
@@ -278,23 +279,17 @@ def test_vgg_names_and_shapes():
         VGG(12, rngs=nnx.Rngs(0))
 
 
-def equations(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in equation.params.values():
-            if hasattr(inner, "jaxpr"):
-                yield from equations(inner.jaxpr)
-
-
 def test_bfloat16_parameters_multiply_in_bfloat16_and_score_in_float32():
     """A product of bfloat16 to float32 is slow on the CPU, so the last layer alone makes one."""
     network = nnx.eval_shape(lambda: VGG(11, classes=5, hidden=(16, 8), rngs=nnx.Rngs(0)))
     half = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, jnp.bfloat16), network)
-    graph = jax.make_jaxpr(lambda m, x: m(x))(half, jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32))
-    products = [e for e in equations(graph.jaxpr) if e.primitive.name == "dot_general"]
-    assert {v.aval.dtype for e in products for v in e.invars} == {jnp.dtype(jnp.bfloat16)}
-    assert [e.outvars[0].aval.dtype.name for e in products] == ["bfloat16", "bfloat16", "float32"]
-    assert graph.out_avals[0].dtype == jnp.float32
+    closed = jax.make_jaxpr(lambda m, x: m(x))(half, jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32))
+    graph = jaxprs.graph_of(closed)
+    products = [node for node in graph.nodes if node.name == "dot_general"]
+    assert {graph.avals[ref].dtype for node in products for ref in node.inputs} == {jnp.dtype(jnp.bfloat16)}
+    types = [graph.avals[node.outputs[0]].dtype.name for node in products]
+    assert types == ["bfloat16", "bfloat16", "float32"]
+    assert closed.out_avals[0].dtype == jnp.float32
 
 
 def test_start_and_stop_of_a_port(lite0):

@@ -318,8 +318,7 @@ def _steps(one, nodes, rule, size):
     # The last node of a chunk is the first of the next; repeated nodes at the end change nothing.
     acts, grads = jax.tree.map(lambda a: a[None], beginning())
     count = nodes.shape[0] - 1
-    size = min(size, count)
-    chunks = -(-count // size)
+    chunks, size = batching.even_chunks(count, size)
     rest = jnp.concatenate([nodes[1:], jnp.repeat(nodes[-1:], chunks * size - count)])
 
     def step(state, some):
