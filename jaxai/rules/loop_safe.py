@@ -18,6 +18,7 @@ from jax import lax
 
 from .. import jaxprs
 from .. import targets as _targets
+from .dense import product
 from .rewrite import Rewritten
 
 # Depthwise windows of more entries stay convolutions.
@@ -160,11 +161,14 @@ def convolution(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> j
     return jnp.transpose(y, [back.index(axis) for axis in range(y.ndim)])
 
 
+_FAST = {"conv_general_dilated": convolution, "dot_general": product}
+
+
 def _replace(graph: jaxprs.Graph):
     return {
-        node.outputs[0]: (partial(convolution, params=node.params), node.inputs)
+        node.outputs[0]: (partial(_FAST[node.name], params=node.params), node.inputs)
         for node in graph.nodes
-        if node.name == "conv_general_dilated"
+        if node.name in _FAST
     }
 
 
@@ -173,13 +177,13 @@ def _stay_out(graph: jaxprs.Graph) -> bool:
 
 
 def loop_safe(fn: Callable[..., Any]) -> Rewritten:
-    """Return a function with the same values whose convolutions have gradients that are fast inside loops.
+    """Return a function with the same values whose layers have gradients that are fast, inside loops too.
 
     On the CPU the gradient of a stock convolution inside `lax.scan`, `fori_loop` or `lax.map` is several to
     many times slower than outside. Models of `jaxai.models` need no rewriting; those of Flax, Equinox or
     Haiku do. Strided, dilated, grouped and transposed convolutions of any rank and layout are rewritten, in
-    loops, branches and checkpointed regions as well; a function with a derivative of its own
-    (`jax.custom_vjp`) keeps it.
+    loops, branches and checkpointed regions as well, and so are dense layers, whose stock gradient takes long
+    on jaxlib 0.10; a function with a derivative of its own (`jax.custom_vjp`) keeps it.
 
     Args:
         fn: Callable pytree of arrays; a layered model stays layered. An already differentiated function may

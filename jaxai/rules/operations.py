@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..jaxprs import Constant, Graph, Node, Ref
+from .dense import product
 from .loop_safe import convolution
 
 
@@ -97,7 +98,9 @@ class Linear:
         if self.node.name == "conv_general_dilated":
             return convolution(x, kernel, params=self.node.params)
         first = self.node.inputs[0] is self.x or self.node.inputs[0] == self.x
-        return self.node.run(x, kernel)[0] if first else self.node.run(kernel, x)[0]
+        if self.node.name == "dot_general":
+            return product(*((x, kernel) if first else (kernel, x)), params=self.node.params)
+        return self.node.run(x, kernel)[0]
 
     def after(self, y: jax.Array) -> jax.Array:
         """Return the output in the shape that the layer's result has, affine steps left out."""
