@@ -108,7 +108,9 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="as many samples and images as papers use")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--methods", nargs="+", default=None, help="only these methods")
-    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS)
+    parser.add_argument(
+        "--peers", nargs="*", default=None, choices=PEERS, help="these alone, all of which must start"
+    )
     parser.add_argument("--precision", default="float32", choices=("float32", "tf32", "bfloat16"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu", "tpu"))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -137,7 +139,10 @@ def main() -> int:
     }
     if old:
         report.check_conditions(old, conditions)
-    peers = options.peers if options.peer_python else []
+    named = options.peers is not None
+    if options.peers and not options.peer_python:
+        parser.error("--peers needs --peer-python, the interpreter that they run in")
+    peers = (options.peers if named else PEERS) if options.peer_python else []
     load = os.getloadavg()[0]
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -157,10 +162,13 @@ def main() -> int:
             answer = workers[side].ask("about")
             about[side] = answer
             if not answer["ok"]:
-                print(
-                    f"{side} is left out: {answer['error']} ({(folder / f'{side}.log').read_text()[-300:]})"
-                )
                 workers.pop(side).close()
+                why = ((folder / f"{side}.log").read_text().strip() or answer["error"]).splitlines()[-1]
+                if side == "jaxai" or named:
+                    for worker in workers.values():
+                        worker.close()
+                    parser.error(f"{side} does not start, nothing was measured: {why}")
+                print(f"{side} is left out: {why}", flush=True)
         where = {}
         for network in options.networks:
             chosen = [

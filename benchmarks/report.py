@@ -166,7 +166,8 @@ def check_conditions(old: dict, new: dict) -> None:
 def merge(old: dict, new: dict) -> dict:
     """Return the rows of two results under the same conditions, the new one's where both have them.
 
-    Rows of peers that the new one did not run stay; a row without a peer stands only where none has one.
+    Rows of peers that the new one did not run stay, and so do the versions of a peer that did not start this
+    time; a row without a peer stands only where none has one.
     """
     compared = {_key(row) for row in old["rows"] if row.get("peer")}
     added = [row for row in new["rows"] if row.get("peer") or _key(row) not in compared]
@@ -186,7 +187,7 @@ def merge(old: dict, new: dict) -> dict:
     return new | {
         "rows": rows,
         "weights": weights,
-        "sides": old["sides"] | new["sides"],
+        "sides": old["sides"] | {side: about for side, about in new["sides"].items() if about["ok"]},
         "load": max(old["load"], new["load"]),
         "matrix_peak_gflops": max(old["matrix_peak_gflops"], new["matrix_peak_gflops"]),
     }
