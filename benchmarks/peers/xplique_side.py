@@ -76,8 +76,8 @@ def prepare(command):
 def _wait_for_autotuning(wanted):
     """Let Xplique's datasets tune themselves, or not.
 
-    The end of a loop over a dataset now and then waits for the tuning thread, which sleeps 10 ms, then 20 and so on:
-    a run of 7 seconds takes 10.2, one of 15 takes 20.5 or 41.
+    The end of a loop over a dataset now and then waits for the tuning thread, which sleeps 10 ms, then 20 and
+    so on: a run of 7 seconds takes 10.2, one of 15 takes 20.5 or 41.
     """
 
     def slices(*args, **keywords):
