@@ -163,12 +163,11 @@ def main() -> int:
             about[side] = answer
             if not answer["ok"]:
                 workers.pop(side).close()
-                why = ((folder / f"{side}.log").read_text().strip() or answer["error"]).splitlines()[-1]
                 if side == "jaxai" or named:
                     for worker in workers.values():
                         worker.close()
-                    parser.error(f"{side} does not start, nothing was measured: {why}")
-                print(f"{side} is left out: {why}", flush=True)
+                    parser.error(f"{side} does not start, nothing was measured: {answer['error']}")
+                print(f"{side} is left out: {answer['error']}", flush=True)
         where = {}
         for network in options.networks:
             chosen = [

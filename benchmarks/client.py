@@ -30,14 +30,19 @@ class Worker:
         )
 
     def ask(self, op: str, **fields):
-        """Send a command and return its answer; a worker that died answers with an error."""
+        """Send a command and return its answer; a worker that died answers with its last words."""
         try:
             self._process.stdin.write(json.dumps({"op": op, **fields}) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        return json.loads(line) if line else {"ok": False, "error": "the worker process ended"}
+        return json.loads(line) if line else {"ok": False, "error": self._last_words()}
+
+    def _last_words(self):
+        self._process.wait(timeout=30)
+        lines = Path(self._log.name).read_text().strip().splitlines()
+        return ": ".join(["the worker process ended", *lines[-1:]])[:300]
 
     def close(self):
         """End the process."""

@@ -10,7 +10,6 @@ from xplique import features_visualizations as features
 from .keras_networks import LAYERS, load
 from .keras_networks import about as about
 
-_SLICES = tf.data.Dataset.from_tensor_slices
 PACKAGES = ("tensorflow", "keras", "xplique", "scikit-learn")
 
 _BICUBIC = "the peer enlarges its map by bicubic interpolation"
@@ -39,6 +38,7 @@ _CAMS = {
     "grad_cam_plus_plus": attributions.GradCAMPP,
     "fem": attributions.FEM,
 }
+_SLICES = tf.data.Dataset.from_tensor_slices
 
 
 def note(case):
@@ -54,7 +54,7 @@ def prepare(command):
     method, options = case["method"], case["options"]
     if command["precision"] != "float32" or "targets" in options:
         return None
-    _wait_for_autotuning(not command["tuned"])
+    tf.data.Dataset.from_tensor_slices = _slices_without_tuning if command["tuned"] else _SLICES
     network, images, targets = load(command)
     tf.random.set_seed(0)  # Not in the run: it empties TensorFlow's caches.
     if method in ("visualize", "maco"):
@@ -73,19 +73,15 @@ def prepare(command):
     return lambda: explain().reshape(1, -1)[:, first]
 
 
-def _wait_for_autotuning(wanted):
-    """Let Xplique's datasets tune themselves, or not.
+def _slices_without_tuning(*args, **keywords):
+    """Return a dataset whose loops end at once.
 
-    The end of a loop over a dataset now and then waits for the tuning thread, which sleeps 10 ms, then 20 and
-    so on: a run of 7 seconds takes 10.2, one of 15 takes 20.5 or 41.
+    The end of a loop over a dataset that tunes itself now and then waits for the tuning thread, which sleeps
+    10 ms, then 20 and so on: a run of 7 seconds takes 10.2, one of 15 takes 20.5 or 41.
     """
-
-    def slices(*args, **keywords):
-        options = tf.data.Options()
-        options.autotune.enabled = wanted
-        return _SLICES(*args, **keywords).with_options(options)
-
-    tf.data.Dataset.from_tensor_slices = staticmethod(slices)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return _SLICES(*args, **keywords).with_options(options)
 
 
 def _explainer(method, network, layer, images, options, batch, command):
