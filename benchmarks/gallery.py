@@ -28,8 +28,8 @@ from jax.tree_util import Partial  # noqa: E402
 import jaxai  # noqa: E402
 from jaxai import features  # noqa: E402
 from jaxai.cli.sheets import contact_sheet  # noqa: E402
-from jaxai.features.dream import octave_steps  # noqa: E402
-from jaxai.features.report import resized, spectral_slope, variation  # noqa: E402
+from jaxai.features._dream import octave_steps  # noqa: E402
+from jaxai.features._report import resized, spectral_slope, variation  # noqa: E402
 
 from .gallery_page import NATURALNESS, NETWORKS, OTHERS, page  # noqa: E402
 
@@ -161,7 +161,7 @@ def dreams(folder, steps):
     """The poster's figures: dreams from a photo and from noise."""
     net = jaxai.models.load("vgg16_features", dtype="bfloat16")
     cat = net.crop(photos()[0])
-    starts = {"cat": cat, "noise": jaxai.noise(KEY, (1, 224, 224, 3))}
+    starts = {"cat": cat, "noise": jaxai.features.noise(KEY, (1, 224, 224, 3))}
     images, labels = [], []
     for layer in ("conv4_3", "conv5_1"):
         for name, start in starts.items():

@@ -1,61 +1,206 @@
-"""jaxai explains image networks in JAX: pure, compiled, batched functions over callable pytrees."""
+"""jaxai explains image networks in JAX: pure, compiled, batched functions over callable pytrees.
+
+The methods stand here; result types, objectives, rules and other parts stand in the namespaces.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import cam, features, gradients, layers, perturbation, rules, targets
-
-# The CAM family.
-from .cam import *  # noqa: F403, I001
-from .cpu import configure_cpu
-
-# Feature visualization.
-from .features import *  # noqa: F403
-from .gradients import *  # noqa: F403
+from . import cam, features, gradients, layers, maps, perturbation, rules, targets
+from ._cpu.configure import configure_cpu
+from ._model_check import check_model
+from .cam import (
+    ablation_cam,
+    class_activation_map,
+    eigen_cam,
+    eigen_grad_cam,
+    element_wise_grad_cam,
+    fem,
+    finer_cam,
+    fused_cam,
+    grad_cam,
+    grad_cam_all_classes,
+    grad_cam_plus_plus,
+    guided_grad_cam,
+    hires_cam,
+    is_cam,
+    kpca_cam,
+    layer_cam,
+    random_cam,
+    recipro_cam,
+    score_cam,
+    shapley_cam,
+    smooth_grad_cam_plus_plus,
+    ss_cam,
+    xgrad_cam,
+)
+from .features import (
+    accentuate,
+    atlas,
+    caricature,
+    deep_dream,
+    dream_zoom,
+    gradient_ascent,
+    invert,
+    maco,
+    visualize,
+)
+from .gradients import (
+    blur_integrated_gradients,
+    completeness_gap,
+    conductance,
+    expected_gradients,
+    forgrad,
+    full_grad,
+    full_gradients,
+    gradient_shap,
+    guided_integrated_gradients,
+    input_x_gradient,
+    integrated_gradients,
+    internal_influence,
+    layer_gradients,
+    layer_integrated_gradients,
+    saliency,
+    smooth_grad,
+    smooth_grad_squared,
+    var_grad,
+    xrai,
+)
 from .layers import chain, split
-from .maps import magnitude, normalize, upsample
-from .model_check import check_model
-
-# Perturbation.
-from .perturbation import *  # noqa: F403
-
-# Rules on the jaxpr.
-from .rules import *  # noqa: F403
+from .perturbation import (
+    black_box,
+    exact_shapley,
+    extremal_perturbation,
+    feature_ablation,
+    feature_permutation,
+    fit_lime,
+    hsic,
+    kernel_shap,
+    lime,
+    meaningful_perturbation,
+    occlusion,
+    owen_values,
+    permutation_shapley,
+    rise,
+    segment,
+    sobol,
+)
+from .rules import (
+    deconvnet,
+    deep_lift,
+    deep_lift_shap,
+    excitation_backprop,
+    guided_backprop,
+    loop_safe,
+    lrp,
+)
 
 if TYPE_CHECKING:
     from . import models, plots, weights_convert
-
-__version__ = "0.1.0"
 
 # Subpackages that need Flax, Matplotlib or file formats load when first used.
 _LAZY = ("models", "plots", "weights_convert")
 
 __all__ = [
+    "ablation_cam",
+    "accentuate",
+    "atlas",
+    "black_box",
+    "blur_integrated_gradients",
+    "cam",
+    "caricature",
     "chain",
     "check_model",
+    "class_activation_map",
+    "completeness_gap",
+    "conductance",
     "configure_cpu",
+    "deconvnet",
+    "deep_dream",
+    "deep_lift",
+    "deep_lift_shap",
+    "dream_zoom",
+    "eigen_cam",
+    "eigen_grad_cam",
+    "element_wise_grad_cam",
+    "exact_shapley",
+    "excitation_backprop",
+    "expected_gradients",
+    "extremal_perturbation",
+    "feature_ablation",
+    "feature_permutation",
+    "features",
+    "fem",
+    "finer_cam",
+    "fit_lime",
+    "forgrad",
+    "full_grad",
+    "full_gradients",
+    "fused_cam",
+    "grad_cam",
+    "grad_cam_all_classes",
+    "grad_cam_plus_plus",
+    "gradient_ascent",
+    "gradient_shap",
+    "gradients",
+    "guided_backprop",
+    "guided_grad_cam",
+    "guided_integrated_gradients",
+    "hires_cam",
+    "hsic",
+    "input_x_gradient",
+    "integrated_gradients",
+    "internal_influence",
+    "invert",
+    "is_cam",
+    "kernel_shap",
+    "kpca_cam",
+    "layer_cam",
+    "layer_gradients",
+    "layer_integrated_gradients",
     "layers",
-    "magnitude",
+    "lime",
+    "loop_safe",
+    "lrp",
+    "maco",
+    "maps",
+    "meaningful_perturbation",
     "models",
-    "normalize",
+    "occlusion",
+    "owen_values",
+    "permutation_shapley",
+    "perturbation",
     "plots",
+    "random_cam",
+    "recipro_cam",
+    "rise",
+    "rules",
+    "saliency",
+    "score_cam",
+    "segment",
+    "shapley_cam",
+    "smooth_grad",
+    "smooth_grad_cam_plus_plus",
+    "smooth_grad_squared",
+    "sobol",
     "split",
+    "ss_cam",
     "targets",
-    "upsample",
+    "var_grad",
+    "visualize",
     "weights_convert",
-    *gradients.__all__,
-    *cam.__all__,
-    *rules.__all__,
-    *perturbation.__all__,
-    *features.__all__,
+    "xgrad_cam",
+    "xrai",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("jaxai-explain")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return sorted(__all__)

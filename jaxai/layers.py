@@ -11,9 +11,9 @@ from typing import Any
 import jax
 from jax.tree_util import Partial, register_dataclass
 
-from . import targets as _targets
-from .named import Named
-from .named import named as named
+from ._frame import targets as _targets
+from ._program.named import Named
+from ._program.named import named as named
 
 OUTPUT = "logits"
 

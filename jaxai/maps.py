@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from . import checks
+from ._frame import checks
+
+__all__ = ["magnitude", "normalize", "upsample"]
 
 
 def upsample(maps: Float[Array, "*batch h w"], size: Sequence[int]) -> Float[Array, "*batch height width"]:

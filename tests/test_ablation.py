@@ -21,7 +21,7 @@ def toy_model(x):
 
 def small_batch():
     images = jax.random.uniform(jax.random.key(3), (3, 6, 10, 3))
-    labels = [jaxai.perturbation.segments.grid((6, 10), *g) for g in ((2, 3), (2, 2), (1, 5))]
+    labels = [jaxai.perturbation._segments.grid((6, 10), *g) for g in ((2, 3), (2, 2), (1, 5))]
     return images, jnp.stack(labels)
 
 

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import importlib.metadata
 import inspect
 import json
 import pkgutil
@@ -41,9 +42,23 @@ def modules():
 
 def test_public_names_are_listed_once():
     assert len(jaxai.__all__) == len(set(jaxai.__all__))
-    assert set(jaxai.__all__) <= set(dir(jaxai))
+    assert dir(jaxai) == sorted(jaxai.__all__)
+    assert len(jaxai.__all__) <= 95
     with pytest.raises(AttributeError, match="has no attribute 'nope'"):
         _ = jaxai.nope
+
+
+def test_no_function_hides_a_module():
+    # The command is no library: its modules are called like its subcommands.
+    for name in modules():
+        importlib.import_module(name)
+        parent, _, last = name.rpartition(".")
+        if parent and not name.startswith("jaxai.cli."):
+            assert inspect.ismodule(getattr(importlib.import_module(parent), last)), name
+
+
+def test_the_version_is_that_of_the_package():
+    assert jaxai.__version__ == importlib.metadata.version("jaxai-explain")
 
 
 def test_public_names_are_documented():
@@ -81,9 +96,9 @@ def test_importing_loads_no_more_than_jax():
     code = """
 import json, sys
 import jaxai
-from jaxai import cpu
+from jaxai._cpu import configure
 heavy = ("flax", "matplotlib", "skimage", "onnx", "typer", "rich", "jaxai.models", "jaxai.plots", "jaxai.cli")
-print(json.dumps([[name for name in heavy if name in sys.modules], cpu.backend_started()]))
+print(json.dumps([[name for name in heavy if name in sys.modules], configure.backend_started()]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

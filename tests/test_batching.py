@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from jaxai import batching
+from jaxai._frame import batching
 
 XS = {"a": jnp.arange(7.0), "b": jnp.arange(14).reshape(7, 2)}
 

@@ -8,7 +8,7 @@ from jaxai.perturbation import black_box
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.uniform(jax.random.key(1), (2, 6, 10, 3))
-SEGMENTS = jaxai.perturbation.segments.grid((6, 10), 2, 3)
+SEGMENTS = jaxai.perturbation._segments.grid((6, 10), 2, 3)
 RUN = dict(segments=SEGMENTS, key=KEY, num_samples=50)
 
 

@@ -240,7 +240,7 @@ def test_callable_targets(dense_net, small_images):
 def test_relu_and_upsample_are_last(dense_net, small_images):
     small = jaxai.grad_cam(dense_net, small_images, 1, layer="pool", upsample=False)
     assert small.shape == (3, 3, 4) and small.min() >= 0
-    close(jaxai.grad_cam(dense_net, small_images, 1, layer="pool"), jaxai.upsample(small, (6, 8)))
+    close(jaxai.grad_cam(dense_net, small_images, 1, layer="pool"), jaxai.maps.upsample(small, (6, 8)))
 
 
 def test_maps_without_a_target_need_no_classes(small_images):

@@ -7,8 +7,8 @@ import pytest
 from common import close
 
 import jaxai
-from jaxai.cam import dense_head
-from jaxai.cam.core import look
+from jaxai.cam import _dense_head
+from jaxai.cam._core import look
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -32,7 +32,7 @@ def test_ablation_is_the_drop_of_each_channel(layer, dense_net, small_images):
     close(found, expected, 1e-4)
     # Only a head that begins with a dense layer takes the short way.
     view = look(dense_net, layer, small_images, None, None)
-    assert (dense_head.find(view.head, view.acts) is None) == (layer == "conv1")
+    assert (_dense_head.find(view.head, view.acts) is None) == (layer == "conv1")
 
 
 def test_score_cam_masks_by_upsampled_channels(dense_net, small_images):

@@ -324,10 +324,10 @@ def test_a_process_of_its_own_caches_programs_and_sets_flags(tmp_path, weights_c
         [sys.executable, "-m", "jaxai.cli", *map(str, words)], env=environment, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
-    from jaxai import cpu
+    from jaxai._cpu import configure
 
     facts, machine = record(tmp_path / "out"), platform.machine()
-    for flag in cpu.fast_flags(jax.lib.__version__, cpu.cpu_features(), machine, onednn=False):
+    for flag in configure.fast_flags(jax.lib.__version__, configure.cpu_features(), machine, onednn=False):
         assert flag in facts["run"]["xla_flags"]
     programs = [path for path in Path(weights_cache, "programs").rglob("*") if path.is_file()]
     assert any("scores" in path.name for path in programs)

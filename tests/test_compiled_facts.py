@@ -179,7 +179,7 @@ def test_integrated_gradients_holds_one_gradient_whatever_the_steps(net, steps):
 @pytest.mark.parametrize("samples", [5, 50])
 def test_smoothing_holds_one_gradient_whatever_the_samples(net, samples):
     def smoothed(m, x):
-        return jaxai.smooth_moments(
+        return jaxai.gradients.smooth_moments(
             jaxai.saliency, m, x, classes(1), key=jax.random.key(0), num_samples=samples, batch_size=4
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxai
-from jaxai import cpu
+from jaxai._cpu import configure
 
 AVX512 = frozenset({"sse2", "avx2", "avx512f"})
 
@@ -27,19 +27,19 @@ def python(code, **variables):
 
 
 def test_flags_depend_on_jaxlib_and_cpu():
-    assert cpu.fast_flags("0.12.0.1", AVX512, "x86_64") == (cpu.ONEDNN, cpu.NO_YNN)
-    assert cpu.fast_flags("0.12.3", AVX512, "x86_64", onednn=False) == (cpu.NO_YNN,)
-    assert cpu.fast_flags("0.10.2", AVX512, "x86_64") == (cpu.NO_YNN,)
+    assert configure.fast_flags("0.12.0.1", AVX512, "x86_64") == (configure.ONEDNN, configure.NO_YNN)
+    assert configure.fast_flags("0.12.3", AVX512, "x86_64", onednn=False) == (configure.NO_YNN,)
+    assert configure.fast_flags("0.10.2", AVX512, "x86_64") == (configure.NO_YNN,)
     # What was never tried could end the process.
-    assert cpu.fast_flags("0.13.0", AVX512, "x86_64") == ()
-    assert cpu.fast_flags("1.0", AVX512, "x86_64") == ()
-    assert cpu.fast_flags("0.12.0", frozenset({"avx2"}), "x86_64") == ()
-    assert cpu.fast_flags("0.12.0", frozenset(), "arm64") == ()
+    assert configure.fast_flags("0.13.0", AVX512, "x86_64") == ()
+    assert configure.fast_flags("1.0", AVX512, "x86_64") == ()
+    assert configure.fast_flags("0.12.0", frozenset({"avx2"}), "x86_64") == ()
+    assert configure.fast_flags("0.12.0", frozenset(), "arm64") == ()
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads what Linux says")
 def test_features_of_this_cpu():
-    features = cpu.cpu_features()
+    features = configure.cpu_features()
     assert features
     assert platform.machine() != "x86_64" or "sse2" in features
 
@@ -50,12 +50,12 @@ import json, os, jaxai
 added = jaxai.configure_cpu()
 print(json.dumps([added, os.environ.get("XLA_FLAGS", ""), jaxai.configure_cpu()]))
 """
-    wanted = cpu.fast_flags(jax.lib.__version__, cpu.cpu_features(), platform.machine())
+    wanted = configure.fast_flags(jax.lib.__version__, configure.cpu_features(), platform.machine())
     added, flags, again = python(code)
     assert added == list(wanted) and flags.split() == list(wanted) and again == []
-    own = f"{cpu.NO_YNN}x --xla_dump_to=/nowhere"
+    own = f"{configure.NO_YNN}x --xla_dump_to=/nowhere"
     added, flags, _ = python(code, XLA_FLAGS=own)
-    assert added == [flag for flag in wanted if flag != cpu.NO_YNN]
+    assert added == [flag for flag in wanted if flag != configure.NO_YNN]
     assert flags.split()[:2] == own.split()
 
 
@@ -100,7 +100,7 @@ print(json.dumps([mapped[0].tolist(), mapped[1].tolist(), model(x).tolist(), flo
 @pytest.mark.parametrize("onednn", [True, False])
 def test_results_are_those_without_the_flags(lite0, photos, onednn):
     choices = [
-        cpu.fast_flags(jax.lib.__version__, cpu.cpu_features(), platform.machine(), onednn=o)
+        configure.fast_flags(jax.lib.__version__, configure.cpu_features(), platform.machine(), onednn=o)
         for o in (True, False)
     ]
     if not onednn and choices[0] == choices[1]:

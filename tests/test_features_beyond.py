@@ -11,9 +11,9 @@ from jaxai import features
 from jaxai.features import atlas as atlas_function
 from jaxai.features import maco as maco_function
 from jaxai.features import objectives, parametrize
-from jaxai.features.maco import NATURAL, Phase
-from jaxai.features.measure import percentile
-from jaxai.features.report import held_out_views, spectral_slope, variation
+from jaxai.features._maco import NATURAL, Phase
+from jaxai.features._measure import percentile
+from jaxai.features._report import held_out_views, spectral_slope, variation
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -65,7 +65,7 @@ def test_standardised_phases_are_the_authors():
 
 def test_a_power_law_is_fitted_exactly():
     law = ((10.0, 1.5), (20.0, 1.1), (30.0, 0.9))
-    fitted = jaxai.fit_power_law(jaxai.power_law_spectrum((16, 16), law=law))
+    fitted = jaxai.features.fit_power_law(jaxai.features.power_law_spectrum((16, 16), law=law))
     np.testing.assert_allclose(fitted, law, rtol=1e-3)
 
 
@@ -76,7 +76,7 @@ def test_the_default_law_is_that_of_four_photographs(photos):
         top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
         square = jnp.asarray(photo[top : top + side, left : left + side] / 255, jnp.float32)
         squares.append(jax.image.resize(square, (256, 256, 3), "linear"))
-    fitted = np.asarray(jaxai.fit_power_law(jaxai.natural_spectrum(jnp.stack(squares))))
+    fitted = np.asarray(jaxai.features.fit_power_law(jaxai.features.natural_spectrum(jnp.stack(squares))))
     np.testing.assert_allclose(fitted, NATURAL, rtol=0.01)
 
 
@@ -86,12 +86,12 @@ def test_maco_moves_phases_only_and_maps_importance():
     assert found.importance.shape == (2, 16, 16)
     free = parametrize.decorrelate_colors(parametrize.logit(found.images[0], 1e-6))
     made = np.abs(np.fft.rfft2(np.asarray(free).transpose(2, 0, 1)))[..., 1:8]
-    law = np.asarray(jaxai.power_law_spectrum((16, 16)))[..., 1:8]
+    law = np.asarray(jaxai.features.power_law_spectrum((16, 16)))[..., 1:8]
     np.testing.assert_allclose(made / made.mean(), law / law.mean(), rtol=0.01)
 
 
 def test_maco_with_a_measured_spectrum_and_bad_ones():
-    spectrum = jaxai.natural_spectrum(PHOTOS)
+    spectrum = jaxai.features.natural_spectrum(PHOTOS)
     assert spectrum.shape == (3, 12, 7)
     assert jaxai.maco(NET, "a:1", size=12, crops=2, spectrum=spectrum, **QUICK).images.shape == (1, 12, 12, 3)
     with pytest.raises(ValueError, match="magnitude spectrum"):
@@ -108,8 +108,8 @@ def test_accentuated_photos_stay_close_and_rise():
     options = {"key": KEY, "parametrization": "pixels", "optimizer": optax.sgd(30.0), "steps": 8}
     loose = jaxai.accentuate(NET, PHOTOS, wanted, layer="a", strength=0.0, **options)
     tight = jaxai.accentuate(NET, PHOTOS, wanted, layer="a", strength=1.0, **options)
-    before = jnp.diagonal(jaxai.measure(NET, wanted, PHOTOS))
-    assert (jnp.diagonal(jaxai.measure(NET, wanted, loose.images)) > before).all()
+    before = jnp.diagonal(jaxai.features.measure(NET, wanted, PHOTOS))
+    assert (jnp.diagonal(jaxai.features.measure(NET, wanted, loose.images)) > before).all()
     assert jnp.abs(tight.images - PHOTOS).mean() < jnp.abs(loose.images - PHOTOS).mean()
     with pytest.raises(ValueError, match="one for each of 5 photos"):
         jaxai.accentuate(NET, PHOTOS, ["a:1"] * 2, layer="a", key=KEY)
@@ -120,7 +120,7 @@ def test_inversion_comes_closer_and_caricature_exaggerates():
     rebuilt = jaxai.invert(NET, PHOTOS[:2], smoothness=0.0, **options)
     history = np.asarray(rebuilt.history)
     assert (history[:, -1] > 0.7 * history[:, 0]).all()
-    acts, wanted = (jaxai.layer_activations(NET, x, layer="a") for x in (rebuilt.images, PHOTOS[:2]))
+    acts, wanted = (jaxai.features.layer_activations(NET, x, layer="a") for x in (rebuilt.images, PHOTOS[:2]))
     gap = jnp.square(acts - wanted).mean((1, 2, 3)) / jnp.square(wanted).mean((1, 2, 3))
     assert (gap < -0.8 * history[:, 0]).all()
     loud = jaxai.caricature(NET, PHOTOS[:2], **options)
@@ -129,21 +129,21 @@ def test_inversion_comes_closer_and_caricature_exaggerates():
 
 def test_measured_values_are_the_objectives():
     wanted = ["a:1", "a", "logits:3", "a:2@1,2", objectives.channel("a", 1) - 2 * objectives.layer("a")]
-    values = np.asarray(jaxai.measure(NET, wanted, PHOTOS, normalize=lambda x: 2 * x, batch_size=2))
+    values = np.asarray(jaxai.features.measure(NET, wanted, PHOTOS, normalize=lambda x: 2 * x, batch_size=2))
     acts = np.asarray(NET(2 * PHOTOS, stop="a"))
     channel, layer = acts[..., 1].mean((1, 2)), (acts**2).mean((1, 2, 3))
     expected = [channel, layer, np.asarray(NET(2 * PHOTOS))[:, 3], acts[:, 1, 2, 2], channel - 2 * layer]
     np.testing.assert_allclose(values, expected, rtol=1e-4)
     with pytest.raises(ValueError, match="channels 0 to 5"):
-        jaxai.measure(NET, "a:6", PHOTOS)
+        jaxai.features.measure(NET, "a:6", PHOTOS)
 
 
 def test_exemplars_are_the_best_photos():
-    values = np.asarray(jaxai.measure(NET, ["a:1", "a:2"], PHOTOS))
-    found = jaxai.exemplars(NET, ["a:1", "a:2"], PHOTOS, top=2)
+    values = np.asarray(jaxai.features.measure(NET, ["a:1", "a:2"], PHOTOS))
+    found = jaxai.features.exemplars(NET, ["a:1", "a:2"], PHOTOS, top=2)
     np.testing.assert_array_equal(found.indices, np.argsort(-values, 1)[:, :2])
     np.testing.assert_allclose(found.values, -np.sort(-values, 1)[:, :2], rtol=1e-6)
-    assert jaxai.exemplars(NET, "a:1", PHOTOS, top=99).indices.shape == (1, 5)
+    assert jaxai.features.exemplars(NET, "a:1", PHOTOS, top=99).indices.shape == (1, 5)
 
 
 def test_percentile_counts_what_is_below():
@@ -160,7 +160,7 @@ def test_factors_are_lee_and_seungs():
     for _ in range(10):
         h = h * (w.T @ x) / (w.T @ w @ h)
         w = w * (x @ h.T) / (w @ h @ h.T)
-    found = jaxai.factorize(x, factors=2, key=KEY, steps=10)
+    found = jaxai.features.factorize(x, factors=2, key=KEY, steps=10)
     np.testing.assert_allclose(found.maps @ found.directions, w @ h, rtol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(found.directions, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(found.error, np.linalg.norm(x - w @ h) / np.linalg.norm(x), rtol=1e-3)
@@ -170,18 +170,18 @@ def test_factors_of_a_sum_of_parts():
     rng = np.random.default_rng(1)
     parts = np.array([[1, 0, 0, 2], [0, 3, 1, 0]], np.float32)
     x = rng.uniform(size=(40, 2)).astype(np.float32) @ parts
-    found = jaxai.factorize(x, factors=2, key=KEY, steps=500)
+    found = jaxai.features.factorize(x, factors=2, key=KEY, steps=500)
     assert found.error < 0.02
     unit = parts / np.linalg.norm(parts, axis=1, keepdims=True)
     assert (np.asarray(found.directions @ unit.T).max(0) > 0.98).all()
-    zero = jaxai.factorize(jnp.zeros((4, 3)), factors=2, key=KEY, steps=3)
+    zero = jaxai.features.factorize(jnp.zeros((4, 3)), factors=2, key=KEY, steps=3)
     assert np.isfinite(zero.maps).all()
     with pytest.raises(ValueError, match="acts"):
-        jaxai.factorize(jnp.zeros(3), factors=2, key=KEY)
+        jaxai.features.factorize(jnp.zeros(3), factors=2, key=KEY)
 
 
 def test_channel_factors_of_photos():
-    found = jaxai.channel_factors(NET, PHOTOS, layer="a", factors=3, key=KEY, batch_size=2)
+    found = jaxai.features.channel_factors(NET, PHOTOS, layer="a", factors=3, key=KEY, batch_size=2)
     assert found.maps.shape == (5, 6, 6, 3)
     assert found.directions.shape == (3, 6)
     assert found.error < 0.3
@@ -191,7 +191,7 @@ def test_embedding_keeps_clusters_together():
     rng = np.random.default_rng(0)
     centers = 10 * rng.normal(size=(3, 8))
     points = np.repeat(centers, 12, 0) + rng.normal(size=(36, 8))
-    from jaxai.features.atlas import embed
+    from jaxai.features._atlas import embed
 
     plane = np.asarray(embed(points, key=KEY, perplexity=8, steps=250)).reshape(3, 12, 2)
     assert np.isfinite(plane).all()
@@ -220,7 +220,7 @@ def test_an_atlas_counts_every_activation():
 
 
 def test_a_semantic_dictionary_names_channels():
-    found = jaxai.semantic_dictionary(
+    found = jaxai.features.semantic_dictionary(
         NET,
         PHOTOS[0],
         layer="a",
@@ -236,7 +236,7 @@ def test_a_semantic_dictionary_names_channels():
     np.testing.assert_array_equal(found.channels, np.argsort(-acts, -1, kind="stable")[..., :2])
     np.testing.assert_allclose(found.magnitudes, np.linalg.norm(acts, axis=-1), rtol=1e-5)
     with pytest.raises(ValueError, match="height, width, channels"):
-        jaxai.semantic_dictionary(NET, PHOTOS, layer="a", **QUICK)
+        jaxai.features.semantic_dictionary(NET, PHOTOS, layer="a", **QUICK)
 
 
 def test_report_measures():
@@ -279,13 +279,13 @@ def test_naturalness_of_known_images():
 
 def test_seed_stability():
     options = {"size": 12, "parametrization": "pixels", "transforms": None, "redirect": 0, **QUICK}
-    found = jaxai.seed_stability(NET, ["a:1", "a:2"], layer="a", seeds=3, **options)
+    found = jaxai.features.seed_stability(NET, ["a:1", "a:2"], layer="a", seeds=3, **options)
     assert found.likeness.shape == found.spread.shape == (2,)
     assert (found.likeness > 0.5).all()
     assert (found.likeness <= 1 + 1e-5).all()
     assert (found.spread >= 0).all()
     with pytest.raises(ValueError, match="at least 2"):
-        jaxai.seed_stability(NET, "a:1", layer="a", seeds=1, **options)
+        jaxai.features.seed_stability(NET, "a:1", layer="a", seeds=1, **options)
 
 
 def test_public_names_are_functions():

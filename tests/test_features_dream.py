@@ -7,7 +7,7 @@ import pytest
 from jax.tree_util import Partial
 
 import jaxai
-from jaxai.features import dream, tiles
+from jaxai.features import _dream, _tiles
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -62,7 +62,7 @@ def test_another_step_size_or_model_compiles_nothing():
         return (x * bias).sum((1, 2, 3))
 
     x = jnp.ones((1, 2, 2, 1))
-    from jaxai.features.ascent import _gradient_ascent
+    from jaxai.features._ascent import _gradient_ascent
 
     jaxai.gradient_ascent(Partial(objective, jnp.float32(1)), x, step_size=0.1, steps=2)
     size = _gradient_ascent._cache_size()
@@ -128,10 +128,10 @@ def test_jitter_shifts_back():
 
 def test_roll_each():
     shifts = jnp.array([[1, -2], [0, 5], [-3, 0]])
-    rolled = dream.roll_each(PHOTOS, shifts)
+    rolled = _dream.roll_each(PHOTOS, shifts)
     for i in range(3):
         np.testing.assert_array_equal(rolled[i], np.roll(PHOTOS[i], np.asarray(shifts[i]), (0, 1)))
-    np.testing.assert_array_equal(dream.roll_each(rolled, -shifts), PHOTOS)
+    np.testing.assert_array_equal(_dream.roll_each(rolled, -shifts), PHOTOS)
 
 
 def test_dreams_in_batches_alone_and_compiled():
@@ -173,10 +173,10 @@ def test_a_guide_draws_towards_its_features():
 
 
 def test_tiles_cover_and_give_the_local_gradient():
-    assert tiles.starts(10, 10) == (10, [0])
-    assert tiles.starts(10, 4) == (4, [0, 3, 6])
+    assert _tiles.starts(10, 10) == (10, [0])
+    assert _tiles.starts(10, 4) == (4, [0, 3, 6])
     images = jax.random.normal(KEY, (2, 11, 9, 3))
-    local = tiles.gradient(lambda x: (x**3).sum((1, 2, 3)), images, 4)
+    local = _tiles.gradient(lambda x: (x**3).sum((1, 2, 3)), images, 4)
     np.testing.assert_allclose(local, 3 * images**2, rtol=1e-5)
 
 
@@ -187,10 +187,10 @@ def test_tiled_dreams_follow_whole_ones():
 
 
 def test_large_octaves_are_tiled():
-    assert dream._tile((1024, 1024), None) is None
-    assert dream._tile((2000, 3000), None) == 512
-    assert dream._tile((100, 100), 128) is None
-    assert dream._tile((100, 200), 128) == 128
+    assert _dream._tile((1024, 1024), None) is None
+    assert _dream._tile((2000, 3000), None) == 512
+    assert _dream._tile((100, 100), 128) is None
+    assert _dream._tile((100, 200), 128) == 128
 
 
 def test_memory_of_a_tiled_gradient_does_not_grow_with_the_photo():
@@ -198,7 +198,7 @@ def test_memory_of_a_tiled_gradient_does_not_grow_with_the_photo():
         objective = Partial(lambda k, x: (edges(k, edges(k, x)[..., :3]) ** 2).sum((1, 2, 3)), KERNEL)
         x = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
         if tile:
-            fn = jax.jit(lambda x: tiles.gradient(objective, x, tile))
+            fn = jax.jit(lambda x: _tiles.gradient(objective, x, tile))
         else:
             fn = jax.jit(lambda x: jax.grad(lambda x: objective(x).sum())(x))
         return fn.lower(x).compile().memory_analysis().temp_size_in_bytes
@@ -212,9 +212,9 @@ def test_memory_of_a_tiled_gradient_does_not_grow_with_the_photo():
 @pytest.mark.parametrize("shape", [(64, 96), (128, 96), (192, 144)])
 def test_memory_of_a_tiled_dream_is_the_tiles_and_a_few_copies_of_the_photo(shape):
     def scratch(size, tile):
-        program = dream.octave_steps.lower(
+        program = _dream.octave_steps.lower(
             jaxai.chain({"edges": Partial(edges, jnp.tile(KERNEL, (1, 1, 1, 16)))}),
-            Partial(dream.identity),
+            Partial(_dream.identity),
             jax.ShapeDtypeStruct((1, *size, 3), jnp.float32),
             jax.random.split(KEY, 1),
             features=None,
@@ -249,13 +249,13 @@ def test_computation_takes_the_models_type():
 
 
 def test_noise_is_grey_and_reproducible():
-    made = jaxai.noise(KEY, (3, 8, 9, 3), amplitude=0.2)
+    made = jaxai.features.noise(KEY, (3, 8, 9, 3), amplitude=0.2)
     assert made.shape == (3, 8, 9, 3)
     assert 0.3 <= made.min() < 0.35
     assert 0.65 < made.max() <= 0.7
-    np.testing.assert_array_equal(jaxai.noise(KEY, (1, 8, 9, 3), amplitude=0.2)[0], made[0])
+    np.testing.assert_array_equal(jaxai.features.noise(KEY, (1, 8, 9, 3), amplitude=0.2)[0], made[0])
     with pytest.raises(ValueError, match="amplitude"):
-        jaxai.noise(KEY, (1, 8, 8, 3), amplitude=0.7)
+        jaxai.features.noise(KEY, (1, 8, 8, 3), amplitude=0.7)
 
 
 def test_a_zoom_enlarges_around_the_centre():

@@ -9,8 +9,8 @@ import pytest
 from jax.tree_util import Partial
 
 import jaxai
-from jaxai.features import receptive
-from jaxai.features.visualize import SmallImageWarning
+from jaxai.features import _receptive
+from jaxai.features._visualize import SmallImageWarning
 from jaxai.models.layers import conv, depthwise_conv, max_pool
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -19,7 +19,7 @@ QUICK = {"key": jax.random.key(0), "steps": 1, "transforms": None, "redirect": 0
 
 
 def field_of(fn, shape=(1, 40, 50, 3)):
-    return receptive.field(jax.make_jaxpr(fn)(jax.ShapeDtypeStruct(shape, jnp.float32)))
+    return _receptive.field(jax.make_jaxpr(fn)(jax.ShapeDtypeStruct(shape, jnp.float32)))
 
 
 def support(fn, shape=(1, 40, 50, 3)):
@@ -96,7 +96,7 @@ def test_fields_of_vgg16_are_the_known_ones():
     x = jax.ShapeDtypeStruct((1, 64, 96, 3), jnp.float32)
     for layer, side in known.items():
         program = jax.make_jaxpr(lambda m, x, layer=layer: m(x, stop=layer))(vgg, x)
-        assert receptive.field(program) == (side, side)
+        assert _receptive.field(program) == (side, side)
 
 
 def test_small_images_warn():

@@ -10,8 +10,8 @@ import pytest
 from jax.tree_util import Partial
 
 import jaxai
-from jaxai.features import directions, engine, objectives, parametrize, priors, transforms
-from jaxai.features.visualize import SmallImageWarning
+from jaxai.features import _engine, directions, objectives, parametrize, priors, transforms
+from jaxai.features._visualize import SmallImageWarning
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -111,11 +111,11 @@ def test_batches_and_keys_do_not_change_a_run():
 
 def test_new_channels_and_weights_compile_nothing():
     jaxai.visualize(NET, ["late:0", "late:1"], **QUICK)
-    size = engine.run._cache_size()
+    size = _engine.run._cache_size()
     jaxai.visualize(NET, ["late:4", "late:2"], **QUICK)
     jaxai.visualize(jax.tree.map(lambda a: 2 * a, NET), ["late:4", "late:2"], **QUICK)
     jaxai.visualize(NET, ["late:4", "late:2"], **{**QUICK, "key": jax.random.key(5)}, indices=[7, 8])
-    assert engine.run._cache_size() == size
+    assert _engine.run._cache_size() == size
 
 
 def test_the_network_stops_at_the_deepest_layer_asked_for():

@@ -75,7 +75,7 @@ def test_smoothing_is_a_loop_over_noisy_images(dense_net, small_images):
     close(jaxai.smooth_grad(dense_net, small_images, TARGETS, **options), grads.mean(0))
     close(jaxai.smooth_grad_squared(dense_net, small_images, TARGETS, **options), (grads**2).mean(0))
     close(jaxai.var_grad(dense_net, small_images, TARGETS, **options), grads.var(0), 1e-4)
-    moments = jaxai.smooth_moments(jaxai.saliency, dense_net, small_images, TARGETS, **options)
+    moments = jaxai.gradients.smooth_moments(jaxai.saliency, dense_net, small_images, TARGETS, **options)
     close(moments.standard_error, grads.std(0, ddof=1) / 2, 1e-4)
 
 
@@ -102,8 +102,10 @@ def test_any_method_can_be_smoothed(dense_net, small_images):
         ]
     )
     options = dict(key=KEY, num_samples=3, noise=0.3, noise_unit="absolute", layer="pool")
-    close(jaxai.smooth(jaxai.grad_cam, dense_net, small_images, TARGETS, **options), maps.mean(0))
-    found = jaxai.smooth(jaxai.grad_cam, dense_net, small_images, TARGETS, statistic="mean_square", **options)
+    close(jaxai.gradients.smooth(jaxai.grad_cam, dense_net, small_images, TARGETS, **options), maps.mean(0))
+    found = jaxai.gradients.smooth(
+        jaxai.grad_cam, dense_net, small_images, TARGETS, statistic="mean_square", **options
+    )
     close(found, (maps**2).mean(0))
 
 
@@ -114,7 +116,7 @@ def test_standard_error_is_the_spread_over_keys():
     x = jnp.ones((1, 8, 8, 1))
     options = dict(num_samples=30, noise=0.5, noise_unit="absolute")
     moments = [
-        jaxai.smooth_moments(jaxai.saliency, cubic, x, 0, key=jax.random.key(seed), **options)
+        jaxai.gradients.smooth_moments(jaxai.saliency, cubic, x, 0, key=jax.random.key(seed), **options)
         for seed in range(20)
     ]
     spread = np.std([m.mean for m in moments], axis=0, ddof=1).mean()
@@ -146,7 +148,7 @@ def test_regions_are_ranked_as_the_authors_do():
     values = rng.normal(size=(2, 3, 10, 12))
     masks = rng.random((2, 8, 10, 12)) > 0.7
     masks[:, -1] = False
-    found = jaxai.rank_regions(jnp.asarray(values, jnp.float32), jnp.asarray(masks), min_pixels=4)
+    found = jaxai.gradients.rank_regions(jnp.asarray(values, jnp.float32), jnp.asarray(masks), min_pixels=4)
     for n in range(2):
         for k in range(3):
             close(found[n, k], ranked(values[n, k], masks[n], 4))
@@ -159,9 +161,9 @@ def test_xrai_averages_two_extreme_baselines(dense_net, small_images):
     integrated = [
         jaxai.integrated_gradients(dense_net, small_images, 1, baseline=b, steps=6) for b in (low, high)
     ]
-    expected = jaxai.rank_regions(sum(integrated).max(-1) / 2, regions, min_pixels=3)
+    expected = jaxai.gradients.rank_regions(sum(integrated).max(-1) / 2, regions, min_pixels=3)
     close(jaxai.xrai(dense_net, small_images, 1, regions=regions, steps=6, min_pixels=3), expected, 1e-4)
-    own = jnp.asarray(jaxai.xrai_regions(small_images))
+    own = jnp.asarray(jaxai.gradients.xrai_regions(small_images))
     expected = jaxai.xrai(dense_net, small_images, 1, regions=own, steps=6, min_pixels=3)
     close(jaxai.xrai(dense_net, small_images, 1, steps=6, min_pixels=3), expected, 1e-6)
 
@@ -170,16 +172,16 @@ def test_regions_of_photos(photos):
     from skimage.segmentation import felzenszwalb
 
     pair = np.stack([photos["cat"][:64, :80], photos["coffee"][:64, :80]])
-    regions = jaxai.xrai_regions(pair, scales=(100, 500), dilation=0)
+    regions = jaxai.gradients.xrai_regions(pair, scales=(100, 500), dilation=0)
     scaled = (pair[0] - pair[0].min()) / np.ptp(pair[0].astype(float)) * 2 - 1
     labels = [felzenszwalb(scaled, scale=s, sigma=0.8, min_size=150) for s in (100, 500)]
     counts = [label.max() + 1 for label in labels]
     assert regions.dtype == bool and regions.shape[2:] == (64, 80)
     assert (regions[0].sum((1, 2)) > 0).sum() == sum(counts)
     np.testing.assert_array_equal(regions[0, counts[0]], labels[1] == 0)
-    assert jaxai.xrai_regions(pair[:1], scales=(100,)).sum() > regions[0, : counts[0]].sum()
+    assert jaxai.gradients.xrai_regions(pair[:1], scales=(100,)).sum() > regions[0, : counts[0]].sum()
     with pytest.raises(ValueError, match="photos"):
-        jaxai.xrai_regions(pair[0])
+        jaxai.gradients.xrai_regions(pair[0])
 
 
 def test_low_pass_filter():
@@ -316,9 +318,9 @@ def test_errors(dense_net, small_images):
     with pytest.raises(ValueError, match="`noise` must not be negative"):
         jaxai.smooth_grad(dense_net, small_images, key=KEY, noise=-1.0)
     with pytest.raises(ValueError, match="`statistic` must be one of"):
-        jaxai.smooth(jaxai.saliency, dense_net, small_images, key=KEY, statistic="median")
+        jaxai.gradients.smooth(jaxai.saliency, dense_net, small_images, key=KEY, statistic="median")
     with pytest.raises(TypeError, match="hashable"):
-        jaxai.smooth(jaxai.grad_cam, dense_net, small_images, key=KEY, layer=["conv1"])
+        jaxai.gradients.smooth(jaxai.grad_cam, dense_net, small_images, key=KEY, layer=["conv1"])
     with pytest.raises(TypeError, match="typed key"):
         jaxai.smooth_grad(dense_net, small_images, key=3)
     with pytest.raises(ValueError, match="`references` must be images of shape"):

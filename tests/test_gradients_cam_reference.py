@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import jaxai
-from jaxai.cam import dense_head
-from jaxai.cam.core import look
+from jaxai.cam import _dense_head
+from jaxai.cam._core import look
 
 # As in the script that made the goldens.
 CROPS = (
@@ -109,7 +109,7 @@ def test_whole_networks_give_what_their_heads_do(lite):
 def test_heads_of_real_networks_begin_with_a_dense_layer(lite, vgg):
     for (net, x, *_), layer, affine in ((lite, "conv_head", True), (vgg, "conv5_3", False)):
         view = look(net, layer, x[:1], None, None)
-        assert dense_head.find(view.head, view.acts).affine == affine
+        assert _dense_head.find(view.head, view.acts).affine == affine
 
 
 def test_layer_attributions_of_efficientnet(lite):

@@ -8,7 +8,7 @@ from common import close, one_channel
 from jax.tree_util import Partial
 
 import jaxai
-from jaxai.gradients.blur import blur
+from jaxai.gradients._blur import blur
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -66,7 +66,7 @@ def test_quadratures(method, small_images):
     exact = one_channel(POSITIONS[None, ..., None] * np.asarray(small_images) ** 2, 1)
     factor = {"riemann_left": 1 - 1 / steps, "riemann_right": 1 + 1 / steps}.get(method, 1)
     close(found, exact * factor)
-    nodes, weights = jaxai.path_nodes(steps, method=method)
+    nodes, weights = jaxai.gradients.path_nodes(steps, method=method)
     assert weights.sum() == pytest.approx(1) and nodes.min() >= 0 and nodes.max() <= 1
 
 

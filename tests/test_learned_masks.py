@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxai
-from jaxai.perturbation.extremal import smooth_maximum
+from jaxai.perturbation._extremal import smooth_maximum
 
 KEY = jax.random.key(0)
 IMAGES = jnp.ones((2, 16, 24, 3)).at[1].multiply(0.8)

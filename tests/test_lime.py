@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxai
-from jaxai.perturbation import LIME_PRESETS, designs, lime_fit
+from jaxai.perturbation import LIME_PRESETS, _designs, _lime_fit
 
 GOLDENS = Path(__file__).parent / "goldens"
 TOYS = runpy.run_path(str(GOLDENS / "toy_game.py"))
@@ -37,7 +37,7 @@ ALL = jnp.arange(4)[None]
 def small_batch():
     """Three images of 6 x 10 pixels with 6, 4 and 5 superpixels, and a model of three classes."""
     images = jax.random.uniform(jax.random.key(3), (3, 6, 10, 3))
-    labels = [jaxai.perturbation.segments.grid((6, 10), *g) for g in ((2, 3), (2, 2), (1, 5))]
+    labels = [jaxai.perturbation._segments.grid((6, 10), *g) for g in ((2, 3), (2, 2), (1, 5))]
     weights = jax.random.normal(jax.random.key(4), (6, 10, 3, 3))
     return jax.tree_util.Partial(_small_model, weights), images, jnp.stack(labels)
 
@@ -158,7 +158,7 @@ def test_every_sampling_tends_to_the_closed_form(sampling):
     run = dict(segments=labels, alpha=0.0, batch_size=256)
     masks = (np.arange(256)[:, None] >> np.arange(8) & 1).astype(np.float32)
     exact = jaxai.lime(MODEL, IMAGE, 0, masks=masks, **run)
-    limit = jaxai.lime_limit(masks, exact.predictions)
+    limit = jaxai.perturbation.lime_limit(masks, exact.predictions)
     e = jaxai.lime(MODEL, IMAGE, 0, key=KEY, num_samples=4000, sampling=sampling, **run)
     error = np.abs(e.weights - limit.weights)
     assert (error < 5 * e.standard_error + 1e-6).all()
@@ -169,17 +169,17 @@ def test_later_samplings_err_less():
     """Root-mean-square errors to the limit at 100 masks, eight superpixels of EfficientNet-Lite0."""
     table = jnp.asarray(np.load(GOLDENS / "shapley_lite.npz")["table"], jnp.float32)
     masks = (np.arange(256)[:, None] >> np.arange(8) & 1).astype(np.float32)
-    limit = np.asarray(jaxai.lime_limit(masks, table).weights)
+    limit = np.asarray(jaxai.perturbation.lime_limit(masks, table).weights)
 
     def error(sampling):
         @jax.jit
         @jax.vmap
         def explain(key):
             width, present = jnp.float32(0.25), jnp.ones((1, 8))
-            drawn = designs.draw(key, present, width, sampling=sampling, samples=100, shared=True)
+            drawn = _designs.draw(key, present, width, sampling=sampling, samples=100, shared=True)
             scores = table[drawn.astype(jnp.int32) @ (1 << jnp.arange(8))][None]
             options = dict(shared=True, constant_weight=sampling == "glime")
-            return lime_fit.fit_images(drawn, scores, present, None, width, 1e-3, **options).weights[0]
+            return _lime_fit.fit_images(drawn, scores, present, None, width, 1e-3, **options).weights[0]
 
         return np.sqrt(np.mean(np.square(explain(jax.random.split(KEY, 200)) - limit)))
 
@@ -208,7 +208,7 @@ class TestBatches:
         options = {"key": KEY, "num_samples": 60, **options}
         return jaxai.lime(model, images, segments=labels, **options)
 
-    @pytest.mark.parametrize("sampling", designs.SAMPLING)
+    @pytest.mark.parametrize("sampling", _designs.SAMPLING)
     def test_batch_is_each_image_alone(self, sampling):
         _, images, labels = small_batch()
         both = self.run(images, labels, sampling=sampling)
@@ -254,7 +254,7 @@ class TestBatches:
 
     def test_own_masks_of_each_image(self):
         _, images, labels = small_batch()
-        masks = designs.uniforms(KEY, samples=90, count=6).reshape(3, 30, 6).round()
+        masks = _designs.uniforms(KEY, samples=90, count=6).reshape(3, 30, 6).round()
         both = self.run(images, labels, masks=masks)
         alone = self.run(images[1:2], labels[1:2], masks=masks[1, :, :4])
         np.testing.assert_allclose(both.weights[1, :4], alone.weights[0], atol=1e-5)
@@ -280,7 +280,7 @@ class TestBatches:
 
 def test_designs():
     present = jnp.array([[1.0] * 9, [1.0] * 7 + [0.0] * 2])
-    draw = lambda sampling, samples=200: designs.draw(  # noqa: E731
+    draw = lambda sampling, samples=200: _designs.draw(  # noqa: E731
         KEY, present, 0.25, sampling=sampling, samples=samples, shared=False
     )
     lime = draw("lime")

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Lasso, LinearRegression, Ridge, lars_path
 
 import jaxai
-from jaxai.perturbation import kernels, lime_fit, regression, selection
+from jaxai.perturbation import _kernels, _lime_fit, _regression, _selection
 
 
 def draw(samples=300, count=17, targets=3, seed=0):
@@ -107,7 +107,7 @@ class TestDistances:
         return shown * self.image + (1 - shown) * self.background
 
     def moments(self):
-        found = kernels.moments(jnp.asarray(self.image), jnp.asarray(self.background), self.labels, count=6)
+        found = _kernels.moments(jnp.asarray(self.image), jnp.asarray(self.background), self.labels, count=6)
         return jax.tree.map(lambda x: x[0], found)
 
     def test_pixel_distances_match_images(self):
@@ -115,22 +115,22 @@ class TestDistances:
         euclidean = np.linalg.norm(flat - original, axis=1)
         cosine = 1 - flat @ original / np.linalg.norm(flat, axis=1) / np.linalg.norm(original)
         ones = jnp.ones(6)
-        found = kernels.distances("pixel_euclidean", self.masks, ones, self.moments())
+        found = _kernels.distances("pixel_euclidean", self.masks, ones, self.moments())
         np.testing.assert_allclose(found, euclidean, rtol=1e-4)
-        found = kernels.distances("pixel_cosine", self.masks, ones, self.moments())
+        found = _kernels.distances("pixel_cosine", self.masks, ones, self.moments())
         np.testing.assert_allclose(found, cosine, atol=1e-5)
 
     def test_mask_cosine(self):
         binary = (self.masks > 0.5).astype(np.float32)
         binary[0], binary[1] = 1, 0
-        found = kernels.distances("mask_cosine", binary, jnp.ones(6), None)
+        found = _kernels.distances("mask_cosine", binary, jnp.ones(6), None)
         np.testing.assert_allclose(found, 1 - np.sqrt(binary.sum(1) / 6), atol=1e-6)
         assert found[0] == 0 and found[1] == 1
 
     def test_counts_are_binomial(self):
         from scipy.stats import binom
 
-        probability, weight = kernels.of_counts(jnp.array([1.0] * 9 + [0.0] * 3), 0.25)
+        probability, weight = _kernels.of_counts(jnp.array([1.0] * 9 + [0.0] * 3), 0.25)
         np.testing.assert_allclose(probability, binom.pmf(np.arange(13), 9, 0.5), atol=1e-6)
         np.testing.assert_allclose(weight[:10], lime_weights(np.tri(10, 9, -1)), rtol=1e-5)
 
@@ -139,7 +139,7 @@ class TestSelection:
     def problem(self, seed=0, samples=300, count=17):
         masks, scores = draw(samples, count, 2, seed)
         weight = lime_weights(masks).astype(np.float32)
-        p = regression.problem(jnp.asarray(masks), jnp.asarray(scores), jnp.asarray(weight), jnp.ones(count))
+        p = _regression.problem(jnp.asarray(masks), jnp.asarray(scores), jnp.asarray(weight), jnp.ones(count))
         return masks, scores, weight, p
 
     @pytest.mark.parametrize("seed", range(3))
@@ -153,7 +153,7 @@ class TestSelection:
                 model = LinearRegression().fit(columns, scores[:, 0], weight)
                 gains[feature] = model.score(columns, scores[:, 0], weight)
             used.append(max(gains, key=gains.get))
-        chosen = selection.choose("forward_selection", p.gram, p.products[:, 0], p.present, 5)
+        chosen = _selection.choose("forward_selection", p.gram, p.products[:, 0], p.present, 5)
         assert sorted(used) == np.flatnonzero(chosen).tolist()
 
     @pytest.mark.parametrize("seed", range(4))
@@ -165,19 +165,19 @@ class TestSelection:
         _, _, path = lars_path(rows.astype(np.float64), right.astype(np.float64), method="lasso")
         supports = [np.flatnonzero(c) for c in path.T[1:]]
         expected = [s for s in supports if len(s) <= number][-1]
-        chosen = selection.choose("lasso_path", p.gram, p.products[:, 0], p.present, number)
+        chosen = _selection.choose("lasso_path", p.gram, p.products[:, 0], p.present, number)
         assert np.flatnonzero(chosen).tolist() == expected.tolist()
 
     def test_highest_weights(self):
         masks, scores, weight, p = self.problem()
         coefficients = Ridge(0.01).fit(masks, scores[:, 1], weight).coef_
-        chosen = selection.choose("highest_weights", p.gram, p.products[:, 1], p.present, 6)
+        chosen = _selection.choose("highest_weights", p.gram, p.products[:, 1], p.present, 6)
         assert np.flatnonzero(chosen).tolist() == sorted(np.argsort(-np.abs(coefficients))[:6])
 
     @pytest.mark.parametrize("alpha", [1e-4, 1e-3, 5e-3])
     def test_lasso_is_that_of_scikit_learn(self, alpha):
         masks, scores, weight, p = self.problem()
-        fit = regression.lasso(p, jnp.float32(alpha))
+        fit = _regression.lasso(p, jnp.float32(alpha))
         for target in range(2):
             expected = Lasso(alpha, tol=1e-10).fit(
                 masks.astype(np.float64), scores[:, target].astype(np.float64), weight.astype(np.float64)
@@ -187,27 +187,27 @@ class TestSelection:
             assert ((fit.weights[target] == 0) == (np.abs(expected.coef_) < 1e-6)).all()
 
     def test_auto(self):
-        assert selection.resolve("auto", 6, 20) == "forward_selection"
-        assert selection.resolve("auto", 7, 20) == "highest_weights"
-        assert selection.resolve("lasso_path", None, 20) == "none"
-        assert selection.resolve("lasso_path", 20, 20) == "none"
+        assert _selection.resolve("auto", 6, 20) == "forward_selection"
+        assert _selection.resolve("auto", 7, 20) == "highest_weights"
+        assert _selection.resolve("lasso_path", None, 20) == "none"
+        assert _selection.resolve("lasso_path", 20, 20) == "none"
 
 
 def test_standard_error_of_unweighted_least_squares_is_whites():
     masks, scores = draw(400, 6, 1)
-    p = regression.problem(jnp.asarray(masks), jnp.asarray(scores), jnp.ones(400), jnp.ones(6))
+    p = _regression.problem(jnp.asarray(masks), jnp.asarray(scores), jnp.ones(400), jnp.ones(6))
     x = np.column_stack([np.ones(400), masks]).astype(np.float64)
     inverse = np.linalg.inv(x.T @ x)
     residual = scores[:, 0] - x @ (inverse @ x.T @ scores[:, 0])
     covariance = inverse @ (x.T * residual**2) @ x @ inverse
-    found = regression.ridge(p, 0.0).standard_error[0]
+    found = _regression.ridge(p, 0.0).standard_error[0]
     np.testing.assert_allclose(found, np.sqrt(np.diag(covariance)[1:]), rtol=1e-3)
 
 
 def test_clustered_error_sums_within_pairs():
     random = np.random.RandomState(0)
     influence, residual = random.normal(size=(7, 3)), random.normal(size=(7, 2))
-    found = regression.variance(jnp.asarray(influence), jnp.asarray(residual), 2)
+    found = _regression.variance(jnp.asarray(influence), jnp.asarray(residual), 2)
     expected = sum(np.square(influence[i : i + 2].T @ residual[i : i + 2]) for i in range(0, 7, 2))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -220,7 +220,7 @@ class TestLimit:
     def test_enumeration_is_the_weighted_regression(self):
         masks = all_masks(8)
         scores = np.tanh(masks @ np.random.RandomState(0).normal(size=(8, 2))).astype(np.float32)
-        limit = jaxai.lime_limit(masks, scores)
+        limit = jaxai.perturbation.lime_limit(masks, scores)
         expected = LinearRegression().fit(masks, scores, lime_weights(masks))
         np.testing.assert_allclose(limit.weights, expected.coef_, atol=2e-5)
         np.testing.assert_allclose(limit.intercept, expected.intercept_, atol=2e-5)
@@ -228,7 +228,7 @@ class TestLimit:
 
     def test_a_linear_score_is_its_own_limit(self):
         masks, truth = all_masks(6), np.arange(6, dtype=np.float32) - 2
-        weights, intercept, score = jaxai.lime_limit(masks, masks @ truth + 1)
+        weights, intercept, score = jaxai.perturbation.lime_limit(masks, masks @ truth + 1)
         np.testing.assert_allclose(weights, truth, atol=1e-4)
         np.testing.assert_allclose(intercept, 1, atol=1e-4)
         np.testing.assert_allclose(score, 1, atol=1e-5)
@@ -236,7 +236,7 @@ class TestLimit:
     def test_product_of_two_superpixels_in_closed_form(self):
         # By symmetry both factors get the same weight, all others another (the paper's proposition 2).
         masks = all_masks(7)
-        weights = np.asarray(jaxai.lime_limit(masks, masks[:, 0] * masks[:, 1]).weights)
+        weights = np.asarray(jaxai.perturbation.lime_limit(masks, masks[:, 0] * masks[:, 1]).weights)
         np.testing.assert_allclose(weights[0], weights[1], atol=1e-5)
         np.testing.assert_allclose(weights[2:], weights[2], atol=1e-5)
         assert 0.3 < weights[0] < 0.7 and abs(weights[2]) < 0.1
@@ -244,17 +244,17 @@ class TestLimit:
     def test_batch_and_errors(self):
         masks = all_masks(5)
         scores = np.random.RandomState(0).normal(size=(2, 32)).astype(np.float32)
-        both = jaxai.lime_limit(masks, scores)
-        alone = jaxai.lime_limit(masks, scores[1])
+        both = jaxai.perturbation.lime_limit(masks, scores)
+        alone = jaxai.perturbation.lime_limit(masks, scores[1])
         np.testing.assert_allclose(both.weights[1], alone.weights, atol=1e-5)
         with pytest.raises(ValueError, match="one value a mask"):
-            jaxai.lime_limit(masks, scores[:, :-1])
+            jaxai.perturbation.lime_limit(masks, scores[:, :-1])
 
 
 def test_used_masks_alone_count():
     masks, scores = draw()
     ones = jnp.ones((1, 17))
-    whole = lime_fit.fit_images(
+    whole = _lime_fit.fit_images(
         jnp.asarray(masks), jnp.asarray(scores)[None], ones, None, 0.25, 1.0, 120, shared=True
     )
     part = jaxai.fit_lime(masks[:120], scores[:120])

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 
 import jaxai
-from jaxai import jaxprs
+from jaxai._program import jaxprs
 from jaxai.models.efficientnet import EfficientNetLite, round_width
 from jaxai.models.layers import (
     Conv,

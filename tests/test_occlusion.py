@@ -11,7 +11,7 @@ from jax import lax
 
 import jaxai
 from jaxai.models import layers, zoo
-from jaxai.perturbation import incremental, windows
+from jaxai.perturbation import _incremental, _windows
 
 GOLDENS = Path(__file__).parent / "goldens"
 TOYS = runpy.run_path(str(GOLDENS / "toy_game.py"))
@@ -98,21 +98,21 @@ def test_incremental_is_the_naive_form(name, window, strides):
 
 
 def test_patches_are_small():
-    place = windows.sliding((32, 32), 4, 4)
-    plan, _ = incremental.program(plain_net, jnp.zeros((1, 32, 32, 3)), place)
-    assert incremental.saving(plan) > 1.8 and incremental.lightness(plan) >= 4
+    place = _windows.sliding((32, 32), 4, 4)
+    plan, _ = _incremental.program(plain_net, jnp.zeros((1, 32, 32, 3)), place)
+    assert _incremental.saving(plan) > 1.8 and _incremental.lightness(plan) >= 4
     # A model that mixes all positions at once is computed in full.
     dense = lambda x: x.reshape(len(x), -1) @ weights(32 * 32 * 3, 4)  # noqa: E731
-    assert incremental.saving(incremental.program(dense, jnp.zeros((1, 32, 32, 3)), place)[0]) == 1.0
+    assert _incremental.saving(_incremental.program(dense, jnp.zeros((1, 32, 32, 3)), place)[0]) == 1.0
 
 
 @pytest.mark.parametrize(("window", "least"), [(16, 5.8), (32, 4.5), (64, 3.0)])
 def test_multiplications_saved_on_vgg16(window, least):
     """At least what Krypton (Nakandala et al., SIGMOD 2019) saves: nothing is run, only counted."""
     network = nnx.eval_shape(lambda: zoo.entry("vgg16").make(rngs=nnx.Rngs(0)))
-    place = windows.sliding((224, 224), window, window // 2)
+    place = _windows.sliding((224, 224), window, window // 2)
     image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-    assert incremental.saving(incremental.program(network, image, place)[0]) > least
+    assert _incremental.saving(_incremental.program(network, image, place)[0]) > least
 
 
 @pytest.mark.parametrize(("window", "strides"), [((5, 7), (3, 4)), ((4, 4), (4, 4)), ((2, 3), (5, 6))])

@@ -5,7 +5,7 @@ import pytest
 from skimage.transform import resize
 
 import jaxai
-from jaxai.perturbation.rise import smooth_masks
+from jaxai.perturbation._rise import smooth_masks
 
 KEY = jax.random.key(0)
 GRID, SIZE = (3, 4), (14, 25)

@@ -6,7 +6,7 @@ from skimage.segmentation import felzenszwalb, quickshift
 from skimage.segmentation import slic as skimage_slic
 
 import jaxai
-from jaxai.perturbation import fills, segments
+from jaxai.perturbation import _fills, _segments
 
 
 @pytest.fixture(scope="module")
@@ -78,31 +78,31 @@ def test_photos_outside_the_range_are_refused(pictures):
 def test_bad_segments_are_refused():
     images = jnp.zeros((2, 2, 3, 1))
     good = jnp.array([[0, 1, 1], [0, 2, 2]])
-    assert segments.prepare(good, images, None).count == 3
-    assert segments.prepare(good, images, 5).padded
+    assert _segments.prepare(good, images, None).count == 3
+    assert _segments.prepare(good, images, 5).padded
     with pytest.raises(ValueError, match="without gaps.*no 1"):
-        segments.prepare(jnp.array([[0, 2, 2], [0, 2, 2]]), images, None)
+        _segments.prepare(jnp.array([[0, 2, 2], [0, 2, 2]]), images, None)
     with pytest.raises(ValueError, match="image 1 has one superpixel"):
-        segments.prepare(jnp.stack([good, jnp.zeros((2, 3), int)]), images, None)
+        _segments.prepare(jnp.stack([good, jnp.zeros((2, 3), int)]), images, None)
     with pytest.raises(ValueError, match="image 0 has -1"):
-        segments.prepare(good - 1, images, None)
+        _segments.prepare(good - 1, images, None)
     with pytest.raises(ValueError, match="shape"):
-        segments.prepare(good.T, images, None)
+        _segments.prepare(good.T, images, None)
     with pytest.raises(TypeError, match="integer"):
-        segments.prepare(good.astype(float), images, None)
+        _segments.prepare(good.astype(float), images, None)
     with pytest.raises(ValueError, match="at least 3"):
-        segments.prepare(good, images, 2)
+        _segments.prepare(good, images, 2)
     with pytest.raises(ValueError, match="`num_segments` must be given"):
-        jax.jit(lambda s: segments.prepare(s, images, None).labels)(good)
+        jax.jit(lambda s: _segments.prepare(s, images, None).labels)(good)
 
 
 def test_sums_and_paint_undo_each_other():
     labels = jnp.array([[[0, 1, 1], [2, 2, 2]], [[1, 0, 1], [1, 1, 1]]])
     values = jnp.array([[5.0, 6.0, 7.0], [8.0, 9.0, 0.0]])
-    painted = segments.paint(values, labels)
+    painted = _segments.paint(values, labels)
     assert painted.tolist() == [[[5, 6, 6], [7, 7, 7]], [[9, 8, 9], [9, 9, 9]]]
-    assert segments.sums(painted, labels, 3).tolist() == [[5, 12, 21], [8, 45, 0]]
-    assert segments.present(labels, 3).tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert _segments.sums(painted, labels, 3).tolist() == [[5, 12, 21], [8, 45, 0]]
+    assert _segments.present(labels, 3).tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
 class TestFills:
@@ -110,7 +110,7 @@ class TestFills:
     labels = jnp.array([[[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 2]]])
 
     def test_mean_of_each_superpixel(self):
-        filled = np.asarray(fills.background("mean", self.images, self.labels, 3))
+        filled = np.asarray(_fills.background("mean", self.images, self.labels, 3))
         for label in range(3):
             inside = np.asarray(self.labels[0] == label)
             np.testing.assert_allclose(
@@ -118,17 +118,17 @@ class TestFills:
             )
 
     def test_neighbours_by_length_of_border(self):
-        filled = np.asarray(fills.background("neighbours", self.images, self.labels, 3))
+        filled = np.asarray(_fills.background("neighbours", self.images, self.labels, 3))
         means = [np.asarray(self.images)[0][np.asarray(self.labels[0] == s)].mean(0) for s in range(3)]
         # 0 and 1 share two pixel edges, each shares two with 2.
         np.testing.assert_allclose(filled[0, 0, 0], (means[1] + means[2]) / 2, rtol=1e-6)
         np.testing.assert_allclose(filled[0, 2, 0], (means[0] + means[1]) / 2, rtol=1e-6)
 
     def test_image_mean_value_and_colour(self):
-        mean = fills.background("image_mean", self.images, None, 0)
+        mean = _fills.background("image_mean", self.images, None, 0)
         np.testing.assert_allclose(mean[0, 1, 1], self.images.mean((0, 1, 2)))
-        assert (fills.background(3, self.images, None, 0) == 3).all()
-        assert (fills.background([1.0, 2.0], self.images, None, 0)[0, 0, 0] == jnp.array([1, 2])).all()
+        assert (_fills.background(3, self.images, None, 0) == 3).all()
+        assert (_fills.background([1.0, 2.0], self.images, None, 0)[0, 0, 0] == jnp.array([1, 2])).all()
 
     def test_blur_is_scipys(self):
         from scipy.ndimage import gaussian_filter
@@ -137,24 +137,24 @@ class TestFills:
         expected = gaussian_filter(
             np.asarray(images[0], np.float64), (1.5, 1.5, 0), mode="nearest", truncate=4
         )
-        np.testing.assert_allclose(fills.blur(images, 1.5)[0], expected, atol=1e-5)
+        np.testing.assert_allclose(_fills.blur(images, 1.5)[0], expected, atol=1e-5)
 
     def test_noise_is_shared_by_the_batch(self):
         key = jax.random.key(0)
         twice = jnp.concatenate([self.images, self.images])
-        filled = fills.background("noise", twice, None, 0, key=key)
+        filled = _fills.background("noise", twice, None, 0, key=key)
         assert (filled[0] == filled[1]).all()
-        assert (filled[:1] == fills.background("noise", self.images, None, 0, key=key)).all()
+        assert (filled[:1] == _fills.background("noise", self.images, None, 0, key=key)).all()
 
     def test_errors(self):
         with pytest.raises(ValueError, match="must be a value or one of"):
-            fills.background("grey", self.images, self.labels, 3)
+            _fills.background("grey", self.images, self.labels, 3)
         with pytest.raises(ValueError, match="broadcast"):
-            fills.background(jnp.zeros(3), self.images, self.labels, 3)
+            _fills.background(jnp.zeros(3), self.images, self.labels, 3)
         with pytest.raises(TypeError, match="needs a `key`"):
-            fills.background("noise", self.images, None, 0)
+            _fills.background("noise", self.images, None, 0)
         with pytest.raises(ValueError, match="needs superpixels"):
-            fills.background("mean", self.images, None, 0)
+            _fills.background("mean", self.images, None, 0)
 
 
 class TestSlic:
@@ -177,31 +177,31 @@ class TestSlic:
     def test_pieces_are_connected_numbered_and_bounded(self, pictures):
         from skimage.measure import label
 
-        labels = np.asarray(jaxai.slic(pictures, n_segments=30))
+        labels = np.asarray(jaxai.perturbation.slic(pictures, n_segments=30))
         check_labels(labels)
         for image in labels:
             assert label(image, connectivity=1, background=-1).max() == image.max() + 1
-            assert image.max() < jaxai.slic_bound(image.shape, n_segments=30)
+            assert image.max() < jaxai.perturbation.slic_bound(image.shape, n_segments=30)
 
     def test_batch_jit_and_vmap(self, pictures):
-        both = jaxai.slic(pictures, n_segments=30)
-        assert np.array_equal(jaxai.slic(pictures[1:], n_segments=30)[0], both[1])
-        assert np.array_equal(jax.jit(lambda x: jaxai.slic(x, n_segments=30))(pictures), both)
-        mapped = jax.vmap(lambda x: jaxai.slic(x[None], n_segments=30)[0])(pictures)
+        both = jaxai.perturbation.slic(pictures, n_segments=30)
+        assert np.array_equal(jaxai.perturbation.slic(pictures[1:], n_segments=30)[0], both[1])
+        assert np.array_equal(jax.jit(lambda x: jaxai.perturbation.slic(x, n_segments=30))(pictures), both)
+        mapped = jax.vmap(lambda x: jaxai.perturbation.slic(x[None], n_segments=30)[0])(pictures)
         assert np.array_equal(mapped, both)
 
     def test_lab_is_scikit_images(self):
         from skimage.color import rgb2lab
 
-        from jaxai.perturbation.slic import lab
+        from jaxai.perturbation._slic import lab
 
         colours = np.random.RandomState(0).uniform(size=(5, 7, 3)).astype(np.float32)
         np.testing.assert_allclose(lab(jnp.asarray(colours)), rgb2lab(colours), atol=2e-3)
 
     def test_flat_photo_and_errors(self):
-        labels = jaxai.slic(np.full((1, 20, 30, 3), 0.5, np.float32), n_segments=6)
+        labels = jaxai.perturbation.slic(np.full((1, 20, 30, 3), 0.5, np.float32), n_segments=6)
         check_labels(labels)
         with pytest.raises(ValueError, match="three channels"):
-            jaxai.slic(np.zeros((1, 8, 8, 1), np.float32))
+            jaxai.perturbation.slic(np.zeros((1, 8, 8, 1), np.float32))
         with pytest.raises(ValueError, match="`compactness` must be positive"):
-            jaxai.slic(np.zeros((1, 8, 8, 3), np.float32), compactness=0.0)
+            jaxai.perturbation.slic(np.zeros((1, 8, 8, 3), np.float32), compactness=0.0)

@@ -6,8 +6,8 @@ from jax.tree_util import Partial
 from scipy.stats import qmc
 
 import jaxai
-from jaxai.perturbation import sensitivity, sobol_design, sobol_indices
-from jaxai.perturbation.hsic import hsic_indices
+from jaxai.perturbation import _sensitivity, sobol_design, sobol_indices
+from jaxai.perturbation._hsic import hsic_indices
 
 KEY = jax.random.key(0)
 
@@ -135,4 +135,4 @@ def test_other_errors():
         jaxai.sobol(lambda x: x.mean((1, 2)), images, estimator="best")
     with pytest.raises(ValueError, match="`width` must be positive"):
         jaxai.hsic(lambda x: x.mean((1, 2)), images, width=0.0)
-    assert sensitivity.points("sobol", 3, 8, None).min() > 0
+    assert _sensitivity.points("sobol", 3, 8, None).min() > 0

@@ -10,8 +10,8 @@ import pytest
 from jax.tree_util import Partial
 
 import jaxai
-from jaxai.perturbation import owen
-from jaxai.perturbation.shapley_design import coalitions
+from jaxai.perturbation import _owen
+from jaxai.perturbation._shapley_design import coalitions
 
 GOLDENS = Path(__file__).parent / "goldens"
 TOYS = runpy.run_path(str(GOLDENS / "toy_game.py"))
@@ -122,7 +122,7 @@ class TestShapOnTheRealNetwork:
         from skimage.data import chelsea
 
         x = lite0.normalize(jnp.asarray(chelsea()[38:262, 113:337], jnp.float32)[None] / 255)
-        segments = jaxai.perturbation.segments.grid((224, 224), 2, 4)[None]
+        segments = jaxai.perturbation._segments.grid((224, 224), 2, 4)[None]
         top = int(self.real["target"])
         e = jaxai.kernel_shap(lite0.model, x, segments=segments, key=KEY, num_samples=254)
         assert int(e.targets[0]) == top
@@ -170,7 +170,7 @@ METHODS = {
 
 def small_batch():
     images = jax.random.uniform(jax.random.key(3), (2, 6, 10, 3))
-    labels = [jaxai.perturbation.segments.grid((6, 10), *g) for g in ((2, 3), (2, 2))]
+    labels = [jaxai.perturbation._segments.grid((6, 10), *g) for g in ((2, 3), (2, 2))]
     weights = jax.random.normal(jax.random.key(4), (6, 10, 3, 3)) / 8
 
     def model(x):
@@ -227,7 +227,7 @@ class TestAxioms:
 
 def test_other_errors():
     model, images, labels = small_batch()
-    many = jaxai.perturbation.segments.grid((6, 10), 3, 5)
+    many = jaxai.perturbation._segments.grid((6, 10), 3, 5)
     with pytest.raises(ValueError, match="at most 12 superpixels.*got 15"):
         jaxai.exact_shapley(model, images, segments=many)
     with pytest.raises(ValueError, match="do not tell 15 superpixels apart"):
@@ -301,8 +301,8 @@ class TestOwen:
         np.testing.assert_allclose(values.sum(), e.total[0] - e.base[0], atol=1e-5)
 
     def test_number_of_masks(self):
-        tree = owen.bisection(np.arange(16).reshape(4, 4))
-        plan = owen.plan(tree, 16, None)
+        tree = _owen.bisection(np.arange(16).reshape(4, 4))
+        plan = _owen.plan(tree, 16, None)
         assert len(plan.masks) <= 16 * 16 and np.allclose(plan.coefficients.sum(0), 0, atol=1e-6)
 
     def test_errors(self):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from jaxai import targets
+from jaxai._frame import targets
 
 SCORES = jnp.array([[1.0, 5.0, 2.0], [4.0, 0.0, -1.0]])
 IMAGES = jnp.arange(24.0).reshape(2, 2, 2, 3)

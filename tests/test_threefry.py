@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxai import threefry
+from jaxai._cpu import threefry
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3), (2,), (1,), (), (0, 3), (64, 64, 3)])

@@ -1,19 +1,12 @@
 """The CAM family: class activation maps from the activations of one layer."""
 
-from .activation import eigen_cam, eigen_grad_cam, fem, kpca_cam, random_cam
-from .classes import class_activation_map, grad_cam_all_classes
-from .combined import fused_cam, guided_grad_cam
-from .derived import finer_cam, shapley_cam, smooth_grad_cam_plus_plus
-from .gradient import (
-    element_wise_grad_cam,
-    grad_cam,
-    grad_cam_plus_plus,
-    hires_cam,
-    layer_cam,
-    xgrad_cam,
-)
-from .head import ablation_cam, recipro_cam
-from .score import is_cam, score_cam, ss_cam
+from ._activation import eigen_cam, eigen_grad_cam, fem, kpca_cam, random_cam
+from ._classes import class_activation_map, grad_cam_all_classes
+from ._combined import fused_cam, guided_grad_cam
+from ._derived import finer_cam, shapley_cam, smooth_grad_cam_plus_plus
+from ._gradient import element_wise_grad_cam, grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
+from ._head import ablation_cam, recipro_cam
+from ._score import is_cam, score_cam, ss_cam
 
 __all__ = [
     "ablation_cam",

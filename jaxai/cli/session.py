@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import jax
 import typer
 
-from .. import cpu
+from .._cpu import configure
 
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 Precision = Literal["float32", "bfloat16"]
@@ -35,12 +35,12 @@ def start(device: Device, precision: Precision) -> None:
     Raises:
         ValueError: If there is no such device.
     """
-    if not cpu.backend_started():
+    if not configure.backend_started():
         # Read when JAX starts; a program that calls `main` after that keeps its own settings.
         if device != "auto":
             jax.config.update("jax_platforms", device)
         # Where oneDNN gains little, a program that is compiled once for all runs of the command gains more.
-        cpu.configure_cpu(onednn=precision == "bfloat16" or "amx_tile" in cpu.cpu_features())
+        configure.configure_cpu(onednn=precision == "bfloat16" or "amx_tile" in configure.cpu_features())
         _cache_programs()
     try:
         kind = jax.default_backend()
@@ -59,7 +59,7 @@ def _cache_programs() -> None:
         return
     from ..weights_convert.files import cache_folder
 
-    machine = platform.machine() + " ".join(sorted(cpu.cpu_features()))
+    machine = platform.machine() + " ".join(sorted(configure.cpu_features()))
     folder = cache_folder() / "programs" / hashlib.sha256(machine.encode()).hexdigest()[:12]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import features, layers
-from ..features.report import resized
-from ..features.visualize import small_is_meant
+from ..features._report import resized
+from ..features._visualize import small_is_meant
 from . import classes, photos, session, sheets, staging
 from .session import BatchSizeOption, DeviceOption, PrecisionOption, SeedOption
 

@@ -19,7 +19,7 @@ from jax.core import Tracer
 from jax.tree_util import register_dataclass
 
 from .. import layers as _layers
-from .. import targets as _targets
+from .._frame import targets as _targets
 
 IMAGES = "input"
 OPACITY = "opacity"

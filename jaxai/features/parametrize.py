@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import checks
+from .._frame import checks
 
 # Square root of the covariance of the colours of ImageNet's pixels, as Lucid states it.
 _COLOR_ROOT = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import checks, threefry
+from .._cpu import threefry
+from .._frame import checks
 
 # Samples whose interpolation is one small matrix.
 _BLOCK = 56

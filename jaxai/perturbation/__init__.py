@@ -1,22 +1,22 @@
 """Explanations by asking the model about changed images."""
 
-from .ablation import feature_ablation, feature_permutation
-from .black_box import BlackBox, black_box
-from .explanation import LimeExplanation, ShapleyExplanation, SuperpixelDrops
-from .extremal import extremal_perturbation
-from .hsic import hsic, hsic_indices
-from .lime import LIME_PRESETS, lime
-from .lime_fit import LimeFit, fit_lime, lime_limit
-from .meaningful import meaningful_perturbation
-from .occlusion import occlusion
-from .owen import owen_values
-from .rise import rise
-from .segments import segment
-from .shap import kernel_shap
-from .shapley import exact_shapley, permutation_shapley
-from .similarity import detection_similarity
-from .slic import slic, slic_bound
-from .sobol import sobol, sobol_design, sobol_indices
+from ._ablation import feature_ablation, feature_permutation
+from ._black_box import BlackBox, black_box
+from ._explanation import LimeExplanation, ShapleyExplanation, SuperpixelDrops
+from ._extremal import extremal_perturbation
+from ._hsic import hsic, hsic_indices
+from ._lime import LIME_PRESETS, lime
+from ._lime_fit import LimeFit, fit_lime, lime_limit
+from ._meaningful import meaningful_perturbation
+from ._occlusion import occlusion
+from ._owen import owen_values
+from ._rise import rise
+from ._segments import segment
+from ._shap import kernel_shap
+from ._shapley import exact_shapley, permutation_shapley
+from ._similarity import detection_similarity
+from ._slic import slic, slic_bound
+from ._sobol import sobol, sobol_design, sobol_indices
 
 __all__: list[str] = [
     "LIME_PRESETS",

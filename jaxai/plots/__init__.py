@@ -4,10 +4,10 @@ Pixels are uint8 [height, width, 3]; photos are float in [0, 1]. Colour maps are
 are Matplotlib objects that belong to nobody: no window is opened and no global state is touched.
 """
 
-from .colors import DIVERGING, SEQUENTIAL, colorize, diverging, limits
-from .figures import Bar, Panel, compose, heatmap_panel, pair, photo_panel, pixels_panel, segments_panel
-from .output import png, render
-from .pixels import heatmap_overlay, segment_mask, signed_pixels
+from ._colors import DIVERGING, SEQUENTIAL, colorize, diverging, limits
+from ._figures import Bar, Panel, compose, heatmap_panel, pair, photo_panel, pixels_panel, segments_panel
+from ._output import png, render
+from ._pixels import heatmap_overlay, segment_mask, signed_pixels
 
 __all__ = [
     "DIVERGING",

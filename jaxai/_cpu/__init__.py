@@ -1,0 +1,1 @@
+"""Kernels and settings for the CPU."""

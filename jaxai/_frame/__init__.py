@@ -1,0 +1,1 @@
+"""What every method shares: targets, chunks, checks of arguments, options, noise."""

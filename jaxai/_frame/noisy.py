@@ -1,0 +1,48 @@
+"""Noisy copies of images: sample i is drawn from (key, i) alone and shared by the images of a batch."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .._cpu import threefry
+from . import checks
+
+UNITS = ("range", "absolute")
+
+
+def scale(
+    images: Float[Array, "batch height width channels"], noise: float, unit: str
+) -> Float[Array, "batch 1 1 1"]:
+    """Return the standard deviation of the noise for each image.
+
+    Args:
+        images: Model input.
+        noise: Not negative.
+        unit: `"range"`: a fraction of the image's maximum minus its minimum, as in the SmoothGrad paper and
+            PAIR's library; `"absolute"`: in the units of the input, as in Captum and torch-cam.
+
+    Raises:
+        ValueError: If the noise is negative or there is no such unit.
+    """
+    checks.choice(unit, "noise_unit", UNITS)
+    if not isinstance(noise, jax.core.Tracer) and not float(noise) >= 0:
+        raise ValueError(f"`noise` must not be negative; got {noise}")
+    noise = jnp.asarray(noise, images.dtype)
+    if unit == "absolute":
+        return jnp.broadcast_to(noise, (images.shape[0], 1, 1, 1))
+    axes = (1, 2, 3)
+    return noise * (images.max(axes, keepdims=True) - images.min(axes, keepdims=True))
+
+
+def copies(
+    images: Float[Array, "batch height width channels"],
+    deviation: Float[Array, "batch 1 1 1"],
+    key: jax.Array,
+    indices: Int[Array, " samples"],
+) -> Float[Array, "samples batch height width channels"]:
+    """Return the noisy images of the samples `indices`."""
+
+    def draw(index):
+        return threefry.normal(jax.random.fold_in(key, index), images.shape[1:], images.dtype)
+
+    return images + deviation * jax.vmap(draw)(indices)[:, None]

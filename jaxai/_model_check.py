@@ -1,0 +1,64 @@
+"""A check of somebody's own model before it is explained."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._frame import checks
+from ._frame import targets as _targets
+
+
+def check_model(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    *,
+    tolerance: float = 1e-3,
+) -> None:
+    """Warn if a model is not in inference mode: scores that change with the batch or from call to call.
+
+    Batch normalisation by batch statistics and active dropout make explanations of one image depend on the
+    others or on chance. A Flax NNX module is put into inference mode by `model.eval()`, an Equinox one by
+    `eqx.nn.inference_mode(model)`. This runs the model on the batch twice and on its first image alone.
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`.
+        images: Model input, float [batch, height, width, channels]; at least two different images.
+        tolerance: Largest difference of scores allowed, relative to their largest magnitude.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If there are fewer than two images, or the scores have no batch axis or are not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> jaxai.check_model(lambda x: x.sum((1, 2)), jnp.arange(24.0).reshape(2, 2, 2, 3))
+    """
+    model, images = _targets.as_model(model), checks.images(images)
+    if images.shape[0] < 2:
+        raise ValueError(f"`images` must hold at least two images; got {images.shape[0]}")
+    together = np.asarray(_targets.call(model, images), np.float32)
+    if together.ndim < 1 or together.shape[0] != images.shape[0]:
+        raise ValueError(
+            f"`model` must return scores with the batch axis {images.shape[0]} first;"
+            f" got shape {together.shape}"
+        )
+    if not np.isfinite(together).all():
+        raise ValueError("`model` must return finite scores; got NaN or infinity")
+    again = np.asarray(_targets.call(model, images), np.float32)
+    alone = np.asarray(_targets.call(model, jnp.asarray(images[:1])), np.float32)
+    scale = tolerance * max(float(np.abs(together).max()), 1e-30)
+    if np.abs(together - again).max() > scale:
+        warnings.warn(
+            "the model's scores change from call to call: put it into inference mode (dropout off)",
+            stacklevel=2,
+        )
+    elif np.abs(together[:1] - alone).max() > scale:
+        warnings.warn(
+            "an image's scores change with its batch: put the model into inference mode (running statistics)",
+            stacklevel=2,
+        )

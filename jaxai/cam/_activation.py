@@ -1,0 +1,376 @@
+"""Maps made of the activations' own structure: principal components, outliers, chance."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._frame import checks
+from .._frame.targets import Targets
+from ._core import View, explain, weighted
+
+
+@jax.custom_jvp
+def principal_axis(gram: Float[Array, "*batch n n"]) -> Float[Array, "*batch n"]:
+    """Return the first eigenvector of symmetric matrices times the square root of its eigenvalue.
+
+    Its derivative stays finite where eigenvalues coincide (a constant image): such pairs are left out.
+    """
+    return _decompose(gram)[2]
+
+
+def _decompose(gram):
+    values, vectors = jnp.linalg.eigh(gram)
+    axis = vectors[..., -1] * jnp.sqrt(jnp.maximum(values[..., -1:], 0))
+    return values, vectors, axis
+
+
+@principal_axis.defjvp
+def _principal_axis_jvp(primals, tangents):
+    (gram,), (change,) = primals, tangents
+    values, vectors, axis = _decompose(gram)
+    top, size = vectors[..., -1], jnp.sqrt(jnp.maximum(values[..., -1:], 0))
+    mixed = jnp.einsum("...ji,...jk,...k->...i", vectors, change, top)
+    gap = values[..., -1:] - values
+    small = gap <= 1e-6 * jnp.maximum(values[..., -1:], 1e-30)
+    turned = jnp.einsum("...ji,...i->...j", vectors, jnp.where(small, 0, mixed / jnp.where(small, 1, gap)))
+    grown = jnp.where(size > 0, mixed[..., -1:] / jnp.where(size > 0, 2 * size, 1), 0)
+    return axis, size * turned + grown * top
+
+
+def _first_component(values: jax.Array, gram: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Project positions [..., h, w, channels], centred, on their first principal axis."""
+    *batch, h, w, channels = values.shape
+    rows = values.reshape(*batch, h * w, channels)
+    rows = rows - rows.mean(-2, keepdims=True)
+    projection = principal_axis(gram(rows))
+    # A principal axis has no sign of its own: let it agree with the sum of the channels.
+    agreement = jnp.sum(projection * rows.sum(-1), axis=-1, keepdims=True)
+    return jnp.where(agreement < 0, -projection, projection).reshape(*batch, h, w)
+
+
+def _linear(rows: jax.Array) -> jax.Array:
+    return rows @ rows.swapaxes(-1, -2)
+
+
+def _eigen(view: View) -> jax.Array:
+    return view.for_each_target(_first_component(view.acts, _linear))
+
+
+def eigen_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Project the activations on their first principal axis: what the layer sees most of, for no class.
+
+    Activations are centred over positions, as in pytorch-grad-cam. The sign, which a decomposition leaves
+    open, is the one that agrees with the sum of the channels.
+
+    Args:
+        model: As in `grad_cam`, like all other arguments.
+        images: Model input.
+        targets: Not looked at, except that k classes an image repeat the map k times.
+        layer: A layer's name.
+        relu: Keep only what is above the mean.
+        upsample: Resize the map to the image.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    References:
+        Muhammad, Yeasin: Eigen-CAM: Class Activation Map using Principal Components. IJCNN 2020,
+        arXiv 2008.00299.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> found = jaxai.eigen_cam(net, x, 1, layer="features")
+        >>> " ".join(f"{value:.2f}" for value in found.ravel())
+        '0.00 0.00 1.41 4.24'
+    """
+    return explain(
+        _eigen, model, images, targets, layer=layer, relu=relu, upsample=upsample, batch_size=batch_size
+    )
+
+
+def _eigen_grad(view: View, *, magnitude: bool) -> jax.Array:
+    _, grads = view.gradients()
+    return _first_component((jnp.abs(grads) if magnitude else grads) * view.beside(grads), _linear)
+
+
+def eigen_grad_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    magnitude: bool = False,
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Project activations x gradients on their first principal axis: Eigen-CAM that knows the class.
+
+    Args:
+        model: As in `grad_cam`, like all other arguments.
+        images: Model input.
+        targets: What to explain; logits are differentiated.
+        magnitude: Multiply by the gradients' magnitudes: Seg-Eigen-CAM.
+        layer: A layer's name.
+        relu: Keep only what is above the mean.
+        upsample: Resize the map to the image.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width], signed so that they agree with the sum of the products; [batch, k, ...]
+        for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    References:
+        As pytorch-grad-cam's EigenGradCAM. Chung, Ying: Seg-Eigen-CAM: Eigen-Value-Based Visual Explanations
+        for Semantic Segmentation Models. Applied Sciences 2025, doi 10.3390/app15137562, equations 10 to 12.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> found = jaxai.eigen_grad_cam(net, x, 1, layer="features")
+        >>> " ".join(f"{value:.2f}" for value in found.ravel())
+        '0.00 0.00 0.25 0.75'
+    """
+    return explain(
+        _eigen_grad,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+        magnitude=bool(magnitude),
+    )
+
+
+def _kernel_gram(kernel: str, gamma, rows: jax.Array) -> jax.Array:
+    gamma = 1 / rows.shape[-1] if gamma is None else gamma
+    product = _linear(rows)
+    squares = jnp.diagonal(product, axis1=-2, axis2=-1)
+    if kernel == "sigmoid":
+        product = jnp.tanh(gamma * product + 1)
+    elif kernel == "polynomial":
+        product = (gamma * product + 1) ** 3
+    elif kernel == "rbf":
+        distance = squares[..., :, None] + squares[..., None, :] - 2 * product
+        product = jnp.exp(-gamma * jnp.maximum(distance, 0))
+    elif kernel == "cosine":
+        size = jnp.sqrt(jnp.where(squares > 0, squares, 1))
+        product = product / (size[..., :, None] * size[..., None, :])
+    centred = product - product.mean(-1, keepdims=True)
+    return centred - centred.mean(-2, keepdims=True)
+
+
+KERNELS = ("sigmoid", "rbf", "polynomial", "cosine", "linear")
+
+
+def _kpca(view: View, *, kernel: str, gamma) -> jax.Array:
+    return view.for_each_target(_first_component(view.acts, partial(_kernel_gram, kernel, gamma)))
+
+
+def kpca_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    kernel: str = "sigmoid",
+    gamma: float | None = None,
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Project the activations on their first principal axis in a kernel's feature space.
+
+    Args:
+        model: As in `grad_cam`, like all other arguments.
+        images: Model input.
+        targets: Not looked at, except that k classes an image repeat the map k times.
+        kernel: `"sigmoid"` tanh(gamma x.y + 1), `"rbf"`, `"polynomial"` (gamma x.y + 1)^3, `"cosine"`,
+            `"linear"` (Eigen-CAM), as scikit-learn's KernelPCA defines them.
+        gamma: Scale of the kernel; None means one over the number of channels.
+        layer: A layer's name.
+        relu: Keep only the positive side.
+        upsample: Resize the map to the image.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width], signed to agree with the sum of the channels; [batch, k, ...] for k
+        classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class, layer or kernel does not exist.
+
+    References:
+        Karmani et al.: KPCA-CAM: Visual Explainability of Deep Computer Vision Models using Kernel PCA. 2024,
+        arXiv 2410.00267.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> found = jaxai.kpca_cam(net, x, 1, layer="features")
+        >>> " ".join(f"{value:.2f}" for value in found.ravel())
+        '0.00 0.00 0.81 1.05'
+    """
+    return explain(
+        _kpca,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+        kernel=checks.choice(kernel, "kernel", KERNELS),
+        gamma=None if gamma is None else float(gamma),
+    )
+
+
+def _fem(view: View, *, sigmas: float) -> jax.Array:
+    axes = (-3, -2)
+    threshold = view.acts.mean(axes, keepdims=True) + sigmas * view.acts.std(axes, keepdims=True)
+    weights = (view.acts > threshold).mean(axes, keepdims=True, dtype=jnp.float32)
+    return view.for_each_target(weighted(view, weights))
+
+
+def fem(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    sigmas: float = 2.0,
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Weight each channel by the share of its positions that stand out from its mean, for no class.
+
+    Args:
+        model: As in `grad_cam`, like all other arguments.
+        images: Model input.
+        targets: Not looked at, except that k classes an image repeat the map k times.
+        sigmas: How many standard deviations above the mean stand out.
+        layer: A layer's name.
+        relu: Drop negative values.
+        upsample: Resize the map to the image.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    References:
+        Fuad et al.: Features Understanding in 3D CNNs for Actions Recognition in Video. IPTA 2020,
+        doi 10.1109/IPTA50016.2020.9286629.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.zeros((1, 3, 3, 2)).at[0, 1, 1].set(9.0)
+        >>> jaxai.fem(net, x, layer="features").ravel().tolist()
+        [0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    return explain(
+        _fem,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+        sigmas=float(sigmas),
+    )
+
+
+def _random(view: View, *, key) -> jax.Array:
+    weights = jax.random.uniform(key, view.acts.shape[-1:], minval=-1.0, maxval=1.0)
+    return view.for_each_target(view.acts @ weights)
+
+
+def random_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    key: jax.Array,
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Weight the channels at random, uniform in [-1, 1): the baseline for every other map.
+
+    Args:
+        model: As in `grad_cam`, like all other arguments.
+        images: Model input; all images of a call get the same weights.
+        targets: Not looked at, except that k classes an image repeat the map k times.
+        key: Typed PRNG key.
+        layer: A layer's name.
+        relu: Drop negative values.
+        upsample: Resize the map to the image.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.random_cam(net, x, 1, layer="features", key=jax.random.key(0)).shape
+        (1, 2, 2)
+    """
+    return explain(
+        _random,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+        key=checks.key(key),
+    )

@@ -1,0 +1,158 @@
+"""Maps of several layers in one, and class activation maps that gate pixels."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import layers, maps
+from .._frame import batching, checks
+from .._frame import options as _options
+from .._frame import targets as _targets
+from .._frame.targets import Targets
+from ._gradient import grad_cam
+
+REDUCTIONS = {"max": jnp.max, "mean": jnp.mean, "product": jnp.prod}
+SCALES = ("minmax", "tanh", "none")
+
+
+def fused_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    names: Sequence[str],
+    method: Callable[..., Any] = grad_cam,
+    reduce: str = "mean",
+    scale: str = "minmax",
+    batch_size: int | None = None,
+    **options: Any,
+) -> Float[Array, "batch *k height width"]:
+    """Fuse the maps of several layers: each is brought to the image's size and a common scale first.
+
+    All layers share one forward pass. pytorch-grad-cam's lists of target layers are `reduce="mean"`, its
+    RefineCAM `reduce="product"`; the LayerCAM paper fuses by `reduce="max"` and scales by `"tanh"`.
+
+    Args:
+        model: A layered model.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain.
+        names: The layers' names.
+        method: A member of the CAM family (or any method that takes `layer=`).
+        reduce: `"mean"`, `"max"` or `"product"` over the layers.
+        scale: `"minmax"` maps each layer's map to [0, 1]; `"tanh"` is tanh(2 map / maximum); `"none"`.
+        batch_size: At most so many images in flight; None chooses by size.
+        **options: Handed to `method`, such as `key=`.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class, layer or reduction does not exist.
+
+    References:
+        Jiang et al.: LayerCAM. IEEE TIP 2021, doi 10.1109/TIP.2021.3089943, equation 8.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> stages = {"one": lambda x: x, "two": lambda x: 2 * x, "logits": lambda x: x.mean((1, 2))}
+        >>> net = jaxai.chain(stages)
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> found = jaxai.fused_cam(net, x, 1, names=("one", "two"))
+        >>> " ".join(f"{value:.2f}" for value in found.ravel())
+        '0.00 0.33 0.67 1.00'
+    """
+    model, images, targets = _targets.prepare(model, images, targets)
+    if isinstance(names, str) or not names:
+        raise ValueError(f"`names` must be a sequence of layers' names; got {names!r}")
+    static, arrays = _options.split(options)
+    return _fused(
+        model,
+        images,
+        targets,
+        arrays,
+        names=tuple(layers.resolve(model, name, images) for name in names),
+        method=method,
+        static=static,
+        reduce=checks.choice(reduce, "reduce", tuple(REDUCTIONS)),
+        scale=checks.choice(scale, "scale", SCALES),
+        batch_size=checks.batch_size(batch_size),
+    )
+
+
+@partial(jax.jit, static_argnames=("names", "method", "static", "reduce", "scale", "batch_size"))
+def _fused(model, images, targets, arrays, *, names, method, static, reduce, scale, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
+
+    def chunk(arguments):
+        x, t = arguments
+        # The compiler merges the layers' equal forward passes.
+        found = [
+            scaled(
+                maps.upsample(method(model, x, t, layer=name, **dict(static), **arrays), x.shape[1:3]), scale
+            )
+            for name in names
+        ]
+        return REDUCTIONS[reduce](jnp.stack(found), axis=0)
+
+    return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
+
+
+def scaled(cam: jax.Array, scale: str) -> jax.Array:
+    """Bring maps to a common scale."""
+    if scale == "minmax":
+        return maps.normalize(cam)
+    if scale == "tanh":
+        top = cam.max((-2, -1), keepdims=True)
+        return jnp.tanh(2 * cam / jnp.where(top > 0, top, 1))
+    return cam
+
+
+def guided_grad_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    layer: str | None = None,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width channels"]:
+    """Multiply guided backpropagation by Grad-CAM: fine detail, where the evidence for the class is.
+
+    Args:
+        model: As in `grad_cam`, with a ReLU in some spelling.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain.
+        layer: The layer of Grad-CAM; None picks the last one with positions.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, the model has no ReLU, or a class or layer does not exist.
+
+    References:
+        Selvaraju et al.: Grad-CAM. ICCV 2017, arXiv 1610.02391, section 3.1.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": jax.nn.relu, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.array([1.0, -1.0]).reshape(1, 1, 2, 1)
+        >>> jaxai.guided_grad_cam(net, x, 0, layer="features").ravel().tolist()
+        [0.25, 0.0]
+    """
+    from ..rules import guided_backprop
+
+    model, images, targets = _targets.prepare(model, images, targets)
+    if targets is None:
+        targets = _targets.top_classes(model, images, batch_size=checks.batch_size(batch_size))
+    cam = grad_cam(model, images, targets, layer=layer, batch_size=batch_size)
+    return guided_backprop(model, images, targets, batch_size=batch_size) * cam[..., None]

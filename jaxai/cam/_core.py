@@ -1,0 +1,169 @@
+"""The core of the CAM family: one layer's activations, the head after it, and a map made of both.
+
+A member is a function `member(view, **options) -> maps`; most are `weights(acts, grads)`, and their map is
+the sum over channels of weights x activations. Only the head after the layer is differentiated.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import layers, maps
+from .._frame import batching, checks
+from .._frame import options as _options
+from .._frame import targets as _targets
+
+Weights = Callable[..., jax.Array]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a member sees of a chunk of images.
+
+    Attributes:
+        model: The layered model.
+        layer: The layer's name.
+        images: [batch, height, width, channels].
+        targets: As `targets.prepare` returns them.
+        acts: The layer's activations, float32 [batch, h, w, features].
+        head: The rest of the network, acts -> scores; takes the whole batch.
+        batch_size: At most so many images in flight, or None.
+    """
+
+    model: Any
+    layer: str
+    images: jax.Array
+    targets: Any
+    acts: jax.Array
+    head: Callable[[jax.Array], jax.Array]
+    batch_size: int | None
+
+    def frozen(self) -> Any:
+        """Return the targets with None replaced by each image's top class."""
+        return self.targets if callable(self.targets) else _targets.freeze(self.scores(), self.targets)
+
+    def scores(self) -> jax.Array:
+        """Return the scores of the images."""
+        return self.head(self.acts)
+
+    def gradients(self, **keywords: Any) -> tuple[jax.Array, jax.Array]:
+        """Return the target values, [batch] or [batch, k], and the gradients at the layer, in float32."""
+        values, grads = _targets.gradients(
+            self.head, self.acts, self.targets, batch_size=self.batch_size, **keywords
+        )
+        return values, grads.astype(jnp.float32)
+
+    def beside(self, grads: jax.Array) -> jax.Array:
+        """Return the activations with the axes of gradients or weights [batch, (k), h, w, features]."""
+        return self.acts if grads.ndim == self.acts.ndim else self.acts[:, None]
+
+    def for_each_target(self, cam: jax.Array) -> jax.Array:
+        """Repeat a map that knows no targets, [batch, h, w], for k classes an image."""
+        if callable(self.targets) or self.targets is None or self.targets.ndim == 1:
+            return cam
+        return jnp.repeat(cam[:, None], self.targets.shape[1], axis=1)
+
+    def samples(self, of: jax.Array) -> int:
+        """Return how many variations of a whole batch, the images or the activations, may be in flight."""
+        return max(1, batching.chunk_size(self.batch_size, self.model, of) // of.shape[0])
+
+
+Member = Callable[..., jax.Array]
+
+
+def explain(
+    member: Member,
+    model: Any,
+    images: Any,
+    targets: Any,
+    *,
+    layer: str | None,
+    relu: bool,
+    upsample: bool,
+    batch_size: int | None,
+    **options: Any,
+) -> jax.Array:
+    """Check the arguments and run a member of the family in chunks of images.
+
+    Args:
+        member: `member(view, **options)` returns maps [batch, h, w] or [batch, k, h, w].
+        model: As in `jaxai.grad_cam`.
+        images: Checked here.
+        targets: Checked here.
+        layer: A name, or None for the default.
+        relu: Whether `finish` applies the ReLU.
+        upsample: Whether `finish` resizes the maps.
+        batch_size: At most so many images, or variations of them or their activations, in flight.
+        **options: Handed to the member; arrays are arguments of the compiled program.
+    """
+    model, images, targets = _targets.prepare(model, images, targets)
+    if layer is not None:
+        layer = layers.resolve(model, layer, images)
+    static, arrays = _options.split(options)
+    return _explain(
+        model,
+        images,
+        targets,
+        arrays,
+        member=member,
+        static=static,
+        layer=layer,
+        relu=bool(relu),
+        upsample=bool(upsample),
+        batch_size=checks.batch_size(batch_size),
+    )
+
+
+@partial(jax.jit, static_argnames=("member", "static", "layer", "relu", "upsample", "batch_size"))
+def _explain(model, images, targets, arrays, *, member, static, layer, relu, upsample, batch_size):
+    name = layers.resolve(model, layer, images)
+
+    def chunk(arguments):
+        x, t = arguments
+        view = look(model, name, x, t, batch_size)
+        cam = member(view, **dict(static), **arrays)
+        return finish(cam, x, relu=relu, upsample=upsample)
+
+    together = batching.chunk_size(batch_size, model, images)
+    return batching.map_chunks(chunk, (images, targets), batch_size=together)
+
+
+def look(model: Any, layer: str, images: jax.Array, targets: Any, batch_size: int | None) -> View:
+    """Return the view of some images at a layer.
+
+    Raises:
+        ValueError: If the layer's activations have no positions.
+    """
+    acts, head = layers.split(model, layer, images)
+    if acts.ndim != 4:
+        raise ValueError(
+            "`layer` must have activations [batch, height, width, channels];"
+            f" {layer!r} has shape {acts.shape}"
+        )
+    kind = acts.dtype
+
+    def float32_head(acts):
+        return head(acts.astype(kind))
+
+    return View(model, layer, images, targets, acts.astype(jnp.float32), float32_head, batch_size)
+
+
+def by_gradient(view: View, *, weights: Weights, **options: Any) -> jax.Array:
+    """Sum the channels of `weights(acts, grads)` x activations."""
+    _, grads = view.gradients()
+    return weighted(view, weights(view.beside(grads), grads, **options))
+
+
+def weighted(view: View, weights: jax.Array) -> jax.Array:
+    """Sum the channels of weights [batch, (k), 1 or h, 1 or w, features] x activations."""
+    return jnp.sum(weights * view.beside(weights), axis=-1)
+
+
+def finish(cam: jax.Array, images: jax.Array, *, relu: bool, upsample: bool) -> jax.Array:
+    """Apply the ReLU and the upsampling that were asked for."""
+    cam = jax.nn.relu(cam) if relu else cam
+    return maps.upsample(cam, images.shape[1:3]) if upsample else cam

@@ -1,0 +1,271 @@
+"""Gradient-weighted maps of something other than the plain score at the image: noise, curvature, contrast."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import layers
+from .._frame import batching, checks
+from .._frame import noisy as _noise
+from .._frame import targets as _targets
+from .._frame.targets import Targets
+from ._core import View, explain, weighted
+from ._gradient import plus_plus_weights
+
+
+def _smooth_plus_plus(view: View, *, key, num_samples: int, noise, noise_unit: str) -> jax.Array:
+    targets = view.frozen()
+    deviation = _noise.scale(view.images, noise, noise_unit)
+
+    def some(indices, valid):
+        def one(x):
+            acts, head = layers.split(view.model, view.layer, x)
+            grads = _targets.gradients(head, acts, targets)[1].astype(jnp.float32)
+            return jnp.stack([grads, grads**2, grads**3])
+
+        powers = jax.vmap(one)(_noise.copies(view.images, deviation, key, indices))
+        return jnp.tensordot(valid, powers, axes=1)
+
+    total = batching.sum_chunks(some, jnp.arange(num_samples), batch_size=view.samples(view.images))
+    first, second, third = total / num_samples
+    return weighted(view, plus_plus_weights(view.beside(first), first, second, third))
+
+
+def smooth_grad_cam_plus_plus(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    key: jax.Array,
+    num_samples: int = 4,
+    noise: float = 0.3,
+    noise_unit: str = "absolute",
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Average Grad-CAM++'s derivatives over noisy copies of the image before its weights are formed.
+
+    The mean gradient takes the ReLU, and the numerator is the second derivative as in Grad-CAM++ (the paper's
+    equation prints the first there; torch-cam corrects it too). Defaults are torch-cam's.
+
+    Args:
+        model: As in `grad_cam`, like `images`, `targets`, `layer`, `relu` and `upsample`.
+        images: Model input.
+        targets: What to explain; None is the top class of the image without noise.
+        key: Typed PRNG key; sample i depends on it and i alone.
+        num_samples: Noisy copies.
+        noise: Standard deviation.
+        noise_unit: `"absolute"` (input units) or `"range"` (a fraction of the image's range).
+        layer: A layer's name.
+        relu: Keep only evidence for the target.
+        upsample: Resize the map to the image.
+        batch_size: At most so many copies in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class, layer or unit does not exist.
+
+    References:
+        Omeiza et al.: Smooth Grad-CAM++: An Enhanced Inference Level Visualization Technique for Deep
+        Convolutional Neural Network Models. 2019, arXiv 1908.01224, equations 7 and 8.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.smooth_grad_cam_plus_plus(net, x, 1, layer="features", key=jax.random.key(0)).shape
+        (1, 2, 2)
+    """
+    return explain(
+        _smooth_plus_plus,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+        key=checks.key(key),
+        num_samples=checks.positive(num_samples, "num_samples"),
+        noise=noise,
+        noise_unit=checks.choice(noise_unit, "noise_unit", _noise.UNITS),
+    )
+
+
+def _residual_softmax(scores: jax.Array, targets: Any) -> jax.Array:
+    if callable(targets):
+        return _targets.select(scores, targets)
+    scores = scores.astype(jnp.float32)
+    return _targets.select(scores, targets) + _targets.select(jax.nn.log_softmax(scores), targets)
+
+
+UTILITIES = {"rest": _residual_softmax, "logit": _targets.select, "probability": _targets.probability}
+
+
+def _shapley(view: View, *, utility: str) -> jax.Array:
+    frozen = replace(view, targets=view.frozen())
+
+    def gradient(acts):
+        return replace(frozen, acts=acts).gradients(value=UTILITIES[utility])[1]
+
+    # Reverse over reverse, since convolutions that state a pullback have no forward derivative; the Hessian
+    # is symmetric, so the pullback of the activations is its product with them.
+    grads, pullback = jax.vjp(gradient, view.acts)
+    if grads.ndim == view.acts.ndim:
+        product = pullback(view.acts)[0]
+    else:
+
+        def one(index):
+            return pullback(jnp.zeros_like(grads).at[:, index].set(view.acts))[0]
+
+        product = jnp.moveaxis(jax.lax.map(one, jnp.arange(grads.shape[1])), 0, 1)
+    return weighted(view, (grads - product / 2).mean((-3, -2), keepdims=True))
+
+
+def shapley_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    utility: str = "rest",
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Weight each channel by its Shapley value to second order: gradient minus half the Hessian times acts.
+
+    With `utility="logit"` on a network of ReLUs the Hessian is zero and this is Grad-CAM; the paper's utility
+    is curved. Costs one more forward and backward pass of the head for each target.
+
+    Args:
+        model: As in `grad_cam`, like `images`, `layer`, `relu`, `upsample` and `batch_size`.
+        images: Model input.
+        targets: What to explain; a callable is used as it is.
+        utility: `"rest"`: logit plus log-probability of the class, the paper's; `"logit"`, which
+            pytorch-grad-cam differentiates unless told otherwise; `"probability"`.
+        layer: A layer's name.
+        relu: Keep only evidence for the target.
+        upsample: Resize the map to the image.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class, layer or utility does not exist.
+
+    References:
+        Cai: CAMs as Shapley Value-based Explainers. The Visual Computer 2025, arXiv 2501.06261.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.shapley_cam(net, x, 1, layer="features", utility="logit").ravel().tolist()
+        [0.25, 0.75, 1.25, 1.75]
+    """
+    return explain(
+        _shapley,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+        utility=checks.choice(utility, "utility", tuple(UTILITIES)),
+    )
+
+
+def _finer(view: View, *, strength, comparisons: int) -> jax.Array:
+    if callable(view.targets):
+        raise TypeError("finer_cam contrasts a class with its neighbours; got a callable target")
+
+    def contrast(scores, target):
+        scores = scores.astype(jnp.float32)
+        own = _targets.select(scores, target)
+        distance = jnp.abs(scores - own[:, None]).at[jnp.arange(target.shape[0]), target].set(-1)
+        rivals = jnp.argsort(distance, axis=-1)[:, 1 : comparisons + 1]
+        others = jnp.take_along_axis(scores, rivals, axis=1)
+        # Probabilities divided by their sum over the rivals, however small it is.
+        weights = jax.nn.softmax(others, axis=1)
+        return (weights * (own[:, None] - strength * others)).sum(1)
+
+    _, grads = replace(view, targets=view.frozen()).gradients(value=contrast)
+    return weighted(view, grads.mean((-3, -2), keepdims=True))
+
+
+def finer_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    strength: float = 1.0,
+    comparisons: int = 3,
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Run Grad-CAM on what sets a class apart from those with the nearest scores.
+
+    The score is the mean of s_c - strength s_d over the `comparisons` classes d whose scores are nearest to
+    s_c, weighted by their probabilities, as in pytorch-grad-cam (which picks the top class's neighbours
+    only).
+
+    Args:
+        model: As in `grad_cam`, like `images`, `layer`, `relu`, `upsample` and `batch_size`.
+        images: Model input.
+        targets: Classes; a callable is refused.
+        strength: How much of the others' evidence is taken away; 0 is Grad-CAM times a constant.
+        comparisons: How many classes to compare with; fewer if the model has fewer.
+        layer: A layer's name.
+        relu: Keep only evidence for the target.
+        upsample: Resize the map to the image.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    References:
+        Zhang et al.: Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation. CVPR
+        2025, arXiv 2501.11309.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.finer_cam(net, x, 1, layer="features", comparisons=1).ravel().tolist()
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    return explain(
+        _finer,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+        strength=float(strength),
+        comparisons=checks.positive(comparisons, "comparisons"),
+    )

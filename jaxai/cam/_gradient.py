@@ -1,0 +1,271 @@
+"""Class activation maps weighted by the gradient of the score: a line of weights each."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._frame.targets import Targets
+from ._core import View, by_gradient, explain, weighted
+
+SHARED_ARGS = """
+    Args:
+        model: A layered model (`jaxai.models`, `jaxai.chain`, `jaxai.layers.named`).
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain (see `jaxai.targets`); logits are differentiated.
+        layer: A name of `model.layer_names`; None picks the last layer that is not a pool and has positions.
+        relu: Keep only evidence for the target.
+        upsample: Resize the map to the image, bilinear between half-pixel centres.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width] ([batch, h, w] of the layer without `upsample`); [batch, k, ...] for k
+        classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class or layer does not exist.
+"""
+
+
+class GradientCam(Protocol):
+    """The signature of every member of this file."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        model: Callable[..., Any],
+        images: Float[Array, "batch height width channels"],
+        targets: Targets = None,
+        *,
+        layer: str | None = None,
+        relu: bool = True,
+        upsample: bool = True,
+        batch_size: int | None = None,
+    ) -> Float[Array, "batch *k height width"]: ...
+
+
+def _method(weights: Callable[[jax.Array, jax.Array], jax.Array]) -> GradientCam:
+    """Make the public function of `weights(acts, grads)`, for acts and grads [..., h, w, channels]."""
+
+    def cam(
+        model: Callable[..., Any],
+        images: Float[Array, "batch height width channels"],
+        targets: Targets = None,
+        *,
+        layer: str | None = None,
+        relu: bool = True,
+        upsample: bool = True,
+        batch_size: int | None = None,
+    ) -> Float[Array, "batch *k height width"]:
+        return explain(
+            by_gradient,
+            model,
+            images,
+            targets,
+            layer=layer,
+            relu=relu,
+            upsample=upsample,
+            batch_size=batch_size,
+            weights=weights,
+        )
+
+    cam.__name__ = cam.__qualname__ = weights.__name__
+    cam.__module__ = weights.__module__
+    summary, _, references = (weights.__doc__ or "").partition("\n    References:")
+    cam.__doc__ = f"{summary.rstrip()}\n{SHARED_ARGS}\n    References:{references}"
+    return cam
+
+
+@_method
+def grad_cam(acts, grads):
+    """Weight each channel of a layer by its mean gradient and sum: where the evidence for a class is.
+
+    One forward pass and, for each of k targets, one backward pass of the layers after `layer`. Values are raw
+    (not normalised); Captum's LayerGradCam is `relu=False, upsample=False`.
+
+    References:
+        Selvaraju et al.: Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization.
+        ICCV 2017, arXiv 1610.02391, equations 1 and 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"conv": lambda x: x * jnp.array([1.0, 2.0]), "pool": lambda x: x.mean((1, 2))})
+        >>> jaxai.grad_cam(net, jnp.ones((1, 2, 2, 2)), 1)[0].tolist()
+        [[0.5, 0.5], [0.5, 0.5]]
+    """
+    return grads.mean((-3, -2), keepdims=True)
+
+
+@_method
+def xgrad_cam(acts, grads):
+    """Weight each channel by its gradient averaged over its own activation: sensitive and conserving.
+
+    The denominator carries 1e-7, as in pytorch-grad-cam.
+
+    References:
+        Fu et al.: Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs. BMVC 2020,
+        arXiv 2008.02312, equation 8.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.xgrad_cam(net, x, 1, layer="features").ravel().tolist()
+        [0.25, 0.75, 1.25, 1.75]
+    """
+    total = acts.sum((-3, -2), keepdims=True)
+    return (grads * acts).sum((-3, -2), keepdims=True) / (total + 1e-7)
+
+
+@_method
+def hires_cam(acts, grads):
+    """Multiply activations by their own gradients, position by position: Grad-CAM on pooled linear heads.
+
+    References:
+        Draelos, Carin: Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
+        networks. 2020, arXiv 2011.08891, equation 5.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.hires_cam(net, x, 1, layer="features").ravel().tolist()
+        [0.25, 0.75, 1.25, 1.75]
+    """
+    return grads
+
+
+@_method
+def element_wise_grad_cam(acts, grads):
+    """Sum the positive products of activations and gradients, position by position and channel by channel.
+
+    References:
+        As pytorch-grad-cam's GradCAMElementWise.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.element_wise_grad_cam(net, x, 1, layer="features").ravel().tolist()
+        [0.25, 0.75, 1.25, 1.75]
+    """
+    return jnp.where(grads * acts > 0, grads, 0)
+
+
+@_method
+def layer_cam(acts, grads):
+    """Weight each activation by its own positive gradient, which makes shallow layers readable.
+
+    References:
+        Jiang et al.: LayerCAM: Exploring Hierarchical Class Activation Maps for Localization. IEEE TIP 2021,
+        doi 10.1109/TIP.2021.3089943, equations 5 and 6.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.layer_cam(net, x, 1, layer="features").ravel().tolist()
+        [0.25, 0.75, 1.25, 1.75]
+    """
+    return jax.nn.relu(grads)
+
+
+def plus_plus_weights(acts: jax.Array, first: jax.Array, second: jax.Array, third: jax.Array) -> jax.Array:
+    """Return Grad-CAM++'s channel weights from the first three derivatives of the target at every position.
+
+    `first` is what the ReLU is applied to; equations 7 and 10 of the paper.
+    """
+    total = acts.sum((-3, -2), keepdims=True)
+    denominator = 2 * second + total * third + 1e-6
+    alpha = jnp.where(first != 0, second / jnp.where(denominator == 0, 1, denominator), 0)
+    return (alpha * jax.nn.relu(first)).sum((-3, -2), keepdims=True)
+
+
+def _plus_plus(view: View, *, score_function: Callable[[Any], Any] | None) -> jax.Array:
+    scores, grads = view.gradients()
+    acts = view.beside(grads)
+    if score_function is None:
+        return weighted(view, plus_plus_weights(acts, grads, grads**2, grads**3))
+    slope = jax.grad(score_function)
+    curve = jax.grad(slope)
+
+    def at_scores(derivative):
+        values = jax.vmap(derivative)(scores.ravel()).reshape(scores.shape)
+        return values[..., None, None, None]
+
+    # Divided by the second derivative, which leaves the weights and keeps the 1e-6 at its scale.
+    bend = at_scores(curve)
+    ratio = at_scores(jax.grad(curve)) / jnp.where(bend == 0, 1, bend)
+    first = at_scores(slope) * grads
+    return weighted(view, plus_plus_weights(acts, first, (bend != 0) * grads**2, ratio * grads**3))
+
+
+def grad_cam_plus_plus(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    score_function: Callable[[Any], Any] | None = None,
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Weight each channel by its positive gradients, those positions counting more where few are active.
+
+    The paper explains Y = phi(S) of a class score S that is piecewise linear in the activations, so that the
+    derivatives of Y are phi', phi'' and phi''' of S times powers of dS/dA. By default they are replaced by
+    the powers of dS/dA themselves, as in pytorch-grad-cam: the shape of phi = exp, without its factor exp(S).
+
+    Args:
+        model: As in `grad_cam`, like `images`, `layer`, `relu`, `upsample` and `batch_size`.
+        images: Model input.
+        targets: What to explain.
+        score_function: A smooth phi of one score, such as `jnp.exp` or `jax.nn.sigmoid`, whose second and
+            third derivatives are then used exactly; None is the power formula. It must be curved: a linear
+            phi has no weights.
+        layer: A layer's name.
+        relu: Keep only evidence for the target.
+        upsample: Resize the map to the image.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    References:
+        Chattopadhyay et al.: Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep
+        Convolutional Networks. WACV 2018, arXiv 1710.11063, equations 5, 7, 10 and 19.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"conv": lambda x: x, "pool": lambda x: x.mean((1, 2))})
+        >>> jaxai.grad_cam_plus_plus(net, jnp.ones((1, 2, 2, 1)), 0).shape
+        (1, 2, 2)
+    """
+    if score_function is not None and not callable(score_function):
+        raise TypeError(f"`score_function` must be callable; got {type(score_function).__name__}")
+    return explain(
+        _plus_plus,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+        score_function=score_function,
+    )

@@ -1,0 +1,189 @@
+"""Maps from changed activations: only the head after the layer is run again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._frame import batching
+from .._frame import targets as _targets
+from .._frame.targets import Targets
+from . import _dense_head
+from ._core import View, explain, weighted
+
+
+def _drops(view: View) -> tuple[jax.Array, jax.Array]:
+    """Return the targets' values [batch, (k)], and those without each channel [channels, batch, (k)]."""
+    channels = view.acts.shape[-1]
+    targets = view.frozen()
+    indices = jnp.arange(channels)
+    dense = _dense_head.find(view.head, view.acts)
+    if dense is None:
+
+        def without(index):
+            return _targets.select(view.head(view.acts * (jnp.arange(channels) != index)), targets)
+
+        values = batching.map_chunks(jax.vmap(without), indices, batch_size=view.samples(view.acts))
+        return _targets.select(view.scores(), targets), values
+
+    # Each channel reaches the dense layer by itself, so taking it away subtracts its share of the product.
+    features = dense.before(view.acts)
+    product = features @ dense.kernel
+    change = features - dense.before(jnp.zeros_like(view.acts))
+
+    def without_some(some):
+        rest = product - _dense_head.channel_rows(dense, change, some)
+        return jax.vmap(lambda z: _targets.select(dense.after(z), targets))(rest)
+
+    values = batching.map_chunks(without_some, indices, batch_size=_dense_head.BLOCK)
+    return _targets.select(dense.after(product), targets), values
+
+
+def _ablation(view: View) -> jax.Array:
+    score, without = _drops(view)
+    weights = (score - without) / jnp.where(score == 0, 1, score)
+    return weighted(view, jnp.moveaxis(weights, 0, -1)[..., None, None, :])
+
+
+def ablation_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Weight each channel by how much of the score is lost without it, (y - y_k) / y: no gradients.
+
+    The image passes through the network once; the head runs once for each channel. Where the head begins with
+    a dense layer, behind pools that treat each channel alone, only the change of that layer's product is
+    computed. A score of zero leaves plain drops; a negative score turns the signs, as the formula says.
+
+    Args:
+        model: A layered model.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain; logits are compared.
+        layer: A layer's name; None picks the last one with positions.
+        relu: Keep only evidence for the target.
+        upsample: Resize the map to the image.
+        batch_size: At most so many images or changed activations in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    References:
+        Desai, Ramaswamy: Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
+        Localization. WACV 2020, equations 3 and 4.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.ablation_cam(net, x, 1, layer="features").ravel().tolist()
+        [1.0, 3.0, 5.0, 7.0]
+    """
+    return explain(
+        _ablation,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+    )
+
+
+def _recipro(view: View, *, gaussian: bool, probability: bool) -> jax.Array:
+    batch, height, width, _ = view.acts.shape
+    targets = view.frozen()
+    value = _targets.probability if probability else _targets.select
+    rows, columns = jnp.arange(height), jnp.arange(width)
+
+    def spread(positions, centre):
+        distance = jnp.abs(positions - centre)
+        if not gaussian:
+            return (distance == 0).astype(jnp.float32)
+        return jnp.where(distance == 0, 0.5, jnp.where(distance == 1, 0.25, 0.0))
+
+    def one(index):
+        row, column = index // width, index % width
+        mask = spread(rows, row)[:, None] * spread(columns, column)
+        return value(view.head(view.acts[:, row, column][:, None, None] * mask[..., None]), targets)
+
+    values = batching.map_chunks(
+        jax.vmap(one), jnp.arange(height * width), batch_size=view.samples(view.acts)
+    )
+    return jnp.moveaxis(values, 0, -1).reshape(*values.shape[1:], height, width)
+
+
+def recipro_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    gaussian: bool = True,
+    probability: bool = True,
+    layer: str | None = None,
+    relu: bool = False,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Score each position of a layer by what the head says of its features alone: no gradients.
+
+    The features of one position are kept, spread over its 3 x 3 neighbours by a Gaussian window, and all
+    others are zero. The image passes through the network once; the head runs once for each position.
+
+    Args:
+        model: A layered model.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain.
+        gaussian: Spread each position's features; otherwise keep them where they are.
+        probability: Score by the softmax of the class, as the paper does; otherwise by its logit.
+        layer: A layer's name; None picks the last one with positions.
+        relu: Drop negative values.
+        upsample: Resize the map to the image.
+        batch_size: At most so many changed activations in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image. The paper shows them min-max
+        scaled.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    References:
+        Byun, Lee: ReciproCAM: Lightweight Gradient-free Class Activation Map for Post-hoc Explanations. CVPR
+        Workshops 2024, arXiv 2209.14074, equations 2 to 4.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> found = jaxai.recipro_cam(net, x, 1, layer="features")
+        >>> " ".join(f"{value:.1f}" for value in found.ravel())
+        '0.5 0.5 0.5 0.5'
+    """
+    return explain(
+        _recipro,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+        gaussian=bool(gaussian),
+        probability=bool(probability),
+    )

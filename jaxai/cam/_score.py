@@ -1,0 +1,245 @@
+"""Weights from scores alone: the image is masked by each channel of a layer and looked at again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import maps
+from .._cpu import threefry
+from .._frame import batching, checks
+from .._frame import targets as _targets
+from .._frame.targets import Targets
+from ._core import View, explain, weighted
+
+Change = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def _mask_scores(view: View, change: Change, num_samples: int) -> jax.Array:
+    """Return the mean scores of the image under each channel's masks, [batch, (k), 1, 1, channels].
+
+    `change(mask, channel, sample)` returns a mask [batch, height, width] in place of the channel's, whose
+    values are 0 to 1.
+    """
+    batch, *_, channels = view.acts.shape
+    targets = view.frozen()
+    size = view.images.shape[1:3]
+
+    def one(index):
+        channel, sample = index // num_samples, index % num_samples
+        mask = maps.upsample(jnp.take(view.acts, channel, axis=-1), size)
+        mask = mask - mask.min((1, 2), keepdims=True)
+        mask = mask / (mask.max((1, 2), keepdims=True) + 1e-8)
+        return view.images * change(mask, channel, sample)[..., None].astype(view.images.dtype)
+
+    def some(indices):
+        masked = jax.vmap(one)(indices)
+        count = masked.shape[0]
+        scores = view.model(masked.reshape(count * batch, *view.images.shape[1:]))
+        values = _targets.select(scores, _targets.tile(targets, count))
+        return values.reshape(count, batch, *values.shape[1:])
+
+    scores = batching.map_chunks(
+        some, jnp.arange(channels * num_samples), batch_size=view.samples(view.images)
+    )
+    scores = scores.reshape(channels, num_samples, *scores.shape[1:]).mean(1)
+    return jnp.moveaxis(scores, 0, -1)[..., None, None, :]
+
+
+def _score(view: View) -> jax.Array:
+    scores = _mask_scores(view, lambda mask, channel, sample: mask, 1)
+    return weighted(view, jax.nn.softmax(scores, axis=-1))
+
+
+def score_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Weight each channel by the softmax of the scores of the image masked by it: no gradients.
+
+    Costs a forward pass for each channel of the layer; k targets share them. A mask is the upsampled channel
+    scaled to 0 .. 1. What is masked out becomes zero in the model's input (grey after ImageNet
+    normalisation).
+
+    Args:
+        model: A layered model.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain; logits are compared (the baseline's score cancels in the softmax).
+        layer: A layer's name; None picks the last one with positions.
+        relu: Keep only evidence for the target.
+        upsample: Resize the map to the image.
+        batch_size: At most so many masked images in flight; None chooses by size.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    References:
+        Wang et al.: Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks. CVPR
+        Workshops 2020, arXiv 1910.01279, equations 5 to 8.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.score_cam(net, x, 1, layer="features").ravel().tolist()
+        [0.5, 2.5, 4.5, 6.5]
+    """
+    return explain(
+        _score,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+    )
+
+
+def _smoothed_score(view: View, *, key, num_samples: int, noise) -> jax.Array:
+    def change(mask, channel, sample):
+        own = jax.random.fold_in(jax.random.fold_in(key, sample), channel)
+        return mask + noise * threefry.normal(own, mask.shape[1:])
+
+    return weighted(view, jax.nn.softmax(_mask_scores(view, change, num_samples), axis=-1))
+
+
+def ss_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    key: jax.Array,
+    num_samples: int = 35,
+    noise: float = 2.0,
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Average Score-CAM's scores over noisy masks before the softmax: smoothed Score-CAM.
+
+    Costs `num_samples` forward passes for each channel. Defaults are torch-cam's.
+
+    Args:
+        model: As in `score_cam`, like `images`, `targets`, `layer`, `relu`, `upsample` and `batch_size`.
+        images: Model input.
+        targets: What to explain.
+        key: Typed PRNG key; the noise depends on it, the sample and the channel.
+        num_samples: Noisy masks for each channel.
+        noise: Standard deviation of the normal noise added to a mask of values 0 to 1.
+        layer: A layer's name.
+        relu: Keep only evidence for the target.
+        upsample: Resize the map to the image.
+        batch_size: At most so many masked images in flight.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    References:
+        Wang et al.: SS-CAM: Smoothed Score-CAM for Sharper Visual Feature Localization. 2020,
+        arXiv 2006.14255, section 3.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.ss_cam(net, x, 1, layer="features", key=jax.random.key(0)).shape
+        (1, 2, 2)
+    """
+    return explain(
+        _smoothed_score,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+        key=checks.key(key),
+        num_samples=checks.positive(num_samples, "num_samples"),
+        noise=float(noise),
+    )
+
+
+def _integrated_score(view: View, *, num_samples: int) -> jax.Array:
+    def change(mask, channel, sample):
+        return mask * ((sample + 1) / num_samples)
+
+    return weighted(view, jax.nn.softmax(_mask_scores(view, change, num_samples), axis=-1))
+
+
+def is_cam(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    num_samples: int = 10,
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Average Score-CAM's scores over masks that grow from 1/n to their full values: integrated Score-CAM.
+
+    Costs `num_samples` forward passes for each channel.
+
+    Args:
+        model: As in `score_cam`, like `images`, `targets`, `layer`, `relu`, `upsample` and `batch_size`.
+        images: Model input.
+        targets: What to explain.
+        num_samples: Steps from nothing to the whole mask.
+        layer: A layer's name.
+        relu: Keep only evidence for the target.
+        upsample: Resize the map to the image.
+        batch_size: At most so many masked images in flight.
+
+    Returns:
+        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    References:
+        Naidu et al.: IS-CAM: Integrated Score-CAM for axiomatic-based explanations. 2020, arXiv 2010.03023,
+        section 3.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+        >>> jaxai.is_cam(net, x, 1, layer="features").ravel().tolist()
+        [0.5, 2.5, 4.5, 6.5]
+    """
+    return explain(
+        _integrated_score,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+        num_samples=checks.positive(num_samples, "num_samples"),
+    )

@@ -1,0 +1,305 @@
+"""Maps of many activations: the activation atlas of a folder of photos, the semantic dictionary of one."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._frame import checks
+from . import directions
+from ._factors import layer_activations
+from ._visualize import small_is_meant, visualize
+
+
+class Atlas(NamedTuple):
+    """A grid of synthetic images, each of the mean activation of the photos' positions in its cell."""
+
+    images: Float[Array, "rows columns size size channels"]
+    """Grey where the cell is empty."""
+    counts: Int[Array, "rows columns"]
+    """How many activations fell into each cell."""
+    directions: Float[Array, "rows columns features"]
+    """The mean activation of each cell."""
+    points: Float[Array, "samples 2"]
+    """Where each activation lies, (row, column) in [0, 1]."""
+    sources: Int[Array, "samples 3"]
+    """The photo, row and column that each activation comes from."""
+
+
+def atlas(
+    model: Callable[..., Any],
+    photos: Float[Array, "batch height width channels"],
+    *,
+    layer: str,
+    key: jax.Array,
+    grid: int | tuple[int, int] = 8,
+    samples: int = 4,
+    least: int = 1,
+    size: int = 96,
+    steps: int = 128,
+    normalize: Callable[[jax.Array], jax.Array] | None = None,
+    cosine_power: float = 1.0,
+    batch_size: int | None = None,
+    **options: Any,
+) -> Atlas:
+    """Lay out what a layer sees in many photos: similar activations side by side, visualized.
+
+    Activations at random positions of each photo are embedded in the plane (t-SNE), the plane is cut into
+    cells, and the mean activation of each cell is visualized as a direction: icons, which may be smaller than
+    what a unit sees.
+
+    Args:
+        model: Layered model.
+        photos: Float in [0, 1]; the more, the better (thousands in the paper).
+        layer: A layer with positions.
+        key: Typed key.
+        grid: Cells along each side, or (rows, columns).
+        samples: Positions drawn in each photo.
+        least: Cells with fewer activations stay empty.
+        size: Side of the images in pixels.
+        steps: Steps of each.
+        normalize: Maps photos in [0, 1] to what the model takes.
+        cosine_power: As in `directions.direction`.
+        batch_size: At most so many images in flight.
+        **options: Further keywords of `visualize`.
+
+    Returns:
+        An `Atlas`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If the layer has no positions, there are fewer than four activations, or a number is out
+            of range.
+
+    References:
+        Carter, Armstrong, Schubert, Johnson, Olah: Activation Atlas. Distill 2019 (there with UMAP and
+        whitened directions).
+    """
+    checks.key(key)
+    rows, columns = checks.pair(grid, "grid")
+    least = checks.positive(least, "least")
+    acts = layer_activations(model, photos, layer=layer, normalize=normalize, batch_size=batch_size)
+    if acts.ndim != 4:
+        raise ValueError(f"`layer` must have positions; {layer!r} has activations {acts.shape[1:]}")
+    place, spread, paint = jax.random.split(key, 3)
+    sources = _positions(place, acts.shape, checks.positive(samples, "samples"))
+    chosen = acts[sources[:, 0], sources[:, 1], sources[:, 2]]
+    points = _to_unit(embed(chosen, key=spread))
+    cell = jnp.floor(points * jnp.array([rows, columns]) * (1 - 1e-6)).astype(jnp.int32)
+    flat = cell[:, 0] * columns + cell[:, 1]
+    counts = jnp.bincount(flat, length=rows * columns)
+    sums = jnp.zeros((rows * columns, chosen.shape[1])).at[flat].add(chosen)
+    means = sums / jnp.maximum(counts, 1)[:, None]
+    filled = np.flatnonzero(np.asarray(counts) >= least)
+    images = np.full((rows * columns, size, size, photos.shape[3]), 0.5, np.float32)
+    if filled.size:
+        with small_is_meant():
+            found = visualize(
+                model,
+                [directions.direction(layer, _unit(means[i]), cosine_power=cosine_power) for i in filled],
+                key=paint,
+                size=size,
+                steps=steps,
+                normalize=normalize,
+                channels=photos.shape[3],
+                indices=jnp.asarray(filled),
+                batch_size=batch_size,
+                **options,
+            )
+        images[filled] = np.asarray(found.images)
+    return Atlas(
+        jnp.asarray(images.reshape(rows, columns, size, size, -1)),
+        counts.reshape(rows, columns),
+        means.reshape(rows, columns, -1),
+        points,
+        sources,
+    )
+
+
+def _unit(vector):
+    return vector / jnp.maximum(jnp.linalg.norm(vector), 1e-9)
+
+
+def _positions(key, shape, samples):
+    """Return (photo, row, column) of `samples` positions of each photo, without repetition."""
+    batch, height, width = shape[:3]
+    samples = min(samples, height * width)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(batch))
+    flat = jax.vmap(lambda k: jax.random.permutation(k, height * width)[:samples])(keys)
+    photo = jnp.repeat(jnp.arange(batch), samples)
+    return jnp.stack([photo, flat.reshape(-1) // width, flat.reshape(-1) % width], 1)
+
+
+def _to_unit(points):
+    low, high = points.min(0), points.max(0)
+    return (points - low) / jnp.maximum(high - low, 1e-9)
+
+
+def embed(
+    points: Float[Array, "samples features"],
+    *,
+    key: jax.Array,
+    perplexity: float = 30.0,
+    steps: int = 500,
+) -> Float[Array, "samples 2"]:
+    """Embed points in the plane by exact t-SNE, starting from their first two principal components.
+
+    Time and memory grow with the square of their number.
+
+    Args:
+        points: At least four.
+        key: Typed key of the small noise that parts equal points.
+        perplexity: Effective number of neighbours; at most a third of the points.
+        steps: Number of steps, of which the first half exaggerate the neighbours' attraction.
+
+    Raises:
+        ValueError: If there are fewer than four points.
+
+    References:
+        van der Maaten, Hinton: Visualizing Data using t-SNE. JMLR 2008.
+    """
+    checks.key(key)
+    points = jnp.asarray(points, jnp.float32)
+    if points.ndim != 2 or points.shape[0] < 4:
+        raise ValueError(f"`points` must be [samples, features] with four or more; got {points.shape}")
+    return _embed(
+        points, key, jnp.float32(min(perplexity, points.shape[0] / 3)), steps=checks.positive(steps, "steps")
+    )
+
+
+def _squares(x):
+    norms = jnp.square(x).sum(1)
+    return jnp.maximum(norms[:, None] + norms - 2 * x @ x.T, 0)
+
+
+@partial(jax.jit, static_argnames="steps")
+def _embed(points, key, perplexity, *, steps):
+    count = points.shape[0]
+    points = points - points.mean(0)
+    points = points / jnp.maximum(jnp.sqrt(jnp.square(points).sum(1).mean()), 1e-9)
+    distance = _squares(points)
+    others = 1 - jnp.eye(count)
+
+    def conditional(log_beta):
+        logits = jnp.where(others > 0, -distance * jnp.exp(log_beta)[:, None], -jnp.inf)
+        return jax.nn.softmax(logits, axis=1)
+
+    def halve(bounds, _):
+        low, high = bounds
+        middle = (low + high) / 2
+        p = conditional(middle)
+        entropy = -(p * jnp.log(jnp.maximum(p, 1e-12))).sum(1)
+        # A larger precision has a smaller entropy.
+        wide = entropy > jnp.log(perplexity)
+        return (jnp.where(wide, middle, low), jnp.where(wide, high, middle)), None
+
+    bounds = (jnp.full(count, -10.0), jnp.full(count, 20.0))
+    low, high = jax.lax.scan(halve, bounds, length=40)[0]
+    p = conditional((low + high) / 2)
+    p = jnp.maximum((p + p.T) / (2 * count), 1e-12) * others
+
+    _, vectors = jnp.linalg.eigh(points.T @ points)
+    start = points @ vectors[:, -2:]
+    start = 1e-2 * start / jnp.maximum(start.std(0), 1e-9)
+    start = start + 1e-4 * jax.random.normal(key, (count, 2))
+    # The largest at which the exaggerated attraction, about 48 / count for each point, is stable.
+    rate = count / 30.0
+
+    def step(state, number):
+        y, speed = state
+        early = number < steps // 2
+        kernel = others / (1 + _squares(y))
+        q = kernel / kernel.sum()
+        pull = (jnp.where(early, 12.0, 1.0) * p - q) * kernel
+        gradient = 4 * (pull.sum(1)[:, None] * y - pull @ y)
+        speed = jnp.where(early, 0.5, 0.8) * speed - rate * gradient
+        return (y + speed, speed), None
+
+    return jax.lax.scan(step, (start, jnp.zeros_like(start)), jnp.arange(steps))[0][0]
+
+
+class Dictionary(NamedTuple):
+    """What a layer sees at each position of a photo."""
+
+    images: Float[Array, "rows columns size size channels"]
+    """A synthetic image of each position's activation."""
+    magnitudes: Float[Array, "rows columns"]
+    """Length of each activation."""
+    channels: Int[Array, "rows columns top"]
+    """The channels that fire most."""
+    values: Float[Array, "rows columns top"]
+    """Their activations."""
+
+
+def semantic_dictionary(
+    model: Callable[..., Any],
+    photo: Float[Array, "height width channels"],
+    *,
+    layer: str,
+    key: jax.Array,
+    top: int = 4,
+    size: int = 64,
+    steps: int = 64,
+    normalize: Callable[[jax.Array], jax.Array] | None = None,
+    cosine_power: float = 1.0,
+    batch_size: int | None = None,
+    **options: Any,
+) -> Dictionary:
+    """Visualize the activation at each position of a photo, and name the channels that make it.
+
+    Args:
+        model: Layered model.
+        photo: One photo in [0, 1].
+        layer: A layer with positions; each is one run.
+        key: Typed key.
+        top: How many channels to name.
+        size: Side of the images in pixels.
+        steps: Steps of each.
+        normalize: Maps photos in [0, 1] to what the model takes.
+        cosine_power: As in `directions.direction`.
+        batch_size: At most so many images in flight.
+        **options: Further keywords of `visualize`.
+
+    Returns:
+        A `Dictionary`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If the layer has no positions or a number is out of range.
+
+    References:
+        Olah et al.: The Building Blocks of Interpretability. Distill 2018.
+    """
+    photo = jnp.asarray(photo)
+    if photo.ndim != 3:
+        raise ValueError(f"`photo` must be [height, width, channels]; got shape {photo.shape}")
+    acts = layer_activations(model, photo[None], layer=layer, normalize=normalize)[0]
+    if acts.ndim != 3:
+        raise ValueError(f"`layer` must have positions; {layer!r} has activations {acts.shape}")
+    rows, columns, features = acts.shape
+    with small_is_meant():
+        found = visualize(
+            model,
+            [
+                directions.direction(layer, _unit(a), cosine_power=cosine_power)
+                for a in acts.reshape(-1, features)
+            ],
+            key=key,
+            size=size,
+            steps=steps,
+            normalize=normalize,
+            channels=photo.shape[2],
+            batch_size=batch_size,
+            **options,
+        )
+    values, channels = jax.lax.top_k(acts, min(checks.positive(top, "top"), features))
+    return Dictionary(
+        found.images.reshape(rows, columns, *found.images.shape[1:]),
+        jnp.linalg.norm(acts, axis=-1),
+        channels,
+        values,
+    )

@@ -1,0 +1,99 @@
+"""The gradient of the score with respect to the image, and its product with the image."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from .._frame import batching, checks
+from .._frame import targets as _targets
+
+
+def saliency(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: _targets.Targets = None,
+    *,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width channels"]:
+    """Return the gradient of the score with respect to the image, signed.
+
+    `jaxai.maps.magnitude` reduces the channels; the paper's map is its `"max"`.
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain (see `jaxai.targets`); raw scores (logits) are differentiated.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        d score / d image [batch, height, width, channels]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit or a class does not exist.
+
+    References:
+        Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks. ICLR Workshop 2014,
+        arXiv 1312.6034, section 3.1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> jaxai.saliency(lambda x: x.sum((1, 2)), jnp.ones((1, 2, 2, 3)), 0)[0, 0, 0].tolist()
+        [1.0, 0.0, 0.0]
+    """
+    model, images, targets = _targets.prepare(model, images, targets)
+    return _saliency(model, images, targets, batch_size=checks.batch_size(batch_size))
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def _saliency(model, images, targets, *, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
+
+    def chunk(arguments):
+        x, t = arguments
+        return _targets.gradients(model, x, t, batch_size=batch_size)[1]
+
+    return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
+
+
+def input_x_gradient(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: _targets.Targets = None,
+    *,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width channels"]:
+    """Multiply the image by the gradient of the score: what each value adds if the model is linear.
+
+    Zero in the model's input contributes nothing: after ImageNet normalisation that is the mean colour.
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain; logits are differentiated.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        image x d score / d image [batch, height, width, channels]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit or a class does not exist.
+
+    References:
+        Shrikumar et al.: Not Just a Black Box. 2016, arXiv 1605.01713, section 2.1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> square = lambda x: (x**2).sum((1, 2))
+        >>> float(jaxai.input_x_gradient(square, 3 * jnp.ones((1, 1, 1, 1)), 0)[0, 0, 0, 0])
+        18.0
+    """
+    gradient = saliency(model, images, targets, batch_size=batch_size)
+    images = checks.images(images)
+    return gradient * (images if gradient.ndim == images.ndim else images[:, None])

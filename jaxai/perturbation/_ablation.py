@@ -1,0 +1,169 @@
+"""How much the score drops when one superpixel is replaced: by a fill, or by other images of the batch."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from .._frame import checks
+from .._frame.targets import Targets
+from . import _fills, _scoring, _segments
+from ._explanation import SuperpixelDrops
+
+
+def feature_ablation(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    segments: Int[ArrayLike, "batch height width"],
+    fill: Any = 0.0,
+    key: jax.Array | None = None,
+    num_segments: int | None = None,
+    batch_size: int | None = None,
+) -> SuperpixelDrops:
+    """Hide one superpixel at a time and return the drop of the score, score(image) - score(changed image).
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain (see `jaxai.targets`); drops of logits, as in Captum's FeatureAblation.
+        segments: Labels from `jaxai.segment`, int [batch, height, width] (or [height, width] for all
+            images).
+        fill: What a hidden superpixel shows, as in `jaxai.lime`.
+        key: Randomness of `fill="noise"`.
+        num_segments: Static S, needed under `jit` and `vmap`.
+        batch_size: At most so many changed images in flight; None chooses by size.
+
+    Returns:
+        `SuperpixelDrops` with `values` [batch, S] ([batch, k, S] for k classes an image) and `heatmap`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, an image has a single superpixel or labels with gaps, or the model
+            returns NaN.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> image = jnp.array([1.0, 2.0, 3.0]).reshape(1, 1, 3, 1)
+        >>> drops = jaxai.feature_ablation(lambda x: x.sum((1, 2)), image, 0, segments=jnp.array([[0, 0, 1]]))
+        >>> drops.values.tolist()
+        [[3.0, 3.0]]
+    """
+    model, images, targets = _scoring.prepare(model, images, targets)
+    superpixels = _segments.prepare(segments, images, num_segments)
+    background = _fills.background(fill, images, superpixels.labels, superpixels.count, key=key)
+    count = superpixels.count
+    # The last mask shows everything.
+    masks = np.concatenate([1 - np.eye(count), np.ones((1, count))]).astype(np.float32)
+    chunk = _scoring.in_flight(model, images, batch_size, images.shape[0] * (count + 1))
+    targets = _scoring.frozen(model, images, targets, chunk)
+    values = _scoring.of_masks(
+        model,
+        images,
+        background,
+        superpixels.labels,
+        jnp.asarray(masks),
+        targets,
+        batch_size=chunk,
+        probability=False,
+    )
+    _scoring.check_finite(values)
+    return SuperpixelDrops(_drops(values), superpixels.labels, targets)
+
+
+@jax.jit
+def _drops(values):
+    """Return the last sample's value less those of the others, [batch, *k, S]."""
+    return jnp.moveaxis(values[:, -1:] - values[:, :-1], 1, -1)
+
+
+def feature_permutation(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    segments: Int[ArrayLike, "batch height width"],
+    key: jax.Array,
+    num_segments: int | None = None,
+    batch_size: int | None = None,
+) -> SuperpixelDrops:
+    """Fill one superpixel at a time with another image's pixels and return the drop of the score.
+
+    What replaces a superpixel is thus typical for the data, but results depend on the batch. For each
+    superpixel the images are put into a random circle and each takes from the next, so none keeps its own
+    pixels.
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
+        images: Model input, float [batch, height, width, channels], at least two.
+        targets: What to explain (see `jaxai.targets`); drops of logits, as in Captum's FeaturePermutation.
+        segments: Labels, int [batch, height, width] (or [height, width] for all images).
+        key: Randomness of the circles; a typed key.
+        num_segments: Static S, needed under `jit` and `vmap`.
+        batch_size: At most so many changed images in flight; None chooses by size.
+
+    Returns:
+        `SuperpixelDrops` with `values` [batch, S] ([batch, k, S] for k classes an image) and `heatmap`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If there is a single image, shapes do not fit, an image has a single superpixel or
+            labels with gaps, or the model returns NaN.
+
+    References:
+        Fisher, Rudin, Dominici: All Models are Wrong, but Many are Useful. JMLR 2019, arXiv 1801.01489.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> images = jnp.array([[1.0, 2.0], [5.0, 2.0]]).reshape(2, 1, 2, 1)
+        >>> drops = jaxai.feature_permutation(lambda x: x.sum((1, 2)), images, 0,
+        ...     segments=jnp.array([[0, 1]]), key=jax.random.key(0))
+        >>> drops.values.tolist()
+        [[-4.0, 0.0], [4.0, 0.0]]
+    """
+    model, images, targets = _scoring.prepare(model, images, targets)
+    batch = images.shape[0]
+    if batch < 2:
+        raise ValueError(f"`images` must be at least two, to take pixels from each other; got {batch}")
+    superpixels = _segments.prepare(segments, images, num_segments)
+    partners = _circles(checks.key(key), batch=batch, count=superpixels.count)
+    total = batch * (superpixels.count + 1)
+    chunk = _scoring.in_flight(model, images, batch_size, total)
+    targets = _scoring.frozen(model, images, targets, chunk)
+    values = _scoring.scores(
+        model,
+        _scoring.Perturbation(_exchanged, (), (images, superpixels.labels, partners)),
+        targets,
+        count=total,
+        batch_size=chunk,
+        probability=False,
+    )
+    values = values.reshape(batch, superpixels.count + 1, *values.shape[1:])
+    _scoring.check_finite(values)
+    return SuperpixelDrops(_drops(values), superpixels.labels, targets)
+
+
+@partial(jax.jit, static_argnames=("batch", "count"))
+def _circles(key, *, batch, count):
+    """Return whom an image takes superpixel s from, int32 [S + 1, batch]; the last row is itself."""
+
+    def one(index):
+        order = jax.random.permutation(jax.random.fold_in(key, index), batch)
+        return jnp.zeros(batch, jnp.int32).at[order].set(jnp.roll(order, -1).astype(jnp.int32))
+
+    circles = jax.vmap(one)(jnp.arange(count))
+    return jnp.concatenate([circles, jnp.arange(batch, dtype=jnp.int32)[None]])
+
+
+def _exchanged(images, labels, partners, indices):
+    """Make the changed images of flat indices of (image, superpixel) pairs."""
+    owners, numbers = indices // partners.shape[0], indices % partners.shape[0]
+    inside = labels[owners] == numbers[:, None, None]
+    return jnp.where(inside[..., None], images[partners[numbers, owners]], images[owners]), owners

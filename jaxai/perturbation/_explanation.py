@@ -1,0 +1,161 @@
+"""What the methods on superpixels return."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import register_dataclass
+from jaxtyping import Array, Float, Int
+
+from . import _segments
+
+
+def chosen(
+    values: jax.Array,
+    segments: jax.Array,
+    *,
+    positive_only: bool,
+    negative_only: bool,
+    num_features: int,
+    min_weight: float,
+) -> jax.Array:
+    """Mark the superpixels with the largest values as `ImageExplanation.get_image_and_mask` of lime does."""
+    if positive_only and negative_only:
+        raise ValueError("`positive_only` and `negative_only` exclude each other; got both")
+    if positive_only:
+        eligible = (values > 0) & (values > min_weight)
+    elif negative_only:
+        eligible = (values < 0) & (-values > min_weight)
+    else:
+        eligible = (values != 0) & (jnp.abs(values) >= min_weight)
+    order = jnp.argsort(jnp.where(eligible, -jnp.abs(values), jnp.inf), axis=-1, stable=True)
+    rank = jnp.argsort(order, axis=-1)
+    signs = jnp.sign(values) if not (positive_only or negative_only) else jnp.ones_like(values)
+    marks = jnp.where(eligible & (rank < num_features), signs, 0).astype(jnp.int32)
+    return _segments.paint(marks, segments)
+
+
+class _OnSuperpixels:
+    """What explanations with one value a superpixel have in common."""
+
+    segments: jax.Array
+
+    @property
+    def _values(self) -> jax.Array:
+        raise NotImplementedError
+
+    @property
+    def heatmap(self) -> jax.Array:
+        """The values painted onto their superpixels, float32 [batch, *k, height, width]."""
+        return _segments.paint(self._values, self.segments)
+
+    def mask(
+        self,
+        *,
+        positive_only: bool = True,
+        negative_only: bool = False,
+        num_features: int = 5,
+        min_weight: float = 0.0,
+    ) -> jax.Array:
+        """Mark the most important superpixels, as in the figures of the paper.
+
+        Args:
+            positive_only: Only superpixels that speak for the target.
+            negative_only: Only superpixels that speak against it.
+            num_features: At most so many, those of largest magnitude first.
+            min_weight: Only magnitudes above this.
+
+        Returns:
+            int32 [batch, *k, height, width]: 1 in the chosen superpixels, 0 elsewhere; if both signs are
+            asked for (`positive_only=False`), -1 in those that speak against the target.
+        """
+        return chosen(
+            self._values,
+            self.segments,
+            positive_only=positive_only,
+            negative_only=negative_only,
+            num_features=num_features,
+            min_weight=min_weight,
+        )
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class LimeExplanation(_OnSuperpixels):
+    """A linear model of each target's score in the superpixels shown.
+
+    Attributes:
+        weights: Change of the score when a superpixel is shown, float32 [batch, S] ([batch, k, S] for k
+            classes an image); 0 for padding where an image has fewer superpixels than S.
+        intercept: float32 [batch] or [batch, k].
+        score: Weighted R^2 of the fit, like `intercept`.
+        standard_error: Of the weights, from the sandwich estimate over the drawn masks; like `weights`.
+        segments: The superpixels' labels, int32 [batch, height, width].
+        masks: What was shown, float32 [samples, S], or [batch, samples, S] where images have masks of their
+            own.
+        predictions: The target's score for every mask, float32 [batch, samples] or [batch, samples, k].
+        targets: The classes explained, int32 [batch] or [batch, k], or the callable.
+    """
+
+    weights: Float[Array, "batch *k segments"]
+    intercept: Float[Array, "batch *k"]
+    score: Float[Array, "batch *k"]
+    standard_error: Float[Array, "batch *k segments"]
+    segments: Int[Array, "batch height width"]
+    masks: Float[Array, "*batch samples segments"]
+    predictions: Float[Array, "batch samples *k"]
+    targets: Any
+
+    @property
+    def _values(self) -> jax.Array:
+        return self.weights
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class ShapleyExplanation(_OnSuperpixels):
+    """Shares of the superpixels in score(image) - score(everything hidden).
+
+    Attributes:
+        values: float32 [batch, S] ([batch, k, S] for k classes an image); they sum to `total - base`, and
+            are 0 for padding where an image has fewer superpixels than S.
+        base: The score with everything hidden, float32 [batch] or [batch, k].
+        total: The score of the image, like `base`.
+        standard_error: Of the values, over what was drawn at random; like `values`. 0 where all is
+            enumerated.
+        segments: The superpixels' labels, int32 [batch, height, width].
+        targets: The classes explained, int32 [batch] or [batch, k], or the callable.
+    """
+
+    values: Float[Array, "batch *k segments"]
+    base: Float[Array, "batch *k"]
+    total: Float[Array, "batch *k"]
+    standard_error: Float[Array, "batch *k segments"]
+    segments: Int[Array, "batch height width"]
+    targets: Any
+
+    @property
+    def _values(self) -> jax.Array:
+        return self.values
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class SuperpixelDrops(_OnSuperpixels):
+    """How much the score drops when a superpixel is replaced.
+
+    Attributes:
+        values: score(image) - score(changed image), float32 [batch, S] ([batch, k, S] for k classes an
+            image); 0 for padding where an image has fewer superpixels than S.
+        segments: The superpixels' labels, int32 [batch, height, width].
+        targets: The classes explained, int32 [batch] or [batch, k], or the callable.
+    """
+
+    values: Float[Array, "batch *k segments"]
+    segments: Int[Array, "batch height width"]
+    targets: Any
+
+    @property
+    def _values(self) -> jax.Array:
+        return self.values

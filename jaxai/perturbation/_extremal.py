@@ -1,0 +1,215 @@
+"""Extremal perturbation: the smooth mask of a given area that keeps (or removes) most of the score."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from .._frame import batching, checks
+from .._frame import targets as _targets
+from .._frame.targets import Targets
+from . import _fills
+
+VARIANTS = ("preserve", "delete", "dual")
+# The authors' settings: levels and largest blur of the pyramid, coldness of the smooth maximum, growth of the
+# area's weight a step, and the momentum, which is damped: the velocity is a mean of gradients, not a sum.
+_LEVELS, _BLUR, _COLDNESS, _GROWTH, _MOMENTUM = 8, 20.0, 20.0, 1.0035, 0.9
+
+
+def extremal_perturbation(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    area: float = 0.1,
+    variant: str = "preserve",
+    steps: int = 800,
+    stride: int = 7,
+    sigma: float = 21.0,
+    learning_rate: float = 0.01,
+    area_weight: float = 300.0,
+    fill: Any = "blur",
+    flip: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Find the mask of a fixed area that makes the logit largest where everything else is blurred away.
+
+    The mask is the smooth maximum of bumps on a coarse grid, so it cannot turn into adversarial noise; its
+    sorted values are pulled towards a step function that is 1 on the wanted share of the image. The whole
+    descent is one compiled loop over all images of a chunk.
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`; differentiated, so no `black_box`.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain (see `jaxai.targets`); logits.
+        area: Share of the image that the mask covers, in (0, 1).
+        variant: `"preserve"` shows what is under the mask, `"delete"` hides it, `"dual"` asks for both at
+            once.
+        steps: Number of gradient steps.
+        stride: Pixels between the grid's bumps.
+        sigma: Radius of a bump in pixels.
+        learning_rate: Of gradient descent with momentum 0.9.
+        area_weight: Initial weight of the area; it grows by 0.35 percent a step.
+        fill: `"blur"`: a pyramid of blurs up to 20 pixels, which a mask value goes through; or what hidden
+            pixels show, as in `jaxai.occlusion`.
+        flip: Mirror the image at every other step, so that the mask does not fit accidents.
+        batch_size: At most so many masks in flight; None chooses by size.
+
+    Returns:
+        Masks [batch, height, width] in [0, 1]; [batch, k, height, width] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, a class does not exist, or a number is out of range.
+
+    References:
+        Fong, Patrick, Vedaldi: Understanding Deep Networks via Extremal Perturbations and Smooth Masks.
+        ICCV 2019, arXiv 1910.08485, equations 3 to 7.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> model = lambda x: 9 * x[:, :8, :8].mean((1, 2))  # looks at the upper left quarter
+        >>> mask = jaxai.extremal_perturbation(model, jnp.ones((1, 16, 16, 1)), 0, area=0.25, steps=300,
+        ...     stride=2, sigma=3.0, learning_rate=0.1, area_weight=50.0, fill=0.0, flip=False)
+        >>> bool(mask[0, :8, :8].mean() > 0.7 > 0.3 > mask[0, 8:, 8:].mean())
+        True
+    """
+    checks.choice(variant, "variant", VARIANTS)
+    if not 0 < area < 1:
+        raise ValueError(f"`area` must lie between 0 and 1; got {area!r}")
+    if not sigma > 0:
+        raise ValueError(f"`sigma` must be positive; got {sigma!r}")
+    model, images, targets = _targets.prepare(model, images, targets)
+    pyramid = _pyramid(images) if isinstance(fill, str) and fill == "blur" else None
+    if pyramid is None:
+        pyramid = jnp.stack([_fills.background(fill, images, None, 0), images], axis=1)
+    return _search(
+        model,
+        images,
+        pyramid,
+        targets,
+        np.asarray([learning_rate, area_weight], np.float32),
+        area=float(area),
+        variant=variant,
+        steps=checks.positive(steps, "steps"),
+        stride=checks.positive(stride, "stride"),
+        sigma=float(sigma),
+        flip=bool(flip),
+        batch_size=batching.chunk_size(batch_size, model, images),
+    )
+
+
+@jax.jit
+def _pyramid(images):
+    """Return images [batch, levels, height, width, channels], from the largest blur to none."""
+    widths = [_BLUR * (1 - level / (_LEVELS - 1)) for level in range(_LEVELS - 1)]
+    return jnp.stack([*(_fills.blur(images, width) for width in widths), images], axis=1)
+
+
+_STATIC = ("area", "variant", "steps", "stride", "sigma", "flip", "batch_size")
+
+
+@partial(jax.jit, static_argnames=_STATIC)
+def _search(model, images, pyramid, targets, settings, *, batch_size, **options):
+    def chunk(arguments):
+        x, levels, t = arguments
+        t = t if callable(t) else _targets.freeze(model(x), t)
+        count = 1 if callable(t) or t.ndim == 1 else t.shape[1]
+        masks = _descend(
+            model,
+            jnp.repeat(levels, count, axis=0),
+            t if callable(t) else t.reshape(-1),
+            settings,
+            **options,
+        )
+        return masks.reshape(len(x), *([] if callable(t) or t.ndim == 1 else [count]), *masks.shape[1:])
+
+    return batching.map_chunks(chunk, (images, pyramid, targets), batch_size=batch_size)
+
+
+def _descend(model, pyramid, targets, settings, *, area, variant, steps, stride, sigma, flip):
+    size = pyramid.shape[2:4]
+    shape = (pyramid.shape[0], *(math.ceil(side / stride) for side in size))
+    # The sorted mask is compared with a step function.
+    rank = jnp.arange(size[0] * size[1])
+    step_function = (rank >= int(size[0] * size[1] * (1 - area))).astype(jnp.float32)
+    optimizer = optax.sgd(settings[0] * (1 - _MOMENTUM), momentum=_MOMENTUM)
+
+    def loss(bumps, weight, mirror):
+        masks = smooth_maximum(bumps, size, stride, sigma)
+        shown = []
+        if variant in ("preserve", "dual"):
+            shown.append(_show(pyramid, masks))
+        if variant in ("delete", "dual"):
+            shown.append(_show(pyramid, 1 - masks))
+        x = jnp.concatenate(shown)
+        if flip:
+            x = jnp.where(mirror, x[:, :, ::-1], x)
+        values = _targets.select(model(x), _targets.tile(targets, len(shown)))
+        values = values.reshape(len(shown), -1)
+        reward = values[0] - values[1] if variant == "dual" else values[0]
+        reward = -reward if variant == "delete" else reward
+        ordered = jnp.sort(masks.reshape(len(masks), -1), axis=1)
+        penalty = jnp.square(ordered - step_function).mean(1)
+        return jnp.sum(weight * penalty - reward)
+
+    def step(state, index):
+        bumps, momentum, weight = state
+        gradient = jax.grad(loss)(bumps, weight, index % 2 == 0)
+        change, momentum = optimizer.update(gradient, momentum)
+        bumps = jnp.clip(optax.apply_updates(bumps, change), 0, 1)
+        return (bumps, momentum, weight * _GROWTH), None
+
+    bumps = jnp.ones(shape)
+    state = (bumps, optimizer.init(bumps), settings[1])
+    bumps = jax.lax.scan(step, state, jnp.arange(steps))[0][0]
+    return smooth_maximum(bumps, size, stride, sigma)
+
+
+def _show(pyramid, masks):
+    """Blend neighbouring levels of the pyramid by the mask: 0 the most blurred, 1 the image."""
+    last = pyramid.shape[1] - 1
+    place = masks * last
+    # Weights of the levels: a hat around the place. One weighted sum is cheaper than gathers of pixels.
+    weights = jnp.maximum(0, 1 - jnp.abs(place[:, None] - jnp.arange(last + 1)[None, :, None, None]))
+    return jnp.einsum("nlhw,nlhwc->nhwc", weights.astype(pyramid.dtype), pyramid)
+
+
+def smooth_maximum(
+    bumps: Float[Array, "batch rows columns"], size: tuple[int, int], stride: int, sigma: float
+) -> Float[Array, "batch height width"]:
+    """Return masks whose value at a pixel is the smooth maximum of the bumps around it.
+
+    A bump of height m is m up to half its radius and falls like a Gaussian; the smooth maximum is the mean
+    weighted by softmax(20 x), which keeps the mask between 0 and 1.
+
+    Args:
+        bumps: Heights on the grid, in [0, 1].
+        size: Height and width of the masks.
+        stride: Pixels between bumps.
+        sigma: Radius of a bump.
+    """
+    radius = 1 + math.ceil(sigma / stride)
+    rows, columns = np.arange(size[0]), np.arange(size[1])
+    reach = np.arange(-radius, radius + 1)
+    y, x = rows[:, None] // stride + reach, columns[:, None] // stride + reach
+    down, across = rows[:, None] - stride * y, columns[:, None] - stride * x
+    # [height, width, reach, reach], computed on the device rather than kept as a constant.
+    distance = jnp.hypot(
+        jnp.asarray(down, jnp.float32)[:, None, :, None], jnp.asarray(across, jnp.float32)[None, :, None, :]
+    )
+    kernel = jnp.exp(-2 * jnp.square(jnp.maximum(distance / sigma - 0.5, 0)))
+    inside_y, inside_x = (y >= 0) & (y < bumps.shape[1]), (x >= 0) & (x < bumps.shape[2])
+    kernel = kernel * inside_y[:, None, :, None] * inside_x[None, :, None, :]
+    near = bumps[:, np.clip(y, 0, bumps.shape[1] - 1)]
+    near = near[..., np.clip(x, 0, bumps.shape[2] - 1)]
+    stacked = jnp.moveaxis(near, 2, 3) * kernel
+    stacked = stacked.reshape(*stacked.shape[:3], -1)
+    return jnp.clip(jnp.sum(stacked * jax.nn.softmax(_COLDNESS * stacked, axis=-1), axis=-1), 0, 1)

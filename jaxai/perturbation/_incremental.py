@@ -1,0 +1,324 @@
+"""Scores of images that differ from one image in a window, recomputing only what the window reaches.
+
+The model is traced for one image. What a window can reach of every activation is known beforehand: a
+convolution or pool widens it by its own window, elementwise operations leave it. So only patches are
+computed, cut out of the original activations and pasted into them, until a patch is most of an activation
+or an operation mixes all positions; from there on everything is computed. The results are those of the
+whole model, to float rounding.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .._program import jaxprs
+from .._program.jaxprs import Constant, Graph, Node
+from . import _local_operations as local
+from ._windows import Windows
+
+# A patch that is this share of its activation is no longer worth cutting out.
+_MOST = 0.7
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """What windows reach along one axis of an activation.
+
+    Attributes:
+        low: First position that changes, by window.
+        high: Position after the last that changes, by window.
+        length: Of the axis.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    length: int
+
+    @property
+    def size(self) -> int:
+        """Length of a patch: the same for all windows, so that shapes are static."""
+        return int((self.high - self.low).max())
+
+    @property
+    def start(self) -> np.ndarray:
+        """Where the patches lie: around what changes, inside the activation."""
+        return np.clip(self.low, 0, self.length - self.size)
+
+    def through(self, window: int, stride: int, before: int, length: int) -> "Span":
+        """Return what is reached after a sliding window of this size, stride and padding."""
+        reach = max(window, stride)
+        low = -(-(self.low + before - reach + 1) // stride)
+        high = (self.high - 1 + before) // stride + 1
+        low = np.clip(low, 0, length - 1)
+        return Span(low, np.clip(high, low + 1, length), length)
+
+    def joined(self, other: "Span") -> "Span":
+        """Return what is reached in either of two activations."""
+        return Span(np.minimum(self.low, other.low), np.maximum(self.high, other.high), self.length)
+
+    def same(self, other: "Span") -> bool:
+        """Return whether patches of both lie at the same places."""
+        return self.size == other.size and bool((self.start == other.start).all())
+
+
+Field = tuple[Span, Span]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A model traced for one image, with what windows reach in each of its activations.
+
+    Attributes:
+        graph: The traced model; its last input is the image.
+        fields: By value: what windows reach; values that are computed in full are missing.
+        steps: By first output of a node: how its patches are computed.
+        dependent: The values that depend on the image.
+    """
+
+    graph: Graph
+    fields: dict[int, Field]
+    steps: dict[int, local.Step]
+    dependent: set[int]
+
+
+def program(model: Any, image: jax.Array | jax.ShapeDtypeStruct, place: Windows) -> tuple[Program, list[Any]]:
+    """Trace `model(image)` for image [1, height, width, channels] and plan the patches of all windows.
+
+    Returns:
+        The program, and the arrays to run its graph on.
+
+    Raises:
+        TypeError: If the model returns anything but one array.
+    """
+    graph, flat, tree = jaxprs.trace(model, image, structured=True, keep=local.kept)
+    if tree.num_leaves != 1:
+        raise TypeError(f"`model` must return one array of scores; got {tree}")
+    source = graph.inputs[-1]
+    dependent = graph.dependents([source])
+    axes = []
+    for axis in (0, 1):
+        low = place.strides[axis] * np.arange(place.counts[axis])
+        axes.append(Span(low, np.minimum(low + place.window[axis], place.size[axis]), place.size[axis]))
+    fields: dict[int, Field] = {source: (axes[0], axes[1])}
+    steps: dict[int, local.Step] = {}
+    for node in graph.nodes:
+        moving = [ref for ref in node.inputs if not isinstance(ref, Constant) and ref in dependent]
+        if not moving or any(ref not in fields for ref in moving):
+            continue
+        step = local.step(node, graph, dependent)
+        if step is None:
+            continue
+        field = fields[moving[0]]
+        for ref in moving[1:]:
+            field = (field[0].joined(fields[ref][0]), field[1].joined(fields[ref][1]))
+        out = graph.shape(node.outputs[0])
+        after = tuple(
+            span.through(window, stride, before, length)
+            for span, window, stride, (before, _), length in zip(
+                field, step.window, step.strides, step.padding, out[1:3], strict=True
+            )
+        )
+        if after[0].size * after[1].size < _MOST * out[1] * out[2]:
+            fields[node.outputs[0]] = after
+            steps[node.outputs[0]] = step
+    return Program(graph, fields, steps, dependent), flat
+
+
+def saving(plan: Program) -> float:
+    """Return how many times fewer multiplications the windows need than the whole model does."""
+    whole = partly = 0.0
+    for node in plan.graph.nodes:
+        work = local.multiplications(node, plan.graph)
+        if not work or node.outputs[0] not in plan.dependent:
+            continue
+        whole += work
+        if node.outputs[0] in plan.fields:
+            rows, columns = plan.fields[node.outputs[0]]
+            work *= rows.size * columns.size / (rows.length * columns.length)
+        partly += work
+    return whole / partly if partly else 1.0
+
+
+def lightness(plan: Program) -> int:
+    """Return how many windows take the memory of one whole image, at the largest value of each."""
+    whole = partly = 1.0
+    for ref in plan.dependent:
+        size = float(np.prod(plan.graph.shape(ref)))
+        whole = max(whole, size)
+        if ref in plan.fields:
+            rows, columns = plan.fields[ref]
+            size *= rows.size * columns.size / (rows.length * columns.length)
+        partly = max(partly, size)
+    return max(1, int(whole / partly))
+
+
+def originals(plan: Program, flat: list[Any]) -> dict[int, Any]:
+    """Return every value of the graph for the original image."""
+    env: dict[int, Any] = dict(plan.graph.constants)
+    env.update(zip(plan.graph.inputs, flat, strict=True))
+    for node in plan.graph.nodes:
+        operands = [ref.value if isinstance(ref, Constant) else env[ref] for ref in node.inputs]
+        env.update(zip(node.outputs, node.run(*operands), strict=True))
+    return env
+
+
+def scores(
+    plan: Program, env: dict[int, Any], background: jax.Array, place: Windows, numbers: jax.Array
+) -> jax.Array:
+    """Return the model's outputs with these windows covered.
+
+    Args:
+        plan: The program.
+        env: The original's values, as `originals` returns them.
+        background: What covers a window, [1, height, width, channels].
+        place: The windows.
+        numbers: Which windows, int32 [chunk].
+
+    Returns:
+        [chunk, classes].
+    """
+    return _Run(plan, env, numbers // place.counts[1], numbers % place.counts[1]).run(background)
+
+
+class _Run:
+    """One chunk of windows: patches [chunk, rows, columns, channels], and whole values [chunk, 1, ...]."""
+
+    def __init__(self, plan: Program, env: dict[int, Any], rows: jax.Array, columns: jax.Array):
+        self.plan, self.env = plan, env
+        self.rows, self.columns = rows, columns
+        self.patches: dict[int, jax.Array] = {}
+        self.whole: dict[int, jax.Array] = {}
+
+    def run(self, background: jax.Array) -> jax.Array:
+        graph, plan = self.plan.graph, self.plan
+        source = graph.inputs[-1]
+        self.patches[source] = self.covered(source, background)
+        for node in graph.nodes:
+            if not any(out in plan.dependent for out in node.outputs):
+                continue
+            if node.outputs[0] in plan.steps:
+                self.patches[node.outputs[0]] = self.changed(node, plan.steps[node.outputs[0]])
+            else:
+                self.full(node)
+        output = graph.outputs[0]
+        if isinstance(output, Constant) or output not in plan.dependent:
+            value = output.value if isinstance(output, Constant) else self.env[output]
+            return jnp.broadcast_to(value, (len(self.rows), *jnp.shape(value)[1:]))
+        return self.complete(output)[:, 0]
+
+    def covered(self, source, background):
+        """Return the patches of the image itself: background inside the window, the image around it."""
+        down, across = self.plan.fields[source]
+        shape = (down.size, across.size)
+        starts = self.at(down.start, 0), self.at(across.start, 1)
+        inside = []
+        for axis, span in enumerate((down, across)):
+            position = starts[axis][:, None] + jnp.arange(span.size)
+            low, high = self.at(span.low, axis)[:, None], self.at(span.high, axis)[:, None]
+            inside.append((position >= low) & (position < high))
+        window = (inside[0][:, :, None] & inside[1][:, None, :])[..., None]
+        return jnp.where(window, cut(background[0], *starts, shape), cut(self.env[source][0], *starts, shape))
+
+    def at(self, table: np.ndarray, axis: int) -> jax.Array:
+        """Look up numbers of window rows (axis 0) or columns (axis 1) for this chunk."""
+        return jnp.asarray(table, jnp.int32)[(self.rows, self.columns)[axis]]
+
+    def changed(self, node: Node, step: local.Step) -> jax.Array:
+        """Compute a node's patches."""
+        target = self.plan.fields[node.outputs[0]]
+        operands = []
+        for ref in node.inputs:
+            if isinstance(ref, Constant):
+                operands.append(ref.value)
+            elif ref in self.plan.dependent:
+                operands.append(self.region(ref, target, step))
+            else:
+                operands.append(self.fixed(ref, target, step))
+        return step.run(operands)
+
+    def region(self, ref: int, target: Field, step: local.Step) -> jax.Array:
+        """Return the part of an operand that a node's patches are computed from, changes included."""
+        field, patch = self.plan.fields[ref], self.patches[ref]
+        if step.pointwise and field[0].same(target[0]) and field[1].same(target[1]):
+            return patch
+        original, wide, inner = self.env[ref][0], [], []
+        pads, lengths, shifts = [], [], []
+        for axis in (0, 1):
+            window, stride = step.window[axis], step.strides[axis]
+            before, length = step.padding[axis][0], (target[axis].size - 1) * stride + window
+            first, held = target[axis].start * stride, field[axis].start + before
+            # Slices must hold the patch, even the part of it that no window reads.
+            low = np.minimum(first, held)
+            size = int((np.maximum(first + length, held + field[axis].size) - low).max())
+            pads.append((before, max(0, int(low.max()) + size - before - field[axis].length)))
+            wide.append(low)
+            lengths.append(size)
+            shifts.append(held - low)
+            inner.append((first - low, length))
+        if any(before or after for before, after in pads):
+            original = jnp.pad(original, (*pads, (0, 0)), constant_values=step.padding_value)
+        region = cut(original, self.at(wide[0], 0), self.at(wide[1], 1), tuple(lengths))
+        region = paste(region, patch, self.at(shifts[0], 0), self.at(shifts[1], 1))
+        if any((offset != 0).any() for offset, _ in inner) or [length for _, length in inner] != lengths:
+            rows, columns = self.at(inner[0][0], 0), self.at(inner[1][0], 1)
+            region = cut_each(region, rows, columns, (inner[0][1], inner[1][1]))
+        return region
+
+    def fixed(self, ref: int, target: Field, step: local.Step) -> jax.Array:
+        """Return an operand that does not depend on the image, cut to the patches if it varies in place."""
+        value = self.env[ref]
+        shape = jnp.shape(value)
+        if not step.elementwise or len(shape) != 4 or shape[1:3] == (1, 1):
+            return value
+        if ref in step.uniform:
+            return value[:, :1, :1]
+        starts = self.at(target[0].start, 0), self.at(target[1].start, 1)
+        return cut(value[0], *starts, (target[0].size, target[1].size))
+
+    def complete(self, ref: int) -> jax.Array:
+        """Return a value for every window of the chunk in full, [chunk, 1, ...]."""
+        if ref not in self.whole:
+            field, patch = self.plan.fields[ref], self.patches[ref]
+            original = self.env[ref]
+            copies = jnp.broadcast_to(original, (patch.shape[0], *original.shape[1:]))
+            starts = self.at(field[0].start, 0), self.at(field[1].start, 1)
+            self.whole[ref] = paste(copies, patch, *starts)[:, None]
+        return self.whole[ref]
+
+    def full(self, node: Node) -> None:
+        """Compute a node for whole values."""
+        moving = [not isinstance(r, Constant) and r in self.plan.dependent for r in node.inputs]
+        operands = [
+            self.complete(ref) if moves else (ref.value if isinstance(ref, Constant) else self.env[ref])
+            for ref, moves in zip(node.inputs, moving, strict=True)
+        ]
+        results = jax.vmap(node.run, [0 if moves else None for moves in moving])(*operands)
+        self.whole.update(zip(node.outputs, results, strict=True))
+
+
+def cut(value: jax.Array, rows: jax.Array, columns: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Cut patches [chunk, *size, channels] out of one activation [height, width, channels]."""
+    sizes = (*size, value.shape[2])
+    return jax.vmap(lambda row, column: lax.dynamic_slice(value, (row, column, 0), sizes))(rows, columns)
+
+
+def cut_each(values: jax.Array, rows: jax.Array, columns: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Cut one patch out of each activation [chunk, height, width, channels]."""
+
+    def one(value, row, column):
+        return lax.dynamic_slice(value, (row, column, 0), (*size, value.shape[2]))
+
+    return jax.vmap(one)(values, rows, columns)
+
+
+def paste(values: jax.Array, patches: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Put a patch into each activation [chunk, height, width, channels]."""
+
+    def one(value, patch, row, column):
+        return lax.dynamic_update_slice(value, patch, (row, column, 0))
+
+    return jax.vmap(one)(values, patches, rows, columns)

@@ -1,0 +1,149 @@
+"""Occlusion: how much the score drops when a window of the image is covered."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._frame import batching
+from .._frame import targets as _targets
+from .._frame.targets import Targets
+from . import _fills, _scoring, _windows
+from . import _incremental as patches
+from ._black_box import BlackBox
+
+# Below this saving, cutting and pasting costs more than it saves.
+_WORTHWHILE = 1.5
+
+
+def occlusion(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    window: int | tuple[int, int] = (32, 32),
+    strides: int | tuple[int, int] = (16, 16),
+    fill: Any = 0.0,
+    key: jax.Array | None = None,
+    incremental: bool | None = None,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Cover a sliding window and map the drop of the score, score(image) - score(covered image).
+
+    A pixel gets the mean drop of the windows that cover it. Windows start at the upper left corner; the
+    last of a row or column is cut off at the border where the strides do not fit (as in Captum's Occlusion,
+    whose values these are).
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain (see `jaxai.targets`); drops of logits are mapped.
+        window: Rows and columns of the window.
+        strides: Distance of neighbouring windows.
+        fill: What covers the window, in the model's input space: a value that broadcasts to the images (0
+            is the mean colour after ImageNet normalisation), `"image_mean"`, `"blur"` or `"noise"`.
+        key: Randomness of `fill="noise"`.
+        incremental: Recompute only what a window reaches of each layer (exact, to float rounding); for any
+            model that JAX can trace whose first layers are convolutions, pools and elementwise operations.
+            Memory then holds all activations of one image. None does so where it saves at least a third of
+            the multiplications.
+        batch_size: At most so many changed images in flight; None chooses by size.
+
+    Returns:
+        Drops [batch, height, width]; [batch, k, height, width] for k classes an image. 0 where no window
+        lies.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, a class does not exist, a window exceeds the image, or the model
+            returns NaN.
+
+    References:
+        Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014, arXiv 1311.2901,
+        section 4.2.
+        Nakandala, Kumar, Papakonstantinou: Incremental and Approximate Inference for Faster Occlusion-based
+        Deep CNN Explanations. SIGMOD 2019, section 3 (the incremental form).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> image = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 4, 1)
+        >>> jaxai.occlusion(lambda x: x.sum((1, 2)), image, 0, window=(1, 2), strides=(1, 2)).tolist()
+        [[[3.0, 3.0, 7.0, 7.0]]]
+    """
+    model, images, targets = _scoring.prepare(model, images, targets)
+    place = _windows.sliding(images.shape[1:3], window, strides)
+    background = _fills.background(fill, images, None, 0, key=key)
+    chunk = _scoring.in_flight(model, images, batch_size, images.shape[0] * (place.total + 1))
+    if _is_incremental(incremental, model, images, place):
+        values = _incremental(model, images, background, targets, place=place, batch_size=chunk)
+        _scoring.check_finite(values)
+        return _drops(values, place=place)
+    targets = _scoring.frozen(model, images, targets, chunk)
+    # The image that nothing covers is one more window, so that the model is compiled once.
+    values = _scoring.scores(
+        model,
+        _scoring.Perturbation(_covered, (place,), (images, background)),
+        targets,
+        count=images.shape[0] * (place.total + 1),
+        batch_size=chunk,
+        probability=False,
+    )
+    values = values.reshape(images.shape[0], place.total + 1, *values.shape[1:])
+    _scoring.check_finite(values)
+    return _drops(values, place=place)
+
+
+def _is_incremental(wanted, model, images, place):
+    if wanted is not None and not isinstance(wanted, bool):
+        raise TypeError(f"`incremental` must be True, False or None; got {wanted!r}")
+    if isinstance(model, BlackBox):
+        if wanted:
+            raise TypeError("`incremental` needs a model that JAX can trace; got a black box")
+        return False
+    if wanted is not None:
+        return wanted
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    return patches.saving(patches.program(model, one, place)[0]) >= _WORTHWHILE
+
+
+@partial(jax.jit, static_argnames=("place", "batch_size"))
+def _incremental(model, images, background, targets, *, place, batch_size):
+    """Return the values of the image and of all windows, [batch, 1 + windows, *k], image by image."""
+
+    def one(arguments):
+        x, behind, target = arguments
+        plan, flat = patches.program(model, x[None], place)
+        env = patches.originals(plan, flat)
+        whole = model(x[None])
+        if not callable(target):
+            target = _targets.freeze(whole, None if target is None else target[None])
+
+        def some(numbers):
+            outputs = patches.scores(plan, env, behind[None], place, numbers)
+            return _targets.select(outputs, _targets.repeat(target, len(numbers)))
+
+        size = batch_size * patches.lightness(plan)
+        covered = batching.map_chunks(some, jnp.arange(place.total), batch_size=size)
+        return jnp.concatenate([_targets.select(whole, target), covered])
+
+    if callable(targets):
+        return jax.lax.map(lambda xs: one((*xs, targets)), (images, background))
+    return jax.lax.map(one, (images, background, targets))
+
+
+def _covered(place: _windows.Windows, images: jax.Array, background: jax.Array, indices: jax.Array):
+    """Make the covered images of flat indices of (image, window) pairs; window 0 covers nothing."""
+    owners, numbers = indices // (place.total + 1), indices % (place.total + 1)
+    inside = place.cover(jnp.maximum(numbers - 1, 0)) & (numbers > 0)[:, None, None]
+    if images.shape[0] > 1:
+        images, background = images[owners], background[owners]
+    return jnp.where(inside[..., None], background, images), owners
+
+
+@partial(jax.jit, static_argnames="place")
+def _drops(values, *, place):
+    return place.average(values[:, :1] - values[:, 1:])

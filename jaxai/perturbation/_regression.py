@@ -1,0 +1,189 @@
+"""Weighted linear regression on masks: one factorisation, all targets."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_factor, cho_solve
+
+from . import _selection
+
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+class Fit(NamedTuple):
+    """A linear model of each target: slopes [targets, S], intercept, R^2, standard errors [targets, S]."""
+
+    weights: jax.Array
+    intercept: jax.Array
+    score: jax.Array
+    standard_error: jax.Array
+
+
+class Problem(NamedTuple):
+    """A centred weighted regression of scores [samples, targets] on masks [samples, S]."""
+
+    centred: jax.Array
+    mean: jax.Array
+    targets: jax.Array
+    target_mean: jax.Array
+    weight: jax.Array
+    present: jax.Array
+    gram: jax.Array
+    products: jax.Array
+
+
+def problem(masks: jax.Array, scores: jax.Array, weight: jax.Array, present: jax.Array) -> Problem:
+    """Centre masks and scores by their weighted means and form the normal equations.
+
+    The first score is subtracted beforehand, so that constant scores become exact zeros and probabilities
+    near one keep their digits.
+
+    Args:
+        masks: float32 [samples, S].
+        scores: float32 [samples, targets].
+        weight: float32 [samples], not negative.
+        present: float32 [S], 0 for padding, whose slopes are 0.
+    """
+    masks = masks * present
+    total = weight.sum()
+    mean = jnp.dot(weight, masks, precision=_EXACT) / total
+    centred = masks - mean
+    shifted = scores - scores[:1]
+    shift = jnp.dot(weight, shifted, precision=_EXACT) / total
+    targets = shifted - shift
+    weighted = centred * weight[:, None]
+    return Problem(
+        centred,
+        mean,
+        targets,
+        scores[0] + shift,
+        weight,
+        present,
+        jnp.dot(weighted.T, centred, precision=_EXACT),
+        jnp.dot(weighted.T, targets, precision=_EXACT),
+    )
+
+
+def ridge(p: Problem, alpha: jax.Array | float, clusters: int = 1) -> Fit:
+    """Minimise sum_i w_i (y_i - b - z_i . beta)^2 + alpha |beta|^2, the intercept b free of penalty.
+
+    Args:
+        p: The regression.
+        alpha: Strength of the penalty.
+        clusters: So many consecutive samples were drawn together (counted from the first one).
+
+    Returns:
+        The fit; NaN where the normal equations are singular to float32.
+    """
+    beta, factor, singular = _ridge(p.gram, p.products, p.present, alpha)
+    beta = jnp.where(singular, jnp.nan, beta)
+    residuals = p.targets - jnp.dot(p.centred, beta, precision=_EXACT)
+    influence = cho_solve((factor, True), (p.centred * p.weight[:, None]).T).T
+    error = jnp.sqrt(jnp.maximum(variance(influence, residuals, clusters), 0))
+    return Fit(beta.T, _intercept(p, beta), r_squared(p, residuals), error.T)
+
+
+def _ridge(gram, products, present, alpha):
+    matrix = gram + jnp.diag(alpha + (1 - present))
+    factor, singular = factorise(matrix)
+    return solve(factor, matrix, products) * present[:, None], factor, singular
+
+
+def sparse_ridge(p: Problem, alpha: jax.Array | float, method: str, number: int, clusters: int = 1) -> Fit:
+    """Choose at most `number` superpixels for each target, then fit `ridge` on those alone.
+
+    Args:
+        p: The regression.
+        alpha: Strength of the penalty.
+        method: As `selection.choose` takes it.
+        number: How many superpixels.
+        clusters: As in `ridge`.
+    """
+
+    def one(targets, mean, products):
+        chosen = _selection.choose(method, p.gram, products, p.present, number)
+        return _restricted(p, targets, mean, products, chosen, alpha, clusters)
+
+    fit = jax.vmap(one, (1, 0, 1))(p.targets, p.target_mean, p.products)
+    return Fit(*(x[:, 0] for x in fit))
+
+
+def _restricted(p, targets, mean, products, chosen, alpha, clusters):
+    """Fit one target on the chosen superpixels."""
+    alone = p._replace(
+        centred=p.centred * chosen,
+        mean=p.mean * chosen,
+        targets=targets[:, None],
+        target_mean=mean[None],
+        present=chosen,
+        gram=p.gram * jnp.outer(chosen, chosen),
+        products=(products * chosen)[:, None],
+    )
+    return ridge(alone, alpha, clusters)
+
+
+def lasso(p: Problem, alpha: jax.Array | float, clusters: int = 1) -> Fit:
+    """Minimise sum_i w_i (y_i - b - z_i . beta)^2 / (2 sum_i w_i) + alpha |beta|_1 (scikit-learn's Lasso).
+
+    The standard errors are those of the least squares fit on the superpixels with a slope.
+
+    Args:
+        p: The regression.
+        alpha: Strength of the penalty.
+        clusters: As in `ridge`.
+    """
+    total = p.weight.sum()
+
+    def one(targets, mean, products):
+        beta = _selection.lasso(p.gram / total, products / total, p.present, alpha)
+        refit = _restricted(p, targets, mean, products, (beta != 0).astype(jnp.float32), 0.0, clusters)
+        return beta, refit.standard_error[0]
+
+    beta, error = jax.vmap(one, (1, 0, 1))(p.targets, p.target_mean, p.products)
+    residuals = p.targets - jnp.dot(p.centred, beta.T, precision=_EXACT)
+    return Fit(beta, _intercept(p, beta.T), r_squared(p, residuals), error)
+
+
+def _intercept(p, beta):
+    return p.target_mean - jnp.dot(p.mean, beta, precision=_EXACT)
+
+
+def factorise(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the lower Cholesky factor of a Gram matrix, and whether it is singular to float32."""
+    factor = cho_factor(gram, lower=True)[0]
+    pivots = jnp.square(jnp.diagonal(factor)) / jnp.maximum(jnp.diagonal(gram), 1e-30)
+    # The negation also catches NaN, which the factorisation of an indefinite matrix gives.
+    return factor, ~(pivots.min() > 32 * jnp.finfo(jnp.float32).eps)
+
+
+def solve(factor: jax.Array, gram: jax.Array, right: jax.Array) -> jax.Array:
+    """Solve gram @ x = right with one step of iterative refinement."""
+    x = cho_solve((factor, True), right)
+    return x + cho_solve((factor, True), right - jnp.dot(gram, x, precision=_EXACT))
+
+
+def variance(influence: jax.Array, residuals: jax.Array, clusters: int) -> jax.Array:
+    """Return the sandwich estimate sum_c (sum_{i in c} h_i r_i)^2 of each slope's variance, [S, targets].
+
+    Args:
+        influence: h, float32 [samples, S].
+        residuals: r, float32 [samples, targets].
+        clusters: So many consecutive samples belong together.
+    """
+    total = jnp.dot(influence.T**2, residuals**2, precision=_EXACT)
+    whole = influence.shape[0] // clusters * clusters
+    h = influence[:whole].reshape(-1, clusters, influence.shape[1])
+    r = residuals[:whole].reshape(-1, clusters, residuals.shape[1])
+    for i in range(clusters):
+        for j in range(i):
+            total = total + 2 * jnp.dot((h[:, i] * h[:, j]).T, r[:, i] * r[:, j], precision=_EXACT)
+    return total
+
+
+def r_squared(p: Problem, residuals: jax.Array) -> jax.Array:
+    """Return the weighted coefficient of determination; of constant targets 1 if the fit is exact, else 0."""
+    left = jnp.dot(p.weight, residuals**2, precision=_EXACT)
+    total = jnp.dot(p.weight, p.targets**2, precision=_EXACT)
+    ratio = 1 - left / jnp.where(total > 0, total, 1)
+    return jnp.where(total > 0, ratio, jnp.where(left > 0, 0.0, 1.0))

@@ -1,0 +1,238 @@
+"""The one engine of this family: scores of many changed images, at most `batch_size` of them at once.
+
+A method states how the i-th changed image is made (a `Perturbation`) and how many there
+are; the engine runs the model over chunks of indices. A JAX model is compiled together with the making of
+its images; a `BlackBox` is called from the host with the same chunks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial, register_dataclass
+
+from .._frame import batching, checks
+from .._frame import targets as _targets
+from ._black_box import BlackBox
+
+_ASKED_AT_ONCE = 16
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Perturbation:
+    """How changed images are made: `fn(*static, *arrays, indices)`, compiled once for `fn` and `static`.
+
+    Attributes:
+        fn: Module-level function that takes int32[chunk] last and returns images [chunk, ...] and the index
+            of each one's original [chunk].
+        static: Hashable arguments that come first.
+        arrays: Pytrees of arrays.
+    """
+
+    fn: Callable[..., Any] = field(metadata={"static": True})
+    static: tuple[Any, ...] = field(metadata={"static": True})
+    arrays: tuple[Any, ...]
+
+    def __call__(self, indices: jax.Array) -> Any:
+        """Return what `fn` makes of these indices."""
+        return self.fn(*self.static, *self.arrays, indices)
+
+
+def prepare(model: Any, images: Any, targets: Any) -> tuple[Any, jax.Array, Any]:
+    """Check the shared arguments as `targets.prepare` does; a `BlackBox` is left as it is."""
+    if not isinstance(model, BlackBox):
+        return _targets.prepare(model, images, targets)
+    images = checks.images(images)
+    if targets is None:
+        return model, images, None
+    if callable(targets):
+        return model, images, targets if isinstance(targets, Partial) else Partial(targets)
+    classes = np.asarray(targets)
+    if not np.issubdtype(classes.dtype, np.integer):
+        raise TypeError(f"`targets` must be None, integer classes or a callable; got {classes.dtype}")
+    batch = images.shape[0]
+    classes = np.broadcast_to(classes, (batch,)) if classes.ndim == 0 else classes
+    if classes.ndim > 2 or classes.shape[0] != batch or 0 in classes.shape:
+        raise ValueError(
+            f"`targets` must be int[batch] or int[batch, k] with batch = {batch}; got {classes.shape}"
+        )
+    if classes.min() < 0:
+        raise ValueError(f"`targets` must be classes from 0; got {classes.min()}")
+    return model, images, jnp.asarray(classes, jnp.int32)
+
+
+def frozen(model: Any, images: jax.Array, targets: Any, batch_size: int | None) -> Any:
+    """Return `targets` with None replaced by the top class of each unchanged image."""
+    if targets is not None:
+        return targets
+    if isinstance(model, BlackBox):
+        return _targets.freeze(jnp.asarray(model.scores(images, "original")), None)
+    return _targets.top_classes(model, images, batch_size=batch_size)
+
+
+def in_flight(model: Any, images: jax.Array, batch_size: int | None, count: int) -> int:
+    """Return how many of `count` changed images to ask the model about at once.
+
+    A black box that is asked from the host gets larger batches than what suits this machine's caches.
+    """
+    if batch_size is None and isinstance(model, BlackBox):
+        batch_size = _ASKED_AT_ONCE
+    return batching.chunk_size(batch_size, model, images, count=count)
+
+
+def scores(
+    model: Any,
+    perturb: Any,
+    targets: Any,
+    *,
+    count: int,
+    batch_size: int,
+    probability: bool,
+    start: Any = 0,
+) -> jax.Array:
+    """Return the target values of `count` changed images.
+
+    Args:
+        model: A callable pytree or a `BlackBox`.
+        perturb: A `Perturbation`, which makes the images of int32[chunk].
+        targets: As `frozen` returns them, for the originals.
+        count: How many changed images there are, static.
+        batch_size: At most so many at once.
+        probability: Take the softmax of class scores; a callable target receives the raw scores.
+        start: Index of the first one.
+
+    Returns:
+        float32 [count], or [count, k] for k classes an image.
+    """
+    if isinstance(model, BlackBox):
+        return _host_scores(
+            model, perturb, targets, count=count, batch_size=batch_size, probability=probability, start=start
+        )
+    return _scores(
+        model,
+        perturb,
+        targets,
+        np.int32(start),
+        count=count,
+        batch_size=batch_size,
+        probability=probability,
+    )
+
+
+@partial(jax.jit, static_argnames=("count", "batch_size", "probability"))
+def _scores(model, perturb, targets, start, *, count, batch_size, probability):
+    def chunk(indices):
+        x, owners = perturb(indices)
+        return _pick(model(x), _targets.take(targets, owners), probability)
+
+    return batching.map_chunks(chunk, start + jnp.arange(count, dtype=jnp.int32), batch_size=batch_size)
+
+
+def _pick(outputs, targets, probability):
+    return (_targets.probability if probability else _targets.select)(outputs, targets)
+
+
+_call_perturb = jax.jit(lambda perturb, indices: perturb(indices))
+_call_pick = jax.jit(_pick, static_argnames="probability")
+
+
+def _host_scores(model, perturb, targets, *, count, batch_size, probability, start):
+    parts = []
+    with model.progress_bar(count) as advance:
+        for first in range(start, start + count, batch_size):
+            # Chunks of one size compile once; what exceeds the count is cut off before the call.
+            indices = jnp.arange(first, first + batch_size, dtype=jnp.int32)
+            valid = min(batch_size, start + count - first)
+            x, owners = _call_perturb(perturb, jnp.minimum(indices, start + count - 1))
+            outputs = jnp.asarray(model.scores(x[:valid], f"{first}"))
+            chosen = _targets.take(targets, owners[:valid])
+            if chosen is not None and not callable(chosen) and outputs.ndim == 2:
+                largest = int(chosen.max())
+                if largest >= outputs.shape[1]:
+                    raise ValueError(f"`targets` must be classes 0 to {outputs.shape[1] - 1}; got {largest}")
+            parts.append(np.asarray(_call_pick(outputs, chosen, probability=probability)))
+            advance(valid)
+    return jnp.concatenate(parts)
+
+
+def check_finite(values: jax.Array) -> None:
+    """Raise ValueError if concrete scores are not finite: no surrogate can be fitted to them."""
+    if isinstance(values, jax.core.Tracer):
+        return
+    bad = int((~np.isfinite(np.asarray(values))).sum())
+    if bad:
+        raise ValueError(f"the model returned NaN or infinite scores: {bad} of {values.size}")
+
+
+def pairs(
+    images: jax.Array, background: jax.Array, segments: jax.Array, masks: jax.Array, indices: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Make the changed images of flat indices of (image, mask) pairs: image 0 with all masks, image 1, ...
+
+    Args:
+        images: [batch, height, width, channels].
+        background: What shows where a mask is 0, like `images`.
+        segments: Labels [batch, height, width].
+        masks: float [samples, S] for all images, or [batch, samples, S].
+        indices: int32 [chunk].
+
+    Returns:
+        Images [chunk, height, width, channels] and the index of each one's original [chunk].
+    """
+    samples = masks.shape[-2]
+    owners, rows = indices // samples, indices % samples
+    chosen = (masks[rows] if masks.ndim == 2 else masks[owners, rows]).astype(images.dtype)
+    if images.shape[0] == 1:
+        # One axis of pixels: the gather is faster than along two.
+        shown = jnp.take(chosen, segments.reshape(-1), axis=1)
+        flat = (1, -1, images.shape[3])
+        changed = blend(shown, images.reshape(flat), background.reshape(flat))
+        return changed.reshape(-1, *images.shape[1:]), owners
+    shown = jax.vmap(lambda row, owner: row[segments[owner]])(chosen, owners)
+    return blend(shown, images[owners], background[owners]), owners
+
+
+def blend(shown: jax.Array, images: jax.Array, background: jax.Array) -> jax.Array:
+    """Mix images and background by `shown`, without channels; exactly one of them where it is 1 or 0."""
+    shown = shown[..., None]
+    return shown * images + (1 - shown) * background
+
+
+def of_masks(
+    model: Any,
+    images: jax.Array,
+    background: jax.Array,
+    segments: jax.Array,
+    masks: jax.Array,
+    targets: Any,
+    *,
+    batch_size: int,
+    probability: bool,
+) -> jax.Array:
+    """Return the target values of every image under every mask, float32 [batch, samples, *k].
+
+    Args:
+        model: A callable pytree or a `BlackBox`.
+        images: [batch, height, width, channels].
+        background: What shows where a mask is 0, like `images`.
+        segments: Labels [batch, height, width].
+        masks: float [samples, S] for all images, or [batch, samples, S].
+        targets: As `frozen` returns them.
+        batch_size: At most so many changed images at once.
+        probability: Take the softmax of class scores.
+    """
+    batch, samples = images.shape[0], masks.shape[-2]
+    values = scores(
+        model,
+        Perturbation(pairs, (), (images, background, segments, masks)),
+        targets,
+        count=batch * samples,
+        batch_size=batch_size,
+        probability=probability,
+    )
+    return values.reshape(batch, samples, *values.shape[1:])

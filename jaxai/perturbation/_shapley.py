@@ -1,0 +1,221 @@
+"""Shapley values of superpixels by their definition: all coalitions, or random orders."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from .._frame import checks
+from .._frame.targets import Targets
+from . import _designs
+from ._explanation import ShapleyExplanation
+from ._shapley_common import game, per_image
+
+LARGEST = 12
+
+
+def exact_shapley(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    segments: Int[ArrayLike, "batch height width"],
+    fill: Any = 0.0,
+    key: jax.Array | None = None,
+    num_segments: int | None = None,
+    batch_size: int | None = None,
+) -> ShapleyExplanation:
+    """Compute the Shapley values of at most 12 superpixels exactly, from all 2^S coalitions.
+
+    Probabilities (the softmax of the scores) are explained.
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain (see `jaxai.targets`); a callable receives the raw scores (logits).
+        segments: Labels, int [batch, height, width] (or [height, width] for all images), at most 12 an
+            image.
+        fill: What hidden superpixels show, as in `jaxai.lime`.
+        key: Randomness of `fill="noise"`.
+        num_segments: Static S, needed under `jit` and `vmap`.
+        batch_size: At most so many changed images in flight; None chooses by size.
+
+    Returns:
+        `ShapleyExplanation` with `values` [batch, S] ([batch, k, S] for k classes an image).
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, there are more than 12 superpixels, an image has a single one or
+            labels with gaps, or the model returns NaN.
+
+    References:
+        Shapley: A Value for n-Person Games. Contributions to the Theory of Games II, 1953.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> model = lambda x: x[:, 0, 0] * x[:, 0, 1]
+        >>> e = jaxai.exact_shapley(model, jnp.ones((1, 1, 2, 1)), lambda scores: scores[:, 0],
+        ...     segments=jnp.array([[0, 1]]))
+        >>> bool(jnp.allclose(e.values, 0.5))
+        True
+    """
+    play = game(
+        model,
+        images,
+        targets,
+        segments=segments,
+        fill=fill,
+        num_segments=num_segments,
+        batch_size=batch_size,
+        key=key,
+    )
+    count = play.superpixels.count
+    if count > LARGEST:
+        raise ValueError(
+            f"`segments` must have at most {LARGEST} superpixels (2^S forward passes); got {count}:"
+            " use kernel_shap or permutation_shapley"
+        )
+    masks = (np.arange(2**count)[:, None] >> np.arange(count) & 1).astype(np.float32)
+    values = play.values(jnp.asarray(masks))
+    shares, base, total = _exact(values, jnp.asarray(masks), play.superpixels.present)
+    return ShapleyExplanation(
+        shares, base, total, jnp.zeros_like(shares), play.superpixels.labels, play.targets
+    )
+
+
+@jax.jit
+def _exact(values, masks, present):
+    def one(v, exists):
+        players = exists.sum()
+        size = masks.sum(1)
+        # Coalitions with a superpixel that the image does not have repeat others.
+        real = ((masks * (1 - exists)).sum(1) == 0).astype(jnp.float32)
+        factorial = jax.scipy.special.gammaln
+        # (size - 1)! (players - size)! / players! inside, size! (players - size - 1)! / players! outside.
+        inside, outside = jnp.clip(size, 1, players), jnp.clip(size, 0, players - 1)
+        every = factorial(players + 1)
+        joined = jnp.exp(factorial(inside) + factorial(players - inside + 1) - every)
+        left = jnp.exp(factorial(outside + 1) + factorial(players - outside) - every)
+        joined = jnp.where(size > 0, joined, 0)
+        left = jnp.where(size < players, left, 0)
+        coefficients = (masks * joined[:, None] - (1 - masks) * left[:, None]) * real[:, None] * exists
+        shares = jnp.dot(coefficients.T, v - v[:1], precision="highest")
+        full = jnp.argmax((masks == exists).all(1))
+        return shares.T, v[0], v[full]
+
+    return per_image(one, values, present)
+
+
+def permutation_shapley(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    segments: Int[ArrayLike, "batch height width"],
+    key: jax.Array,
+    num_permutations: int = 10,
+    fill: Any = 0.0,
+    num_segments: int | None = None,
+    batch_size: int | None = None,
+) -> ShapleyExplanation:
+    """Estimate Shapley values from random orders, each walked forwards and backwards.
+
+    Superpixels are shown one after the other; each gets the change it makes, averaged over the orders. The
+    values are unbiased and sum to score(image) - score(all hidden). Probabilities (the softmax of the
+    scores) are explained. 2 num_permutations (S - 1) + 2 forward passes.
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain (see `jaxai.targets`); a callable receives the raw scores (logits).
+        segments: Labels from `jaxai.segment`, int [batch, height, width] (or [height, width] for all
+            images).
+        key: Randomness of the orders; a typed key.
+        num_permutations: Number of orders.
+        fill: What hidden superpixels show, as in `jaxai.lime`.
+        num_segments: Static S, needed under `jit` and `vmap`.
+        batch_size: At most so many changed images in flight; None chooses by size.
+
+    Returns:
+        `ShapleyExplanation`; `standard_error` is over the orders and NaN where there is only one.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, an image has a single superpixel or labels with gaps, or the model
+            returns NaN.
+
+    References:
+        Castro, Gomez, Tejada: Polynomial calculation of the Shapley value based on sampling. Computers and
+        Operations Research 36, 2009.
+        Mitchell et al.: Sampling Permutations for Shapley Value Estimation. JMLR 2022, arXiv 2104.12199,
+        section 4.1 (antithetic orders).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> model = lambda x: x[:, 0, 0] * x[:, 0, 1]
+        >>> e = jaxai.permutation_shapley(model, jnp.ones((1, 1, 2, 1)), lambda scores: scores[:, 0],
+        ...     segments=jnp.array([[0, 1]]), key=jax.random.key(0), num_permutations=3)
+        >>> e.values.tolist()
+        [[0.5, 0.5]]
+    """
+    play = game(
+        model,
+        images,
+        targets,
+        segments=segments,
+        fill=fill,
+        num_segments=num_segments,
+        batch_size=batch_size,
+        key=checks.key(key),
+    )
+    number = checks.positive(num_permutations, "num_permutations")
+    present = play.superpixels.present
+    masks, ranks = _orders(key, present, number=number)
+    values = play.values(masks)
+    shares, error, base, total = _walks(values, ranks, present)
+    return ShapleyExplanation(shares, base, total, error, play.superpixels.labels, play.targets)
+
+
+@partial(jax.jit, static_argnames="number")
+def _orders(key, present, *, number):
+    """Return masks [batch, 2 + 2 number (S - 1), S] and the rank of each superpixel [batch, 2 number, S]."""
+    count = present.shape[1]
+    noise = _designs.uniforms(key, samples=number, count=count)
+
+    def one(exists):
+        forward = jnp.argsort(jnp.argsort(jnp.where(exists > 0, noise, 2.0), axis=1), axis=1)
+        players = exists.sum().astype(jnp.int32)
+        backward = jnp.where(exists > 0, players - 1 - forward, forward)
+        ranks = jnp.stack([forward, backward], axis=1).reshape(2 * number, count)
+        steps = jnp.arange(1, count)
+        walks = (ranks[:, None, :] < steps[None, :, None]) * exists
+        ends = jnp.stack([jnp.zeros_like(exists), exists])
+        return jnp.concatenate([ends, walks.reshape(-1, count)]), ranks
+
+    return jax.vmap(one)(present)
+
+
+@jax.jit
+def _walks(values, ranks, present):
+    count = present.shape[1]
+
+    def one(v, rank, exists):
+        walks = v[2:].reshape(rank.shape[0], count - 1, -1)
+        first = jnp.broadcast_to(v[0], walks[:, :1].shape)
+        last = jnp.broadcast_to(v[1], walks[:, :1].shape)
+        path = jnp.concatenate([first, walks, last], axis=1)
+        gains = path[:, 1:] - path[:, :-1]
+        shares = jnp.take_along_axis(gains, rank[:, :, None], axis=1) * exists[:, None]
+        pairs = shares.reshape(-1, 2, *shares.shape[1:]).mean(1)
+        number = pairs.shape[0]
+        error = pairs.std(0, ddof=1) / math.sqrt(number) if number > 1 else jnp.full_like(pairs[0], jnp.nan)
+        return pairs.mean(0).T, error.T, v[0], v[1]
+
+    return per_image(one, values, ranks, present)

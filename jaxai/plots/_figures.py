@@ -1,0 +1,169 @@
+"""Figures for papers: panels side by side, with titles and, where colours mean numbers, colour bars."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import ArrayLike, Float, Int
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy import ndarray
+
+from ._colors import DIVERGING, SEQUENTIAL, colormap, limits
+from ._pixels import as_photo, heatmap_overlay, segment_mask, signed_pixels
+
+_SIDE = 2.9  # inches a panel
+_BAR = 0.62  # inches a colour bar with its numbers
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What the colours of a panel mean.
+
+    Attributes:
+        cmap: Name of the colour map.
+        low: Value at the lower end.
+        high: Value at the upper end.
+        label: What the values are, with their unit.
+    """
+
+    cmap: str
+    low: float
+    high: float
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a figure.
+
+    Attributes:
+        image: uint8 [height, width, 3].
+        title: One or two lines above it.
+        bar: Its colour bar; None where colours are the photo's own.
+    """
+
+    image: ndarray
+    title: str = ""
+    bar: Bar | None = None
+
+
+def photo_panel(photo: Float[ArrayLike, "height width 3"], *, title: str = "") -> Panel:
+    """Return a photo as a panel."""
+    return Panel(np.round(as_photo(photo) * 255).astype(np.uint8), title)
+
+
+def heatmap_panel(
+    photo: Float[ArrayLike, "height width 3"],
+    heatmap: Float[ArrayLike, "height width"],
+    *,
+    title: str = "",
+    signed: bool = False,
+    label: str = "",
+) -> Panel:
+    """Return `heatmap_overlay` as a panel with its colour bar in the map's own values."""
+    bounds = limits(heatmap, signed=signed)
+    image = heatmap_overlay(photo, heatmap, signed=signed, bounds=bounds)
+    return Panel(image, title, Bar(DIVERGING if signed else SEQUENTIAL, *bounds, label))
+
+
+def pixels_panel(
+    attributions: Float[ArrayLike, "height width channels"],
+    *,
+    title: str = "",
+    percentile: float = 99.0,
+    label: str = "",
+) -> Panel:
+    """Return `signed_pixels` as a panel with its colour bar."""
+    values = np.asarray(attributions, np.float64)
+    values = values.sum(-1) if values.ndim == 3 else values
+    bounds = limits(values, signed=True, percentile=percentile)
+    return Panel(signed_pixels(values, bounds=bounds), title, Bar(DIVERGING, *bounds, label))
+
+
+def segments_panel(
+    photo: Float[ArrayLike, "height width 3"],
+    segments: Int[ArrayLike, "height width"],
+    weights: Float[ArrayLike, " segments"],
+    *,
+    title: str = "",
+    regions: int = 5,
+) -> Panel:
+    """Return `segment_mask` as a panel."""
+    return Panel(segment_mask(photo, segments, weights, regions=regions), title)
+
+
+def compose(panels: Sequence[Panel], *, title: str = "", columns: int | None = None) -> Figure:
+    """Put panels into one figure, row by row.
+
+    Args:
+        panels: At least one; all cells are equally large.
+        title: A line above all of them, such as the class and its score.
+        columns: Panels in a row; None means up to four.
+
+    Returns:
+        A Matplotlib figure with an Agg canvas; `png` writes it, `render` turns it into pixels.
+
+    Raises:
+        ValueError: If there is no panel.
+    """
+    if not panels:
+        raise ValueError("`panels` must hold at least one panel; got none")
+    columns = min(len(panels), 4) if columns is None else columns
+    rows = -(-len(panels) // columns)
+    ratio = float(np.median([panel.image.shape[0] / panel.image.shape[1] for panel in panels]))
+    bars = any(panel.bar for panel in panels)
+    lines = max(panel.title.count("\n") + 1 if panel.title else 0 for panel in panels)
+    width = columns * (_SIDE + (_BAR if bars else 0.1))
+    height = rows * (_SIDE * ratio + 0.1 + 0.19 * lines) + (0.36 if title else 0.05)
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.0, hspace=0.0)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        axes.imshow(panel.image, interpolation="bilinear" if min(panel.image.shape[:2]) > 64 else "nearest")
+        axes.set_title(panel.title, fontsize=10)
+        if panel.bar:
+            _draw_bar(figure, axes, panel.bar)
+    if title:
+        figure.suptitle(title, fontsize=12, fontweight="bold")
+    return figure
+
+
+def pair(
+    before: Float[ArrayLike, "height width 3"],
+    after: Float[ArrayLike, "height width 3"],
+    *,
+    titles: tuple[str, str] = ("before", "after"),
+    title: str = "",
+) -> Figure:
+    """Show a picture before and after, as dreams are shown.
+
+    Args:
+        before: Pixels in [0, 1].
+        after: Pixels in [0, 1].
+        titles: Above the two.
+        title: A line above both.
+    """
+    return compose(
+        [photo_panel(photo, title=text) for photo, text in zip((before, after), titles, strict=True)],
+        title=title,
+    )
+
+
+def _draw_bar(figure: Figure, axes, bar: Bar) -> None:
+    mappable = ScalarMappable(Normalize(bar.low, bar.high), colormap(bar.cmap))
+    drawn = figure.colorbar(mappable, ax=axes, fraction=0.05, pad=0.02, aspect=22)
+    drawn.locator = MaxNLocator(nbins=4, symmetric=bar.low == -bar.high)
+    drawn.formatter.set_powerlimits((-2, 3))
+    drawn.update_ticks()
+    drawn.outline.set_linewidth(0.5)
+    drawn.ax.tick_params(labelsize=7, width=0.5, length=2)
+    drawn.ax.yaxis.get_offset_text().set_fontsize(7)
+    if bar.label:
+        drawn.set_label(bar.label, fontsize=8)

@@ -1,0 +1,292 @@
+"""DeepLIFT through any JAX function: differences from a baseline, shared exactly."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, ArrayLike, Float
+
+from .._frame import batching, checks
+from .._frame import targets as _targets
+from . import _relevance
+from ._grouping import network
+from ._lrp import check_support, start
+from ._operations import Network, Operation
+
+# Inputs closer to their baseline than this get the derivative instead of the quotient of differences.
+_TINY = 1e-10
+# Operations that are linear in what depends on the image.
+_LINEAR = ("conv", "dense", "pool", "sum", "affine", "shape")
+
+
+def deep_lift(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: _targets.Targets = None,
+    *,
+    baseline: ArrayLike | None = None,
+    strict: bool = False,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width channels"]:
+    """Share the difference of the score from a baseline's among the pixels, by the rescale rule.
+
+    Nonlinear functions of one value pass on (f(x) - f(x0)) / (x - x0); max-pools use the cross-maximum rule
+    (a rise goes to the winner in the image, a fall to the winner in the baseline); products of two values
+    that depend on the image give each its difference times the other's mean. So the attributions sum to
+    score(image) - score(baseline) up to rounding, through pools and gates too. Works on any JAX function.
+    Operations without a rule use their gradient, with a warning, and may break that sum.
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain; None means the top class of the image itself. Raw scores (logits).
+        baseline: Value or array that broadcasts to `images`; None means zero, which after ImageNet
+            normalisation is the mean colour. One without a batch axis is run through the network once.
+        strict: Whether an operation without a rule is an error.
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, a class does not exist, or `strict` finds an operation without a
+            rule.
+
+    References:
+        Shrikumar, Greenside, Kundaje: Learning Important Features Through Propagating Activation Differences.
+        ICML 2017, arXiv 1704.02685, sections 3.2 and 3.5.1 (rescale).
+        The cross-maximum rule is that of the SHAP library (Lundberg, Lee, NeurIPS 2017, arXiv 1705.07874).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: jax.nn.relu(x.sum((1, 2)) - 1)
+        >>> jaxai.deep_lift(net, jnp.ones((1, 1, 2, 1)), 0).ravel().tolist()
+        [0.5, 0.5]
+    """
+    model, images, targets = _targets.prepare(model, images, targets)
+    baseline = jnp.asarray(0 if baseline is None else baseline, images.dtype)
+    shared = baseline.ndim < images.ndim or baseline.shape[0] == 1
+    shape = (1, *images.shape[1:]) if shared else images.shape
+    try:
+        baseline = jnp.broadcast_to(baseline, shape)
+    except ValueError:
+        raise ValueError(
+            f"`baseline` must broadcast to the images' shape {images.shape}; got {baseline.shape}"
+        ) from None
+    return _deep_lift(
+        model,
+        images,
+        targets,
+        baseline,
+        strict=bool(strict),
+        batch_size=checks.batch_size(batch_size),
+    )
+
+
+@partial(jax.jit, static_argnames=("strict", "batch_size"))
+def _deep_lift(model, images, targets, baseline, *, strict, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
+    shared = baseline.shape[0] == 1
+
+    def chunk(arguments):
+        x, b, t = arguments
+        return _pairs(model, x, baseline if b is None else b, t, strict, batch_size)
+
+    return batching.map_chunks(chunk, (images, None if shared else baseline, targets), batch_size=batch_size)
+
+
+def _pairs(model, images, baselines, targets, strict, batch_size):
+    """Explain each image against its baseline, or against the only one, which is then run once."""
+    one_target = targets is None or callable(targets)
+    classes = None if batch_size is None else max(1, batch_size // images.shape[0])
+
+    def single(x, b, t):
+        t = targets if one_target else t[None]
+        return explain(model, x[None], b[None], t, strict, classes)[0]
+
+    shared = baselines.shape[0] == 1
+    axes = (0, None if shared else 0, None if one_target else 0)
+    return jax.vmap(single, axes)(
+        images, baselines[0] if shared else baselines, None if one_target else targets
+    )
+
+
+def deep_lift_shap(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: _targets.Targets = None,
+    *,
+    baselines: Float[Array, "baselines height width channels"],
+    strict: bool = False,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width channels"]:
+    """Average DeepLIFT over a distribution of baselines: an approximation of Shapley values.
+
+    The attributions sum to score(image) minus the mean score of the baselines.
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain; None means the top class of the image itself. Raw scores (logits).
+        baselines: Float array [baselines, height, width, channels]; every image is compared with each.
+        strict: Whether an operation without a rule is an error.
+        batch_size: At most so many pairs of image and baseline in flight; None chooses by size.
+
+    Returns:
+        Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, a class does not exist, or `strict` finds an operation without a
+            rule.
+
+    References:
+        Lundberg, Lee: A Unified Approach to Interpreting Model Predictions. NeurIPS 2017, arXiv 1705.07874,
+        section 4.2.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: jax.nn.relu(x.sum((1, 2)) - 1)
+        >>> baselines = jnp.stack([jnp.zeros((1, 2, 1)), jnp.ones((1, 2, 1))])
+        >>> jaxai.deep_lift_shap(net, jnp.ones((1, 1, 2, 1)), 0, baselines=baselines).ravel().tolist()
+        [0.25, 0.25]
+    """
+    model, images, targets = _targets.prepare(model, images, targets)
+    baselines = checks.images(baselines, "baselines").astype(images.dtype)
+    if baselines.shape[1:] != images.shape[1:]:
+        raise ValueError(
+            f"`baselines` must be [baselines, height, width, channels] of images {images.shape[1:]};"
+            f" got shape {baselines.shape}"
+        )
+    size = checks.batch_size(batch_size)
+    return _deep_lift_shap(model, images, targets, baselines, strict=bool(strict), batch_size=size)
+
+
+@partial(jax.jit, static_argnames=("strict", "batch_size"))
+def _deep_lift_shap(model, images, targets, baselines, *, strict, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
+
+    def chunk(arguments):
+        x, t = arguments
+        t = t if callable(t) else _targets.freeze(model(x), t)
+
+        def some(b, valid):
+            size = max(1, batch_size // b.shape[0])
+            values = jax.vmap(lambda one: _pairs(model, x, one[None], t, strict, size))(b)
+            return jnp.tensordot(valid, values.astype(jnp.float32), axes=1)
+
+        total = batching.sum_chunks(some, baselines, batch_size=max(1, batch_size // x.shape[0]))
+        return total / baselines.shape[0]
+
+    return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
+
+
+def _scored(model, targets, images):
+    return _targets.select(model(images), targets)
+
+
+def explain(model, images, baselines, targets, strict, batch_size):
+    """Return the attributions of images against baselines of the same shape."""
+    if callable(targets):
+        # The target is part of the function, or the sum would hold for the scores only.
+        model = Partial(_scored, model, targets)
+    net, flat = network(model, images)
+    ours = net.forward(flat)
+    theirs = net.forward([*flat[:-1], baselines])
+    check_support(_unsupported(net), strict, "deep_lift")
+
+    def pull(multiplier):
+        total: dict[int, jax.Array] = {net.output: multiplier}
+        for operation in reversed(net.operations):
+            arrived = tuple(total.pop(out, None) for out in operation.outputs)
+            if all(m is None for m in arrived):
+                continue
+            parts = _through(operation, ours, theirs, arrived)
+            for ref, part in zip(operation.inputs, parts, strict=True):
+                if jnp.issubdtype(ours[ref].dtype, jnp.floating):
+                    total[ref] = part if ref not in total else total[ref] + part
+        return (images - baselines) * total.get(net.image, jnp.zeros_like(images)).astype(images.dtype)
+
+    scores = ours[net.output]
+    if callable(targets):
+        return pull(jnp.ones_like(scores))
+    return start(scores, targets, "one_hot", pull, batch_size)
+
+
+def _unsupported(net: Network) -> tuple[str, ...]:
+    return tuple(sorted({o.name for o in net.operations if not _has_rule(net, o)}))
+
+
+def _has_rule(net: Network, operation: Operation) -> bool:
+    if operation.kind == "shape":
+        # Which values are taken depends on the image.
+        return all(jnp.issubdtype(net.graph.avals[ref].dtype, jnp.floating) for ref in operation.inputs)
+    return operation.kind in (*_LINEAR, "relu", "activation", "max", "product")
+
+
+def _through(operation: Operation, ours, theirs, arrived: tuple) -> tuple:
+    """Return the multipliers of an operation's inputs."""
+    if operation.linear is not None:
+        layer, x = operation.linear.merged(ours), ours[operation.inputs[0]]
+        return (_relevance.transposed(layer, layer.kernel, x, arrived[0]),)
+    if operation.name == "stop_gradient" and operation.kind == "shape":
+        return arrived
+    if operation.kind in ("relu", "activation"):
+        return (_rescale(operation, ours, theirs, arrived[0]),)
+    if operation.kind == "max":
+        return _cross_maximum(operation, ours, theirs, arrived[0])
+    if operation.kind == "product":
+        return _product(operation, ours, theirs, arrived[0])
+    return _relevance.by_gradient(operation, ours, arrived)
+
+
+def _quotient(numerator, difference, otherwise):
+    far = jnp.abs(difference) > _TINY
+    return jnp.where(far, numerator / jnp.where(far, difference, 1), otherwise)
+
+
+def _rescale(operation, ours, theirs, m):
+    (source,), (out,) = operation.inputs, operation.outputs
+    slope = _relevance.by_gradient(operation, ours, (jnp.ones_like(ours[out]),))[0]
+    return m * _quotient(ours[out] - theirs[out], ours[source] - theirs[source], slope)
+
+
+def _cross_maximum(operation, ours, theirs, m):
+    """Give a rise of the maximum to the winner in the image, a fall to the winner in the baseline."""
+    (out,) = operation.outputs
+    change = ours[out] - theirs[out]
+    rise, fall = jnp.maximum(change, 0), jnp.minimum(change, 0)
+    if operation.name in ("min", "reduce_min", "reduce_window_min"):
+        rise, fall = fall, rise
+    here = _relevance.to_winner(operation, ours, m * rise)
+    there = _relevance.to_winner(operation, theirs, m * fall)
+    gradients = _relevance.to_winner(operation, ours, m)
+    return tuple(
+        _quotient(a + b, ours[ref] - theirs[ref], gradient)
+        for ref, a, b, gradient in zip(operation.inputs, here, there, gradients, strict=True)
+    )
+
+
+def _product(operation, ours, theirs, m):
+    """Give each factor its difference times the other's mean: exact for a product, and for a quotient."""
+    node = operation.nodes[0]
+    left, right = node.inputs
+    means = [(ours[ref] + theirs[ref]) / 2 for ref in (left, right)]
+    if node.name == "div":
+        # a / b - a0 / b0 = (a - a0) mean(1 / b) - mean(a) (b - b0) / (b b0)
+        reciprocal = (1 / ours[right] + 1 / theirs[right]) / 2
+        parts = (m * reciprocal, -m * means[0] / (ours[right] * theirs[right]))
+    else:
+        parts = jax.vjp(lambda a, b: node.run(a, b)[0], *means)[1](m.astype(ours[operation.outputs[0]].dtype))
+    shapes = [ours[ref].shape for ref in (left, right)]
+    parts = [_relevance.unbroadcast(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+    if left == right:
+        return (parts[0] + parts[1],)
+    by_ref = dict(zip((left, right), parts, strict=True))
+    return tuple(by_ref[ref] for ref in operation.inputs)

@@ -1,0 +1,354 @@
+"""A function as the operations that relevance rules know: linear layers, activations, pools, sums.
+
+A flat graph is grouped: a convolution or dense layer takes in the bias and the batch norm (any affine map
+with constants, channel by channel) that follow it; elementwise operations on one value become one activation,
+however it is written; a mean is one pool. What is left is shape changes, products and the unsupported.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+import jax
+import jax.numpy as jnp
+
+from .._program import jaxprs
+from .._program.jaxprs import ELEMENTWISE, Constant, Graph, Node, Ref
+from ._operations import Linear, Network, Operation, Step
+from ._rewrite import Relu, find_relus
+
+# Rearrangements, whose relevance follows the values; `select_n` and `stop_gradient` are added where they
+# count.
+_SHAPES = frozenset(
+    "reshape transpose squeeze expand_dims broadcast_in_dim slice dynamic_slice pad concatenate rev"
+    " gather copy copy_p split stack dynamic_update_slice reduce_precision sharding_constraint"
+    " optimization_barrier name convert_element_type stop_gradient".split()
+)
+_AFFINE = frozenset("neg add sub mul div convert_element_type reduce_precision copy name add_any".split())
+_POOLS = frozenset("reduce_sum reduce_window_sum cumsum".split())
+_MAXIMA = frozenset("max_pool reduce_max reduce_window_max reduce_min reduce_window_min max min".split())
+_NOT_NEGATIVE = frozenset("logistic exp exp2 abs square sqrt rsqrt".split())
+# Operations whose result is nowhere negative if their operands are not.
+_KEEPS_SIGN = _SHAPES | _POOLS | _MAXIMA | {"add", "add_any", "select_n", "mul", "div", "integer_pow"}
+_KEPT = ("depthwise_conv", "max_pool")
+# What the calls that are kept as one operation may be made of, on any platform.
+_BENIGN = frozenset(
+    "custom_vjp_call custom_vjp_call_jaxpr jit pjit cond platform_index conv_general_dilated pad"
+    " slice mul add squeeze broadcast_in_dim reshape convert_element_type ge gt select_n max"
+    " reduce_window_max concatenate transpose dynamic_slice gather lt le and copy stop_gradient"
+    " optimization_barrier".split()
+)
+
+
+def _primitives(jaxpr) -> set[str]:
+    names = set()
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        names.add(eqn.primitive.name)
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    names |= _primitives(inner)
+    return names
+
+
+def _keep(eqn) -> str | None:
+    """Name the ports' calls that are one operation each, whatever they are made of on this platform."""
+    if eqn.primitive.name not in ("jit", "pjit") or eqn.params.get("name") not in _KEPT:
+        return None
+    expected = 2 if eqn.params["name"] == "depthwise_conv" else 1
+    plain = len(eqn.invars) == expected and len(eqn.outvars) == 1 and len(eqn.invars[0].aval.shape) == 4
+    return eqn.params["name"] if plain and _primitives(eqn.params["jaxpr"]) <= _BENIGN else None
+
+
+def network(model: Any, images: jax.Array) -> tuple[Network, list[Any]]:
+    """Trace `model(images)` into operations; returns the arrays to run it on as well.
+
+    Raises:
+        TypeError: If the model returns anything but one array.
+    """
+    graph, flat, tree = jaxprs.trace(model, images, keep=_keep)
+    if tree.num_leaves != 1:
+        raise TypeError(f"`model` must return one array of scores; got {tree}")
+    _name_layers(graph)
+    image, output = graph.inputs[-1], graph.outputs[0]
+    return Network(graph, _Grouping(graph, image).operations(), image, output), flat
+
+
+def _name_layers(graph: Graph) -> None:
+    layer = None
+    for node in reversed(graph.nodes):
+        if node.name == "name":
+            layer = node.params["name"]
+        node.layer = layer
+
+
+class _Grouping:
+    """Groups the nodes of a flat graph into operations."""
+
+    def __init__(self, graph: Graph, image: int):
+        self.graph, self.image = graph, image
+        self.dependent = graph.dependents([image])
+        self.uses = graph.uses()
+        self.relus = find_relus(graph)
+        self.users: dict[int, list[Node]] = {}
+        for node in graph.nodes:
+            for ref in node.inputs:
+                if not isinstance(ref, Constant):
+                    self.users.setdefault(ref, []).append(node)
+        self.varies = self._varying_axes()
+        self.taken: set[int] = set()
+
+    def depends(self, ref: Ref) -> TypeGuard[int]:
+        return not isinstance(ref, Constant) and ref in self.dependent
+
+    def operations(self) -> list[Operation]:
+        found: list[Operation] = []
+        live = [n for n in self.graph.nodes if any(map(self.depends, n.inputs)) and self._is_float(n)]
+        for node in live:
+            if id(node) not in self.taken and (operation := self._layer(node)) is not None:
+                found.append(operation)
+        rest = [node for node in live if id(node) not in self.taken]
+        found += self._activations(rest)
+        found += [self._single(node) for node in rest if id(node) not in self.taken]
+        position = {id(node): i for i, node in enumerate(self.graph.nodes)}
+        found.sort(key=lambda operation: position[id(operation.nodes[-1])])
+        self._mark_signs(found)
+        return found
+
+    def _is_float(self, node: Node) -> bool:
+        return any(jnp.issubdtype(self.graph.avals[out].dtype, jnp.floating) for out in node.outputs)
+
+    def _inputs(self, nodes: Sequence[Node]) -> tuple[int, ...]:
+        inner = {out for node in nodes for out in node.outputs}
+        read = [ref for node in nodes for ref in node.inputs if self.depends(ref) and ref not in inner]
+        return tuple(dict.fromkeys(read))
+
+    def _operation(self, kind: str, nodes: list[Node], linear: Linear | None = None) -> Operation:
+        self.taken.update(map(id, nodes))
+        last = nodes[-1]
+        return Operation(
+            kind, nodes[0].name, self._inputs(nodes), last.outputs, nodes, linear, layer=last.layer
+        )
+
+    def _only_user(self, ref: int) -> Node | None:
+        users = self.users.get(ref, [])
+        return users[0] if self.uses.get(ref) == 1 and len(users) == 1 else None
+
+    def _layer(self, node: Node) -> Operation | None:
+        """Return the linear layer or mean that starts at this node."""
+        if node.name in _POOLS:
+            return self._pool(node)
+        linear = self._linear(node)
+        if linear is None:
+            return None
+        nodes, axis, shape = [node], linear.axis, linear.shape
+        while (user := self._only_user(nodes[-1].outputs[0])) is not None:
+            step = self._step(user, nodes[-1].outputs[0], axis)
+            if step is None:
+                break
+            if step.kind == "shape":
+                new = self.graph.shape(user.outputs[0])
+                axis = _moved_axis(user, shape, new, axis)
+                shape = new
+            linear.steps.append(step)
+            nodes.append(user)
+        while linear.steps and linear.steps[-1].kind == "shape":
+            linear.steps.pop()
+            nodes.pop()
+        kind = "dense" if node.name == "dot_general" else "conv"
+        return self._operation(kind, nodes, linear)
+
+    def _linear(self, node: Node) -> Linear | None:
+        if node.name not in ("conv_general_dilated", "depthwise_conv", "dot_general"):
+            return None
+        left, right = node.inputs
+        if self.depends(left) == self.depends(right):
+            return None
+        shape = self.graph.shape(node.outputs[0])
+        if node.name == "dot_general":
+            x, kernel = (left, right) if self.depends(left) else (right, left)
+            axis, kernel_axis = self._dense_axes(node, kernel is right or kernel == right)
+            return Linear(node, x, kernel, axis, kernel_axis, shape)
+        if not self.depends(left):
+            return None
+        if node.name == "depthwise_conv":
+            return Linear(node, left, right, 3, 3, shape)
+        if node.params["batch_group_count"] != 1:
+            return None
+        numbers = node.params["dimension_numbers"]
+        return Linear(node, left, right, numbers.out_spec[1], numbers.rhs_spec[0], shape)
+
+    def _dense_axes(self, node: Node, kernel_second: bool) -> tuple[int | None, int | None]:
+        (contracted, batch) = node.params["dimension_numbers"]
+        kernel = self.graph.shape(node.inputs[1 if kernel_second else 0])
+        side = 1 if kernel_second else 0
+        used = {*contracted[side], *batch[side]}
+        free = [axis for axis in range(len(kernel)) if axis not in used]
+        if len(free) != 1 or batch[side]:
+            return None, None
+        output = len(self.graph.shape(node.outputs[0]))
+        return (output - 1 if kernel_second else 0), free[0]
+
+    def _step(self, node: Node, before: int, axis: int | None) -> Step | None:
+        if node.name in ("reshape", "squeeze", "expand_dims", "transpose", "convert_element_type", "copy"):
+            return Step("shape", node, None, None) if self._is_float(node) else None
+        if node.name == "neg":
+            return Step("neg", node, None, None)
+        if node.name not in ("add", "sub", "mul", "div") or self.graph.shape(node.outputs[0]) != (
+            self.graph.shape(before)
+        ):
+            return None
+        left, right = node.inputs
+        first = left == before
+        constant = right if first else left
+        if self.depends(constant):
+            return None
+        if node.name == "add":
+            return Step("add", node, constant, None)
+        if node.name == "sub":
+            return Step("sub" if first else "from", node, constant, None)
+        varies = self._varies(constant)
+        if (node.name == "div" and not first) or not varies <= {axis}:
+            return None
+        return Step(node.name, node, constant, axis if varies else None)
+
+    def _pool(self, node: Node) -> Operation:
+        """Return a sum over positions together with the division that makes it a mean."""
+        nodes = [node]
+        while (user := self._only_user(nodes[-1].outputs[0])) is not None:
+            left = user.inputs[0]
+            divides = user.name == "div" and left == nodes[-1].outputs[0] and not self.depends(user.inputs[1])
+            scales = user.name == "mul" and sum(map(self.depends, user.inputs)) == 1
+            if not (divides or scales):
+                break
+            nodes.append(user)
+        return self._operation("pool", nodes)
+
+    def _activations(self, nodes: Sequence[Node]) -> list[Operation]:
+        """Group elementwise operations that are functions of one value into activations."""
+        root: dict[int, int] = {}
+        members: dict[int, Node] = {}
+        everything = [n for n in self.graph.nodes if any(map(self.depends, n.inputs))]
+        for node in everything:
+            if id(node) in self.taken or node.name not in ELEMENTWISE or len(node.outputs) != 1:
+                continue
+            shape = self.graph.shape(node.outputs[0])
+            inputs = [ref for ref in node.inputs if self.depends(ref)]
+            roots = {root.get(ref, ref) for ref in inputs}
+            if len(roots) == 1 and all(self.graph.shape(ref) == shape for ref in inputs):
+                root[node.outputs[0]] = roots.pop()
+                members[node.outputs[0]] = node
+        found = []
+        for out, node in members.items():
+            inside = all(user.outputs and user.outputs[0] in members for user in self.users.get(out, []))
+            if (inside and out not in self.graph.outputs) or not self._is_float(node):
+                continue
+            chain = self._chain(out, root[out], members)
+            found.append(
+                Operation(
+                    self._activation_kind(out, root[out], chain),
+                    node.name,
+                    (root[out],),
+                    (out,),
+                    chain,
+                    layer=node.layer,
+                )
+            )
+        self.taken.update(id(node) for node in members.values() if self._is_float(node))
+        return found
+
+    def _chain(self, out: int, root: int, members: dict[int, Node]) -> list[Node]:
+        needed, chain = {out}, []
+        for value, node in reversed(members.items()):
+            if value in needed:
+                chain.append(node)
+                needed.update(ref for ref in node.inputs if self.depends(ref) and ref != root)
+        return chain[::-1]
+
+    def _activation_kind(self, out: int, root: int, chain: list[Node]) -> str:
+        names = {node.name for node in chain}
+        if names <= {"copy", "name", "convert_element_type", "reduce_precision"}:
+            return "shape"
+        if "stop_gradient" in names:
+            return "other" if len(names) > 1 else "shape"
+        if names <= _AFFINE and all(sum(map(self.depends, node.inputs)) == 1 for node in chain):
+            return "affine"
+        plain = [node for node in chain if node.name not in ("copy", "name", "convert_element_type")]
+        relu: Relu | None = self.relus.get(plain[-1].outputs[0]) if plain else None
+        return "relu" if relu is not None and relu.x == root else "activation"
+
+    def _single(self, node: Node) -> Operation:
+        return self._operation(self._single_kind(node), [node])
+
+    def _single_kind(self, node: Node) -> str:
+        count = sum(map(self.depends, node.inputs))
+        if node.name in ("add", "sub", "add_any"):
+            return "sum"
+        if node.name in _MAXIMA:
+            return "max"
+        if node.name in _SHAPES or node.name == "select_n":
+            return "shape"
+        if node.name in ("mul", "div", "dot_general", "conv_general_dilated") and count == 2:
+            return "product"
+        return "other"
+
+    def _varies(self, ref: Ref) -> frozenset[int]:
+        if isinstance(ref, Constant):
+            return frozenset(i for i, size in enumerate(self.graph.shape(ref)) if size > 1)
+        return self.varies.get(ref, frozenset(i for i, s in enumerate(self.graph.shape(ref)) if s > 1))
+
+    def _varying_axes(self) -> dict[int, frozenset[int]]:
+        """Return the axes that values independent of the images vary along, where that is known."""
+        self.varies = {}
+        for node in self.graph.nodes:
+            if any(map(self.depends, node.inputs)) or len(node.outputs) != 1:
+                continue
+            out = node.outputs[0]
+            shape = self.graph.shape(out)
+            if node.name == "broadcast_in_dim":
+                axes = node.params["broadcast_dimensions"]
+                self.varies[out] = frozenset(axes[i] for i in self._varies(node.inputs[0]))
+            elif node.name in ELEMENTWISE:
+                parts = [self._varies(ref) for ref in node.inputs if self.graph.shape(ref)]
+                self.varies[out] = frozenset().union(*parts)
+            elif node.name in ("reshape", "squeeze", "expand_dims"):
+                source = self.graph.shape(node.inputs[0])
+                old = [i for i, size in enumerate(source) if size > 1]
+                new = [i for i, size in enumerate(shape) if size > 1]
+                if [source[i] for i in old] == [shape[i] for i in new]:
+                    moved = dict(zip(old, new, strict=True))
+                    self.varies[out] = frozenset(moved[i] for i in self._varies(node.inputs[0]))
+        return self.varies
+
+    def _mark_signs(self, operations: Sequence[Operation]) -> None:
+        """Note the operations whose input is nowhere negative."""
+        known = {out for out, relu in self.relus.items()}
+        for node in self.graph.nodes:
+            if node.name in _NOT_NEGATIVE:
+                known.update(node.outputs)
+            elif node.name in _KEEPS_SIGN and all(self._not_negative(ref, known) for ref in node.inputs):
+                known.update(node.outputs)
+            elif node.name == "select_n" and all(self._not_negative(r, known) for r in node.inputs[1:]):
+                known.update(node.outputs)
+        for operation in operations:
+            operation.nonnegative = all(ref in known for ref in operation.inputs)
+
+    def _not_negative(self, ref: Ref, known: set[int]) -> bool:
+        if not isinstance(ref, Constant) and ref in known:
+            return True
+        number = self.graph.splat(ref)
+        return number is not None and number >= 0
+
+
+def _moved_axis(node: Node, old: tuple[int, ...], new: tuple[int, ...], axis: int | None) -> int | None:
+    """Return where the features' axis goes in a change of shape; None if it cannot be told."""
+    if axis is None:
+        return None
+    if node.name == "transpose":
+        return list(node.params["permutation"]).index(axis)
+    before = [i for i, size in enumerate(old) if size > 1]
+    after = [i for i, size in enumerate(new) if size > 1]
+    if [old[i] for i in before] != [new[i] for i in after]:
+        return None
+    if axis in before:
+        return after[before.index(axis)]
+    return axis if old == new else None

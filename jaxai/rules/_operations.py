@@ -1,0 +1,169 @@
+"""The operations that relevance rules know: linear layers with all that is folded into them, and the rest."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._program.jaxprs import Constant, Graph, Node, Ref
+from ._dense import product
+from ._loop_safe import convolution
+
+
+@dataclass(eq=False)
+class Operation:
+    """A step of the network that depends on the images.
+
+    Attributes:
+        kind: conv, dense, pool, max, relu, activation, affine, sum, shape, product, or other.
+        name: The primitive's name.
+        inputs: The values it depends on that depend on the images.
+        outputs: Its results.
+        nodes: The nodes it is made of, in order.
+        linear: How a conv or dense layer is made of them.
+        layer: Name of the layer it belongs to.
+        nonnegative: Whether its input is known to be nowhere negative.
+    """
+
+    kind: str
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    nodes: list[Node]
+    linear: "Linear | None" = None
+    layer: str | None = None
+    nonnegative: bool = False
+
+    def call(self, env: dict[int, Any]) -> Callable[..., Any]:
+        """Return the operation as a function of `inputs`; all else is read from `env`."""
+
+        def fn(*values):
+            local = dict(zip(self.inputs, values, strict=True))
+
+            def read(ref):
+                if isinstance(ref, Constant):
+                    return ref.value
+                return local[ref] if ref in local else env[ref]
+
+            for node in self.nodes:
+                local.update(zip(node.outputs, node.run(*map(read, node.inputs)), strict=True))
+            outputs = tuple(local[out] for out in self.outputs)
+            return outputs[0] if len(outputs) == 1 else outputs
+
+        return fn
+
+
+class Step(NamedTuple):
+    """What follows a convolution or dense layer: `shape`, or an affine map with a constant."""
+
+    kind: str
+    node: Node
+    constant: Ref | None
+    axis: int | None
+
+
+class Merged(NamedTuple):
+    """A linear layer at run time: `fn(x, kernel) + bias`."""
+
+    fn: Callable[[jax.Array, jax.Array], jax.Array]
+    kernel: jax.Array
+    bias: jax.Array | None
+
+
+@dataclass(eq=False)
+class Linear:
+    """A convolution or dense layer, and the affine steps that follow it.
+
+    Attributes:
+        node: The convolution or product.
+        x: The images.
+        kernel: The weights.
+        axis: The features' axis of the output, and `kernel_axis` of the kernel; None if there are several.
+        shape: Shape of the output before the steps.
+        steps: What follows.
+    """
+
+    node: Node
+    x: int
+    kernel: Ref
+    axis: int | None
+    kernel_axis: int | None
+    shape: tuple[int, ...]
+    steps: list[Step] = field(default_factory=list)
+
+    def base(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Return the convolution or product alone."""
+        if self.node.name == "conv_general_dilated":
+            return convolution(x, kernel, params=self.node.params)
+        first = self.node.inputs[0] is self.x or self.node.inputs[0] == self.x
+        if self.node.name == "dot_general":
+            return product(*((x, kernel) if first else (kernel, x)), params=self.node.params)
+        return self.node.run(x, kernel)[0]
+
+    def after(self, y: jax.Array) -> jax.Array:
+        """Return the output in the shape that the layer's result has, affine steps left out."""
+        for step in self.steps:
+            if step.kind == "shape":
+                y = step.node.run(y)[0]
+        return y
+
+    def merged(self, env: dict[int, Any]) -> Merged:
+        """Return the layer with its affine steps folded into kernel and bias."""
+
+        def read(ref):
+            return ref.value if isinstance(ref, Constant) else env[ref]
+
+        kernel, bias, shape = read(self.kernel), None, self.shape
+        for step in self.steps:
+            if step.kind == "shape":
+                if bias is not None:
+                    bias = step.node.run(jnp.broadcast_to(bias, shape))[0]
+                shape = jax.eval_shape(lambda y, n=step.node: n.run(y)[0], jnp.zeros(shape)).shape
+                continue
+            c: Any = None if step.constant is None else jnp.asarray(read(step.constant))
+            if step.kind in ("add", "sub"):
+                c = c if step.kind == "add" else -c
+                bias = c if bias is None else bias + c
+            elif step.kind == "from":
+                kernel, bias = -kernel, c if bias is None else c - bias
+            else:
+                factor = -1 if step.kind == "neg" else c if step.kind == "mul" else 1 / c
+                bias = None if bias is None else bias * factor
+                kernel = self._scale(kernel, factor, step.axis)
+        return Merged(lambda x, k: self.after(self.base(x, k)), kernel, bias)
+
+    def _scale(self, kernel, factor, axis):
+        if jnp.ndim(factor) == 0 or axis is None:
+            return (kernel * jnp.ravel(jnp.asarray(factor))[0]).astype(kernel.dtype)
+        values = factor[tuple(slice(None) if i == axis else 0 for i in range(factor.ndim))]
+        shape = [1] * kernel.ndim
+        shape[self.kernel_axis] = -1
+        return (kernel * values.reshape(shape)).astype(kernel.dtype)
+
+
+@dataclass(eq=False)
+class Network:
+    """A function as operations.
+
+    Attributes:
+        graph: The nodes.
+        operations: The steps that depend on the images, in order.
+        image: Number of the images.
+        output: Number of the result.
+    """
+
+    graph: Graph
+    operations: list[Operation]
+    image: int
+    output: int
+
+    def forward(self, flat: Sequence[Any]) -> dict[int, Any]:
+        """Return every value of the function."""
+        env = dict(self.graph.constants)
+        env.update(zip(self.graph.inputs, flat, strict=True))
+        for node in self.graph.nodes:
+            operands = [ref.value if isinstance(ref, Constant) else env[ref] for ref in node.inputs]
+            env.update(zip(node.outputs, node.run(*operands), strict=True))
+        return env

@@ -1,0 +1,214 @@
+"""Gradients with other rules at the ReLUs: guided backprop, deconvnet, the redirected ReLU."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._frame import batching, checks
+from .._frame import targets as _targets
+from ._rewrite import Rewritten, find_relus, has_relu
+
+
+class _ReluRule(NamedTuple):
+    """What is kept of a ReLU's input, `seen(x, upper)`, and how that and the cotangent make the input's.
+
+    `upper` is None, or the bound of a ReLU6.
+    """
+
+    seen: Callable[[jax.Array, float | None], Any]
+    pull: Callable[[Any, jax.Array], jax.Array]
+
+
+def _open(x, upper):
+    """Return where the ReLU lets its input through."""
+    return x > 0 if upper is None else (x > 0) & (x < upper)
+
+
+def _guided(passing, g):
+    return jnp.where(passing & (g > 0), g, 0)
+
+
+def _outside(x, upper):
+    """Return where the input is below the ReLU's range, and where above it."""
+    return x < 0, None if upper is None else x > upper
+
+
+def _redirected(maximize, outside, g):
+    below, above = outside
+    dead, blocked = below, below & (g < 0 if maximize else g > 0)
+    if above is not None:
+        blocked |= above & (g > 0 if maximize else g < 0)
+        dead |= above
+    plain = jnp.where(dead, 0, g)
+    redirected = jnp.where(blocked, 0, g)
+    axes = tuple(range(1, g.ndim)) if g.ndim > 1 else None
+    silent = ~jnp.any(plain != 0, axis=axes, keepdims=True)
+    return jnp.where(silent, redirected, plain)
+
+
+@cache
+def _relu_with(rule: _ReluRule, upper: float | None):
+    @jax.custom_vjp
+    def relu(x):
+        y = jnp.maximum(x, 0)
+        return y if upper is None else jnp.minimum(y, jnp.asarray(upper, y.dtype))
+
+    def forward(x):
+        # The barrier has what is seen, a byte or two a value, made here, or XLA would keep the values.
+        return jax.lax.optimization_barrier((relu(x), rule.seen(x, upper)))
+
+    relu.defvjp(forward, lambda seen, g: (rule.pull(seen, g),))
+    return relu
+
+
+def _replace(rule: _ReluRule, graph):
+    return {out: (_relu_with(rule, relu.upper), (relu.x,)) for out, relu in find_relus(graph).items()}
+
+
+# Made once, so that equal rules are equal to the compiler's cache.
+_GUIDED = partial(_replace, _ReluRule(_open, _guided))
+_DECONVOLUTION = partial(_replace, _ReluRule(lambda x, upper: None, lambda seen, g: jnp.maximum(g, 0)))
+_REDIRECTED = {
+    maximize: partial(_replace, _ReluRule(_outside, partial(_redirected, maximize)))
+    for maximize in (True, False)
+}
+
+
+def _with_rule(model: Any, replacements: Any) -> Rewritten:
+    return Rewritten(_targets.as_model(model), replacements, has_relu, "a ReLU")
+
+
+def redirected_relu(fn: Callable[..., Any], *, maximize: bool = True) -> Rewritten:
+    """Return a function whose dead ReLUs pass the gradient that would bring them back to life.
+
+    The values are those of `fn`. Where the whole gradient of an example at a ReLU would be zero, because
+    every unit that matters is at or below zero, the gradient passes to the units below zero that it would
+    push up (and at a ReLU6 to those above six that it would push down). Elsewhere it is the ReLU's own,
+    which passes at exactly zero. Examples are the entries of the first axis of a ReLU's input.
+
+    Args:
+        fn: Callable pytree of arrays; a layered model stays layered.
+        maximize: Whether the gradient that arrives is one to climb, as in activation maximisation. False is
+            for the gradient of a loss to descend, the sign Lucid's rule is written in.
+
+    Returns:
+        A callable pytree like `fn`, for reverse-mode differentiation; it raises ValueError when called if the
+        function has no ReLU.
+
+    References:
+        Olah, Mordvintsev, Schubert: Feature Visualization. Distill 2017; the rule is that of its library
+        Lucid.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> f = lambda x: jax.nn.relu(x).sum()
+        >>> jax.grad(jaxai.rules.redirected_relu(f))(-jnp.ones((1, 2))).tolist()
+        [[1.0, 1.0]]
+    """
+    return _with_rule(fn, _REDIRECTED[bool(maximize)])
+
+
+def guided_backprop(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: _targets.Targets = None,
+    *,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width channels"]:
+    """Return the gradient of the score with only positive gradients passed back through the ReLUs.
+
+    A ReLU passes a gradient where both its input and the gradient are positive; a ReLU6 where its input also
+    stays below six. ReLUs of any spelling count, in loops and in calls; a model without any is an error. The
+    maps hardly depend on the class or on the weights of the upper layers (Adebayo et al. 2018, arXiv
+    1810.03292).
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain (see `jaxai.targets`); raw scores (logits).
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, a class does not exist or the model has no ReLU.
+
+    References:
+        Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for Simplicity. ICLR Workshop 2015,
+        arXiv 1412.6806, section 3.4.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: jax.nn.relu(x).sum((1, 2)) @ jnp.array([[1.0, -1.0]])
+        >>> jaxai.guided_backprop(net, jnp.ones((1, 1, 1, 1)), jnp.array([[0, 1]])).ravel().tolist()
+        [1.0, 0.0]
+    """
+    return _rule_gradient(model, images, targets, _GUIDED, batch_size)
+
+
+def deconvnet(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: _targets.Targets = None,
+    *,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width channels"]:
+    """Return the gradient of the score with the ReLUs applied to the gradients instead of the activations.
+
+    A ReLU (or ReLU6) passes a gradient where it is positive, whatever its input was. Max-pools send it to the
+    position of their maximum ("switches"). ReLUs of any spelling count; a model without any is an error.
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`.
+        images: Model input, float [batch, height, width, channels].
+        targets: What to explain (see `jaxai.targets`); raw scores (logits).
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, a class does not exist or the model has no ReLU.
+
+    References:
+        Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014, arXiv 1311.2901,
+        section 2.1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> net = lambda x: jax.nn.relu(x).sum((1, 2)) @ jnp.array([[1.0, -1.0]])
+        >>> jaxai.deconvnet(net, -jnp.ones((1, 1, 1, 1)), jnp.array([[0, 1]])).ravel().tolist()
+        [1.0, 0.0]
+    """
+    return _rule_gradient(model, images, targets, _DECONVOLUTION, batch_size)
+
+
+def _rule_gradient(model, images, targets, rule, batch_size):
+    model, images, targets = _targets.prepare(model, images, targets)
+    return _gradient(
+        _with_rule(model, rule),
+        images,
+        targets,
+        batch_size=checks.batch_size(batch_size),
+    )
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def _gradient(model, images, targets, *, batch_size):
+    batch_size = batching.chunk_size(batch_size, model, images)
+
+    def chunk(arguments):
+        x, t = arguments
+        return _targets.gradients(model, x, t, batch_size=batch_size)[1]
+
+    return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
