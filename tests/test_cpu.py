@@ -62,7 +62,7 @@ print(json.dumps([added, os.environ.get("XLA_FLAGS", ""), jaxai.configure_cpu()]
 def test_too_late_is_said():
     code = """
 import json, warnings, os, jax, jaxai
-from jaxai import cpu
+from jaxai._cpu import configure as cpu
 cpu.cpu_features = lambda: frozenset({"avx512f"})
 cpu.platform.machine = lambda: "x86_64"
 before = cpu.backend_started()
