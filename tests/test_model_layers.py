@@ -10,6 +10,9 @@ from flax import nnx
 from jax import lax
 
 import jaxai
+from jaxai._cpu.conv import Settings as ConvSettings
+from jaxai._cpu.conv import convolve
+from jaxai._cpu.dense import Settings, multiply
 from jaxai._program import jaxprs
 from jaxai.models.efficientnet import EfficientNetLite, round_width
 from jaxai.models.layers import (
@@ -17,7 +20,6 @@ from jaxai.models.layers import (
     DepthwiseConv,
     adaptive_average_pool,
     conv,
-    dense,
     depthwise_conv,
     max_pool,
     relu6,
@@ -36,6 +38,10 @@ CASES = [
 ]
 
 
+def dense(x, kernel, dtype):
+    return multiply(x, kernel, Settings(dtype=jnp.dtype(dtype)))
+
+
 def normal(*shape):
     return jnp.asarray(RNG.normal(size=shape), jnp.float32)
 
@@ -50,6 +56,48 @@ def reference(x, kernel, strides, padding, groups=1):
         feature_group_count=groups,
         precision="highest",
     )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "window", "strides", "groups"),
+    [
+        ((11,), (4,), (3,), 1),
+        ((11,), (3,), (2,), 4),
+        ((5, 6, 7), (3, 2, 3), (2, 1, 3), 1),
+        ((5, 6, 4), (2, 3, 3), (2, 2, 1), 4),
+    ],
+)
+def test_strided_gradients_of_signals_and_volumes(sizes, window, strides, groups):
+    padding = tuple((1, 0) for _ in sizes)
+    settings = ConvSettings(strides, padding, (1,) * len(sizes), groups)
+    x, kernel = normal(2, *sizes, 4), normal(*window, 4 // groups, 4)
+    axes = "HWD"[: len(sizes)]
+    numbers = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
+
+    def stock(x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel, strides, padding, dimension_numbers=numbers, feature_group_count=groups
+        )
+
+    y, pullback = jax.vjp(lambda x, k: convolve(x, k, settings), x, kernel)
+    expected, stock_pullback = jax.vjp(stock, x, kernel)
+    g = normal(*y.shape)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    for found, right in zip(pullback(g), stock_pullback(g), strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-5)
+
+
+def test_a_wider_result_has_a_gradient():
+    # Half-precision operands may be summed into a float32 result, whose cotangent is float32.
+    settings = ConvSettings((2, 2), ((1, 1), (1, 1)), (1, 1), dtype=jnp.dtype("float32"))
+    x, kernel = normal(1, 6, 6, 3).astype("bfloat16"), normal(3, 3, 3, 5).astype("bfloat16")
+    y, pullback = jax.vjp(lambda x, k: convolve(x, k, settings), x, kernel)
+    assert y.dtype == jnp.float32
+    dx, _ = pullback(jnp.ones_like(y))
+    wide = settings._replace(dtype=None)
+    right = jax.grad(lambda x: convolve(x, kernel.astype("float32"), wide).sum())(x.astype("float32"))
+    assert dx.dtype == jnp.bfloat16
+    np.testing.assert_allclose(dx.astype("float32"), right, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("size, window, strides, padding", CASES)

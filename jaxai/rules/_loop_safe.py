@@ -1,128 +1,21 @@
-"""Convolutions whose gradients are fast inside loops, in functions of any library.
+"""Functions of any library with convolutions and dense layers whose gradients are fast, inside loops too.
 
-On the CPU, XLA runs a convolution inside a loop fast only if it is laid out NHWC and HWIO and neither its
-kernel is reversed nor its images dilated. The gradient that JAX derives is none of that. Here every
-convolution states its own: the kernel flipped and swapped, the cotangent dilated and padded explicitly, one
-more plain convolution.
+The kernels and why they are needed stand in `jaxai._cpu`.
 """
 
-import itertools
-import math
 from collections.abc import Callable
-from functools import cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._cpu import conv as _conv
 from .._frame import targets as _targets
 from .._program import jaxprs
 from ._dense import product
 from ._rewrite import Rewritten
-
-# Depthwise windows of more entries stay convolutions.
-_MOST_SHIFTS = 64
-
-
-class _Settings(NamedTuple):
-    """What a plain convolution is run with; tuples of numbers, one an axis."""
-
-    strides: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
-    groups: int
-    precision: Any
-    dtype: Any
-
-
-def _plain(x, kernel, settings: _Settings):
-    count = x.ndim - 2
-    last = tuple(range(1, count + 1))
-    images = (0, count + 1, *last)
-    numbers = lax.ConvDimensionNumbers(images, (count + 1, count, *range(count)), images)
-    y = lax.conv_general_dilated(
-        x,
-        kernel,
-        settings.strides,
-        settings.padding,
-        rhs_dilation=settings.dilation,
-        dimension_numbers=numbers,
-        feature_group_count=settings.groups,
-        precision=settings.precision,
-        preferred_element_type=settings.dtype,
-    )
-    # See `jaxai.configure_cpu`: one vector, reshaped before a bias is added, would end the process.
-    return lax.optimization_barrier(y) if y.size == y.shape[-1] else y
-
-
-def _is_depthwise(x, kernel, settings: _Settings) -> bool:
-    """Return whether every channel has one window of its own, small enough to be summed up shift by shift."""
-    window = kernel.shape[:-2]
-    return settings.groups == x.shape[-1] == kernel.shape[-1] > 1 and math.prod(window) <= _MOST_SHIFTS
-
-
-def _shifted(x, kernel, settings: _Settings):
-    """Sum shifted copies of the images, each times one entry of the windows."""
-    zero = jnp.zeros((), x.dtype)
-    x = lax.pad(x, zero, [(0, 0, 0), *((a, b, 0) for a, b in settings.padding), (0, 0, 0)])
-    window = kernel.shape[:-2]
-    sizes = [
-        (size - (w - 1) * d - 1) // s + 1
-        for size, w, d, s in zip(x.shape[1:-1], window, settings.dilation, settings.strides, strict=True)
-    ]
-    total: Any = None
-    for offset in itertools.product(*map(range, window)):
-        first = [o * d for o, d in zip(offset, settings.dilation, strict=True)]
-        last = [f + (n - 1) * s + 1 for f, n, s in zip(first, sizes, settings.strides, strict=True)]
-        starts, ends = [0, *first, 0], [x.shape[0], *last, x.shape[-1]]
-        term = lax.slice(x, starts, ends, (1, *settings.strides, 1)) * kernel[(*offset, 0)]
-        total = term if total is None else total + term
-    return total if settings.dtype is None else total.astype(settings.dtype)
-
-
-def _forward(x, kernel, settings: _Settings):
-    if not _is_depthwise(x, kernel, settings):
-        return _plain(x, kernel, settings)
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, k: _shifted(x, k, settings),
-        default=lambda x, k: _plain(x, k, settings),
-    )
-
-
-@cache
-def _conv_with(settings: _Settings):
-    @jax.custom_vjp
-    def conv(x, kernel):
-        return _forward(x, kernel, settings)
-
-    def backward(residuals, g):
-        x, kernel = residuals
-        run = _shifted if _is_depthwise(x, kernel, settings) else _plain
-        _, pullback = jax.vjp(lambda k: run(x, k, settings), kernel)
-        return _input_gradient(x, kernel, g, settings).astype(x.dtype), pullback(g)[0]
-
-    conv.defvjp(lambda x, kernel: (conv(x, kernel), (x, kernel)), backward)
-    return conv
-
-
-def _input_gradient(x, kernel, g, settings: _Settings):
-    axes = range(x.ndim - 2)
-    config = [(0, 0, 0)]
-    for axis in axes:
-        window = (kernel.shape[axis] - 1) * settings.dilation[axis] + 1
-        spread = (g.shape[axis + 1] - 1) * settings.strides[axis] + 1
-        before = window - 1 - settings.padding[axis][0]
-        after = x.shape[axis + 1] + window - 1 - before - spread
-        config.append((before, after, settings.strides[axis] - 1))
-    g = lax.pad(g, jnp.zeros((), g.dtype), [*config, (0, 0, 0)])
-    flipped = jnp.flip(kernel, axes)
-    # A depthwise kernel is its own transpose, once flipped. Fused, the two would take four times as long.
-    swapped = flipped if settings.groups > 1 else lax.optimization_barrier(flipped).swapaxes(-2, -1)
-    plain = settings._replace(strides=(1,) * len(axes), padding=((0, 0),) * len(axes), dtype=None)
-    return _conv_with(plain)(g, swapped)
 
 
 def convolution(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> jax.Array:
@@ -148,7 +41,7 @@ def convolution(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> j
     if any(step != 1 for step in params["lhs_dilation"]):
         inner = [(0, 0, step - 1) for step in params["lhs_dilation"]]
         x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)])
-    settings = _Settings(
+    settings = _conv.Settings(
         strides=tuple(params["window_strides"]),
         padding=tuple((int(a), int(b)) for a, b in params["padding"]),
         dilation=tuple(params["rhs_dilation"]),
@@ -156,7 +49,7 @@ def convolution(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> j
         precision=params["precision"],
         dtype=params["preferred_element_type"],
     )
-    y = _conv_with(settings)(x, kernel)
+    y = _conv.convolve(x, kernel, settings)
     back = images(numbers.out_spec)
     return jnp.transpose(y, [back.index(axis) for axis in range(y.ndim)])
 
