@@ -59,6 +59,30 @@ print(json.dumps([added, os.environ.get("XLA_FLAGS", ""), jaxai.configure_cpu()]
     assert flags.split()[:2] == own.split()
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's settings")
+@pytest.mark.parametrize(
+    ("options", "variables", "few"),
+    [("", {}, True), ("keep_memory=False", {}, False), ("", {"MALLOC_ARENA_MAX": "8"}, False)],
+)
+def test_memory_stays_with_the_process(options, variables, few):
+    # Each call returns a new array of 64 MiB, 16,384 pages of 4 KiB. It takes some calls until blocks of
+    # this size have their places in the heap.
+    code = f"""
+import json, resource, jax, jax.numpy as jnp, jaxai
+jaxai.configure_cpu({options})
+double = jax.jit(lambda x: 2 * x)
+x = jnp.ones(2**24)
+for _ in range(20):
+    double(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    double(x).block_until_ready()
+print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20 / 2**14))
+"""
+    share = python(code, JAX_PLATFORMS="cpu", **variables)
+    assert share < 0.5 if few else share > 0.9
+
+
 def test_too_late_is_said():
     code = """
 import json, warnings, os, jax, jaxai
