@@ -1,6 +1,8 @@
 """Photographs of any kind to the arrays that networks take."""
 
+import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -9,70 +11,130 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from PIL import Image, ImageOps
+from PIL import Image
+
+from . import photo_files, rasters
+from .photo_files import Reading
+from .rasters import Raster
 
 _FILTER = Image.Resampling.BICUBIC
-_DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-_WHITE = (255, 255, 255, 255)
+_SUPPORT = 2  # of the bicubic kernel, in pixels of the smaller image
 # Of a photo's width and height: the size to bring it to, and the part (left, top, right, bottom) to keep.
 _Frame: TypeAlias = Callable[[int, int], tuple[tuple[int, int], tuple[int, int, int, int]]]
-_RANGES = {np.dtype("?"): 1, np.dtype("u1"): 255, np.dtype("u2"): 65535}
 
 
-def crop(photo: Any, *, size: int) -> Float[Array, "batch size size 3"]:
+class PhotoNote(UserWarning):
+    """What the reader of a photo noticed and what may not be meant, in one line that names the photo.
+
+    It read one page of several; the pixels use a small part of their range; it took a fourth channel as
+    opacity, or left it out. The keywords of `fit` say what is meant.
+    """
+
+
+def crop(
+    photo: Any,
+    *,
+    size: int,
+    page: int | None = None,
+    white: float | None = None,
+    alpha: bool | None = None,
+    max_pixels: int | None = None,
+) -> Float[Array, "batch size size 3"]:
     """Cut out the centre square of photos and resize it, without margin.
 
-    Grey, palette, CMYK and 16-bit photos become RGB, transparency is put on white, and a camera's note on
-    how a photo was turned (EXIF) is obeyed. Resizing is bicubic with antialiasing (Pillow's), clipped to
-    [0, 1]; a photo of `size` x `size` keeps its values exactly.
+    Photos are read and converted as by `fit`; one of `size` x `size` keeps its values exactly.
 
     Args:
-        photo: A path, a PIL image, an array [height, width, 3] (uint8, uint16, or float in [0, 1]; also
-            [height, width], and 1 or 4 channels), or a list of those.
+        photo: A path, a PIL image or an array as in `fit`, or a list of those.
         size: Side of the squares in pixels.
+        page: As in `fit`.
+        white: As in `fit`.
+        alpha: As in `fit`.
+        max_pixels: As in `fit`.
 
     Returns:
         float32 in [0, 1].
 
     Raises:
-        ValueError: If a photo cannot be read, is truncated, empty, or not what is said above.
+        ValueError: If a photo cannot be read, is truncated, damaged, too large, empty, or not what `fit`
+            takes.
         FileNotFoundError: If a path does not exist.
+
+    Warns:
+        PhotoNote: As `fit`.
 
     Example:
         >>> import numpy as np
         >>> crop(np.zeros((30, 40, 3), np.uint8), size=16).shape
         (1, 16, 16, 3)
     """
+    reading = Reading(page, white, alpha, max_pixels)
     frame = partial(_centre_square, size=size)
-    if isinstance(photo, Sequence) and not isinstance(photo, str):
+    if isinstance(photo, Sequence) and not isinstance(photo, (str, bytes)):
         if not photo:
             raise ValueError("expected at least one photo; got an empty list")
-        return jnp.asarray(np.stack([_pixels(item, frame) for item in photo]))
-    return jnp.asarray(_pixels(photo, frame)[None])
+        results = [_pixels(item, frame, reading, f"photo {i} of the list") for i, item in enumerate(photo)]
+    else:
+        results = [_pixels(photo, frame, reading, "photo")]
+    for _, notes in results:
+        for note in notes:
+            warnings.warn(note, PhotoNote, stacklevel=2)
+    return jnp.asarray(np.stack([pixels for pixels, _ in results]))
 
 
-def fit(photo: Any, *, longest: int) -> Float[Array, "1 height width 3"]:
+def fit(
+    photo: Any,
+    *,
+    longest: int,
+    page: int | None = None,
+    white: float | None = None,
+    alpha: bool | None = None,
+    max_pixels: int | None = None,
+) -> Float[Array, "1 height width 3"]:
     """Return a whole photo, reduced so that no side is longer than `longest` pixels.
 
-    It is read and converted as by `crop`; a photo that is small enough keeps its values.
+    Files are PNG, JPEG, GIF, WebP, TIFF, BMP, PPM, JPEG 2000 or AVIF, whatever their name; other formats can
+    be opened by the caller and given as PIL images. Grey, palette, CMYK, CIELAB and 16-bit photos become RGB
+    (colours of 16 bits are read from files with 8), transparency is put on white, and a camera's note on how
+    a photo was turned (EXIF, XMP) is obeyed, or ignored where it cannot be read. Colour profiles are ignored.
+    Resizing is bicubic with antialiasing (Pillow's), clipped to [0, 1]; a photo that is small enough keeps
+    its values exactly.
 
     Args:
-        photo: A path, a PIL image or an array.
+        photo: A path, a PIL image or an array: [height, width] or [height, width, 1] (grey),
+            [height, width, 3] (RGB) or [height, width, 4] (RGBA: the fourth channel is opacity, not a fourth
+            colour), of bool, uint8, uint16, or float in [0, 1].
         longest: Number of pixels.
+        page: Number of the page or frame in files of several, from 1 on. None reads the first and says so.
+        white: The number in the file or array that is white, such as 4095 for 12 bits stored in 16, or 1 for
+            a mask of 0 and 1; with it, arrays of any integers and other floats are taken too. None is the
+            largest that the type can hold, 1 for floats.
+        alpha: True if a fourth channel is opacity, False to leave opacity out. None is True, with a note
+            where the channel may be something else: in arrays, and in TIFF files, which often err.
+        max_pixels: The largest number of pixels that a file may declare; larger ones are refused before
+            they are decoded. None is the environment's `JAXAI_MAX_PIXELS`, else Pillow's limit, 178,956,970.
 
     Returns:
         float32 in [0, 1].
 
     Raises:
-        ValueError: If the photo cannot be read, is truncated, empty, or not what `crop` takes.
+        ValueError: If the photo cannot be read, is truncated, damaged, too large, empty, or not what is said
+            above.
         FileNotFoundError: If a path does not exist.
+
+    Warns:
+        PhotoNote: If it is open what is meant: several pages, unused bits, or a fourth channel.
 
     Example:
         >>> import numpy as np
         >>> fit(np.zeros((30, 40, 3), np.uint8), longest=20).shape
         (1, 15, 20, 3)
     """
-    return jnp.asarray(_pixels(photo, partial(_whole, longest=longest))[None])
+    reading = Reading(page, white, alpha, max_pixels)
+    pixels, notes = _pixels(photo, partial(_whole, longest=longest), reading, "photo")
+    for note in notes:
+        warnings.warn(note, PhotoNote, stacklevel=2)
+    return jnp.asarray(pixels[None])
 
 
 def _centre_square(width: int, height: int, *, size: int):
@@ -86,105 +148,66 @@ def _whole(width: int, height: int, *, longest: int):
     return (max(1, round(width * scale)), max(1, round(height * scale))), (0, 0, width, height)
 
 
-def _pixels(photo: Any, frame: _Frame) -> np.ndarray:
+def _pixels(photo: Any, frame: _Frame, reading: Reading, name: str) -> tuple[np.ndarray, list[str]]:
+    """Return float32 [height, width, 3] and the notes on a photo."""
+    notes: list[str] = []
     if isinstance(photo, (str, os.PathLike)):
-        return _read(os.fspath(photo), frame)
-    if isinstance(photo, Image.Image):
-        return _from_image(photo, frame, "photo")
-    if isinstance(photo, (np.ndarray, jax.Array)):
-        return _from_array(np.asarray(photo), frame, "photo")
-    raise ValueError(
-        f"a photo must be a path, a PIL image or an array [height, width, 3]; got {type(photo).__name__}"
-    )
-
-
-def _read(path: str, frame: _Frame) -> np.ndarray:
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"no such photo: {path}")
-    try:
-        image = Image.open(path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(_reason(path, error)) from error
-    with image:
-        return _from_image(image, frame, path)
-
-
-def _reason(name: str, error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
-        return f"{name} is not an image"
-    if isinstance(error, IsADirectoryError):
-        return f"{name} is a folder, not an image"
-    return f"{name} cannot be read as an image: {error}"
-
-
-def _from_image(image: Image.Image, frame: _Frame, name: str) -> np.ndarray:
-    if 0 in image.size:
-        raise ValueError(f"{name} has no pixels: its size is {image.size[0]}x{image.size[1]}")
-    try:
-        image.load()
-        image = ImageOps.exif_transpose(image)
-        deep = image.mode in _DEEP_MODES
-        if image.has_transparency_data and not deep:
-            layers = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", layers.size, _WHITE), layers)
-        image = image if deep else image.convert("RGB")
-    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(_reason(name, error)) from error
-    if deep:
-        return _from_array(_deep(image, name), frame, name)
-    return np.asarray(_resized(image, frame), np.float32) / 255
-
-
-def _deep(image: Image.Image, name: str) -> np.ndarray:
-    """Return a grey image of more than eight bits as floats in [0, 1]."""
-    pixels = np.asarray(image)
-    if pixels.dtype.kind == "f":
-        return pixels
-    if pixels.min() < 0 or pixels.max() > 65535:
+        opened = photo_files.open_file(os.fsdecode(photo), reading)
+    elif isinstance(photo, Image.Image):
+        opened = photo_files.loaded(photo, reading, name)
+    elif isinstance(photo, (np.ndarray, jax.Array)):
+        pixels = _resized(rasters.from_array(np.asarray(photo), reading, name, notes), frame)
+        return pixels, [f"{name}: {note}" for note in notes]
+    else:
         raise ValueError(
-            f"{name} must have 8 or 16 bits a pixel; got values from {pixels.min()} to {pixels.max()}"
+            f"a photo must be a path, a PIL image or an array [height, width, 3]; got {type(photo).__name__}"
         )
-    return pixels.astype(np.uint16)
+    raster = rasters.from_opened(opened, reading)
+    try:
+        pixels = _resized(raster, frame)
+    except Exception as error:
+        # Some palettes and colours are damaged in ways that show when they are converted.
+        raise photo_files.unreadable(opened.name, error) from error
+    return pixels, [f"{opened.name}: {note}" for note in opened.notes]
 
 
-def _from_array(array: np.ndarray, frame: _Frame, name: str) -> np.ndarray:
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
-        raise ValueError(f"{name} must be [height, width, 3] (or a list of such); got shape {array.shape}")
-    if 0 in array.shape:
-        raise ValueError(f"{name} has no pixels: its shape is {array.shape}")
-    if array.dtype == np.uint8 and array.shape[2] == 3:
-        return np.asarray(_resized(Image.fromarray(array), frame), np.float32) / 255
-    pixels = _unit_range(array, name)
-    if pixels.shape[2] == 4:
-        colour, alpha = pixels[..., :3], pixels[..., 3:]
-        pixels = colour * alpha + (1 - alpha)
-    if pixels.shape[2] == 1:
-        pixels = pixels.repeat(3, 2)
-    height, width = pixels.shape[:2]
-    if frame(width, height)[0] == (width, height):
-        return pixels
-    planes = [_resized(Image.fromarray(pixels[..., channel]), frame) for channel in range(3)]
-    return np.clip(np.stack([np.asarray(plane) for plane in planes], -1), 0, 1)
+def _resized(raster: Raster, frame: _Frame) -> np.ndarray:
+    """Return the part to keep in its size, float32 [height, width, 3]; a large photo goes piece by piece."""
+    (width, height), (left, top, right, bottom) = frame(raster.width, raster.height)
+    if raster.width * raster.height <= raster.piece:
+        result = _scaled(raster.rows(0, raster.height), (width, height), (left, top, right, bottom))
+        return np.broadcast_to(result, (height, width, 3))
+    step = (bottom - top) / height
+    reach = math.ceil(_SUPPORT * max(step, 1)) + 1
+    lines = max(1, int(raster.piece / raster.width / step))
+    result = np.empty((height, width, 3), np.float32)
+    for first in range(0, height, lines):
+        last = min(first + lines, height)
+        start = top + first * step
+        end = bottom if last == height else top + last * step
+        low, high = max(0, math.floor(start) - reach), min(raster.height, math.ceil(end) + reach)
+        rows = raster.rows(low, high)
+        result[first:last] = _scaled(rows, (width, last - first), (left, start - low, right, end - low), True)
+    return result
 
 
-def _unit_range(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype in _RANGES:
-        return array.astype(np.float32) / np.float32(_RANGES[array.dtype])
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise ValueError(f"{name} must be uint8, uint16 or float; got {array.dtype}")
-    pixels = array.astype(np.float32)
-    if not np.isfinite(pixels).all():
-        raise ValueError(f"{name} has {np.count_nonzero(~np.isfinite(pixels))} NaN or infinite values")
-    if pixels.min() < 0 or pixels.max() > 1:
-        raise ValueError(
-            f"{name} must lie in [0, 1] where it is float; got {pixels.min():g} to {pixels.max():g}"
-        )
-    return pixels
+def _scaled(
+    rows: Image.Image | np.ndarray,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float],
+    across_first: bool = False,
+) -> np.ndarray:
+    """Return float32 [height, width, 1 or 3] in [0, 1]."""
 
+    def scaled(image: Image.Image) -> np.ndarray:
+        left, top, right, bottom = box
+        if across_first:
+            # Pillow takes the cheaper order, which may differ from piece to piece; and with bytes it counts.
+            image = image.resize((size[0], image.height), _FILTER, box=(left, 0, right, image.height))
+            left, right = 0, size[0]
+        return np.asarray(image.resize(size, _FILTER, box=(left, top, right, bottom)), np.float32)
 
-def _resized(image: Image.Image, frame: _Frame) -> Image.Image:
-    """Return the part to keep in its size; the box spares a copy of the whole photo."""
-    size, box = frame(*image.size)
-    return image.resize(size, _FILTER, box=box)
+    if isinstance(rows, Image.Image):
+        pixels = scaled(rows) / 255
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+    return np.clip(np.stack([scaled(Image.fromarray(plane)) for plane in np.moveaxis(rows, -1, 0)], -1), 0, 1)

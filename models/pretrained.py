@@ -24,7 +24,8 @@ class Pretrained:
     Attributes:
         model: The network, a layered model.
         name: Its name in `names()`.
-        crop: A path, PIL image, array, or list of those, to float32 [batch, size, size, 3] in [0, 1].
+        crop: A path, PIL image, array, or list of those, to float32 [batch, size, size, 3] in [0, 1]; its
+            keywords `page`, `white`, `alpha` and `max_pixels` are those of `jaxai.models.fit`.
         normalize: Those to what the network takes; pure JAX.
         labels: The names of the classes; None without a classifier.
         input_size: Side of the photos in pixels.
@@ -33,15 +34,15 @@ class Pretrained:
 
     model: nnx.Module
     name: str
-    crop: Callable[[Any], Float[Array, "batch size size 3"]]
+    crop: Callable[..., Float[Array, "batch size size 3"]]
     normalize: Callable[[Float[Array, "batch size size 3"]], Float[Array, "batch size size 3"]]
     labels: tuple[str, ...] | None
     input_size: int
     digest: str
 
-    def preprocess(self, photo: Any) -> Float[Array, "batch size size 3"]:
-        """Return what the network takes of a path, PIL image, array, or list of those."""
-        return self.normalize(self.crop(photo))
+    def preprocess(self, photo: Any, **reading: Any) -> Float[Array, "batch size size 3"]:
+        """Return what the network takes of a path, PIL image, array, or list of those; `crop`'s keywords."""
+        return self.normalize(self.crop(photo, **reading))
 
 
 class Listing(NamedTuple):

@@ -97,8 +97,8 @@ class TestModes:
         colour, alpha = pixels[..., :3] / 255, pixels[..., 3:] / 255
         expected = colour * alpha + 1 - alpha
         close(square(Image.fromarray(pixels)), expected, atol=0.005)
-        close(square(pixels), expected)
-        close(square(pixels / 255.0), expected)
+        close(square(pixels, alpha=True), expected)
+        close(square(pixels / 255.0, alpha=True), expected)
 
     def test_transparent_grey(self):
         pixels = colours(channels=2)
@@ -146,7 +146,7 @@ class TestModes:
     def test_the_first_frame_of_an_animation(self, tmp_path):
         frames = [Image.new("RGB", (SIZE, SIZE), colour) for colour in ("red", "blue")]
         frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
-        close(square(tmp_path / "x.gif"), np.array([1, 0, 0]))
+        close(square(tmp_path / "x.gif", page=1), np.array([1, 0, 0]))
 
 
 class TestFit:
