@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image, ImageFile
 
+from . import orientation
 from .quiet_pillow import quiet
 
 # What files of the formats below are usually called; the contents decide, not the name.
@@ -37,17 +38,8 @@ _FORMATS = (
     (rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000", "Jpeg2KImagePlugin.Jpeg2KImageFile"),
     (rb"....ftyp(avif|avis|mif1|msf1)", "AVIF", "AvifImagePlugin.AvifImageFile"),
 )
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # TIFF tags.
-_SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _EXTRA_SAMPLES = 254, 258, 262, 274, 338
+_SUBFILE, _BITS, _PHOTOMETRIC, _EXTRA_SAMPLES = 254, 258, 262, 338
 _WHITE_IS_ZERO = 0
 _PAGES_COUNTED = 100_000
 _BLOCK = 1 << 20
@@ -166,7 +158,7 @@ def loaded(image: Image.Image, reading: Reading, name: str) -> Opened:
                 _check_size(image, limit)
                 _load_from_stream(image)
             _read_tags(image, opened)
-            opened.turn = _turn(image)
+            opened.turn = orientation.of_pillow(image)
         except Exception as error:
             raise _refusal(name, error) from error
     return opened
@@ -215,14 +207,14 @@ def _decoded(file: BinaryIO, name: str, kind: str, pillow: Callable, reading: Re
                 opened.notes.append(_page_note(len(pages)))
             if kind == "TIFF":
                 _read_tags(image, opened)
-                opened.turn = _turn(image)
+                opened.turn = orientation.of_file(image)
                 # Pillow's own turning writes the EXIF block anew, which fails where that is damaged.
                 image.load_end = lambda: None
                 image.load()
                 opened.image = image._new(image.im)
             else:
                 image.load()
-                opened.turn = _turn(image)
+                opened.turn = orientation.of_file(image)
             if kind == "PNG":
                 opened.reduced = colours and depth == 16
                 _scale_transparency(image, depth, colours)
@@ -362,12 +354,3 @@ def _read_tags(image: Any, opened: Opened) -> None:
 def _numbers(value: Any) -> tuple[int, ...]:
     values = value if isinstance(value, tuple) else (value,)
     return tuple(number for number in values if isinstance(number, int))
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return what brings an image upright; unreadable EXIF is ignored."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:
-        return None
-    return _TURNS.get(orientation) if isinstance(orientation, int) else None

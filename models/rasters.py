@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from . import orientation
 from .photo_files import Opened, Reading
 
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -17,12 +18,6 @@ _WHITE = (255, 255, 255, 255)
 _RANGES = {np.dtype("?"): 1, np.dtype("u1"): 255, np.dtype("u2"): 65535}
 # Number of pixels that are converted at a time, to floats and to RGB.
 _FLOATS, _BYTES = 1 << 22, 1 << 24
-_SIDEWAYS = (
-    Image.Transpose.TRANSPOSE,
-    Image.Transpose.ROTATE_270,
-    Image.Transpose.TRANSVERSE,
-    Image.Transpose.ROTATE_90,
-)
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ def from_opened(opened: Opened, reading: Reading) -> Raster:
         if reading.alpha:
             raise ValueError(f"{name} says that its extra channels are not opacity; got alpha=True")
         opened.notes.append("its channels of unspecified meaning are left out")
-    width, height = image.size[::-1] if opened.turn in _SIDEWAYS else image.size
+    width, height = image.size[::-1] if opened.turn in orientation.SIDEWAYS else image.size
     if image.mode in _DEEP_MODES:
         return Raster(width, height, _deep_rows(opened, reading), _FLOATS)
     if reading.white is None or image.mode == "1":
@@ -133,7 +128,7 @@ def _deep_rows(opened: Opened, reading: Reading) -> Callable[[int, int], np.ndar
     clear = clear if isinstance(clear, int) else None
 
     def rows(low: int, high: int) -> np.ndarray:
-        stored = np.asarray(_upright(image, opened.turn, low, high))
+        stored = np.asarray(orientation.rows(image, opened.turn, low, high))
         pixels = stored.astype(np.float32) / np.float32(full)
         if opened.inverted:
             pixels = 1 - pixels
@@ -155,7 +150,7 @@ def _shallow_rows(opened: Opened, reading: Reading) -> Callable[[int, int], Imag
             _note_opacity(bands[-1], 255, opened.doubtful, reading, opened.notes)
 
     def rows(low: int, high: int) -> Image.Image:
-        layers = _layers(_upright(image, opened.turn, low, high), reading)
+        layers = _layers(orientation.rows(image, opened.turn, low, high), reading)
         if layers.mode != "RGBA":
             return layers
         return Image.alpha_composite(Image.new("RGBA", layers.size, _WHITE), layers).convert("RGB")
@@ -174,7 +169,7 @@ def _scaled_rows(opened: Opened, reading: Reading) -> Callable[[int, int], np.nd
     _check_extent((0, high), white, reading, name, opened.notes)
 
     def rows(low: int, high: int) -> np.ndarray:
-        pixels = np.asarray(_layers(_upright(image, opened.turn, low, high), reading), np.float32)
+        pixels = np.asarray(_layers(orientation.rows(image, opened.turn, low, high), reading), np.float32)
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         colours = pixels[..., :3] / np.float32(white)
         return _on_white(colours, pixels[..., 3:] / 255) if pixels.shape[2] == 4 else colours
@@ -194,27 +189,10 @@ def _layers(image: Image.Image, reading: Reading) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _upright(image: Image.Image, turn: Image.Transpose | None, low: int, high: int) -> Image.Image:
-    """Return rows of the turned image, which are rows or columns of the stored one, first or last."""
-    width, height = image.size
-    box = {
-        None: (0, low, width, high),
-        Image.Transpose.FLIP_LEFT_RIGHT: (0, low, width, high),
-        Image.Transpose.ROTATE_180: (0, height - high, width, height - low),
-        Image.Transpose.FLIP_TOP_BOTTOM: (0, height - high, width, height - low),
-        Image.Transpose.TRANSPOSE: (low, 0, high, height),
-        Image.Transpose.ROTATE_270: (low, 0, high, height),
-        Image.Transpose.TRANSVERSE: (width - high, 0, width - low, height),
-        Image.Transpose.ROTATE_90: (width - high, 0, width - low, height),
-    }[turn]
-    part = image if box == (0, 0, width, height) else image.crop(box)
-    return part if turn is None else part.transpose(turn)
-
-
 def _parts(image: Image.Image, pixels: int) -> Iterator[Image.Image]:
     step = max(1, pixels // image.width)
     for low in range(0, image.height, step):
-        yield _upright(image, None, low, min(low + step, image.height))
+        yield orientation.rows(image, None, low, min(low + step, image.height))
 
 
 def _pieces(image: Image.Image, pixels: int) -> Iterator[np.ndarray]:

@@ -1,9 +1,15 @@
-"""Photo files for tests, byte by byte: what Pillow cannot write, and what no program should."""
+"""What tests of photos share: images, files byte by byte where Pillow cannot write them, and their pixels."""
 
+import functools
 import struct
+import warnings
 import zlib
 
 import numpy as np
+import pytest
+from PIL import Image
+
+from jaxai.models import PhotoNote, fit
 
 
 def png_block(kind, data):
@@ -77,3 +83,82 @@ def exif(orientation, *entries, order="<", tail=b""):
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(entries))
     body = b"".join(struct.pack(order + "HHI", *entry[:3]) + entry[3] for entry in entries)
     return b"Exif\0\0" + head + body + struct.pack(order + "I", 0) + tail
+
+
+DEEP = ("I;16", "I;16B", "I", "F")
+
+
+whole = functools.partial(fit, longest=99)
+
+
+def quiet(*arguments, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PhotoNote)
+        return np.asarray(whole(*arguments, **options))[0]
+
+
+def opened(path, read=quiet, **options):
+    """What is read of a Pillow image that was opened by name."""
+    with Image.open(path) as image:
+        return read(image, **options)
+
+
+def notes(photo, **options):
+    """What is said about a photo, and its pixels."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pixels = np.asarray(whole(photo, **options))[0]
+    assert all(warning.category is PhotoNote and "\n" not in str(warning.message) for warning in caught)
+    return [str(warning.message) for warning in caught], pixels
+
+
+opened_notes = functools.partial(opened, read=notes)
+
+
+def refused(photo, match, **options):
+    with pytest.raises(ValueError, match=match) as caught:
+        whole(photo, **options)
+    assert type(caught.value) is ValueError and "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def needs(suffix):
+    Image.init()
+    if suffix == "avif" and "AVIF" not in Image.SAVE:
+        pytest.skip("this Pillow has no AVIF")
+
+
+def picture(mode):
+    """A Pillow image of 12 rows and 20 columns without any symmetry."""
+    rng = np.random.default_rng(len(mode))
+    if mode in ("I;16", "I;16B"):
+        values = rng.integers(0, 65536, (12, 20)).astype("<u2" if mode == "I;16" else ">u2")
+        return (
+            Image.fromarray(values) if mode == "I;16" else Image.frombytes(mode, (20, 12), values.tobytes())
+        )
+    if mode == "I":
+        return Image.fromarray(rng.integers(0, 65536, (12, 20)).astype(np.int32))
+    if mode == "F":
+        return Image.fromarray(rng.random((12, 20), np.float32))
+    bands = rng.integers(0, 256, (12, 20, 4), dtype=np.uint8)
+    if mode == "smooth":
+        ramps = np.stack([*np.indices((12, 20)) * 9, np.indices((12, 20)).sum(0) * 8], -1)
+        return Image.fromarray(ramps.astype(np.uint8))
+    if mode in ("P", "PA"):
+        image = Image.fromarray(bands[..., :3]).quantize(16)
+        return image if mode == "P" else Image.merge("PA", [image.copy().convert("L"), image.convert("L")])
+    number = len(Image.new(mode, (1, 1)).getbands())
+    if mode == "1":
+        return Image.fromarray(bands[..., 0] > 99)
+    return Image.frombytes(mode, (20, 12), np.ascontiguousarray(bands[..., :number]).tobytes())
+
+
+def values(image):
+    """The pixels of an image in [0, 1], by Pillow's conversion of the whole."""
+    if image.mode in DEEP:
+        array = np.asarray(image).astype(np.float32)
+        array = array if image.mode == "F" else array / np.float32(65535)
+        return np.stack([array] * 3, -1)
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (255,) * 4), layers)
+    return np.asarray(image.convert("RGB"), np.float32) / 255
