@@ -3,8 +3,8 @@
 Pools without overlap are comparisons of strided slices, which are fast on the CPU and route the gradient of
 tied values to the first, as PyTorch does.
 
-`conv`, `depthwise_conv` and `max_pool` are named compiled calls, so that rules on the jaxpr see each as one
-operation with the operands (images, kernel).
+`conv`, `depthwise_conv` and `max_pool` are compiled calls that are marked as the one operation of JAX that
+they compute, so that readers of programs see each as that.
 """
 
 from functools import partial
@@ -12,11 +12,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Float
 
 from .._cpu import conv as _conv
 from .._cpu import dense as _dense
 from .._cpu.relu6 import relu6 as relu6
+from .._program import marks
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -43,7 +45,18 @@ def conv(
         strides: Rows, columns.
         padding: Zeros before and after, for rows and columns.
     """
-    return _conv.convolve(x, kernel, _conv.Settings(strides, padding, (1, 1)))
+    return _marked_conv(x, kernel, _conv.Settings(strides, padding, (1, 1)))
+
+
+def _marked_conv(x, kernel, settings):
+    standard = partial(
+        lax.conv_general_dilated,
+        window_strides=settings.strides,
+        padding=settings.padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=settings.groups,
+    )
+    return marks.layer(_conv.convolve(x, kernel, settings), (x, kernel), standard)
 
 
 @partial(jax.jit, static_argnames=("strides", "padding"))
@@ -55,7 +68,7 @@ def depthwise_conv(
     padding: Padding = ((0, 0), (0, 0)),
 ) -> Float[Array, "batch h w channels"]:
     """Convolve each channel with its own window: shifted products on the CPU, one convolution elsewhere."""
-    return _conv.convolve(x, kernel, _conv.Settings(strides, padding, (1, 1), groups=x.shape[-1]))
+    return _marked_conv(x, kernel, _conv.Settings(strides, padding, (1, 1), groups=x.shape[-1]))
 
 
 @partial(jax.jit, static_argnames=("window",))
@@ -72,7 +85,9 @@ def max_pool(
         for j in range(window):
             part = x[:, i : height * window : window, j : width * window : window]
             best = part if best is None else jnp.where(best >= part, best, part)
-    return best
+    lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    size = (1, window, window, 1)
+    return marks.layer(best, (x,), lambda x: lax.reduce_window(x, lowest, lax.max, size, size, "VALID"))
 
 
 def adaptive_average_pool(

@@ -13,7 +13,7 @@ import jaxai
 from jaxai._cpu.conv import Settings as ConvSettings
 from jaxai._cpu.conv import convolve
 from jaxai._cpu.dense import Settings, multiply
-from jaxai._program import jaxprs
+from jaxai._program.graph import graph_of
 from jaxai.models.efficientnet import EfficientNetLite, round_width
 from jaxai.models.layers import (
     Conv,
@@ -332,7 +332,7 @@ def test_bfloat16_parameters_multiply_in_bfloat16_and_score_in_float32():
     network = nnx.eval_shape(lambda: VGG(11, classes=5, hidden=(16, 8), rngs=nnx.Rngs(0)))
     half = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, jnp.bfloat16), network)
     closed = jax.make_jaxpr(lambda m, x: m(x))(half, jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32))
-    graph = jaxprs.graph_of(closed)
+    graph = graph_of(closed)
     products = [node for node in graph.nodes if node.name == "dot_general"]
     assert {graph.avals[ref].dtype for node in products for ref in node.inputs} == {jnp.dtype(jnp.bfloat16)}
     types = [graph.avals[node.outputs[0]].dtype.name for node in products]

@@ -1,18 +1,20 @@
 """Layers of functions that are not chains: values marked by name, and what else crosses them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array, Float
 
 from .._frame import targets as _targets
-from . import jaxprs
-from .jaxprs import Constant, Graph
+from .graph import Graph, graph_of, jaxpr_of, values_of
+from .run import evaluate
 
 OUTPUT = "logits"
 
@@ -60,7 +62,7 @@ class Named:
                 return self.model(images), Partial(_identity)
             raise ValueError(f"unknown layer {layer!r}; the layers are {', '.join((*marks, OUTPUT))}")
         before, after = _cut(key, layer)
-        acts, *crossing = jaxprs.evaluate(before, flat)
+        acts, *crossing = evaluate(before, flat)
         return acts, NamedHead(tuple(crossing), (after, tree), layer)
 
 
@@ -90,7 +92,7 @@ class NamedHead:
         expected = graph.shape(graph.inputs[0])
 
         def run(acts):
-            return jax.tree.unflatten(tree, jaxprs.evaluate(graph, [acts, *self.crossing]))
+            return jax.tree.unflatten(tree, evaluate(graph, [acts, *self.crossing]))
 
         if acts.shape == expected:
             return run(acts)
@@ -122,7 +124,7 @@ class _Key:
 
 def _trace(model, images):
     images = jax.ShapeDtypeStruct(images.shape, images.dtype) if not hasattr(images, "aval") else images
-    closed, flat, tree = jaxprs.jaxpr_of(model, images)
+    closed, flat, tree = jaxpr_of(model, images)
     key = _Key(closed)
     return _graph(key), flat, tree, key
 
@@ -130,7 +132,7 @@ def _trace(model, images):
 # The same program must be the same object each time, or every split would be compiled anew.
 @lru_cache(maxsize=32)
 def _graph(key: _Key) -> Graph:
-    return jaxprs.graph_of(key.closed, structured=True, enter=_has_mark, open_remat=True)
+    return graph_of(key.closed, structured=True, enter=_has_mark, open_remat=True)
 
 
 def _has_mark(graph: Graph) -> bool:
@@ -159,17 +161,22 @@ def _cut(key: _Key, layer: str) -> tuple[Graph, Graph]:
     graph = _graph(key)
     mark = _marks(graph)[layer]
     above = graph.dependents([mark])
-    after = [node for node in graph.nodes if node.outputs and node.outputs[0] in above]
-    after = [node for node in after if mark not in node.outputs]
-    read = [ref for node in after for ref in node.inputs] + list(graph.outputs)
-    crossing = list(dict.fromkeys(r for r in read if not isinstance(r, Constant) and r not in above))
-    needed, nodes = {mark, *crossing}, []
-    for node in reversed(graph.nodes):
-        if any(out in needed for out in node.outputs):
-            nodes.append(node)
-            needed.update(ref for ref in node.inputs if not isinstance(ref, Constant))
-    before = Graph(nodes[::-1], graph.inputs, [mark, *crossing], graph.avals, graph.constants, graph.splats)
-    return before, Graph(after, [mark, *crossing], graph.outputs, graph.avals, {}, graph.splats)
+    after = [node for node in graph.nodes if mark not in node.outputs and above.intersection(node.outputs)]
+    read = values_of([*(ref for node in after for ref in node.inputs), *graph.outputs])
+    crossing = [ref for ref in dict.fromkeys(read) if ref not in above]
+    rest = replace(graph, nodes=after, inputs=[mark, *crossing], constants={})
+    return graph.part(graph.inputs, [mark, *crossing]), rest
+
+
+def marked(model: Any, x: jax.Array) -> jax.Array:
+    """Run a layered model with each layer's output marked by its name; other models as they are."""
+    names = getattr(model, "layer_names", ())
+    if not names or hasattr(model, "split"):
+        return model(x)
+    x = checkpoint_name(model(x, stop=names[0]), names[0])
+    for before, name in pairwise(names):
+        x = checkpoint_name(model(x, start=before, stop=name), name)
+    return x
 
 
 def named(model: Callable[..., Any], images: Any = None) -> Named:

@@ -6,13 +6,14 @@ product of matrices. The head is read as a graph to find out.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from .._program import jaxprs
-from .._program.jaxprs import Constant, Graph, Node
+from .._program.facts import Window, fact
+from .._program.graph import Constant, Graph, Node, trace, values_of
+from .._program.run import evaluate, values
 
 BLOCK = 64
 
@@ -35,75 +36,44 @@ class DenseHead(NamedTuple):
     channels: int
 
 
-# Operations that leave the last axis alone, whatever they do along the others.
-_ELEMENTWISE = frozenset(
-    "add sub mul div max min neg abs sign exp log logistic tanh sqrt rsqrt square integer_pow pow clamp"
-    " select_n ge gt le lt eq ne and or not is_finite convert_element_type copy name".split()
-)
-_AFFINE = frozenset("add sub convert_element_type reshape broadcast_in_dim squeeze copy name".split())
-
-
 def find(head: Callable[[jax.Array], jax.Array], acts: jax.Array) -> DenseHead | None:
     """Return a head in that form, or None if it has another."""
-    graph, flat, _ = jaxprs.trace(head, acts)
+    graph, flat, _ = trace(head, acts)
     source, channels = graph.inputs[-1], acts.shape[-1]
     dependent = graph.dependents([source])
-    split = _first_dense(graph, source, dependent, channels)
-    if split is None or len(graph.outputs) != 1:
+    dense = _first_dense(graph, dependent, channels)
+    if dense is None or len(graph.outputs) != 1:
         return None
-    place = graph.nodes.index(split)
-    features, kernel = split.inputs
-    early = {out for node in graph.nodes[:place] for out in node.outputs if out in dependent} | {source}
-    if any(ref in early for node in graph.nodes[place + 1 :] for ref in _refs(node)):
+    features, kernel = dense.inputs
+    below, above = graph.part([source], [features]), graph.part(dense.outputs, graph.outputs)
+    read = {kernel, *values_of(r for part in (below, above) for n in part.nodes for r in n.inputs)}
+    late = graph.dependents(dense.outputs)
+    if any(ref in dependent and ref not in late for node in above.nodes for ref in values_of(node.inputs)):
         return None
 
-    fixed = _constants(graph, flat, dependent)
-
-    def before(acts):
-        env = {**fixed, source: acts}
-        _run(graph.nodes[:place], env, dependent)
-        return _read(env, features)
-
-    def after(product):
-        env = {**fixed, split.outputs[0]: product}
-        _run(graph.nodes[place + 1 :], env, dependent)
-        return _read(env, graph.outputs[0])
-
-    affine = all(
-        node.name in _AFFINE and sum(ref in dependent for ref in _refs(node)) == 1
-        for node in graph.nodes[place + 1 :]
-        if node.outputs[0] in dependent
+    beside = graph.part(graph.inputs[:-1], [ref for ref in read if ref not in dependent])
+    fixed = values(beside, flat[:-1])
+    affine = all(_adds_constant(node, late) for node in above.nodes if late.intersection(node.outputs))
+    return DenseHead(
+        before=lambda acts: evaluate(below, [acts], known=fixed)[0],
+        kernel=fixed[kernel],
+        after=lambda product: evaluate(above, [product], known=fixed)[0],
+        affine=affine,
+        channels=channels,
     )
-    return DenseHead(before, _read(fixed, kernel), after, affine, channels)
 
 
-def _refs(node: Node) -> list[int]:
-    return [ref for ref in node.inputs if not isinstance(ref, Constant)]
+def _adds_constant(node: Node, late: set[int]) -> bool:
+    """Return whether a node leaves its operand as it is, but for its shape and a constant that is added."""
+    moving = [place for place, ref in enumerate(node.inputs) if ref in late]
+    moves = fact(node.name).rearranges or node.name == "add"
+    return len(moving) == 1 and (moves or (node.name == "sub" and moving == [0]))
 
 
-def _read(env: dict[int, Any], ref: Any) -> Any:
-    return ref.value if isinstance(ref, Constant) else env[ref]
-
-
-def _run(nodes, env, dependent):
-    for node in nodes:
-        if node.outputs and node.outputs[0] in dependent:
-            env.update(zip(node.outputs, node.run(*(_read(env, ref) for ref in node.inputs)), strict=True))
-
-
-def _constants(graph: Graph, flat, dependent) -> dict[int, Any]:
-    """Return every value that the activations do not change."""
-    env = {**graph.constants, **dict(zip(graph.inputs, flat, strict=True))}
-    for node in graph.nodes:
-        if node.outputs and node.outputs[0] not in dependent:
-            env.update(zip(node.outputs, node.run(*(_read(env, ref) for ref in node.inputs)), strict=True))
-    return env
-
-
-def _first_dense(graph: Graph, source: int, dependent: set[int], channels: int) -> Node | None:
+def _first_dense(graph: Graph, dependent: set[int], channels: int) -> Node | None:
     """Return the first dense layer, if all before it keeps the channels apart on the last axis."""
     for node in graph.nodes:
-        if not any(ref in dependent for ref in _refs(node)):
+        if not dependent.intersection(values_of(node.inputs)):
             continue
         if node.name == "dot_general":
             return node if _is_dense(graph, node, dependent, channels) else None
@@ -112,9 +82,9 @@ def _first_dense(graph: Graph, source: int, dependent: set[int], channels: int) 
     return None
 
 
-def _is_dense(graph, node, dependent, channels) -> bool:
+def _is_dense(graph: Graph, node: Node, dependent: set[int], channels: int) -> bool:
     left, right = node.inputs
-    if isinstance(left, Constant) or left not in dependent or right in dependent:
+    if left not in dependent or right in dependent or isinstance(right, Constant):
         return False
     shape = graph.shape(left)
     dense = node.params["dimension_numbers"] == (((1,), (0,)), ((), ()))
@@ -122,29 +92,25 @@ def _is_dense(graph, node, dependent, channels) -> bool:
 
 
 def _keeps_channels(graph: Graph, node: Node, dependent: set[int], channels: int) -> bool:
-    out, params = graph.shape(node.outputs[0]), node.params
-    inputs = [graph.shape(ref) for ref in _refs(node) if ref in dependent]
-    last = len(inputs[0]) - 1
-    if any(shape[-1] % channels or shape[0] != inputs[0][0] for shape in inputs):
+    """Return whether value d on the last axis of each result depends on channel d % channels alone."""
+    shapes = [graph.shape(ref) for ref in (*node.inputs, *node.outputs)]
+    moving = [place for place, ref in enumerate(node.inputs) if ref in dependent]
+    known, out = fact(node.name), shapes[-1]
+    if not out or any(not shapes[place] or shapes[place][-1] % channels for place in moving):
         return False
-    if node.name in _ELEMENTWISE:
-        return all(shape == out for shape in inputs)
-    if node.name.startswith("reduce_") and "axes" in params:
-        return 0 not in params["axes"] and last not in params["axes"]
-    if node.name.startswith("reduce_window") or node.name.startswith("cumsum"):
-        window = params.get("window_dimensions", ())
-        return bool(window) and window[0] == 1 and window[-1] == 1 and inputs[0][-1] == out[-1]
-    if node.name in ("slice", "pad"):
-        return out[0] == inputs[0][0] and out[-1] == inputs[0][-1]
-    if node.name == "concatenate":
-        return params["dimension"] not in (0, last) and len(inputs) == len(node.inputs)
-    if node.name in ("reshape", "squeeze"):
-        plain = params.get("dimensions") is None or node.name == "squeeze"
-        return plain and out[0] == inputs[0][0] and out[-1] % channels == 0 and len(out) > 1
-    if node.name == "broadcast_in_dim":
-        places = params["broadcast_dimensions"]
-        return places[0] == 0 and places[-1] == len(out) - 1 and out[-1] == inputs[0][-1]
-    return False
+    if node.name == "reshape":
+        # Positions may be flattened into the channels' axis, where the channels stay innermost.
+        plain = node.params["dimensions"] is None
+        return plain and len(out) > 1 and out[0] == shapes[0][0] and out[-1] % channels == 0
+    whole = node.name != "concatenate" or len(moving) == len(node.inputs)
+    if not whole or not (known.elementwise or moving == [0] or node.name == "concatenate"):
+        return False
+    return all(
+        known.window(node.params, shapes, axis) == Window(len(out) - 1 if axis else 0)
+        and shapes[place][axis] == out[-1 if axis else 0]
+        for place in moving
+        for axis in (0, len(shapes[place]) - 1)
+    )
 
 
 def channel_rows(dense: DenseHead, features: jax.Array, channels: jax.Array) -> jax.Array:

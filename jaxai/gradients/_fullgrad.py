@@ -1,12 +1,12 @@
 """Full gradients: the input's share of a score, and that of every bias, wherever it is in the network.
 
-The function is read as a graph. An operation's remainder is what its output has beyond its derivative times
-its
-input: a bias that is added, the six of a ReLU6 where it saturates, the curvature of a sigmoid. The score is
-the sum over all remainders of remainder x gradient, plus input x gradient, exactly and for any function.
+The function is read as a graph. An operation's remainder is what its result has beyond its derivative times
+its operands: a bias that is added, the six of a ReLU6 where it saturates, the curvature of a sigmoid. The
+score is the sum over all remainders of remainder x gradient, plus input x gradient, exactly and for any
+function. Values whose derivative is zero, such as the gate of x * (x > 0), count as constants.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,8 +17,9 @@ from jaxtyping import Array, Float
 from .. import maps
 from .._frame import batching, checks
 from .._frame import targets as _targets
-from .._program import jaxprs
-from .._program.jaxprs import Constant, Graph, Node
+from .._program.facts import fact
+from .._program.graph import Graph, Node, trace, values_of
+from .._program.run import evaluate
 
 
 class FullGradients(NamedTuple):
@@ -34,96 +35,73 @@ class FullGradients(NamedTuple):
     biases: tuple[jax.Array, ...]
 
 
-# The ports' layers stay one operation each, with the derivative they state.
-_KEPT = ("conv", "depthwise_conv", "max_pool")
-# Operations f with f(x) = f'(x) x in all operands that depend on the image, whatever the operands.
-_HOMOGENEOUS = frozenset(
-    "neg abs reshape transpose broadcast_in_dim squeeze expand_dims slice dynamic_slice gather rev copy name"
-    " reduce_sum reduce_max reduce_min reduce_window_sum reduce_window_max cumsum convert_element_type real"
-    " reduce_precision concatenate pad select_n select_and_gather_add max min".split()
-)
-# Bilinear ones: homogeneous if one operand depends on the image.
-_BILINEAR = frozenset(("mul", "dot_general", "conv_general_dilated"))
+def _moves(graph: Graph, image: int) -> set[int]:
+    """Return the values whose derivative with respect to the image need not be zero."""
+    found = {image}
+    for node in graph.nodes:
+        if not fact(node.name).flat and found.intersection(values_of(node.inputs)):
+            found.update(out for out in node.outputs if jnp.issubdtype(graph.avals[out].dtype, jnp.inexact))
+    return found
 
 
-def _keep(eqn) -> str | None:
-    name = eqn.params.get("name") if eqn.primitive.name in ("jit", "pjit") else None
-    return name if name in _KEPT else None
-
-
-def _has_remainder(graph: Graph, node: Node, dependent: set[int]) -> bool:
-    if not node.outputs or not jnp.issubdtype(graph.avals[node.outputs[0]].dtype, jnp.floating):
+def _has_remainder(graph: Graph, node: Node, moves: set[int]) -> bool:
+    known = fact(node.name)
+    moving = [place for place, ref in enumerate(node.inputs) if ref in moves]
+    if not moves.intersection(node.outputs):
         return False
-    moving = [not isinstance(ref, Constant) and ref in dependent for ref in node.inputs]
-    if not any(moving):
-        return False
-    if node.name in _KEPT:
-        return any(moving[1:])
-    if node.name in _BILINEAR:
-        return sum(moving) > 1
-    if node.name == "div":
-        return moving[1]
-    if node.name in ("add", "sub"):
-        return not all(moving)
-    if node.name in _HOMOGENEOUS:
-        fixed = [
-            ref
-            for ref, moves in zip(node.inputs, moving, strict=True)
-            if not moves and jnp.issubdtype(_kind(graph, ref), jnp.floating)
-        ]
-        return any(graph.splat(ref) != 0 for ref in fixed)
+    if known.linear_in:
+        return len(moving) > 1 or moving[0] not in known.linear_in
+    if known.linear or known.homogeneous:
+        fixed = [ref for place, ref in enumerate(node.inputs) if place not in moving]
+        return any(graph.splat(ref) != 0 for ref in fixed if jnp.issubdtype(graph.dtype(ref), jnp.inexact))
     return True
 
 
-def _kind(graph, ref):
-    return jnp.result_type(ref.value) if isinstance(ref, Constant) else graph.avals[ref].dtype
-
-
-def _remainder(node: Node, operands: list[Any], moving: list[bool], out: jax.Array) -> jax.Array:
-    """Return the output minus the derivative times the operands that depend on the image."""
-    if node.name in ("add", "sub"):
-        fixed = operands[moving.index(False)]
-        sign = -1 if node.name == "sub" and not moving[1] else 1
-        return jnp.broadcast_to(sign * jnp.asarray(fixed, out.dtype), out.shape)
-    places = [
-        i
-        for i, (moves, value) in enumerate(zip(moving, operands, strict=True))
-        if moves and jnp.issubdtype(jnp.result_type(value), jnp.floating)
-    ]
+def _remainders(node: Node, operands: Sequence[Any], moving: list[int]) -> list[Any]:
+    """Return the results minus the derivative times the operands that move."""
 
     def run(*values):
         filled = list(operands)
-        for place, value in zip(places, values, strict=True):
+        for place, value in zip(moving, values, strict=True):
             filled[place] = value
-        return node.run(*filled)[0]
+        return list(node.run(*filled))
 
-    point = tuple(operands[place] for place in places)
-    return out - jax.jvp(run, point, point)[1]
+    point = [operands[place] for place in moving]
+    if fact(node.name).linear:
+        return run(*map(jnp.zeros_like, point))
+    # An infinite operand whose derivative is zero adds nothing.
+    direction = [jnp.where(jnp.isfinite(value), value, 0) for value in point]
+    results, changes = jax.jvp(run, point, direction)
+    return [
+        y - dy if jnp.issubdtype(y.dtype, jnp.inexact) else y for y, dy in zip(results, changes, strict=True)
+    ]
 
 
 def _decompose(model: Any, images: jax.Array, targets: Any, batch_size: int | None) -> FullGradients:
-    graph, flat, _ = jaxprs.trace(model, images, keep=_keep)
-    source = graph.inputs[-1]
-    dependent = graph.dependents([source])
-    places = {node.outputs[0]: node for node in graph.nodes if _has_remainder(graph, node, dependent)}
+    graph, flat, _ = trace(model, images)
+    moves = _moves(graph, graph.inputs[-1])
+    places = [
+        out
+        for node in graph.nodes
+        if _has_remainder(graph, node, moves)
+        for out in node.outputs
+        if out in moves
+    ]
 
     def run(x, changes):
-        env = {**graph.constants, **dict(zip(graph.inputs, [*flat[:-1], x], strict=True))}
+        remainders = {}
 
-        def read(ref):
-            return ref.value if isinstance(ref, Constant) else env[ref]
+        def each(node, operands):
+            results = list(node.run(*operands))
+            if changes.keys().isdisjoint(node.outputs):
+                return results
+            moving = [place for place, ref in enumerate(node.inputs) if ref in moves]
+            terms = _remainders(node, jax.lax.stop_gradient(operands), moving)
+            remainders.update(zip(node.outputs, terms, strict=True))
+            return [y + changes[o] if o in changes else y for o, y in zip(node.outputs, results, strict=True)]
 
-        remainders = []
-        for node in graph.nodes:
-            operands = [read(ref) for ref in node.inputs]
-            outputs = list(node.run(*operands))
-            if node.outputs and node.outputs[0] in places:
-                moving = [not isinstance(ref, Constant) and ref in dependent for ref in node.inputs]
-                values = [jax.lax.stop_gradient(value) for value in operands]
-                remainders.append(_remainder(node, values, moving, jax.lax.stop_gradient(outputs[0])))
-                outputs[0] = outputs[0] + changes[node.outputs[0]]
-            env.update(zip(node.outputs, outputs, strict=True))
-        return read(graph.outputs[0]), remainders
+        (scores,) = evaluate(graph, [*flat[:-1], x], each=each)
+        return scores, [remainders[out] for out in places]
 
     changes = {out: jnp.zeros(graph.avals[out].shape, graph.avals[out].dtype) for out in places}
     scores, pullback, remainders = jax.vjp(run, images, changes, has_aux=True)
@@ -133,8 +111,8 @@ def _decompose(model: Any, images: jax.Array, targets: Any, batch_size: int | No
 
     def shares(direction):
         gradient, by_place = pullback(direction)
-        terms = [images * gradient, *(r * by_place[out] for r, out in zip(remainders, places, strict=True))]
-        return [term.astype(jnp.float32) for term in terms]
+        gradients = [gradient, *(by_place[out] for out in places)]
+        return [_share(r, g) for r, g in zip([images, *remainders], gradients, strict=True)]
 
     if several:
         chunk = None if batch_size is None else max(1, batch_size // images.shape[0])
@@ -143,6 +121,13 @@ def _decompose(model: Any, images: jax.Array, targets: Any, batch_size: int | No
     else:
         found = shares(directions)
     return FullGradients(found[0], tuple(found[1:]))
+
+
+def _share(value: jax.Array, gradient: jax.Array) -> jax.Array:
+    """Return value x gradient, 0 where the gradient is: infinite paddings that nobody reads add nothing."""
+    wide = jnp.promote_types(value.dtype, jnp.float32)
+    share = jnp.real(value.astype(wide) * gradient.astype(wide)).astype(jnp.float32)
+    return jnp.where(gradient == 0, 0, share)
 
 
 def full_gradients(

@@ -7,6 +7,7 @@ or an operation mixes all positions; from there on everything is computed. The r
 whole model, to float rounding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._program import jaxprs
-from .._program.jaxprs import Constant, Graph, Node
+from .._program.facts import Window
+from .._program.graph import Constant, Graph, Node, trace, values_of
+from .._program.run import evaluate, values
 from . import _local_operations as local
 from ._windows import Windows
 
@@ -48,11 +50,11 @@ class Span:
         """Where the patches lie: around what changes, inside the activation."""
         return np.clip(self.low, 0, self.length - self.size)
 
-    def through(self, window: int, stride: int, before: int, length: int) -> "Span":
-        """Return what is reached after a sliding window of this size, stride and padding."""
-        reach = max(window, stride)
-        low = -(-(self.low + before - reach + 1) // stride)
-        high = (self.high - 1 + before) // stride + 1
+    def through(self, reads: Window, length: int) -> "Span":
+        """Return what is reached in `length` results that read windows."""
+        reach = max(reads.size, reads.stride)
+        low = -(-(self.low + reads.before - reach + 1) // reads.stride)
+        high = (self.high - 1 + reads.before) // reads.stride + 1
         low = np.clip(low, 0, length - 1)
         return Span(low, np.clip(high, low + 1, length), length)
 
@@ -94,7 +96,7 @@ def program(model: Any, image: jax.Array | jax.ShapeDtypeStruct, place: Windows)
     Raises:
         TypeError: If the model returns anything but one array.
     """
-    graph, flat, tree = jaxprs.trace(model, image, structured=True, keep=local.kept)
+    graph, flat, tree = trace(model, image, structured=True)
     if tree.num_leaves != 1:
         raise TypeError(f"`model` must return one array of scores; got {tree}")
     source = graph.inputs[-1]
@@ -106,7 +108,7 @@ def program(model: Any, image: jax.Array | jax.ShapeDtypeStruct, place: Windows)
     fields: dict[int, Field] = {source: (axes[0], axes[1])}
     steps: dict[int, local.Step] = {}
     for node in graph.nodes:
-        moving = [ref for ref in node.inputs if not isinstance(ref, Constant) and ref in dependent]
+        moving = [ref for ref in values_of(node.inputs) if ref in dependent]
         if not moving or any(ref not in fields for ref in moving):
             continue
         step = local.step(node, graph, dependent)
@@ -117,10 +119,8 @@ def program(model: Any, image: jax.Array | jax.ShapeDtypeStruct, place: Windows)
             field = (field[0].joined(fields[ref][0]), field[1].joined(fields[ref][1]))
         out = graph.shape(node.outputs[0])
         after = tuple(
-            span.through(window, stride, before, length)
-            for span, window, stride, (before, _), length in zip(
-                field, step.window, step.strides, step.padding, out[1:3], strict=True
-            )
+            span.through(reads, length)
+            for span, reads, length in zip(field, step.reads, out[1:3], strict=True)
         )
         if after[0].size * after[1].size < _MOST * out[1] * out[2]:
             fields[node.outputs[0]] = after
@@ -158,12 +158,7 @@ def lightness(plan: Program) -> int:
 
 def originals(plan: Program, flat: list[Any]) -> dict[int, Any]:
     """Return every value of the graph for the original image."""
-    env: dict[int, Any] = dict(plan.graph.constants)
-    env.update(zip(plan.graph.inputs, flat, strict=True))
-    for node in plan.graph.nodes:
-        operands = [ref.value if isinstance(ref, Constant) else env[ref] for ref in node.inputs]
-        env.update(zip(node.outputs, node.run(*operands), strict=True))
-    return env
+    return values(plan.graph, flat)
 
 
 def scores(
@@ -184,31 +179,44 @@ def scores(
     return _Run(plan, env, numbers // place.counts[1], numbers % place.counts[1]).run(background)
 
 
+@dataclass(eq=False)
+class _Patches:
+    """What windows change of a value: [chunk, rows, columns, channels]."""
+
+    ref: int
+    patches: jax.Array
+    whole: jax.Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """A value for every window of the chunk in full, [chunk, 1, ...]."""
+
+    values: jax.Array
+
+
 class _Run:
-    """One chunk of windows: patches [chunk, rows, columns, channels], and whole values [chunk, 1, ...]."""
+    """One chunk of windows, run through the program as patches as far as they go, and then in full."""
 
     def __init__(self, plan: Program, env: dict[int, Any], rows: jax.Array, columns: jax.Array):
         self.plan, self.env = plan, env
         self.rows, self.columns = rows, columns
-        self.patches: dict[int, jax.Array] = {}
-        self.whole: dict[int, jax.Array] = {}
 
     def run(self, background: jax.Array) -> jax.Array:
-        graph, plan = self.plan.graph, self.plan
-        source = graph.inputs[-1]
-        self.patches[source] = self.covered(source, background)
-        for node in graph.nodes:
-            if not any(out in plan.dependent for out in node.outputs):
-                continue
-            if node.outputs[0] in plan.steps:
-                self.patches[node.outputs[0]] = self.changed(node, plan.steps[node.outputs[0]])
-            else:
-                self.full(node)
-        output = graph.outputs[0]
-        if isinstance(output, Constant) or output not in plan.dependent:
-            value = output.value if isinstance(output, Constant) else self.env[output]
-            return jnp.broadcast_to(value, (len(self.rows), *jnp.shape(value)[1:]))
-        return self.complete(output)[:, 0]
+        graph, dependent = self.plan.graph, self.plan.dependent
+        *rest, source = graph.inputs
+        image = _Patches(source, self.covered(source, background))
+        known = {ref: value for ref, value in self.env.items() if ref not in dependent}
+        (output,) = evaluate(graph, [*(self.env[ref] for ref in rest), image], known=known, each=self.each)
+        if isinstance(output, _Patches | _Whole):
+            return self.complete(output)[:, 0]
+        return jnp.broadcast_to(output, (len(self.rows), *jnp.shape(output)[1:]))
+
+    def each(self, node: Node, operands: Sequence[Any]) -> Sequence[Any]:
+        step = self.plan.steps.get(node.outputs[0]) if node.outputs else None
+        if step is None:
+            return self.full(node, operands)
+        return (_Patches(node.outputs[0], self.changed(node, operands, step)),)
 
     def covered(self, source, background):
         """Return the patches of the image itself: background inside the window, the image around it."""
@@ -227,29 +235,30 @@ class _Run:
         """Look up numbers of window rows (axis 0) or columns (axis 1) for this chunk."""
         return jnp.asarray(table, jnp.int32)[(self.rows, self.columns)[axis]]
 
-    def changed(self, node: Node, step: local.Step) -> jax.Array:
+    def changed(self, node: Node, operands: Sequence[Any], step: local.Step) -> jax.Array:
         """Compute a node's patches."""
         target = self.plan.fields[node.outputs[0]]
-        operands = []
-        for ref in node.inputs:
-            if isinstance(ref, Constant):
-                operands.append(ref.value)
-            elif ref in self.plan.dependent:
-                operands.append(self.region(ref, target, step))
-            else:
-                operands.append(self.fixed(ref, target, step))
-        return step.run(operands)
+        return step.run(
+            [
+                self.region(value, target, step)
+                if isinstance(value, _Patches)
+                else value
+                if isinstance(ref, Constant)
+                else self.fixed(ref, value, target, step)
+                for ref, value in zip(node.inputs, operands, strict=True)
+            ]
+        )
 
-    def region(self, ref: int, target: Field, step: local.Step) -> jax.Array:
+    def region(self, operand: _Patches, target: Field, step: local.Step) -> jax.Array:
         """Return the part of an operand that a node's patches are computed from, changes included."""
-        field, patch = self.plan.fields[ref], self.patches[ref]
+        field, patch = self.plan.fields[operand.ref], operand.patches
         if step.pointwise and field[0].same(target[0]) and field[1].same(target[1]):
             return patch
-        original, wide, inner = self.env[ref][0], [], []
+        original, wide, inner = self.env[operand.ref][0], [], []
         pads, lengths, shifts = [], [], []
         for axis in (0, 1):
-            window, stride = step.window[axis], step.strides[axis]
-            before, length = step.padding[axis][0], (target[axis].size - 1) * stride + window
+            _, window, stride, before = step.reads[axis]
+            length = (target[axis].size - 1) * stride + window
             first, held = target[axis].start * stride, field[axis].start + before
             # Slices must hold the patch, even the part of it that no window reads.
             low = np.minimum(first, held)
@@ -268,9 +277,8 @@ class _Run:
             region = cut_each(region, rows, columns, (inner[0][1], inner[1][1]))
         return region
 
-    def fixed(self, ref: int, target: Field, step: local.Step) -> jax.Array:
+    def fixed(self, ref: int, value: Any, target: Field, step: local.Step) -> jax.Array:
         """Return an operand that does not depend on the image, cut to the patches if it varies in place."""
-        value = self.env[ref]
         shape = jnp.shape(value)
         if not step.elementwise or len(shape) != 4 or shape[1:3] == (1, 1):
             return value
@@ -279,25 +287,25 @@ class _Run:
         starts = self.at(target[0].start, 0), self.at(target[1].start, 1)
         return cut(value[0], *starts, (target[0].size, target[1].size))
 
-    def complete(self, ref: int) -> jax.Array:
+    def complete(self, value: "_Patches | _Whole") -> jax.Array:
         """Return a value for every window of the chunk in full, [chunk, 1, ...]."""
-        if ref not in self.whole:
-            field, patch = self.plan.fields[ref], self.patches[ref]
-            original = self.env[ref]
+        if isinstance(value, _Whole):
+            return value.values
+        if value.whole is None:
+            field, patch = self.plan.fields[value.ref], value.patches
+            original = self.env[value.ref]
             copies = jnp.broadcast_to(original, (patch.shape[0], *original.shape[1:]))
             starts = self.at(field[0].start, 0), self.at(field[1].start, 1)
-            self.whole[ref] = paste(copies, patch, *starts)[:, None]
-        return self.whole[ref]
+            value.whole = paste(copies, patch, *starts)[:, None]
+        return value.whole
 
-    def full(self, node: Node) -> None:
+    def full(self, node: Node, operands: Sequence[Any]) -> Sequence[Any]:
         """Compute a node for whole values."""
-        moving = [not isinstance(r, Constant) and r in self.plan.dependent for r in node.inputs]
-        operands = [
-            self.complete(ref) if moves else (ref.value if isinstance(ref, Constant) else self.env[ref])
-            for ref, moves in zip(node.inputs, moving, strict=True)
-        ]
-        results = jax.vmap(node.run, [0 if moves else None for moves in moving])(*operands)
-        self.whole.update(zip(node.outputs, results, strict=True))
+        moving = [isinstance(value, _Patches | _Whole) for value in operands]
+        whole = [self.complete(v) if moves else v for v, moves in zip(operands, moving, strict=True)]
+        if not any(moving):
+            return node.run(*whole)
+        return [_Whole(y) for y in jax.vmap(node.run, [0 if moves else None for moves in moving])(*whole)]
 
 
 def cut(value: jax.Array, rows: jax.Array, columns: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -1,9 +1,10 @@
 """Operations whose result at a position depends on a window of positions, recognised in a traced model."""
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -11,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._program.jaxprs import ELEMENTWISE, Constant, Graph, Node
+from .._program.facts import Window, fact
+from .._program.graph import Constant, Graph, Node
 
-_KEPT = ("depthwise_conv", "max_pool")
 _NHWC = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+_SAME = (Window(1), Window(2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,18 +25,14 @@ class Step:
 
     Attributes:
         run: Operands, cut to what the patches need and padded, to the patches.
-        window: Rows and columns that one result reads.
-        strides: Distance of neighbouring windows.
-        padding: Before and after, for rows and columns.
+        reads: What a result reads along the rows and along the columns.
         padding_value: What the padding is filled with.
         elementwise: Whether operands meet position by position, fixed ones too.
         uniform: Operands that do not vary in place although their shape does.
     """
 
     run: Callable[[list[Any]], jax.Array]
-    window: tuple[int, int] = (1, 1)
-    strides: tuple[int, int] = (1, 1)
-    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    reads: tuple[Window, Window] = _SAME
     padding_value: float = 0.0
     elementwise: bool = False
     uniform: frozenset[int] = field(default_factory=frozenset)
@@ -42,13 +40,7 @@ class Step:
     @property
     def pointwise(self) -> bool:
         """Whether a result reads its own position alone."""
-        return self.window == self.strides == (1, 1) and self.padding == ((0, 0), (0, 0))
-
-
-def kept(eqn: Any) -> str | None:
-    """Name the ports' calls that are one operation each."""
-    name = eqn.params.get("name")
-    return name if eqn.primitive.name in ("jit", "pjit") and name in _KEPT else None
+        return self.reads == _SAME
 
 
 def step(node: Node, graph: Graph, dependent: set[int]) -> Step | None:
@@ -64,21 +56,20 @@ def step(node: Node, graph: Graph, dependent: set[int]) -> Step | None:
     out = graph.shape(node.outputs[0])
     if len(node.outputs) != 1 or any(len(s) != 4 or s[0] != 1 for s in (out, *shapes)):
         return None
-    if node.name in ELEMENTWISE:
+    known = fact(node.name)
+    if known.elementwise:
         return _elementwise(node, graph, moving, shapes, out)
-    if len(moving) == 1 and node.inputs[0] == moving[0]:
-        if node.name == "conv_general_dilated":
-            return _convolution(node.params, node, graph)
-        if node.name == "depthwise_conv":
-            inner = _find(node.params["jaxpr"], "conv_general_dilated")
-            return None if inner is None else _convolution(inner.params, node, graph)
-        if node.name == "max_pool":
-            return _max_pool(node, shapes[0], out)
-        if node.name in ("reduce_window_max", "reduce_window_sum"):
-            return _reduce_window(node)
     if node.name == "concatenate" and node.params["dimension"] == 3 and len(moving) == len(node.inputs):
         return Step(partial(jnp.concatenate, axis=3))
-    return None
+    if len(moving) != 1 or node.inputs[0] != moving[0] or node.name not in _ON_PATCHES:
+        return None
+    sizes = [graph.shape(ref) for ref in (*node.inputs, *node.outputs)]
+    rows, columns = (known.window(node.params, sizes, axis) for axis in (1, 2))
+    if any(reads in (None, "all") or reads.before < 0 for reads in (rows, columns)):
+        return None
+    run = _ON_PATCHES[node.name](node.params, sizes)
+    lowest = -math.inf if node.name == "reduce_window_max" else 0.0
+    return None if run is None else Step(run, (rows, columns), lowest)
 
 
 def _elementwise(node, graph, moving, shapes, out):
@@ -105,18 +96,13 @@ def _elementwise(node, graph, moving, shapes, out):
     return Step(run, elementwise=True, uniform=frozenset(uniform))
 
 
-def _convolution(params, node, graph):
-    numbers = params["dimension_numbers"]
-    dilation, kernel = tuple(params["rhs_dilation"]), graph.shape(node.inputs[1])
+def _convolution(params, shapes):
+    numbers, kernel = params["dimension_numbers"], shapes[1]
     plain = tuple(map(tuple, (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec))) == _NHWC
-    padding = tuple(map(tuple, params["padding"]))
-    if not plain or set(params["lhs_dilation"]) != {1} or params["batch_group_count"] != 1:
+    if not plain or params["batch_group_count"] != 1:
         return None
-    if any(value < 0 for pair in padding for value in pair):
-        return None
-    strides, groups = tuple(params["window_strides"]), params["feature_group_count"]
-    window = tuple((k - 1) * d + 1 for k, d in zip(kernel[:2], dilation, strict=True))
-    depthwise = groups > 1 and kernel[2] == 1 and kernel[3] == groups
+    strides, dilation = tuple(params["window_strides"]), tuple(params["rhs_dilation"])
+    groups = params["feature_group_count"]
     plain_conv = partial(
         lax.conv_general_dilated,
         window_strides=strides,
@@ -127,15 +113,10 @@ def _convolution(params, node, graph):
         precision=params["precision"],
         preferred_element_type=params["preferred_element_type"],
     )
-
-    def run(operands):
-        if not depthwise:
-            return plain_conv(*operands)
-        return lax.platform_dependent(
-            *operands, cpu=partial(_shifted, strides=strides, dilation=dilation), default=plain_conv
-        )
-
-    return Step(run, window, strides, padding)
+    if not (groups > 1 and kernel[2] == 1 and kernel[3] == groups):
+        return lambda operands: plain_conv(*operands)
+    shifted = partial(_shifted, strides=strides, dilation=dilation)
+    return lambda operands: lax.platform_dependent(*operands, cpu=shifted, default=plain_conv)
 
 
 def _shifted(x, kernel, *, strides, dilation):
@@ -154,60 +135,36 @@ def _shifted(x, kernel, *, strides, dilation):
     return total
 
 
-def _max_pool(node, before, after):
-    inner = _find(node.params["jaxpr"], "slice")
-    strides = None if inner is None else inner.params["strides"]
-    if strides is None or (before[1] // strides[1], before[2] // strides[2]) != after[1:3]:
+def _reduce_window(maximum, params, shapes):
+    sizes, strides = params["window_dimensions"], params["window_strides"]
+    if not sizes[0] == sizes[3] == strides[0] == strides[3] == 1 or set(params["window_dilation"]) != {1}:
         return None
-    window = (strides[1], strides[2])
-
-    def run(operands):
-        best = None
-        for i in range(window[0]):
-            for j in range(window[1]):
-                part = operands[0][:, i :: window[0], j :: window[1]]
-                best = part if best is None else jnp.maximum(best, part)
-        return best
-
-    return Step(run, window, window)
-
-
-def _reduce_window(node):
-    params = node.params
-    sizes, strides, padding = params["window_dimensions"], params["window_strides"], params["padding"]
-    whole = sizes[0] == sizes[3] == strides[0] == strides[3] == 1
-    if not whole or set(params["base_dilation"]) != {1} or set(params["window_dilation"]) != {1}:
+    if any(map(any, (params["padding"][0], params["padding"][3]))):
         return None
-    if any(value < 0 for pair in padding for value in pair) or any(map(any, (padding[0], padding[3]))):
-        return None
-    maximum = node.name == "reduce_window_max"
 
     def run(operands):
         x = operands[0]
+        if maximum and sizes == strides:
+            # Without overlap, comparisons of slices are faster.
+            offsets = itertools.product(range(sizes[1]), range(sizes[2]))
+            return reduce(jnp.maximum, [x[:, i :: sizes[1], j :: sizes[2]] for i, j in offsets])
         start = np.array(-np.inf if maximum else 0, x.dtype)
         return lax.reduce_window(x, start, lax.max if maximum else lax.add, sizes, strides, "VALID")
 
-    pads = (tuple(padding[1]), tuple(padding[2]))
-    return Step(run, tuple(sizes[1:3]), tuple(strides[1:3]), pads, -math.inf if maximum else 0.0)
+    return run
 
 
-def _find(jaxpr: Any, name: str) -> Any:
-    """Return the first equation of this name in a jaxpr or anything it calls."""
-    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        if eqn.primitive.name == name:
-            return eqn
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, Sequence) else (value,):
-                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                    found = _find(inner, name)
-                    if found is not None:
-                        return found
-    return None
+# How operations on windows are computed on patches that are cut out with their padding.
+_ON_PATCHES = {
+    "conv_general_dilated": _convolution,
+    "reduce_window_max": partial(_reduce_window, True),
+    "reduce_window_sum": partial(_reduce_window, False),
+}
 
 
 def multiplications(node: Node, graph: Graph) -> float:
     """Return how many multiplications a convolution or matrix product takes; 0 for other nodes."""
-    if node.name in ("conv_general_dilated", "depthwise_conv"):
+    if node.name == "conv_general_dilated":
         kernel, out = graph.shape(node.inputs[1]), graph.shape(node.outputs[0])
         return float(np.prod(out)) * float(np.prod(kernel[:3]))
     if node.name == "dot_general":

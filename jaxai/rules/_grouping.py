@@ -11,52 +11,10 @@ from typing import Any, TypeGuard
 import jax
 import jax.numpy as jnp
 
-from .._program import jaxprs
-from .._program.jaxprs import ELEMENTWISE, Constant, Graph, Node, Ref
+from .._program.facts import fact
+from .._program.graph import Constant, Graph, Node, Ref, trace
+from .._program.relus import Relu, find_relus
 from ._operations import Linear, Network, Operation, Step
-from ._rewrite import Relu, find_relus
-
-# Rearrangements, whose relevance follows the values; `select_n` and `stop_gradient` are added where they
-# count.
-_SHAPES = frozenset(
-    "reshape transpose squeeze expand_dims broadcast_in_dim slice dynamic_slice pad concatenate rev"
-    " gather copy copy_p split stack dynamic_update_slice reduce_precision sharding_constraint"
-    " optimization_barrier name convert_element_type stop_gradient".split()
-)
-_AFFINE = frozenset("neg add sub mul div convert_element_type reduce_precision copy name add_any".split())
-_POOLS = frozenset("reduce_sum reduce_window_sum cumsum".split())
-_MAXIMA = frozenset("max_pool reduce_max reduce_window_max reduce_min reduce_window_min max min".split())
-_NOT_NEGATIVE = frozenset("logistic exp exp2 abs square sqrt rsqrt".split())
-# Operations whose result is nowhere negative if their operands are not.
-_KEEPS_SIGN = _SHAPES | _POOLS | _MAXIMA | {"add", "add_any", "select_n", "mul", "div", "integer_pow"}
-_KEPT = ("depthwise_conv", "max_pool")
-# What the calls that are kept as one operation may be made of, on any platform.
-_BENIGN = frozenset(
-    "custom_vjp_call custom_vjp_call_jaxpr jit pjit cond platform_index conv_general_dilated pad"
-    " slice mul add squeeze broadcast_in_dim reshape convert_element_type ge gt select_n max"
-    " reduce_window_max concatenate transpose dynamic_slice gather lt le and copy stop_gradient"
-    " optimization_barrier".split()
-)
-
-
-def _primitives(jaxpr) -> set[str]:
-    names = set()
-    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        names.add(eqn.primitive.name)
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else (value,):
-                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                    names |= _primitives(inner)
-    return names
-
-
-def _keep(eqn) -> str | None:
-    """Name the ports' calls that are one operation each, whatever they are made of on this platform."""
-    if eqn.primitive.name not in ("jit", "pjit") or eqn.params.get("name") not in _KEPT:
-        return None
-    expected = 2 if eqn.params["name"] == "depthwise_conv" else 1
-    plain = len(eqn.invars) == expected and len(eqn.outvars) == 1 and len(eqn.invars[0].aval.shape) == 4
-    return eqn.params["name"] if plain and _primitives(eqn.params["jaxpr"]) <= _BENIGN else None
 
 
 def network(model: Any, images: jax.Array) -> tuple[Network, list[Any]]:
@@ -65,7 +23,7 @@ def network(model: Any, images: jax.Array) -> tuple[Network, list[Any]]:
     Raises:
         TypeError: If the model returns anything but one array.
     """
-    graph, flat, tree = jaxprs.trace(model, images, keep=_keep)
+    graph, flat, tree = trace(model, images)
     if tree.num_leaves != 1:
         raise TypeError(f"`model` must return one array of scores; got {tree}")
     _name_layers(graph)
@@ -89,11 +47,7 @@ class _Grouping:
         self.dependent = graph.dependents([image])
         self.uses = graph.uses()
         self.relus = find_relus(graph)
-        self.users: dict[int, list[Node]] = {}
-        for node in graph.nodes:
-            for ref in node.inputs:
-                if not isinstance(ref, Constant):
-                    self.users.setdefault(ref, []).append(node)
+        self.users = graph.readers()
         self.varies = self._varying_axes()
         self.taken: set[int] = set()
 
@@ -135,7 +89,7 @@ class _Grouping:
 
     def _layer(self, node: Node) -> Operation | None:
         """Return the linear layer or mean that starts at this node."""
-        if node.name in _POOLS:
+        if fact(node.name).sums:
             return self._pool(node)
         linear = self._linear(node)
         if linear is None:
@@ -158,7 +112,7 @@ class _Grouping:
         return self._operation(kind, nodes, linear)
 
     def _linear(self, node: Node) -> Linear | None:
-        if node.name not in ("conv_general_dilated", "depthwise_conv", "dot_general"):
+        if node.name not in ("conv_general_dilated", "dot_general"):
             return None
         left, right = node.inputs
         if self.depends(left) == self.depends(right):
@@ -168,11 +122,7 @@ class _Grouping:
             x, kernel = (left, right) if self.depends(left) else (right, left)
             axis, kernel_axis = self._dense_axes(node, kernel is right or kernel == right)
             return Linear(node, x, kernel, axis, kernel_axis, shape)
-        if not self.depends(left):
-            return None
-        if node.name == "depthwise_conv":
-            return Linear(node, left, right, 3, 3, shape)
-        if node.params["batch_group_count"] != 1:
+        if not self.depends(left) or node.params["batch_group_count"] != 1:
             return None
         numbers = node.params["dimension_numbers"]
         return Linear(node, left, right, numbers.out_spec[1], numbers.rhs_spec[0], shape)
@@ -229,7 +179,7 @@ class _Grouping:
         members: dict[int, Node] = {}
         everything = [n for n in self.graph.nodes if any(map(self.depends, n.inputs))]
         for node in everything:
-            if id(node) in self.taken or node.name not in ELEMENTWISE or len(node.outputs) != 1:
+            if id(node) in self.taken or not fact(node.name).elementwise or len(node.outputs) != 1:
                 continue
             shape = self.graph.shape(node.outputs[0])
             inputs = [ref for ref in node.inputs if self.depends(ref)]
@@ -266,30 +216,37 @@ class _Grouping:
 
     def _activation_kind(self, out: int, root: int, chain: list[Node]) -> str:
         names = {node.name for node in chain}
-        if names <= {"copy", "name", "convert_element_type", "reduce_precision"}:
-            return "shape"
         if "stop_gradient" in names:
             return "other" if len(names) > 1 else "shape"
-        if names <= _AFFINE and all(sum(map(self.depends, node.inputs)) == 1 for node in chain):
+        if all(fact(name).rearranges for name in names):
+            return "shape"
+        if all(map(self._is_affine, chain)):
             return "affine"
-        plain = [node for node in chain if node.name not in ("copy", "name", "convert_element_type")]
+        plain = [node for node in chain if not fact(node.name).rearranges]
         relu: Relu | None = self.relus.get(plain[-1].outputs[0]) if plain else None
         return "relu" if relu is not None and relu.x == root else "activation"
+
+    def _is_affine(self, node: Node) -> bool:
+        """Return whether a node is an affine map of its one operand that depends on the images."""
+        moving = [place for place, ref in enumerate(node.inputs) if self.depends(ref)]
+        known = fact(node.name)
+        if len(moving) != 1 or (node.name == "select_n" and moving == [0]):
+            return False
+        return known.linear or moving[0] in known.linear_in
 
     def _single(self, node: Node) -> Operation:
         return self._operation(self._single_kind(node), [node])
 
     def _single_kind(self, node: Node) -> str:
         count = sum(map(self.depends, node.inputs))
+        known = fact(node.name)
         if node.name in ("add", "sub", "add_any"):
             return "sum"
-        if node.name in _MAXIMA:
+        if known.picks:
             return "max"
-        if node.name in _SHAPES or node.name == "select_n":
+        if known.rearranges or node.name == "select_n":
             return "shape"
-        if node.name in ("mul", "div", "dot_general", "conv_general_dilated") and count == 2:
-            return "product"
-        return "other"
+        return "product" if known.linear_in and count == 2 else "other"
 
     def _varies(self, ref: Ref) -> frozenset[int]:
         if isinstance(ref, Constant):
@@ -307,7 +264,7 @@ class _Grouping:
             if node.name == "broadcast_in_dim":
                 axes = node.params["broadcast_dimensions"]
                 self.varies[out] = frozenset(axes[i] for i in self._varies(node.inputs[0]))
-            elif node.name in ELEMENTWISE:
+            elif fact(node.name).elementwise:
                 parts = [self._varies(ref) for ref in node.inputs if self.graph.shape(ref)]
                 self.varies[out] = frozenset().union(*parts)
             elif node.name in ("reshape", "squeeze", "expand_dims"):
@@ -323,11 +280,9 @@ class _Grouping:
         """Note the operations whose input is nowhere negative."""
         known = {out for out, relu in self.relus.items()}
         for node in self.graph.nodes:
-            if node.name in _NOT_NEGATIVE:
-                known.update(node.outputs)
-            elif node.name in _KEEPS_SIGN and all(self._not_negative(ref, known) for ref in node.inputs):
-                known.update(node.outputs)
-            elif node.name == "select_n" and all(self._not_negative(r, known) for r in node.inputs[1:]):
+            signed = [ref for ref in node.inputs if not jnp.issubdtype(self.graph.dtype(ref), jnp.bool_)]
+            keeps = fact(node.name).keeps_sign and all(self._not_negative(ref, known) for ref in signed)
+            if fact(node.name).nonnegative or keeps:
                 known.update(node.outputs)
         for operation in operations:
             operation.nonnegative = all(ref in known for ref in operation.inputs)

@@ -13,7 +13,7 @@ from jax import lax
 
 from .._cpu import conv as _conv
 from .._frame import targets as _targets
-from .._program import jaxprs
+from .._program.graph import Graph
 from ._dense import product
 from ._rewrite import Rewritten
 
@@ -57,7 +57,7 @@ def convolution(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> j
 _FAST = {"conv_general_dilated": convolution, "dot_general": product}
 
 
-def _replace(graph: jaxprs.Graph):
+def _replace(graph: Graph):
     return {
         node.outputs[0]: (partial(_FAST[node.name], params=node.params), node.inputs)
         for node in graph.nodes
@@ -65,7 +65,7 @@ def _replace(graph: jaxprs.Graph):
     }
 
 
-def _stay_out(graph: jaxprs.Graph) -> bool:
+def _stay_out(graph: Graph) -> bool:
     return False
 
 

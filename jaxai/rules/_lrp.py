@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
-from .._program import jaxprs
+from .._program.named import marked
 from . import _products, _relevance
 from ._composites import COMPOSITES, EXCITATION, Composite, Gradient, Norm, Pass, ZBox
 from ._grouping import network
@@ -184,7 +184,7 @@ def _lrp(model, images, targets, low, high, *, composite, relevance, strict, bat
 
     def chunk(arguments):
         x, t, below, above = arguments
-        named = Partial(jaxprs.marked, model) if composite.layers else model
+        named = Partial(marked, model) if composite.layers else model
         net, flat = network(named, x)
         check_support(unsupported(net), strict, "lrp")
         bounds = None if below is None or above is None else (below, above)

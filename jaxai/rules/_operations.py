@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._program.jaxprs import Constant, Graph, Node, Ref
+from .._program.graph import Constant, Graph, Node, Ref, values_of
+from .._program.run import evaluate, values
 from ._dense import product
 from ._loop_safe import convolution
 
@@ -38,19 +39,14 @@ class Operation:
 
     def call(self, env: dict[int, Any]) -> Callable[..., Any]:
         """Return the operation as a function of `inputs`; all else is read from `env`."""
+        graph = Graph(self.nodes, list(self.inputs), list(self.outputs))
+        computed = {out for node in self.nodes for out in node.outputs}
+        read = {ref for node in self.nodes for ref in values_of(node.inputs)} - computed
+        known = {ref: env[ref] for ref in read}
 
-        def fn(*values):
-            local = dict(zip(self.inputs, values, strict=True))
-
-            def read(ref):
-                if isinstance(ref, Constant):
-                    return ref.value
-                return local[ref] if ref in local else env[ref]
-
-            for node in self.nodes:
-                local.update(zip(node.outputs, node.run(*map(read, node.inputs)), strict=True))
-            outputs = tuple(local[out] for out in self.outputs)
-            return outputs[0] if len(outputs) == 1 else outputs
+        def fn(*operands):
+            outputs = evaluate(graph, operands, known=known)
+            return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
         return fn
 
@@ -98,9 +94,7 @@ class Linear:
         if self.node.name == "conv_general_dilated":
             return convolution(x, kernel, params=self.node.params)
         first = self.node.inputs[0] is self.x or self.node.inputs[0] == self.x
-        if self.node.name == "dot_general":
-            return product(*((x, kernel) if first else (kernel, x)), params=self.node.params)
-        return self.node.run(x, kernel)[0]
+        return product(*((x, kernel) if first else (kernel, x)), params=self.node.params)
 
     def after(self, y: jax.Array) -> jax.Array:
         """Return the output in the shape that the layer's result has, affine steps left out."""
@@ -161,9 +155,4 @@ class Network:
 
     def forward(self, flat: Sequence[Any]) -> dict[int, Any]:
         """Return every value of the function."""
-        env = dict(self.graph.constants)
-        env.update(zip(self.graph.inputs, flat, strict=True))
-        for node in self.graph.nodes:
-            operands = [ref.value if isinstance(ref, Constant) else env[ref] for ref in node.inputs]
-            env.update(zip(node.outputs, node.run(*operands), strict=True))
-        return env
+        return values(self.graph, flat)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from .._program.jaxprs import Constant, Graph, Node, Ref
+from .._program.graph import Constant, Graph, Node, Ref
 from . import _relevance
 from ._composites import Gradient, SignalTakesAll, Uniform
 from ._operations import Network, Operation

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._program.jaxprs import Node
+from .._program.graph import Node
 from ._composites import AlphaBeta, Epsilon, Flat, Gamma, Gradient, Norm, Pass, Rule, WSquare, ZBox, ZPlus
 from ._operations import Linear, Merged, Operation
 

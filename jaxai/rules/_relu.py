@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
-from ._rewrite import Rewritten, find_relus, has_relu
+from .._program.relus import find_relus, has_relu
+from ._rewrite import Rewritten
 
 
 class _ReluRule(NamedTuple):

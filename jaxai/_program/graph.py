@@ -1,26 +1,27 @@
 """Functions as graphs: the jaxpr of any JAX function, with its calls inlined, ready to be read or rewritten.
 
 `trace` runs a function on abstract values and returns a `Graph` of nodes in execution order. Calls (`jit`,
-custom derivatives, `checkpoint`) are inlined, scalars are followed through them, and a few named calls stay
-one node. `structured` graphs keep loops and branches as nodes with bodies, so that a rewritten function still
-loops; flat graphs unroll `scan`, for methods that walk backwards over every single operation.
+custom derivatives, `checkpoint`) are inlined and scalars are followed through them; the library's own layers
+(see `marks`) stay one node each, read as the standard operation that they compute. `structured` graphs keep
+loops and branches as nodes with bodies, so that a rewritten function still loops; flat graphs unroll `scan`,
+for methods that walk backwards over every single operation.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
 from jax.extend.core import Literal
 
+from . import marks
 from .control_flow import REMAT, STRUCTURES, inner, scan_counts
+from .facts import fact
 
 _INLINED = {
     "jit": "jaxpr",
@@ -35,13 +36,6 @@ _CUSTOM = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
-# Operations whose result at a position depends on their operands at that position alone.
-ELEMENTWISE = frozenset(
-    "neg exp exp2 log log1p expm1 tanh logistic sin cos tan asin acos atan sinh cosh asinh acosh"
-    " atanh sqrt rsqrt cbrt abs sign floor ceil round square integer_pow erf erfc erf_inv is_finite"
-    " not convert_element_type reduce_precision copy name stop_gradient add sub mul div max min pow"
-    " atan2 gt ge lt le eq ne and or xor select_n clamp rem add_any".split()
-)
 # Arrays up to this size are looked at to see whether all their values are the same.
 _SMALL = 4096
 
@@ -61,7 +55,7 @@ class Node:
     """One operation: `run(*operands) -> outputs`.
 
     Attributes:
-        name: The primitive's name, or the name of a call that was kept as one operation.
+        name: The primitive's name; for a layer of the library's own, that of the operation it computes.
         inputs: Values by number, or literals.
         outputs: Numbers of the results.
         run: Evaluates the node: operands to a tuple of results.
@@ -69,6 +63,8 @@ class Node:
         bodies: Graphs of loops, branches and checkpointed regions (structured graphs only).
         build: `build(bodies) -> run` for rewritten bodies.
         layer: Name of the mark that follows this node, if the function's layers are marked.
+        scope: The `jax.named_scope`s around the operation, joined by slashes.
+        own: Whether `run` is a layer of the library's own, with the derivative it states.
     """
 
     name: str
@@ -79,6 +75,8 @@ class Node:
     bodies: tuple["Graph", ...] = ()
     build: Callable[..., Callable[..., tuple]] | None = None
     layer: str | None = None
+    scope: str = ""
+    own: bool = False
 
 
 @dataclass(eq=False)
@@ -111,6 +109,10 @@ class Graph:
         """Return the shape of a value."""
         return np.shape(ref.value) if isinstance(ref, Constant) else tuple(self.avals[ref].shape)
 
+    def dtype(self, ref: Ref) -> Any:
+        """Return the type of a value."""
+        return jnp.result_type(ref.value) if isinstance(ref, Constant) else self.avals[ref].dtype
+
     def producers(self) -> dict[int, Node]:
         """Return the node that computes each value."""
         return {out: node for node in self.nodes for out in node.outputs}
@@ -118,18 +120,39 @@ class Graph:
     def uses(self) -> dict[int, int]:
         """Count how often each value is read; being a result counts as well."""
         counts: dict[int, int] = {}
-        for ref in [*(r for node in self.nodes for r in node.inputs), *self.outputs]:
-            if not isinstance(ref, Constant):
-                counts[ref] = counts.get(ref, 0) + 1
+        for ref in values_of([*(r for node in self.nodes for r in node.inputs), *self.outputs]):
+            counts[ref] = counts.get(ref, 0) + 1
         return counts
+
+    def readers(self) -> dict[int, list[Node]]:
+        """Return the nodes that read each value, in order."""
+        found: dict[int, list[Node]] = {}
+        for node in self.nodes:
+            for ref in dict.fromkeys(values_of(node.inputs)):
+                found.setdefault(ref, []).append(node)
+        return found
+
+    def part(self, inputs: Sequence[int], outputs: Sequence[Ref]) -> "Graph":
+        """Return what computes some values from others, and from what else it reads."""
+        needed, nodes = set(values_of(outputs)) - set(inputs), []
+        for node in reversed(self.nodes):
+            if any(out in needed for out in node.outputs):
+                nodes.append(node)
+                needed.update(ref for ref in values_of(node.inputs) if ref not in inputs)
+        return replace(self, nodes=nodes[::-1], inputs=list(inputs), outputs=list(outputs))
 
     def dependents(self, roots: Sequence[int]) -> set[int]:
         """Return the values computed from any of `roots`, and those themselves."""
         found = set(roots)
         for node in self.nodes:
-            if any(not isinstance(ref, Constant) and ref in found for ref in node.inputs):
+            if any(ref in found for ref in values_of(node.inputs)):
                 found.update(node.outputs)
         return found
+
+
+def values_of(refs: Iterable[Ref]) -> list[int]:
+    """Return the operands that are values of the graph, literals left out."""
+    return [ref for ref in refs if not isinstance(ref, Constant)]
 
 
 def _same_everywhere(value: Any) -> float | None:
@@ -174,7 +197,6 @@ def trace(
     fn: Any,
     *args: Any,
     structured: bool = False,
-    keep: Callable[[Any], str | None] = lambda eqn: None,
     enter: Callable[[Graph], bool] = lambda graph: True,
     open_remat: bool = False,
 ) -> tuple[Graph, list[Any], Any]:
@@ -184,13 +206,12 @@ def trace(
         fn: Callable pytree; its leaves become inputs of the graph, before those of `args`.
         *args: Pytrees of arrays.
         structured: Keep loops, branches and checkpointed regions as nodes with bodies.
-        keep: `keep(equation)` names a call that stays one node.
         enter: In a structured graph, whether a call with its own derivative is opened; it loses that
             derivative.
         open_remat: In a structured graph, whether `enter` opens checkpointed regions too.
     """
     closed, flat, tree = jaxpr_of(fn, *args)
-    graph = graph_of(closed, structured=structured, keep=keep, enter=enter, open_remat=open_remat)
+    graph = graph_of(closed, structured=structured, enter=enter, open_remat=open_remat)
     return graph, flat, tree
 
 
@@ -198,20 +219,24 @@ def graph_of(
     closed: Any,
     *,
     structured: bool = False,
-    keep: Callable[[Any], str | None] = lambda eqn: None,
     enter: Callable[[Graph], bool] = lambda graph: True,
     open_remat: bool = False,
 ) -> Graph:
     """Return the graph of a closed jaxpr; the options are those of `trace`."""
-    return _Builder(structured, keep, enter, open_remat).build(closed)
+    return _Builder(_Options(structured, enter, open_remat)).build(closed)
+
+
+class _Options(NamedTuple):
+    structured: bool
+    enter: Callable[[Graph], bool]
+    open_remat: bool
 
 
 class _Builder:
     """Builds one graph from a closed jaxpr."""
 
-    def __init__(self, *options):
-        self.options = options
-        self.structured, self.keep, self.enter, self.open_remat = options
+    def __init__(self, options: _Options, scope: str = ""):
+        self.options, self.scope = options, scope
         self.graph = Graph()
 
     def build(self, closed) -> Graph:
@@ -250,81 +275,90 @@ class _Builder:
         return [read(atom) for atom in jaxpr.outvars]
 
     def equation(self, eqn, inputs: list[Ref]) -> Sequence[Ref]:
-        primitive = eqn.primitive.name
-        kept = self.keep(eqn)
-        if kept is not None:
-            return self.node(eqn, inputs, kept)
+        primitive, params, structured = eqn.primitive.name, eqn.params, self.options.structured
         if primitive in _INLINED:
-            return self.inline_closed(eqn.params[_INLINED[primitive]], inputs)
+            standard = marks.standard(eqn)
+            if standard is not None:
+                return self.node(eqn, inputs, standard.name, standard.params, own=True)
+            return self.inline_closed(params[_INLINED[primitive]], inputs, eqn)
         if primitive in _CUSTOM:
-            body = eqn.params[_CUSTOM[primitive]]
-            if not self.structured or self.enter(_Builder(*self.options).build(body)):
-                return self.inline_closed(body, inputs)
-            return self.node(eqn, inputs, primitive)
-        if not self.structured:
-            if primitive in REMAT:
-                return self.inline_closed(eqn.params["jaxpr"], inputs)
-            if primitive == "scan":
-                return self.unroll(eqn.params, inputs)
+            body = params[_CUSTOM[primitive]]
+            if not structured or self.options.enter(self.body(body, eqn)):
+                return self.inline_closed(body, inputs, eqn)
+        elif not structured and primitive in REMAT:
+            return self.inline_closed(params["jaxpr"], inputs, eqn)
+        elif not structured and primitive == "scan":
+            return self.unroll(eqn, inputs)
         elif primitive in STRUCTURES:
-            bodies, build = STRUCTURES[primitive](eqn.params)
-            graphs = tuple(_Builder(*self.options).build(body) for body in bodies)
-            if primitive in REMAT and self.open_remat and self.enter(graphs[0]):
-                return self.inline_closed(bodies[0], inputs)
-            return self.node(eqn, inputs, primitive, bodies=graphs, build=build)
-        return self.node(eqn, inputs, primitive)
+            bodies, build = STRUCTURES[primitive](params)
+            graphs = tuple(self.body(body, eqn) for body in bodies)
+            if primitive in REMAT and self.options.open_remat and self.options.enter(graphs[0]):
+                return self.inline_closed(bodies[0], inputs, eqn)
+            return self.node(eqn, inputs, primitive, params, bodies=graphs, build=build)
+        return self.node(eqn, inputs, primitive, params)
 
-    def inline_closed(self, closed, inputs):
-        return self.inline(inner(closed), self._constants(closed), inputs)
+    def scope_of(self, eqn) -> str:
+        here = str(eqn.source_info.name_stack)
+        return f"{self.scope}/{here}" if self.scope and here else self.scope or here
 
-    def node(self, eqn, inputs, name, **more) -> tuple[int, ...]:
-        outputs = tuple(self.new(var.aval) for var in eqn.outvars)
-        self.graph.nodes.append(Node(name, tuple(inputs), outputs, _runner(eqn), eqn.params, **more))
-        if name in _KEEPS_SPLAT and (number := self.graph.splat(inputs[0])) is not None:
-            self.graph.splats[outputs[0]] = number
+    def body(self, closed, eqn) -> Graph:
+        return _Builder(self.options, self.scope_of(eqn)).build(closed)
+
+    def inline_closed(self, closed, inputs, eqn):
+        outer, self.scope = self.scope, self.scope_of(eqn)
+        outputs = self.inline(inner(closed), self._constants(closed), inputs)
+        self.scope = outer
         return outputs
 
-    def helper(self, name: str, run: Callable[..., Any], inputs: Sequence[Ref]) -> int:
+    def node(self, eqn, inputs, name, params, **more) -> tuple[int, ...]:
+        outputs = tuple(self.new(var.aval) for var in eqn.outvars)
+        scope = self.scope_of(eqn)
+        self.graph.nodes.append(Node(name, tuple(inputs), outputs, _runner(eqn), params, scope=scope, **more))
+        # What only moves one number about leaves that number.
+        if len(inputs) == 1 and fact(name).rearranges and (number := self.graph.splat(inputs[0])) is not None:
+            self.graph.splats.update(dict.fromkeys(outputs, _converted(number, eqn.outvars[0].aval.dtype)))
+        return outputs
+
+    def helper(self, eqn, run: Callable[..., Any], inputs: Sequence[Ref]) -> Ref:
+        """Add what a function does, in the place of an equation."""
         avals = [
             jax.ShapeDtypeStruct(np.shape(r.value), jnp.result_type(r.value))
             if isinstance(r, Constant)
             else jax.ShapeDtypeStruct(self.graph.avals[r].shape, self.graph.avals[r].dtype)
             for r in inputs
         ]
-        out = self.new(jax.eval_shape(run, *avals))
-        self.graph.nodes.append(Node(name, tuple(inputs), (out,), lambda *xs: (run(*xs),)))
-        return out
+        return self.inline_closed(jax.make_jaxpr(run)(*avals), inputs, eqn)[0]
 
-    def unroll(self, params, inputs):
+    def unroll(self, eqn, inputs):
         """Inline a scan's body once for each of its steps."""
+        params = eqn.params
         body = params["jaxpr"]
         consts, carry = scan_counts(params)
         fixed, state, xs = inputs[:consts], inputs[consts : consts + carry], inputs[consts + carry :]
         steps = range(params["length"])
         slices: dict[int, list[Ref]] = {}
         for step in reversed(steps) if params["reverse"] else steps:
-            here = [
-                self.helper("slice", partial(lax.index_in_dim, index=step, keepdims=False), [x]) for x in xs
-            ]
-            outputs = self.inline_closed(body, [*fixed, *state, *here])
+            entry = partial(lax.index_in_dim, index=step, keepdims=False)
+            here = [self.helper(eqn, entry, [x]) for x in xs]
+            outputs = self.inline_closed(body, [*fixed, *state, *here], eqn)
             state, slices[step] = outputs[:carry], outputs[carry:]
 
         def stack(*values):
             return jnp.stack(values)
 
         count = len(inner(body).outvars) - carry
-        ys = [self.helper("stack", stack, [slices[step][i] for step in steps]) for i in range(count)]
+        ys = [self.helper(eqn, stack, [slices[step][i] for step in steps]) for i in range(count)]
         return [*state, *ys]
-
-
-# Operations on a single operand that leave one number everywhere as it is.
-_KEEPS_SPLAT = ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "copy", "copy_p", "name")
 
 
 def _typed(literal):
     value = literal.val
     dtype = getattr(literal.aval, "dtype", None)
     return value if dtype is None or isinstance(value, jax.Array) else np.asarray(value, dtype)
+
+
+def _converted(number: float, dtype) -> float:
+    return float(np.asarray(number).astype(dtype)) if jnp.issubdtype(dtype, np.integer) else number
 
 
 def _runner(eqn) -> Callable[..., tuple]:
@@ -334,56 +368,3 @@ def _runner(eqn) -> Callable[..., tuple]:
         return tuple(out) if eqn.primitive.multiple_results else (out,)
 
     return run
-
-
-Replacements = Callable[[Graph], dict[int, tuple[Callable[..., Any], tuple[Ref, ...]]]]
-
-
-def evaluate(graph: Graph, args: Sequence[Any], replacements: Replacements = lambda graph: {}) -> list[Any]:
-    """Run a graph, with some of its values computed by other functions.
-
-    Args:
-        graph: As `trace` returns it.
-        args: The arrays that `trace` returned, or others of their shapes.
-        replacements: `replacements(graph)` returns, for the first output of a node, `(function, operands)` to
-            compute it by instead; called on the bodies of structured nodes as well.
-    """
-    replaced = replacements(graph)
-    env: dict[int, Any] = dict(graph.constants)
-    env.update(zip(graph.inputs, args, strict=True))
-
-    def read(ref):
-        return ref.value if isinstance(ref, Constant) else env[ref]
-
-    for node in graph.nodes:
-        if node.outputs and node.outputs[0] in replaced:
-            function, operands = replaced[node.outputs[0]]
-            env[node.outputs[0]] = function(*map(read, operands))
-            continue
-        run = node.run
-        if node.build is not None and any(touches(body, replacements) for body in node.bodies):
-            run = node.build(*(partial(_evaluate_body, body, replacements) for body in node.bodies))
-        env.update(zip(node.outputs, run(*map(read, node.inputs)), strict=True))
-    return [read(ref) for ref in graph.outputs]
-
-
-def _evaluate_body(body, replacements, *args):
-    return [jnp.asarray(x) for x in evaluate(body, args, replacements)]
-
-
-def touches(graph: Graph, replacements: Replacements) -> bool:
-    """Return whether `replacements` change anything in a graph or in its bodies."""
-    return bool(replacements(graph)) or any(
-        touches(body, replacements) for node in graph.nodes for body in node.bodies
-    )
-
-
-def marked(model: Any, x: jax.Array) -> jax.Array:
-    """Run a layered model with each layer's output marked by its name; other models as they are."""
-    names = getattr(model, "layer_names", ())
-    if not names or hasattr(model, "split"):
-        return model(x)
-    x = checkpoint_name(model(x, stop=names[0]), names[0])
-    for before, name in pairwise(names):
-        x = checkpoint_name(model(x, start=before, stop=name), name)
-    return x

@@ -1,0 +1,67 @@
+"""Marks on the library's own layers, by which they are read as the operations that they compute.
+
+A layer of `jaxai.models` may be written as shifted slices, or with a derivative of its own, where
+`lax.conv_general_dilated` says the same. Inside its compiled call it marks its result with an operation of
+JAX that has the same values. Readers of programs then see that operation, with all of its parameters, and
+run the layer. The mark is a primitive of its own that names the call's operands: no function of a user can
+be taken for a layer, whatever it is called and whatever it calls.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+
+@dataclass(frozen=True, eq=False)
+class Standard:
+    """An operation of JAX: a primitive's name and its parameters."""
+
+    name: str
+    params: dict[str, Any]
+
+
+_mark_p = Primitive("jaxai_layer")
+_mark_p.def_impl(lambda y, *operands, standard: y)
+_mark_p.def_abstract_eval(lambda y, *operands, standard: y)
+mlir.register_lowering(_mark_p, lambda ctx, y, *operands, standard: [y])
+
+
+# Derivatives and batched calls are no layers any more.
+def _jvp(primals, tangents, **params):
+    return _mark_p.bind(*primals, **params), tangents[0]
+
+
+ad.primitive_jvps[_mark_p] = _jvp
+batching.primitive_batchers[_mark_p] = lambda values, axes, **params: (values[0], axes[0])
+
+
+def layer(y: jax.Array, operands: Sequence[jax.Array], reference: Callable[..., jax.Array]) -> jax.Array:
+    """Mark the result of a compiled call: `y` is `reference(*operands)`, one operation of JAX.
+
+    Args:
+        y: The call's only result, which is returned as it is.
+        operands: All arrays that the call is given, in order.
+        reference: The operation.
+    """
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands]
+    jaxpr = jax.make_jaxpr(reference)(*shapes)
+    (eqn,) = jaxpr.eqns
+    if list(eqn.invars) != list(jaxpr.jaxpr.invars) or eqn.outvars[0].aval.shape != y.shape:
+        raise ValueError(f"a layer must be marked with the one operation that it computes; got {jaxpr}")
+    return _mark_p.bind(y, *operands, standard=Standard(eqn.primitive.name, eqn.params))
+
+
+def standard(eqn: Any) -> Standard | None:
+    """Return the operation that a call computes if it is a layer of the library's, or None."""
+    body = getattr(eqn.params.get("jaxpr"), "jaxpr", None)
+    if body is None or not body.eqns or body.eqns[-1].primitive is not _mark_p:
+        return None
+    mark = body.eqns[-1]
+    # A layer that was inlined into another call has operands that are not the call's.
+    if list(mark.invars[1:]) != list(body.invars) or list(mark.outvars) != list(body.outvars):
+        return None
+    return mark.params["standard"]
