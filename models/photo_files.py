@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image, ImageFile
 
+from .._files import shown
 from . import orientation
 from .quiet_pillow import quiet
 
@@ -102,16 +103,11 @@ class Opened:
     notes: list[str] = field(default_factory=list)
 
 
-def printable(text: str) -> str:
-    """Return text in one line, with escapes for what a terminal would obey or cannot show."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def unreadable(name: str, error: object) -> ValueError:
     """Return the error for a photo that cannot be read."""
     if isinstance(error, MemoryError):
         error = "it needs more memory than there is"
-    text = printable(" ".join(str(error).split()))[:200] or type(error).__name__
+    text = shown(" ".join(str(error).split()), 200) or type(error).__name__
     return ValueError(f"{name} cannot be read as an image: {text}")
 
 
@@ -123,7 +119,7 @@ def open_file(path: str, reading: Reading) -> Opened:
             such page.
         FileNotFoundError: If there is no such file.
     """
-    name = printable(path)
+    name = shown(path, 200)
     try:
         file = open(path, "rb", opener=_regular)
     except FileNotFoundError as error:

@@ -171,7 +171,11 @@ def test_boundaries_are_marked_between_all_regions():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p: plots.heatmap_overlay(p[0], np.ones(8)), "`photo` must be .height, width, 3.; got shape"),
+        (
+            lambda p: plots.heatmap_overlay(p[0, 0], np.ones(8)),
+            "`photo` must be .height, width, 3., or grey; ",
+        ),
+        (lambda p: plots.photo_panel(p[..., :2]), r"or grey; got shape \(6, 8, 2\)"),
         (lambda p: plots.heatmap_overlay(2 * p + 1, np.ones((6, 8))), r"`photo` must lie in \[0, 1\]; got"),
         (lambda p: plots.heatmap_overlay(p * np.nan, np.ones((6, 8))), r"`photo` must lie in \[0, 1\]; got"),
         (
@@ -206,6 +210,91 @@ def test_boundaries_are_marked_between_all_regions():
 def test_errors(photo, call, message):
     with pytest.raises(ValueError, match=message):
         call(photo)
+
+
+def test_grey_photos_are_photos(photo):
+    heatmap = np.arange(48.0).reshape(6, 8)
+    grey = photo[..., 0]
+    colour = np.repeat(grey[..., None], 3, -1)
+    for given in (grey, grey[..., None]):
+        for picture in (
+            lambda p: plots.heatmap_overlay(p, heatmap, signed=True),
+            lambda p: plots.segment_mask(p, np.arange(48).reshape(6, 8) % 4, [1.0, -1.0, 2.0, 0.0]),
+            lambda p: plots.photo_panel(p).image,
+        ):
+            np.testing.assert_array_equal(picture(given), picture(colour))
+    bytes_ = np.round(grey * 255).astype(np.uint8)
+    np.testing.assert_array_equal(plots.photo_panel(bytes_).image[..., 1], bytes_)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "uint16", "int64", "uint64"])
+def test_segment_labels_of_any_integer_type(dtype):
+    photo = np.random.default_rng(0).uniform(size=(16, 16, 3))
+    count = 128 if dtype == "int8" else 256
+    labels = np.arange(256).reshape(16, 16) % count
+    weights = np.random.default_rng(1).normal(size=count)
+    expected = plots.segment_mask(photo, labels, weights)
+    np.testing.assert_array_equal(plots.segment_mask(photo, labels.astype(dtype), weights), expected)
+    with pytest.raises(TypeError, match="`segments` must be integer labels; got float64"):
+        plots.segment_mask(photo, labels / 2, weights)
+
+
+TITLES = [
+    "Ba$$in.png",
+    "$5 or $6",
+    r"$x^2_{$ \alpha % a_b #1 ~ {",
+    "caf\udce9.png",
+    "\x1b[31mred\x07\t\0",
+    "\u732b\u3068\u72ac",
+    "\u0939\u093f\u0928\u094d\u0926\u0940",
+    "\U0001f600",
+    "\u202egnp",
+]
+
+
+@pytest.mark.parametrize("title", TITLES, ids=ascii)
+def test_titles_are_drawn_as_they_are_written(photo, title):
+    """They are names of files and classes: no mathematics, no TeX, no character that ends the drawing."""
+    import matplotlib
+
+    panel = plots.heatmap_panel(photo, np.ones((6, 8)), title=title, label=title)
+    plots.png(plots.compose([panel], title=title))
+    with matplotlib.rc_context({"text.usetex": True}):
+        figure = plots.compose([panel], title=title)
+        texts = [figure._suptitle, figure.axes[0].title, figure.axes[1].yaxis.label]
+        assert not any(text.get_parse_math() or text.get_usetex() for text in texts)
+    if title.isascii() and title.isprintable():
+        assert [text.get_text() for text in texts] == [title] * 3
+    pair = plots.pair(photo, photo, titles=(title, title), title=title)
+    assert plots.render(pair).shape[2] == 3
+
+
+def test_lines_of_a_title_stay_lines(photo):
+    (axes,) = plots.compose([plots.photo_panel(photo, title="a$\nb\rc")]).axes
+    assert axes.get_title() == "a$\nb?c"
+
+
+def test_an_installed_font_draws_what_the_first_one_lacks(photo, monkeypatch):
+    """Matplotlib brings a font of symbols of private use, which stands for a Chinese one here."""
+    from matplotlib import font_manager
+
+    from jaxai.plots import _texts
+
+    def covers(name, character):
+        path = font_manager.findfont(font_manager.FontProperties(family=[name]))
+        return bool(font_manager.get_font(path).get_char_index(ord(character)))
+
+    symbol = next(
+        c
+        for c in map(chr, range(0x2000, 0x3000))
+        if covers("STIXGeneral", c) and not covers("DejaVu Sans", c)
+    )
+    monkeypatch.setattr(_texts, "_FONTS", ("no such font", "STIXGeneral"))
+    assert _texts.plain(f"a{symbol}")[1]["fontfamily"][-1] == "STIXGeneral"
+    assert _texts.plain(f"a{symbol}")[0] == f"a{symbol}"
+    plots.png(plots.compose([plots.photo_panel(photo, title=f"a{symbol}")]))
+    monkeypatch.setattr(_texts, "_FONTS", ())
+    assert _texts.plain(f"a{symbol}")[0] == "a\N{WHITE SQUARE}"
 
 
 def test_compose_names_panels_and_puts_raw_values_on_bars(photo):

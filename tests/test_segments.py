@@ -71,6 +71,10 @@ def test_photos_outside_the_range_are_refused(pictures):
         jaxai.segment(np.zeros((1, 4, 4, 2), np.float32))
     with pytest.raises(TypeError, match="no option"):
         jaxai.segment(pictures, method="grid", n=3)
+    with pytest.raises(TypeError, match="grid has no option 'iterations'; it has .'rows', 'columns'."):
+        jaxai.segment(pictures, method="grid", iterations=4)
+    with pytest.raises(TypeError, match="slic_jax has no option 'rows'; it has .*'iterations'"):
+        jaxai.segment(pictures, method="slic_jax", rows=4)
     with pytest.raises(ValueError, match="does not fit"):
         jaxai.segment(pictures, method="grid", rows=65, columns=2)
 
@@ -94,6 +98,45 @@ def test_bad_segments_are_refused():
         _segments.prepare(good, images, 2)
     with pytest.raises(ValueError, match="`num_segments` must be given"):
         jax.jit(lambda s: _segments.prepare(s, images, None).labels)(good)
+
+
+@pytest.mark.parametrize("dtype", "int8 uint8 int16 uint16 int32 uint32 int64 uint64".split())
+def test_labels_of_any_integer_type(dtype):
+    """Counting overflowed: 8 bits have no room for the number of their own labels."""
+    count = 128 if dtype == "int8" else 256
+    labels = np.arange(256).reshape(16, 16) % count
+    images = jnp.zeros((2, 16, 16, 1))
+    for given in (labels.astype(dtype), jnp.asarray(labels.astype(dtype)), [labels.astype(dtype)] * 2):
+        found = _segments.prepare(given, images, None)
+        assert (found.count, found.padded, found.labels.dtype) == (count, False, jnp.int32)
+        assert np.array_equal(found.labels, [labels, labels])
+    assert np.array_equal(
+        jax.jit(lambda s: _segments.prepare(s, images, count).labels)(labels.astype(dtype))[1], labels
+    )
+    with jax.enable_x64(True):
+        found = _segments.prepare(jnp.asarray(labels, dtype), images, None)
+        assert (found.count, found.padded, found.labels.dtype) == (count, False, jnp.int32)
+
+
+@pytest.mark.parametrize("large", [2**31, 2**32, 2**32 + 1, 2**62, 2**64 - 1])
+def test_labels_that_32_bits_cannot_hold(large):
+    """JAX cuts them to 32 bits, so that 2**32 was label 0; counting up to them takes all memory."""
+    labels = np.array([[0, 1, 2], [0, 1, large]], np.uint64)
+    with pytest.raises(ValueError, match=f"labels up to {large} but no 3"):
+        _segments.prepare(labels, jnp.zeros((1, 2, 3, 1)), None)
+    if large < 2**63:
+        with pytest.raises(ValueError, match=f"image 0 has -{large}"):
+            _segments.prepare(-labels.astype(np.int64), jnp.zeros((1, 2, 3, 1)), None)
+
+
+def test_lime_takes_64_bit_labels():
+    images = jnp.ones((1, 4, 4, 1))
+    labels = np.repeat(np.arange(4), 4).reshape(4, 4)
+    explain = [
+        jaxai.lime(lambda x: x.sum((1, 2)), images, 0, segments=labels.astype(t), key=jax.random.key(0))
+        for t in (np.int32, np.int64, np.uint64)
+    ]
+    assert all(np.array_equal(e.weights, explain[0].weights) for e in explain)
 
 
 def test_sums_and_paint_undo_each_other():

@@ -69,11 +69,9 @@ def segment(
     if photos.shape[-1] == 1:
         photos = np.repeat(photos, 3, axis=-1)
     if method in ("grid", "slic_jax"):
-        unknown = set(options) - set(_DEFAULTS[method]) - {"iterations"}
-        if unknown:
-            raise TypeError(
-                f"{method} has no option {sorted(unknown)[0]!r}; it has {list(_DEFAULTS[method])}"
-            )
+        known = [*_DEFAULTS[method], *(["iterations"] if method == "slic_jax" else [])]
+        if unknown := set(options) - set(known):
+            raise TypeError(f"{method} has no option {sorted(unknown)[0]!r}; it has {known}")
     options = {**_DEFAULTS[method], **options}
     if method == "grid":
         labels = grid(photos.shape[1:3], options["rows"], options["columns"])
@@ -135,7 +133,7 @@ def prepare(segments: Any, images: jax.Array, num_segments: int | None) -> Super
     """Check superpixels against the images they belong to.
 
     Args:
-        segments: Labels int [batch, height, width], or [height, width] for all images.
+        segments: Labels, integers of any type, [batch, height, width], or [height, width] for all images.
         images: The images [batch, height, width, channels].
         num_segments: Static number of labels; needed where `segments` is traced.
 
@@ -147,7 +145,8 @@ def prepare(segments: Any, images: jax.Array, num_segments: int | None) -> Super
         ValueError: If shapes do not fit, an image has one superpixel only, or a label between 0 and the
             largest is missing.
     """
-    labels = jnp.asarray(segments)
+    # JAX would cut 64-bit labels to 32 bits before they are checked.
+    labels = segments if isinstance(segments, jax.Array) else np.asarray(segments)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"`segments` must be integer labels; got {labels.dtype}")
     expected = images.shape[:3]
@@ -161,15 +160,16 @@ def prepare(segments: Any, images: jax.Array, num_segments: int | None) -> Super
         count, padded = _count(np.asarray(labels).reshape(-1, expected[1] * expected[2]), num_segments)
     if count < 2:
         raise ValueError(f"`num_segments` must be at least 2; got {count}")
-    labels = labels if labels.shape == expected else jnp.broadcast_to(labels, expected)
-    return Superpixels(labels.astype(jnp.int32), count, padded)
+    labels = jnp.asarray(labels.astype(jnp.int32))
+    return Superpixels(jnp.broadcast_to(labels, expected), count, padded)
 
 
 def _count(labels: np.ndarray, num_segments: int | None) -> tuple[int, bool]:
     for index, image in enumerate(labels):
         if image.min() < 0:
             raise ValueError(f"`segments` must be 0 to S - 1; image {index} has {image.min()}")
-        sizes = np.bincount(image)
+        # A larger label leaves gaps, and counting up to it could take all memory.
+        sizes = np.bincount(np.minimum(image.astype(np.uint64), image.size).astype(np.int64))
         if len(sizes) == 1:
             raise ValueError(
                 f"image {index} has one superpixel only, so there is nothing to compare;"
@@ -179,13 +179,14 @@ def _count(labels: np.ndarray, num_segments: int | None) -> tuple[int, bool]:
             missing = int(np.argmin(sizes))
             raise ValueError(
                 f"`segments` must be 0 to S - 1 without gaps; image {index} has labels up to"
-                f" {len(sizes) - 1} but no {missing}"
+                f" {image.max()} but no {missing}"
             )
-    largest = int(labels.max()) + 1
+    highest = labels.max(axis=1).astype(np.int64)
+    largest = int(highest.max()) + 1
     if num_segments is not None and checks.positive(num_segments, "num_segments") < largest:
         raise ValueError(f"`num_segments` must be at least {largest}; got {num_segments}")
     count = largest if num_segments is None else num_segments
-    return count, bool((labels.max(axis=1) + 1 < count).any())
+    return count, bool((highest + 1 < count).any())
 
 
 def sums(values: jax.Array, segments: jax.Array, count: int) -> jax.Array:

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from ._colors import DIVERGING, SEQUENTIAL, colormap, limits
-from ._pixels import as_photo, heatmap_overlay, segment_mask, signed_pixels
+from ._pixels import Photo, as_photo, heatmap_overlay, segment_mask, signed_pixels
+from ._texts import plain
 
 _SIDE = 2.9  # inches a panel
 _BAR = 0.62  # inches a colour bar with its numbers
@@ -42,7 +43,7 @@ class Panel:
 
     Attributes:
         image: uint8 [height, width, 3].
-        title: One or two lines above it.
+        title: One or two lines above it, drawn as they are written: `$` and `_` mean nothing.
         bar: Its colour bar; None where colours are the photo's own.
     """
 
@@ -51,13 +52,13 @@ class Panel:
     bar: Bar | None = None
 
 
-def photo_panel(photo: Float[ArrayLike, "height width 3"], *, title: str = "") -> Panel:
+def photo_panel(photo: Photo, *, title: str = "") -> Panel:
     """Return a photo as a panel."""
     return Panel(np.round(as_photo(photo) * 255).astype(np.uint8), title)
 
 
 def heatmap_panel(
-    photo: Float[ArrayLike, "height width 3"],
+    photo: Photo,
     heatmap: Float[ArrayLike, "height width"],
     *,
     title: str = "",
@@ -85,7 +86,7 @@ def pixels_panel(
 
 
 def segments_panel(
-    photo: Float[ArrayLike, "height width 3"],
+    photo: Photo,
     segments: Int[ArrayLike, "height width"],
     weights: Float[ArrayLike, " segments"],
     *,
@@ -127,17 +128,19 @@ def compose(panels: Sequence[Panel], *, title: str = "", columns: int | None = N
         axes.set_axis_off()
     for axes, panel in zip(grid.flat, panels, strict=False):
         axes.imshow(panel.image, interpolation="bilinear" if min(panel.image.shape[:2]) > 64 else "nearest")
-        axes.set_title(panel.title, fontsize=10)
+        text, style = plain(panel.title)
+        axes.set_title(text, fontsize=10, **style)
         if panel.bar:
             _draw_bar(figure, axes, panel.bar)
     if title:
-        figure.suptitle(title, fontsize=12, fontweight="bold")
+        text, style = plain(title, weight="bold")
+        figure.suptitle(text, fontsize=12, **style)
     return figure
 
 
 def pair(
-    before: Float[ArrayLike, "height width 3"],
-    after: Float[ArrayLike, "height width 3"],
+    before: Photo,
+    after: Photo,
     *,
     titles: tuple[str, str] = ("before", "after"),
     title: str = "",
@@ -145,8 +148,8 @@ def pair(
     """Show a picture before and after, as dreams are shown.
 
     Args:
-        before: Pixels in [0, 1].
-        after: Pixels in [0, 1].
+        before: Pixels in [0, 1], RGB or grey.
+        after: Pixels in [0, 1], RGB or grey.
         titles: Above the two.
         title: A line above both.
     """
@@ -166,4 +169,5 @@ def _draw_bar(figure: Figure, axes, bar: Bar) -> None:
     drawn.ax.tick_params(labelsize=7, width=0.5, length=2)
     drawn.ax.yaxis.get_offset_text().set_fontsize(7)
     if bar.label:
-        drawn.set_label(bar.label, fontsize=8)
+        text, style = plain(bar.label)
+        drawn.set_label(text, fontsize=8, **style)

@@ -1,5 +1,7 @@
 """Explanations as pixels: a map over its photo, signed attributions, superpixels that speak for a class."""
 
+from typing import TypeAlias
+
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int, UInt8
 from numpy import ndarray
@@ -7,12 +9,15 @@ from skimage.segmentation import find_boundaries
 
 from ._colors import DIVERGING, SEQUENTIAL, colorize, limits
 
+# Pixels in [0, 1] (or uint8): [height, width, 3], or grey, [height, width] or [height, width, 1].
+Photo: TypeAlias = Float[ArrayLike, "height width *channels"]
+
 _LUMA = np.array([0.299, 0.587, 0.114])
 _OUTLINE = np.array([1.0, 0.85, 0.1])
 
 
 def heatmap_overlay(
-    photo: Float[ArrayLike, "height width 3"],
+    photo: Photo,
     heatmap: Float[ArrayLike, "height width"],
     *,
     signed: bool = False,
@@ -23,7 +28,7 @@ def heatmap_overlay(
     """Lay a map over its photo, which is shown in grey so that all colour is the map's.
 
     Args:
-        photo: Pixels in [0, 1].
+        photo: Pixels in [0, 1], RGB or grey.
         heatmap: Raw values of the same size.
         signed: Zero shows the photo alone; evidence for is red and against is blue. Otherwise the map covers
             the photo evenly.
@@ -78,7 +83,7 @@ def signed_pixels(
 
 
 def segment_mask(
-    photo: Float[ArrayLike, "height width 3"],
+    photo: Photo,
     segments: Int[ArrayLike, "height width"],
     weights: Float[ArrayLike, " segments"],
     *,
@@ -89,8 +94,8 @@ def segment_mask(
     """Show the superpixels that speak most for a class in colour and outlined, the rest in pale grey.
 
     Args:
-        photo: Pixels in [0, 1].
-        segments: Labels 0 to S - 1.
+        photo: Pixels in [0, 1], RGB or grey.
+        segments: Labels 0 to S - 1, integers of any type.
         weights: A weight for each superpixel; those at or below zero are never shown.
         regions: At most so many superpixels, the largest weights first.
         boundaries: Draw thin lines between all superpixels too.
@@ -101,16 +106,21 @@ def segment_mask(
         uint8 [scale * height, scale * width, 3].
 
     Raises:
+        TypeError: If the labels are not integers.
         ValueError: If the sizes differ, or there is a label without a weight.
     """
     photo = as_photo(photo)
-    labels = as_map(segments, "segments", photo).astype(int)
+    labels = as_map(segments, "segments", photo)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"`segments` must be integer labels; got {labels.dtype}")
     weights = np.nan_to_num(np.asarray(weights, np.float64))
     if weights.ndim != 1 or labels.min() < 0 or labels.max() >= len(weights):
         raise ValueError(
             f"`weights` must have one value for each of the labels {labels.min()} to {labels.max()};"
             f" got shape {weights.shape}"
         )
+    # Small types would overflow below.
+    labels = labels.astype(np.int64)
     for name, value in (("regions", regions), ("scale", scale)):
         if value < 1:
             raise ValueError(f"`{name}` must be a positive integer; got {value!r}")
@@ -128,13 +138,15 @@ def segment_mask(
 
 
 def as_photo(photo: ArrayLike) -> ndarray:
-    """Return a photo as float64 [height, width, 3] in [0, 1]; uint8 is divided by 255."""
+    """Return a photo as float64 [height, width, 3] in [0, 1]; uint8 is divided by 255, grey repeated."""
     pixels = np.asarray(photo)
-    if pixels.dtype == np.uint8:
-        pixels = pixels / 255
-    pixels = pixels.astype(np.float64)
-    if pixels.ndim != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:
-        raise ValueError(f"`photo` must be [height, width, 3]; got shape {pixels.shape}")
+    shape = pixels.shape
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or 0 in shape:
+        raise ValueError(f"`photo` must be [height, width, 3], or grey; got shape {shape}")
+    pixels = (pixels / 255 if pixels.dtype == np.uint8 else pixels).astype(np.float64)
+    pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
     if not (pixels.min() >= -1e-6 and pixels.max() <= 1 + 1e-6):
         raise ValueError(f"`photo` must lie in [0, 1]; got {pixels.min():g} to {pixels.max():g}")
     return pixels
