@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .._files import shown
 from . import session
 
 
@@ -19,4 +20,4 @@ def convert(
     from .. import weights_convert
 
     path = weights_convert.convert(source, model, out)
-    session.say(f"{model}: {source} -> {path}")
+    session.say(f"{model}: {shown(source, 200)} -> {shown(path, 200)}")

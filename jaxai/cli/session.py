@@ -60,8 +60,8 @@ def _cache_programs() -> None:
     from ..weights_convert.files import cache_folder
 
     machine = platform.machine() + " ".join(sorted(configure.cpu_features()))
-    folder = cache_folder() / "programs" / hashlib.sha256(machine.encode()).hexdigest()[:12]
     try:
+        folder = cache_folder() / "programs" / hashlib.sha256(machine.encode()).hexdigest()[:12]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return  # A cache that cannot be written only costs time.
