@@ -434,7 +434,7 @@ def test_errors():
         rules.AlphaBeta(2.0, 2.0)
     with pytest.raises(TypeError, match="`conv` must be a rule"):
         rules.Composite(conv="z_plus")
-    with pytest.raises(TypeError, match="`pool` must be Norm"):
+    with pytest.raises(TypeError, match="`pool` must be a rule for operations without a kernel; got Flat"):
         rules.Composite(pool=rules.Flat())
     with pytest.raises(ValueError, match="first_kinds"):
         rules.Composite(first_kinds=("pool",))

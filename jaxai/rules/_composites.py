@@ -1,143 +1,36 @@
-"""Relevance rules, and which layer gets which: values to choose from, the formulas are in `relevance`."""
+"""Composites: which operation of a network gets which rule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ._operations import Network
+from ._products import SignalTakesAll
+from ._relevance import AlphaBeta, Epsilon, Flat, Gamma, Gradient, Norm, Pass, Rule, ZBox, ZPlus
+from ._winner import Winner
 
-@dataclass(frozen=True)
-class Epsilon:
-    """Share by contribution: R_i = sum_j x_i w_ij R_j / (z_j + epsilon sign(z_j)), with sign(0) = +1.
-
-    z_j includes the bias, which keeps its share. Bach et al. 2015, equation 58; epsilon 0 is LRP-0.
-    """
-
-    epsilon: float = 1e-6
-
-
-@dataclass(frozen=True)
-class Gamma:
-    """Epsilon with positive contributions favoured: w + gamma max(w, 0). Montavon et al. 2019, equation 8.
-
-    The generalised rule (Andeol et al. 2021) that also holds for negative inputs: outputs below zero favour
-    negative contributions instead.
-    """
-
-    gamma: float = 0.25
-    stabilizer: float = 1e-6
-
-
-@dataclass(frozen=True)
-class ZPlus:
-    """Share by the positive contributions alone, max(x, 0) max(w, 0) + min(x, 0) min(w, 0) (alpha 1, beta 0).
-
-    Montavon et al. 2017, equation 13, for inputs of both signs.
-    """
-
-    stabilizer: float = 1e-6
-
-
-@dataclass(frozen=True)
-class AlphaBeta:
-    """Alpha times the share by positive, minus beta times that by negative contributions; alpha - beta is 1.
-
-    Bach et al. 2015, equation 60.
-    """
-
-    alpha: float = 2.0
-    beta: float = 1.0
-    stabilizer: float = 1e-6
-
-    def __post_init__(self):
-        if self.alpha < 0 or self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
-            raise ValueError(
-                "`alpha` and `beta` must not be negative and alpha - beta must be 1;"
-                f" got {self.alpha} and {self.beta}"
-            )
-
-
-@dataclass(frozen=True)
-class ZBox:
-    """Share by x w - low max(w, 0) - high min(w, 0), for inputs between `low` and `high` of `lrp`.
-
-    Montavon et al. 2017, equation 14.
-    """
-
-    stabilizer: float = 1e-6
-
-
-@dataclass(frozen=True)
-class WSquare:
-    """Share by the squared weights, whatever the input is. Montavon et al. 2017, equation 12."""
-
-    stabilizer: float = 1e-6
-
-
-@dataclass(frozen=True)
-class Flat:
-    """Share evenly over the inputs that are connected. Lapuschkin et al. 2019."""
-
-    stabilizer: float = 1e-6
-
-
-@dataclass(frozen=True)
-class Pass:
-    """Hand the relevance on as it is; only where input and output have the same shape."""
-
-
-@dataclass(frozen=True)
-class Norm:
-    """Share by contribution to the output, as `Epsilon`: for sums, pools, any linear map."""
-
-    stabilizer: float = 1e-6
-
-
-@dataclass(frozen=True)
-class SignalTakesAll:
-    """Give a product's relevance to its signal, and nothing to its gate, which only says how much passes.
-
-    A gate is a divisor, a factor that is broadcast over positions or channels (squeeze-and-excitation, the
-    scale of a layer norm), or the result of a sigmoid, a softmax or another bounded function. Products
-    without one of these, as of queries and keys, are shared as under `Uniform`. Arras et al. 2017, arXiv
-    1706.07206.
-    """
-
-    stabilizer: float = 1e-6
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """Give each factor of a product, or of a quotient, half of it. Achtibat et al. 2024, arXiv 2402.05602.
-
-    For networks of products without softmaxes and layer norms, whose inner sums cancel: relevance that enters
-    them through a gate is not bounded. Their paper has a rule of its own for softmaxes, which is not here.
-    """
-
-    stabilizer: float = 1e-6
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """Multiply by the derivative, as backpropagation does; relevance is not conserved."""
-
-
-Rule = Epsilon | Gamma | ZPlus | AlphaBeta | ZBox | WSquare | Flat | Pass | Norm | Gradient
-_RULES = (Epsilon, Gamma, ZPlus, AlphaBeta, ZBox, WSquare, Flat, Pass, Norm, Gradient)
-_OTHERS = {
-    "activation": (Pass,),
-    "residual": (Norm,),
-    "pool": (Norm,),
-    "product": (SignalTakesAll, Uniform),
-}
 Kind = Literal["conv", "dense"]
+# The attribute that chooses for each kind of operation without a kernel; the others keep their derivative.
+_CHOSEN_BY = {
+    "relu": "activation",
+    "activation": "activation",
+    "affine": "activation",
+    "sum": "residual",
+    "pool": "pool",
+    "max": "max",
+    "product": "product",
+}
+# Derivatives stop at these, relevance does not.
+_PASSED = ("stop_gradient",)
 
 
 @dataclass(frozen=True)
 class Composite:
     """Which operation gets which rule; a value, to be given to `lrp`.
 
-    The most particular choice wins: `layers`, then `first`, then the kind of operation. Max-pools always
-    send the relevance to the winner, changes of shape always along with the values.
+    A rule is one of `jaxai.rules` or an object of a class of one's own, a subclass of `Rule`, anywhere. The
+    most particular choice wins: `layers`, then `first`, then the kind of operation. Changes of shape always
+    send relevance along with the values.
 
     Attributes:
         conv: For convolutions, depthwise ones too.
@@ -147,11 +40,12 @@ class Composite:
         layers: For layers by name, a mapping or pairs: `{"conv1_1": Flat()}`. Names are those of the model's
             `layer_names`, or marks of `jax.ad_checkpoint.checkpoint_name`; all convolutions and dense layers
             of that layer get the rule.
-        activation: For elementwise functions and for scales and shifts that follow no layer: `Pass()` or
-            `Gradient()`. A ReLU6 passes relevance even where it is saturated, under `Pass()`.
-        residual: For sums of two values that both depend on the image: `Norm()` or `Gradient()`.
-        pool: For sums and means over positions: `Norm()` or `Gradient()`.
-        product: For products of two values that both depend on the image: `SignalTakesAll()`, `Uniform()` or
+        activation: For elementwise functions and for scales and shifts that follow no layer. A ReLU6 passes
+            relevance even where it is saturated, under `Pass()`.
+        residual: For sums of two values that both depend on the image.
+        pool: For sums and means over positions.
+        max: For maxima and minima: pools, of two values, over axes.
+        product: For products of two values that both depend on the image: `SignalTakesAll()`, `Uniform()`, or
             `Gradient()`, which is what zennit leaves there and does not conserve relevance.
     """
 
@@ -160,10 +54,11 @@ class Composite:
     first: Rule | None = None
     first_kinds: tuple[Kind, ...] = ("conv", "dense")
     layers: Any = ()
-    activation: Pass | Gradient = Pass()
-    residual: Norm | Gradient = Norm()
-    pool: Norm | Gradient = Norm()
-    product: SignalTakesAll | Uniform | Gradient = SignalTakesAll()
+    activation: Rule = Pass()
+    residual: Rule = Norm()
+    pool: Rule = Norm()
+    max: Rule = Winner()
+    product: Rule = SignalTakesAll()
 
     def __post_init__(self):
         pairs = self.layers.items() if isinstance(self.layers, Mapping) else self.layers
@@ -171,17 +66,63 @@ class Composite:
         object.__setattr__(self, "first_kinds", tuple(self.first_kinds))
         if not set(self.first_kinds) <= {"conv", "dense"}:
             raise ValueError(f'`first_kinds` must be of "conv" and "dense"; got {self.first_kinds!r}')
-        chosen = {"conv": self.conv, "dense": self.dense, **dict(self.layers)}
-        if self.first is not None:
-            chosen["first"] = self.first
-        for name, rule in chosen.items():
-            if not isinstance(rule, _RULES):
-                raise TypeError(f"`{name}` must be a rule of jaxai.rules, such as Epsilon(); got {rule!r}")
-        for name, allowed in _OTHERS.items():
-            got = getattr(self, name)
-            if not isinstance(got, (*allowed, Gradient)):
-                known = ", ".join(f"{kind.__name__}()" for kind in allowed)
-                raise TypeError(f"`{name}` must be {known} or Gradient(); got {got!r}")
+        for name in ("conv", "dense", "first"):
+            if name != "first" or self.first is not None:
+                _check(name, getattr(self, name))
+        for name, rule in self.layers:
+            _check(f"layers[{name!r}]", rule)
+        for name in dict.fromkeys(_CHOSEN_BY.values()):
+            if _check(name, getattr(self, name)).needs_kernel:
+                rule = type(getattr(self, name)).__name__
+                raise TypeError(f"`{name}` must be a rule for operations without a kernel; got {rule}()")
+
+    @property
+    def needs_bounds(self) -> bool:
+        """Whether one of the rules reads the bounds of its layer's input."""
+        by_layer = [rule for _, rule in self.layers]
+        return any(
+            rule is not None and rule.needs_bounds for rule in (self.conv, self.dense, self.first, *by_layer)
+        )
+
+    def choose(self, net: Network) -> list[Rule]:
+        """Return each operation's rule.
+
+        Raises:
+            ValueError: If a layer that is named does not exist.
+        """
+        by_layer = dict(self.layers)
+        existing = [node.params["name"] for node in net.graph.nodes if node.name == "name"]
+        for name in by_layer:
+            if name not in existing:
+                known = ", ".join(dict.fromkeys(existing)) or "none (mark them or use a layered model)"
+                raise ValueError(f"unknown layer {name!r} in the composite; the layers are {known}")
+        rules: list[Rule] = []
+        first = self.first
+        for operation in net.operations:
+            if operation.linear is None:
+                chosen = _CHOSEN_BY.get(operation.kind)
+                default = Pass() if operation.name in _PASSED else Gradient()
+                rules.append(default if chosen is None else getattr(self, chosen))
+                continue
+            rule = getattr(self, operation.kind)
+            if first is not None and operation.kind in self.first_kinds:
+                rule, first = first, None
+            rules.append(by_layer.get(operation.layer, rule))
+        return rules
+
+
+def _check(name: str, rule: Any) -> Rule:
+    if not isinstance(rule, Rule):
+        raise TypeError(
+            f"`{name}` must be a rule of jaxai.rules, such as Epsilon(), or a subclass of Rule; got {rule!r}"
+        )
+    try:
+        hash(rule)
+    except TypeError:
+        raise TypeError(
+            f"`{name}` must be a rule of hashable values, numbers rather than arrays; got {rule!r}"
+        ) from None
+    return rule
 
 
 # The layer maps of zennit's composites of the same names.

@@ -11,10 +11,12 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
-from . import _relevance
 from ._grouping import network
-from ._lrp import check_support, start
+from ._layer import Layer, unbroadcast
+from ._lrp import start
 from ._operations import Network, Operation
+from ._report import check_support
+from ._winner import Winner
 
 # Inputs closer to their baseline than this get the derivative instead of the quotient of differences.
 _TINY = 1e-10
@@ -201,17 +203,11 @@ def explain(model, images, baselines, targets, strict, batch_size):
     theirs = net.forward([*flat[:-1], baselines])
     check_support(_unsupported(net), strict, "deep_lift")
 
+    steps = [partial(_through, operation, ours, theirs) for operation in net.operations]
+
     def pull(multiplier):
-        total: dict[int, jax.Array] = {net.output: multiplier}
-        for operation in reversed(net.operations):
-            arrived = tuple(total.pop(out, None) for out in operation.outputs)
-            if all(m is None for m in arrived):
-                continue
-            parts = _through(operation, ours, theirs, arrived)
-            for ref, part in zip(operation.inputs, parts, strict=True):
-                if jnp.issubdtype(ours[ref].dtype, jnp.floating):
-                    total[ref] = part if ref not in total else total[ref] + part
-        return (images - baselines) * total.get(net.image, jnp.zeros_like(images)).astype(images.dtype)
+        found = net.backward(multiplier, steps)
+        return (images - baselines) * (0 if found is None else found.astype(images.dtype))
 
     scores = ours[net.output]
     if callable(targets):
@@ -230,20 +226,24 @@ def _has_rule(net: Network, operation: Operation) -> bool:
     return operation.kind in (*_LINEAR, "relu", "activation", "max", "product")
 
 
-def _through(operation: Operation, ours, theirs, arrived: tuple) -> tuple:
+def _through(operation: Operation, ours, theirs, m: Any) -> tuple:
     """Return the multipliers of an operation's inputs."""
+    layer = Layer(operation, ours)
     if operation.linear is not None:
-        layer, x = operation.linear.merged(ours), ours[operation.inputs[0]]
-        return (_relevance.transposed(layer, layer.kernel, x, arrived[0]),)
+        return (layer.transpose(m),)
     if operation.name == "stop_gradient" and operation.kind == "shape":
-        return arrived
+        return (m,)
     if operation.kind in ("relu", "activation"):
-        return (_rescale(operation, ours, theirs, arrived[0]),)
+        return (_rescale(layer, Layer(operation, theirs), m),)
     if operation.kind == "max":
-        return _cross_maximum(operation, ours, theirs, arrived[0])
+        return _cross_maximum(layer, Layer(operation, theirs), m)
     if operation.kind == "product":
-        return _product(operation, ours, theirs, arrived[0])
-    return _relevance.by_gradient(operation, ours, arrived)
+        return _product(layer, Layer(operation, theirs), m)
+    return _each(layer.derivative(m))
+
+
+def _each(parts: Any) -> tuple:
+    return parts if isinstance(parts, tuple) else (parts,)
 
 
 def _quotient(numerator, difference, otherwise):
@@ -251,42 +251,28 @@ def _quotient(numerator, difference, otherwise):
     return jnp.where(far, numerator / jnp.where(far, difference, 1), otherwise)
 
 
-def _rescale(operation, ours, theirs, m):
-    (source,), (out,) = operation.inputs, operation.outputs
-    slope = _relevance.by_gradient(operation, ours, (jnp.ones_like(ours[out]),))[0]
-    return m * _quotient(ours[out] - theirs[out], ours[source] - theirs[source], slope)
+def _rescale(ours: Layer, theirs: Layer, m):
+    slope = ours.derivative(jnp.ones_like(ours.output))
+    return m * _quotient(ours.output - theirs.output, ours.input - theirs.input, slope)
 
 
-def _cross_maximum(operation, ours, theirs, m):
+def _cross_maximum(ours: Layer, theirs: Layer, m):
     """Give a rise of the maximum to the winner in the image, a fall to the winner in the baseline."""
-    (out,) = operation.outputs
-    change = ours[out] - theirs[out]
+    change, winner = ours.output - theirs.output, Winner()
     rise, fall = jnp.maximum(change, 0), jnp.minimum(change, 0)
-    if operation.name in ("min", "reduce_min", "reduce_window_min"):
+    if ours.operation.name in ("min", "reduce_min", "reduce_window_min"):
         rise, fall = fall, rise
-    here = _relevance.to_winner(operation, ours, m * rise)
-    there = _relevance.to_winner(operation, theirs, m * fall)
-    gradients = _relevance.to_winner(operation, ours, m)
-    return tuple(
-        _quotient(a + b, ours[ref] - theirs[ref], gradient)
-        for ref, a, b, gradient in zip(operation.inputs, here, there, gradients, strict=True)
-    )
+    here, there = _each(winner(ours, m * rise)), _each(winner(theirs, m * fall))
+    parts = zip(ours.inputs, theirs.inputs, here, there, _each(winner(ours, m)), strict=True)
+    return tuple(_quotient(a + b, x - x0, gradient) for x, x0, a, b, gradient in parts)
 
 
-def _product(operation, ours, theirs, m):
+def _product(ours: Layer, theirs: Layer, m):
     """Give each factor its difference times the other's mean: exact for a product, and for a quotient."""
-    node = operation.nodes[0]
-    left, right = node.inputs
-    means = [(ours[ref] + theirs[ref]) / 2 for ref in (left, right)]
-    if node.name == "div":
+    (left, right), (left0, right0) = ours.inputs, theirs.inputs
+    means = (left + left0) / 2, (right + right0) / 2
+    if ours.operation.name == "div":
         # a / b - a0 / b0 = (a - a0) mean(1 / b) - mean(a) (b - b0) / (b b0)
-        reciprocal = (1 / ours[right] + 1 / theirs[right]) / 2
-        parts = (m * reciprocal, -m * means[0] / (ours[right] * theirs[right]))
-    else:
-        parts = jax.vjp(lambda a, b: node.run(a, b)[0], *means)[1](m.astype(ours[operation.outputs[0]].dtype))
-    shapes = [ours[ref].shape for ref in (left, right)]
-    parts = [_relevance.unbroadcast(part, shape) for part, shape in zip(parts, shapes, strict=True)]
-    if left == right:
-        return (parts[0] + parts[1],)
-    by_ref = dict(zip((left, right), parts, strict=True))
-    return tuple(by_ref[ref] for ref in operation.inputs)
+        parts = (m * ((1 / right + 1 / right0) / 2), -m * means[0] / (right * right0))
+        return tuple(unbroadcast(part, x.shape) for part, x in zip(parts, means, strict=True))
+    return jax.vjp(ours.forward, *means)[1](m.astype(ours.output.dtype))

@@ -74,7 +74,7 @@ class _Grouping:
     def _inputs(self, nodes: Sequence[Node]) -> tuple[int, ...]:
         inner = {out for node in nodes for out in node.outputs}
         read = [ref for node in nodes for ref in node.inputs if self.depends(ref) and ref not in inner]
-        return tuple(dict.fromkeys(read))
+        return tuple(read if len(nodes) == 1 else dict.fromkeys(read))
 
     def _operation(self, kind: str, nodes: list[Node], linear: Linear | None = None) -> Operation:
         self.taken.update(map(id, nodes))

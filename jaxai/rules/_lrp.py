@@ -1,9 +1,8 @@
 """Layer-wise relevance propagation through any JAX function."""
 
-import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,57 +12,13 @@ from jaxtyping import Array, ArrayLike, Float
 from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._program.named import marked
-from . import _products, _relevance
-from ._composites import COMPOSITES, EXCITATION, Composite, Gradient, Norm, Pass, ZBox
+from ._composites import COMPOSITES, EXCITATION, Composite
+from ._context import Context
 from ._grouping import network
-from ._operations import Network, Operation
-
-
-class Report(NamedTuple):
-    """What the rules find in a function.
-
-    Attributes:
-        operations: How many operations there are of each kind: conv, dense, relu, activation, affine, pool,
-            max, sum, shape, and those without a rule.
-        unsupported: Primitives without a rule of their own, through which the gradient is used instead.
-    """
-
-    operations: dict[str, int]
-    unsupported: tuple[str, ...]
-
-
-def report(fn: Callable[..., Any], x: Any) -> Report:
-    """Say what relevance propagation finds in a function, without running it.
-
-    Args:
-        fn: Callable pytree, `fn(images) -> scores`.
-        x: Images, an array or `jax.ShapeDtypeStruct`.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> import jaxai
-        >>> net = lambda x: jax.nn.relu(jnp.sort(x, axis=1)).mean((1, 2))
-        >>> jaxai.rules.report(net, jnp.ones((1, 4, 4, 2)))
-        Report(operations={'other': 1, 'pool': 1, 'relu': 1}, unsupported=('sort',))
-    """
-    net, _ = network(_targets.as_model(fn), jnp.zeros(x.shape, x.dtype) if not hasattr(x, "aval") else x)
-    kinds = [operation.kind for operation in net.operations]
-    return Report({kind: kinds.count(kind) for kind in sorted(set(kinds))}, unsupported(net))
-
-
-def unsupported(net: Network, kinds: tuple[str, ...] = ("other",)) -> tuple[str, ...]:
-    """Return the primitives of a network that have no rule."""
-    return tuple(sorted({operation.name for operation in net.operations if operation.kind in kinds}))
-
-
-def check_support(names: tuple[str, ...], strict: bool, method: str) -> None:
-    """Warn, or raise ValueError if `strict`, when some primitives have no rule."""
-    if not names:
-        return
-    message = f"{method} has no rule for {', '.join(names)}"
-    if strict:
-        raise ValueError(f"{message}; with strict=False the gradient is used there")
-    warnings.warn(f"{message}: the gradient is used there (jaxai.rules.report lists them)", stacklevel=2)
+from ._layer import Layer
+from ._operations import Operation
+from ._relevance import Rule
+from ._report import check_support, unsupported
 
 
 def lrp(
@@ -135,8 +90,7 @@ def lrp(
     """
     model, images, targets = _targets.prepare(model, images, targets)
     composite = as_composite(composite)
-    rules = (composite.conv, composite.dense, composite.first, *(rule for _, rule in composite.layers))
-    if any(isinstance(rule, ZBox) for rule in rules) and (low is None or high is None):
+    if composite.needs_bounds and (low is None or high is None):
         raise ValueError(
             "the z-box rule needs `low` and `high`, the lowest and highest pixel values as the model takes"
             f" them; got low={low!r}, high={high!r}"
@@ -184,13 +138,16 @@ def _lrp(model, images, targets, low, high, *, composite, relevance, strict, bat
 
     def chunk(arguments):
         x, t, below, above = arguments
-        named = Partial(marked, model) if composite.layers else model
-        net, flat = network(named, x)
+        net, flat = network(Partial(marked, model) if composite.layers else model, x)
         check_support(unsupported(net), strict, "lrp")
-        bounds = None if below is None or above is None else (below, above)
-        propagate = propagation(net, flat, x, composite, bounds)
-        scores, pull = propagate
-        return start(scores, t, relevance, pull, batch_size)
+        env = net.forward(flat)
+        context = Context(net, composite.choose(net), env, None if below is None else (below, above))
+
+        def pull(relevance):
+            found = net.backward(relevance, [partial(_through, *step, context) for step in context.steps])
+            return jnp.zeros_like(x) if found is None else found.astype(x.dtype)
+
+        return start(env[net.output], t, relevance, pull, batch_size)
 
     return batching.map_chunks(chunk, (images, targets, low, high), batch_size=batch_size)
 
@@ -207,156 +164,24 @@ def start(scores, targets, relevance, pull, batch_size):
     return jnp.moveaxis(batching.map_chunks(jax.vmap(pull), directions, batch_size=chunk), 0, 1)
 
 
-def propagation(
-    net: Network, flat: list[Any], images: jax.Array, composite: Composite, bounds: Any
-) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
-    """Return the scores, and a function from relevances of the scores to those of the images."""
-    env = net.forward(flat)
-    rules = choose(net, composite)
-    silent = _silent_where_dead(net, rules)
-    limits = None
-    if any(isinstance(rule, ZBox) for rule in rules):
-        limits = _limits(net, flat, rules, bounds)
+def _through(operation: Operation, rule: Rule, context: Context, relevance: Any) -> tuple:
+    """Return the relevances of an operation's inputs, as its rule shares them.
 
-    def pull(relevance):
-        total: dict[int, jax.Array] = {net.output: relevance}
-        for operation, rule in zip(reversed(net.operations), reversed(rules), strict=True):
-            arrived = tuple(total.pop(out, None) for out in operation.outputs)
-            if all(r is None for r in arrived):
-                continue
-            parts = through(operation, rule, env, arrived, operation.outputs[0] in silent, limits)
-            for ref, part in zip(operation.inputs, parts, strict=True):
-                if jnp.issubdtype(env[ref].dtype, jnp.floating):
-                    total[ref] = part if ref not in total else total[ref] + part
-        return total.get(net.image, jnp.zeros_like(images)).astype(images.dtype)
-
-    return env[net.output], pull
-
-
-def through(operation: Operation, rule: Any, env, arrived, silent: bool, limits: Any) -> tuple:
-    """Return the relevances of an operation's inputs."""
-    if operation.linear is not None:
-        context = _relevance.Context(
-            layer=operation.linear.merged(env),
-            linear=operation.linear,
-            x=env[operation.inputs[0]],
-            y=env[operation.outputs[0]],
-            nonnegative=operation.nonnegative,
-            dead_are_zero=silent,
-            bounds=limits.get(operation.inputs[0]) if limits else None,
+    Raises:
+        ValueError: If the rule returns other shapes than those of the inputs.
+    """
+    layer = Layer(operation, context.env, context)
+    found = rule(layer, relevance)
+    found = found if isinstance(found, tuple) else (found,)
+    expected = [x.shape for x in layer.inputs]
+    if len(found) != len(expected) or any(
+        r is not None and r.shape != shape for r, shape in zip(found, expected, strict=True)
+    ):
+        raise ValueError(
+            f"{type(rule).__name__}() must return relevance of shape {', '.join(map(str, expected))} for"
+            f" {operation.name}; got {', '.join(str(getattr(r, 'shape', r)) for r in found)}"
         )
-        return (_relevance.linear_relevance(rule, context, arrived[0]),)
-    if isinstance(rule, _products.Parts):
-        return _products.share(operation, rule, env, arrived[0])
-    if isinstance(rule, Norm):
-        return _relevance.shared(operation, env, arrived[0], rule.stabilizer)
-    if isinstance(rule, Pass):
-        return (arrived[0],)
-    if operation.kind == "max":
-        return _relevance.to_winner(operation, env, arrived[0])
-    return _relevance.by_gradient(operation, env, arrived)
-
-
-def choose(net: Network, composite: Composite) -> list[Any]:
-    """Return each operation's rule.
-
-    Raises:
-        ValueError: If a layer that the composite names does not exist.
-    """
-    by_layer = dict(composite.layers)
-    existing = [node.params["name"] for node in net.graph.nodes if node.name == "name"]
-    for name in by_layer:
-        if name not in existing:
-            known = ", ".join(dict.fromkeys(existing)) or "none (mark them or use a layered model)"
-            raise ValueError(f"unknown layer {name!r} in the composite; the layers are {known}")
-    others = {
-        "pool": composite.pool,
-        "sum": composite.residual,
-        "relu": composite.activation,
-        "activation": composite.activation,
-        "affine": composite.activation,
-    }
-    rules: list[Any] = []
-    first_seen = False
-    for operation in net.operations:
-        if operation.kind == "product":
-            rules.append(_products.parts(net, operation, composite.product))
-            continue
-        if operation.linear is None:
-            rules.append(others.get(operation.kind, Gradient()))
-            continue
-        rule = composite.conv if operation.kind == "conv" else composite.dense
-        if composite.first is not None and not first_seen and operation.kind in composite.first_kinds:
-            rule, first_seen = composite.first, True
-        rules.append(by_layer.get(operation.layer, rule))
-    return rules
-
-
-# Rules of a linear layer under which an input of zero gets no relevance.
-_NEEDS_INPUT = ("Epsilon", "Gamma", "ZPlus", "AlphaBeta", "Norm")
-
-
-def _silent_where_dead(net: Network, rules: list[Any]) -> set[int]:
-    """Return the values that get no relevance where they are negative, because a ReLU alone reads them."""
-    keeps_zero: dict[int, bool] = {net.output: False}
-
-    def note(refs, value):
-        for ref in refs:
-            keeps_zero[ref] = keeps_zero.get(ref, True) and value
-
-    silent = set()
-    for operation, rule in zip(reversed(net.operations), reversed(rules), strict=True):
-        zero_stays = all(keeps_zero.get(o, True) for o in operation.outputs)
-        if operation.kind == "relu":
-            # Negative inputs give zero outputs; positive ones keep the relevance they get.
-            note(operation.inputs, False)
-            if zero_stays:
-                silent.update(operation.inputs)
-        elif operation.linear is not None:
-            note(operation.inputs, type(rule).__name__ in _NEEDS_INPUT)
-        elif isinstance(rule, Norm):
-            note(operation.inputs, True)
-        elif operation.kind == "max" and operation.name in ("max_pool", "reduce_window_max", "reduce_max"):
-            # The winner of a pool is zero where it is dead, and only winners get relevance.
-            note(operation.inputs, zero_stays)
-        elif operation.kind == "shape" and operation.name not in ("pad", "select_n", "concatenate"):
-            note(operation.inputs, zero_stays)
-        else:
-            note(operation.inputs, False)
-    readers: dict[int, int] = {}
-    for operation in net.operations:
-        for ref in operation.inputs:
-            readers[ref] = readers.get(ref, 0) + 1
-    return {ref for ref in silent if readers[ref] == 1 and ref != net.output}
-
-
-def _limits(net: Network, flat: list[Any], rules: list[Any], bounds: Any) -> dict[int, Any]:
-    """Return the lowest and highest inputs of the layers with a z-box rule.
-
-    Raises:
-        ValueError: If anything but scaling, shifting and rearranging comes before such a layer.
-    """
-    wanted = {o.inputs[0] for o, rule in zip(net.operations, rules, strict=True) if isinstance(rule, ZBox)}
-    reached, values = {net.image}, []
-    for operation in net.operations:
-        if operation.kind in ("affine", "shape") and set(operation.inputs) <= reached:
-            reached.update(operation.outputs)
-    if not wanted <= reached:
-        raise ValueError("the z-box rule must meet a layer whose input is the image, scaled at most")
-    for bound in bounds:
-        env = net.forward(flat)
-        env[net.image] = bound
-        for operation in net.operations:
-            if operation.kind in ("affine", "shape") and set(operation.inputs) <= reached:
-                results = operation.call(env)(*(env[ref] for ref in operation.inputs))
-                results = results if isinstance(results, tuple) else (results,)
-                env.update(zip(operation.outputs, results, strict=True))
-        values.append(env)
-    # A negative scale turns the two around.
-    return {
-        ref: (jnp.minimum(values[0][ref], values[1][ref]), jnp.maximum(values[0][ref], values[1][ref]))
-        for ref in wanted
-    }
+    return found
 
 
 def excitation_backprop(

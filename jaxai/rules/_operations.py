@@ -20,7 +20,7 @@ class Operation:
     Attributes:
         kind: conv, dense, pool, max, relu, activation, affine, sum, shape, product, or other.
         name: The primitive's name.
-        inputs: The values it depends on that depend on the images.
+        inputs: The values it depends on that depend on the images; of a single node one for each operand.
         outputs: Its results.
         nodes: The nodes it is made of, in order.
         linear: How a conv or dense layer is made of them.
@@ -37,8 +37,24 @@ class Operation:
     layer: str | None = None
     nonnegative: bool = False
 
+    def operands(self, env: dict[int, Any], inputs: Sequence[Any]) -> list[Any]:
+        """Return all operands of the only node, literals and parameters too, for these inputs."""
+        given, (node,) = iter(inputs), self.nodes
+
+        def read(ref):
+            return ref.value if isinstance(ref, Constant) else env[ref]
+
+        return [next(given) if ref in self.inputs else read(ref) for ref in node.inputs]
+
     def call(self, env: dict[int, Any]) -> Callable[..., Any]:
         """Return the operation as a function of `inputs`; all else is read from `env`."""
+        if len(self.nodes) == 1:
+
+            def single(*inputs):
+                outputs = self.nodes[0].run(*self.operands(env, inputs))
+                return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+            return single
         graph = Graph(self.nodes, list(self.inputs), list(self.outputs))
         computed = {out for node in self.nodes for out in node.outputs}
         read = {ref for node in self.nodes for ref in values_of(node.inputs)} - computed
@@ -95,6 +111,19 @@ class Linear:
             return convolution(x, kernel, params=self.node.params)
         first = self.node.inputs[0] is self.x or self.node.inputs[0] == self.x
         return product(*((x, kernel) if first else (kernel, x)), params=self.node.params)
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether one image can stand for all: a convolution with the images on its first axis."""
+        if self.node.name != "conv_general_dilated" or self.steps:
+            return False
+        numbers = self.node.params["dimension_numbers"]
+        return numbers.lhs_spec[0] == 0 and numbers.out_spec[0] == 0
+
+    @property
+    def mixes_all_channels(self) -> bool:
+        """Whether it is a convolution of which every output reads every channel."""
+        return self.node.name == "conv_general_dilated" and self.node.params["feature_group_count"] == 1
 
     def after(self, y: jax.Array) -> jax.Array:
         """Return the output in the shape that the layer's result has, affine steps left out."""
@@ -156,3 +185,22 @@ class Network:
     def forward(self, flat: Sequence[Any]) -> dict[int, Any]:
         """Return every value of the function."""
         return values(self.graph, flat)
+
+    def backward(self, arriving: jax.Array, steps: Sequence[Callable[[Any], tuple]]) -> jax.Array | None:
+        """Return what arrives at the images, walking from the result back; None for nothing.
+
+        Args:
+            arriving: At the result.
+            steps: For each operation a function from what arrives at its output to a tuple of what its inputs
+                get, None for nothing. Several outputs are a tuple.
+        """
+        total: dict[int, Any] = {self.output: arriving}
+        for operation, step in zip(reversed(self.operations), reversed(steps), strict=True):
+            arrived = tuple(total.pop(out, None) for out in operation.outputs)
+            if all(each is None for each in arrived):
+                continue
+            parts = step(arrived if len(arrived) > 1 else arrived[0])
+            for ref, part in zip(operation.inputs, parts, strict=True):
+                if part is not None and jnp.issubdtype(self.graph.dtype(ref), jnp.floating):
+                    total[ref] = total[ref] + part if ref in total else part
+        return total.get(self.image)

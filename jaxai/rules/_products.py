@@ -1,45 +1,53 @@
-"""Relevance through products of two values that both depend on the image: gates, attention, normalisation."""
+"""The rules of products of two values that both depend on the image: gates, attention, normalisation."""
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-import jax
-
+from .._program.facts import fact
 from .._program.graph import Constant, Graph, Node, Ref
-from . import _relevance
-from ._composites import Gradient, SignalTakesAll, Uniform
-from ._operations import Network, Operation
+from ._layer import Layer
+from ._relevance import Rule, divide
 
 
-class Parts(NamedTuple):
-    """How much of a product's relevance its left and its right factor get."""
+@dataclass(frozen=True)
+class Uniform(Rule):
+    """Give each factor of a product, or of a quotient, half of it. Achtibat et al. 2024, arXiv 2402.05602.
 
-    left: float
-    right: float
-    stabilizer: float
+    Equation 7 there, for two factors. Relevance that enters a softmax or a norm through its factor is bounded
+    only with the rules for these.
+    """
+
+    stabilizer: float = 1e-6
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        left, right = layer.share(divide(relevance, layer.output, self.stabilizer))
+        return left / 2, right / 2
+
+
+@dataclass(frozen=True)
+class SignalTakesAll(Rule):
+    """Give a product's relevance to its signal, and nothing to its gate, which only says how much passes.
+
+    A gate is a divisor, a factor that is broadcast over positions or channels (squeeze-and-excitation), or
+    the result of a sigmoid, a softmax or another bounded function. Products without one of these, as of
+    queries and keys, are shared as under `Uniform`. Arras et al. 2017, arXiv 1706.07206.
+    """
+
+    stabilizer: float = 1e-6
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        if layer.gate is None:
+            return Uniform(self.stabilizer)(layer, relevance)
+        left, right = layer.share(divide(relevance, layer.output, self.stabilizer))
+        return (None, right) if layer.gate == 0 else (left, None)
 
 
 # How surely a function's result is a gate: between 0 and 1, or only bounded.
-_GATES = {"logistic": 2, "exp": 2, "tanh": 1, "erf": 1, "clamp": 1}
-_REARRANGED = frozenset(
-    "reshape transpose squeeze expand_dims broadcast_in_dim convert_element_type copy name"
-    " reduce_precision stop_gradient optimization_barrier slice".split()
-)
+_GATES = {"logistic": 2, "tanh": 1, "erf": 1, "clamp": 1}
 
 
-def parts(net: Network, operation: Operation, rule: SignalTakesAll | Uniform | Gradient) -> Parts | Gradient:
-    """Return the parts of a product's factors under a rule."""
-    if isinstance(rule, Gradient):
-        return rule
-    half = Parts(0.5, 0.5, rule.stabilizer)
-    if isinstance(rule, Uniform):
-        return half
-    return {0: Parts(0.0, 1.0, rule.stabilizer), 1: Parts(1.0, 0.0, rule.stabilizer), None: half}[
-        gate(net.graph, operation.nodes[0])
-    ]
-
-
-def gate(graph: Graph, node: Node) -> int | None:
+def gate(graph: Graph, producers: dict[int, Node], node: Node) -> int | None:
     """Return which factor of a product is its gate, 0 or 1; None if neither or both could be.
 
     A divisor is one. So is a factor that was broadcast where the other was not, or that comes from a sigmoid,
@@ -50,7 +58,6 @@ def gate(graph: Graph, node: Node) -> int | None:
     left, right = node.inputs
     if left == right:
         return None
-    producers = graph.producers()
     sources = [_source(ref, producers) for ref in (left, right)]
     if node.name == "mul":
         sizes = [math.prod(graph.shape(ref)) for ref in sources]
@@ -65,7 +72,7 @@ def gate(graph: Graph, node: Node) -> int | None:
 def _source(ref: Ref, producers: dict[int, Node]) -> Ref:
     """Return what a value was before it was reshaped or broadcast."""
     while not isinstance(ref, Constant) and (node := producers.get(ref)) is not None:
-        if node.name not in _REARRANGED:
+        if not fact(node.name).rearranges or len(node.inputs) != 1:
             break
         ref = node.inputs[0]
     return ref
@@ -79,7 +86,7 @@ def _grade(ref: Ref, producers: dict[int, Node]) -> int:
         # A softmax, or a sigmoid that is written out: a quotient of an exponential, or by one.
         above, below = (_source(each, producers) for each in node.inputs)
         return max(_exponential(above, producers), _exponential(below, producers))
-    return 0 if node.name == "exp" else _GATES.get(node.name, 0)
+    return _GATES.get(node.name, 0)
 
 
 def _exponential(ref: Ref, producers: dict[int, Node]) -> int:
@@ -88,23 +95,3 @@ def _exponential(ref: Ref, producers: dict[int, Node]) -> int:
         found = [_source(each, producers) for each in node.inputs if not isinstance(each, Constant)]
         node = next((producers[each] for each in found if each in producers), None)
     return 2 if node is not None and node.name == "exp" else 0
-
-
-def share(operation: Operation, chosen: Parts, env: dict[int, Any], relevance: jax.Array) -> tuple:
-    """Return the relevances of a product's factors."""
-    node = operation.nodes[0]
-    left, right = (ref.value if isinstance(ref, Constant) else env[ref] for ref in node.inputs)
-    if node.name == "div":
-        # The dividend's contribution is the quotient itself, and the divisor's counts as another.
-        y = env[operation.outputs[0]]
-        kept = y * _relevance.divide(relevance, y, chosen.stabilizer)
-        found = [chosen.left * kept, chosen.right * kept]
-        found = [_relevance.unbroadcast(r, x.shape) for r, x in zip(found, (left, right), strict=True)]
-    else:
-        y, pullback = jax.vjp(lambda a, b: node.run(a, b)[0], left, right)
-        back = pullback(_relevance.divide(relevance, y, chosen.stabilizer).astype(y.dtype))
-        found = [chosen.left * left * back[0], chosen.right * right * back[1]]
-    if node.inputs[0] == node.inputs[1]:
-        return (found[0] + found[1],)
-    by_ref = dict(zip(node.inputs, found, strict=True))
-    return tuple(by_ref[ref] for ref in operation.inputs)

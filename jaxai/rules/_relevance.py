@@ -1,311 +1,278 @@
-"""Relevance through one operation: the formulas of layer-wise relevance propagation.
+r"""The rules of relevance for layers, sums and activations: each a class whose call is its formula.
 
-Each rule of a linear layer z = W x + b is a few calls of the layer with other inputs and weights, and of its
-transpose: the convolution's own, so that the cost is counted in convolutions. Where the input is nowhere
-negative, as after a ReLU, the halves for negative inputs are zero and are left out; where the output feeds a
-ReLU and no relevance arrives at dead units, so is the half for negative outputs.
+A rule takes a layer z = W x + b and the relevance R of its output, and returns that of its input. Most are a
+few calls of the layer with other inputs and weights, and of its transpose: the convolution's own, so that the
+cost is counted in convolutions. Where the input is nowhere negative, as after a ReLU, the halves for negative
+inputs are zero and are left out; where the output feeds a ReLU and no relevance arrives at dead units, so is
+the half for negative outputs.
 """
 
-import itertools
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from .._program.graph import Node
-from ._composites import AlphaBeta, Epsilon, Flat, Gamma, Gradient, Norm, Pass, Rule, WSquare, ZBox, ZPlus
-from ._operations import Linear, Merged, Operation
+from ._layer import Layer
 
 
-class Context(NamedTuple):
-    """What a rule sees of a linear layer besides the relevance.
+class Rule:
+    """How the relevance of an operation's output is shared among its inputs; the base class of all rules.
+
+    A rule of one's own is a subclass with a call, best a frozen dataclass of numbers: rules are compared and
+    hashed by their values, and each value compiles once. It is used like any other,
+    `Composite(conv=Mine(), norm=Mine())`.
 
     Attributes:
-        layer: The layer with its batch norm folded in.
-        linear: Its parts.
-        x: Input.
-        y: Output.
-        nonnegative: Whether x is known to be nowhere negative.
-        dead_are_zero: Whether no relevance arrives where y is negative.
-        bounds: Lowest and highest inputs, for the z-box rule.
+        needs_bounds: Whether the rule reads `layer.low` and `layer.high`, which `lrp` then asks for.
+        needs_kernel: Whether the rule reads `layer.kernel`, so that it fits convolutions and dense layers
+            only.
+        zero_gets_zero: Whether an input of zero never gets relevance, as where it is multiplied by it.
+        follows_values: Whether relevance goes where a value came from: in a ReLU, a maximum or a
+            rearrangement, an input of zero gets what arrives at outputs of zero. From these two `lrp` tells
+            `layer.dead_are_zero`.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> @dataclass(frozen=True)
+        ... class Half(jaxai.rules.Rule):
+        ...     def __call__(self, layer, relevance):
+        ...         return layer.input * layer.transpose(relevance / layer.output) / 2
+        >>> net = lambda x: x.reshape(1, 2) @ jnp.array([[1.0], [3.0]])
+        >>> halves = jaxai.rules.Composite(dense=Half())
+        >>> jaxai.lrp(net, jnp.ones((1, 1, 2, 1)), 0, composite=halves).ravel().tolist()
+        [0.125, 0.375]
     """
 
-    layer: Merged
-    linear: Linear
-    x: jax.Array
-    y: jax.Array
-    nonnegative: bool
-    dead_are_zero: bool
-    bounds: tuple[jax.Array, jax.Array] | None
+    needs_bounds: ClassVar[bool] = False
+    needs_kernel: ClassVar[bool] = False
+    zero_gets_zero: ClassVar[bool] = False
+    follows_values: ClassVar[bool] = False
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        """Return the relevance of the operation's input.
+
+        Args:
+            layer: The operation as it was run.
+            relevance: That of its output, of the output's shape; a tuple for several outputs.
+
+        Returns:
+            An array of the input's shape. For several inputs a tuple of them, None where an input gets
+            nothing.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(self, layer, relevance)")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *sorted(vars(self).items())))
 
 
 def stabilize(z: jax.Array, epsilon: float) -> jax.Array:
-    """Move values away from zero by epsilon, zero itself upwards."""
+    """Return z + epsilon sign(z), with sign(0) = +1: values moved away from zero."""
     return z + jnp.where(z >= 0, epsilon, -epsilon).astype(z.dtype)
 
 
 def divide(relevance: jax.Array, z: jax.Array, epsilon: float) -> jax.Array:
-    """Divide by stabilized values; with epsilon 0, an output of exactly zero passes nothing on."""
+    """Return R / (z + epsilon sign(z)); with epsilon 0, an output of exactly zero passes nothing on."""
     z = stabilize(z, epsilon)
     return relevance / z if epsilon else jnp.where(z == 0, 0, relevance / jnp.where(z == 0, 1, z))
 
 
-def unbroadcast(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Sum over the axes along which `shape` has one value."""
-    axes = tuple(i for i, size in enumerate(shape) if size == 1 and x.shape[i] != 1)
-    return x.sum(axes, keepdims=True)
+def positive(x: Any) -> Any:
+    """Return max(x, 0); None stays None, for layers without a bias."""
+    return None if x is None else jnp.where(x > 0, x, 0)
 
 
-def positive(x: jax.Array) -> jax.Array:
-    """Return max(x, 0)."""
-    return jnp.where(x > 0, x, 0)
+def negative(x: Any) -> Any:
+    """Return min(x, 0); None stays None."""
+    return None if x is None else jnp.where(x < 0, x, 0)
 
 
-def negative(x: jax.Array) -> jax.Array:
-    """Return min(x, 0)."""
-    return jnp.where(x < 0, x, 0)
-
-
-def transposed(layer: Merged, kernel: jax.Array, x: jax.Array, s: jax.Array) -> jax.Array:
-    """Apply the transpose of the layer with another kernel to `s`."""
-    return jax.vjp(lambda v: layer.fn(v, kernel), x)[1](s.astype(_dtype(layer, x, kernel)))[0]
-
-
-def _dtype(layer, x, kernel):
-    return jax.eval_shape(layer.fn, x, kernel).dtype
-
-
-def linear_relevance(rule: Rule, c: Context, relevance: jax.Array) -> jax.Array:
-    """Return the relevance of a linear layer's input under a rule.
-
-    Raises:
-        ValueError: If the z-box rule has no bounds, or `Pass` meets a layer that changes the shape.
-    """
-    return _LINEAR[type(rule)](rule, c, relevance)
-
-
-def _plus(x, *terms):
-    total = x
+def plus(x: jax.Array, *terms: jax.Array | None) -> jax.Array:
+    """Return the sum of those that are not None."""
     for term in terms:
-        total = total if term is None else total + term
-    return total
+        x = x if term is None else x + term
+    return x
 
 
-def _epsilon(rule: Epsilon, c: Context, r):
-    return c.x * transposed(c.layer, c.layer.kernel, c.x, divide(r, c.y, rule.epsilon))
+@dataclass(frozen=True)
+class Epsilon(Rule):
+    r"""Share by contribution: $R_i = x_i \sum_j w_{ij} R_j / (z_j + \epsilon\, sign(z_j))$.
+
+    sign(0) is +1, and z_j includes the bias, which keeps its share. Bach et al. 2015, equation 58; epsilon 0
+    is LRP-0.
+    """
+
+    epsilon: float = 1e-6
+    zero_gets_zero = True
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        return layer.input * layer.transpose(divide(relevance, layer.output, self.epsilon))
 
 
-def _norm(rule: Norm, c: Context, r):
-    return _epsilon(Epsilon(rule.stabilizer), c, r)
+@dataclass(frozen=True)
+class Norm(Rule):
+    """Share by contribution to the output, as `Epsilon`: for sums, pools, norms, any linear map."""
+
+    stabilizer: float = 1e-6
+    zero_gets_zero = True
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        return layer.share(divide(relevance, layer.output, self.stabilizer))
 
 
-def _signed_half(c: Context, up, down, bias, r, stabilizer, gate=None):
-    """Share by max(x, 0) `up` + min(x, 0) `down` + bias, over the outputs where `gate` holds."""
-    fn = c.layer.fn
-    if c.nonnegative:
-        z = _plus(fn(c.x, up), bias)
-        s = divide(r, z, stabilizer)
-        return c.x * transposed(c.layer, up, c.x, s if gate is None else jnp.where(gate, s, 0))
-    x_up, x_down = positive(c.x), negative(c.x)
-    z = _plus(fn(x_up, up), bias, fn(x_down, down))
-    s = divide(r, z, stabilizer)
-    s = s if gate is None else jnp.where(gate, s, 0)
-    return x_up * transposed(c.layer, up, c.x, s) + x_down * transposed(c.layer, down, c.x, s)
+def _signed_half(layer: Layer, up, down, bias, relevance, stabilizer, where=None):
+    """Share by max(x, 0) `up` + min(x, 0) `down` + bias, over the outputs in `where`."""
+
+    def quotient(z):
+        s = divide(relevance, plus(z, bias), stabilizer)
+        return s if where is None else jnp.where(where, s, 0)
+
+    if layer.nonnegative:
+        return layer.input * layer.transpose(quotient(layer.forward(kernel=up)), up)
+    above, below = positive(layer.input), negative(layer.input)
+    s = quotient(layer.forward(above, kernel=up) + layer.forward(below, kernel=down))
+    return above * layer.transpose(s, up) + below * layer.transpose(s, down)
 
 
-def _z_plus(rule: ZPlus, c: Context, r):
-    w, b = c.layer.kernel, c.layer.bias
-    bias = None if b is None else positive(b)
-    return _signed_half(c, positive(w), negative(w), bias, r, rule.stabilizer)
+@dataclass(frozen=True)
+class ZPlus(Rule):
+    """Share by the positive contributions alone, max(x, 0) max(w, 0) + min(x, 0) min(w, 0) (alpha 1, beta 0).
+
+    Montavon et al. 2017, equation 13, for inputs of both signs.
+    """
+
+    stabilizer: float = 1e-6
+    needs_kernel = True
+    zero_gets_zero = True
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        w, b = layer.kernel, layer.bias
+        return _signed_half(layer, positive(w), negative(w), positive(b), relevance, self.stabilizer)
 
 
-def _alpha_beta(rule: AlphaBeta, c: Context, r):
-    w, b = c.layer.kernel, c.layer.bias
-    up, down = (None, None) if b is None else (positive(b), negative(b))
-    result = _signed_half(c, positive(w), negative(w), up, r, rule.stabilizer)
-    if rule.alpha != 1:
-        result = rule.alpha * result
-    if rule.beta:
-        result -= rule.beta * _signed_half(c, negative(w), positive(w), down, r, rule.stabilizer)
-    return result
+@dataclass(frozen=True)
+class AlphaBeta(Rule):
+    """Alpha times the share by positive, minus beta times that by negative contributions; alpha - beta is 1.
 
+    Bach et al. 2015, equation 60.
+    """
 
-def _gamma(rule: Gamma, c: Context, r):
-    w, b = c.layer.kernel, c.layer.bias
-    more, less = w + rule.gamma * positive(w), w + rule.gamma * negative(w)
-    up, down = (None, None) if b is None else (b + rule.gamma * positive(b), b + rule.gamma * negative(b))
-    result = _signed_half(c, more, less, up, r, rule.stabilizer, gate=c.y > 0)
-    if c.dead_are_zero:
+    alpha: float = 2.0
+    beta: float = 1.0
+    stabilizer: float = 1e-6
+    needs_kernel = True
+    zero_gets_zero = True
+
+    def __post_init__(self):
+        if self.alpha < 0 or self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
+            raise ValueError(
+                "`alpha` and `beta` must not be negative and alpha - beta must be 1;"
+                f" got {self.alpha} and {self.beta}"
+            )
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        w, b = layer.kernel, layer.bias
+        result = _signed_half(layer, positive(w), negative(w), positive(b), relevance, self.stabilizer)
+        if self.alpha != 1:
+            result = self.alpha * result
+        if self.beta:
+            against = _signed_half(layer, negative(w), positive(w), negative(b), relevance, self.stabilizer)
+            result -= self.beta * against
         return result
-    return result + _signed_half(c, less, more, down, r, rule.stabilizer, gate=c.y < 0)
 
 
-def _z_box(rule: ZBox, c: Context, r):
-    if c.bounds is None:
-        raise ValueError("the z-box rule needs the lowest and highest inputs: `low` and `high` must be given")
-    w, fn = c.layer.kernel, c.layer.fn
-    up, down = positive(w), negative(w)
-    low, high = (jnp.broadcast_to(bound, c.x.shape) for bound in c.bounds)
-    # A bias takes part with all of itself, less its two halves: with nothing.
-    z = fn(c.x, w) - fn(low, up) - fn(high, down)
-    s = divide(r, z, rule.stabilizer)
-    return (
-        c.x * transposed(c.layer, w, c.x, s)
-        - low * transposed(c.layer, up, c.x, s)
-        - high * transposed(c.layer, down, c.x, s)
-    )
+@dataclass(frozen=True)
+class Gamma(Rule):
+    """Epsilon with positive contributions favoured: w + gamma max(w, 0). Montavon et al. 2019, equation 8.
+
+    The generalised rule (Andeol et al. 2021) that also holds for negative inputs: outputs below zero favour
+    negative contributions instead.
+    """
+
+    gamma: float = 0.25
+    stabilizer: float = 1e-6
+    needs_kernel = True
+    zero_gets_zero = True
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        w, b, z = layer.kernel, layer.bias, layer.output
+        more, less = w + self.gamma * positive(w), w + self.gamma * negative(w)
+        up, down = (None, None) if b is None else (b + self.gamma * positive(b), b + self.gamma * negative(b))
+        result = _signed_half(layer, more, less, up, relevance, self.stabilizer, where=z > 0)
+        if layer.dead_are_zero:
+            return result
+        return result + _signed_half(layer, less, more, down, relevance, self.stabilizer, where=z < 0)
 
 
-def _w_square(rule: WSquare, c: Context, r):
-    squares, b = c.layer.kernel**2, c.layer.bias
-    one = jnp.ones((1, *c.x.shape[1:]), c.x.dtype) if _is_batched(c) else jnp.ones_like(c.x)
-    z = _plus(c.layer.fn(one, squares), None if b is None else b**2)
-    return transposed(c.layer, squares, c.x, divide(r, z, rule.stabilizer))
+@dataclass(frozen=True)
+class ZBox(Rule):
+    """Share by x w - low max(w, 0) - high min(w, 0), for inputs between `low` and `high` of `lrp`.
+
+    Montavon et al. 2017, equation 14. A bias b takes part with b - max(b, 0) - min(b, 0): with nothing.
+    """
+
+    stabilizer: float = 1e-6
+    needs_bounds = True
+    needs_kernel = True
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        x, low, high, w = layer.input, layer.low, layer.high, layer.kernel
+        up, down = positive(w), negative(w)
+        z = layer.forward() - layer.forward(low, kernel=up) - layer.forward(high, kernel=down)
+        s = divide(relevance, z, self.stabilizer)
+        return x * layer.transpose(s) - low * layer.transpose(s, up) - high * layer.transpose(s, down)
 
 
-def _is_batched(c: Context) -> bool:
-    """Return whether one image can stand for all: a convolution with the images on its first axis."""
-    node = c.linear.node
-    if node.name == "conv_general_dilated":
-        numbers = node.params["dimension_numbers"]
-        return numbers.lhs_spec[0] == 0 and numbers.out_spec[0] == 0 and not c.linear.steps
-    return False
+@dataclass(frozen=True)
+class WSquare(Rule):
+    """Share by the squared weights, whatever the input is. Montavon et al. 2017, equation 12."""
+
+    stabilizer: float = 1e-6
+    needs_kernel = True
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        squares, b = layer.kernel**2, layer.bias
+        z = plus(layer.forward(layer.ones, kernel=squares), None if b is None else b**2)
+        return layer.transpose(divide(relevance, z, self.stabilizer), squares)
 
 
-def _flat(rule: Flat, c: Context, r):
-    node, layer = c.linear.node, c.layer
-    if node.name == "conv_general_dilated" and node.params["feature_group_count"] == 1:
-        return _flat_convolution(rule, c, r)
-    ones = jnp.ones_like(layer.kernel)
-    z = layer.fn(jnp.ones_like(c.x), ones)
-    return transposed(layer, ones, c.x, divide(r, z, rule.stabilizer))
+@dataclass(frozen=True)
+class Flat(Rule):
+    """Share evenly over the inputs that are connected. Lapuschkin et al. 2019."""
+
+    stabilizer: float = 1e-6
+    needs_kernel = True
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        ones = layer.connections()
+        return ones.transpose(divide(ones.gather(relevance), ones.count, self.stabilizer))
 
 
-def _flat_convolution(rule: Flat, c: Context, r):
-    """Share evenly with one channel in and out: all channels of a position get the same."""
-    numbers, linear = c.linear.node.params["dimension_numbers"], c.linear
-    channels, features = numbers.lhs_spec[1], numbers.out_spec[1]
-    window = [1 if axis in numbers.rhs_spec[:2] else n for axis, n in enumerate(c.layer.kernel.shape)]
-    shape = [1 if axis == channels else n for axis, n in enumerate(c.x.shape)]
-    kernel, one = jnp.ones(window, c.x.dtype), jnp.ones(shape, c.x.dtype)
-    z = linear.base(one, kernel) * c.x.shape[channels]
-    # Relevance is put back into the convolution's own shape, where its affine steps are the identity.
-    shaped = jnp.zeros(linear.shape, r.dtype)
-    r = jax.vjp(linear.after, shaped)[1](r)[0].sum(features, keepdims=True)
-    s = divide(r, z, rule.stabilizer).astype(c.x.dtype)
-    back = jax.vjp(lambda v: linear.base(v, kernel), one)[1](s)[0]
-    return jnp.broadcast_to(back, c.x.shape)
+@dataclass(frozen=True)
+class Pass(Rule):
+    """Hand the relevance on as it is; only where input and output have the same shape."""
+
+    follows_values = True
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        if relevance.shape != layer.input.shape:
+            raise ValueError(
+                "Pass() must meet an operation that keeps the shape;"
+                f" got {layer.input.shape} in and {relevance.shape} out"
+            )
+        return relevance
 
 
-def _pass(rule: Pass, c: Context, r):
-    if r.shape != c.x.shape:
-        raise ValueError(
-            f"Pass() must meet an operation that keeps the shape; got {c.x.shape} in and {r.shape} out"
-        )
-    return r
+@dataclass(frozen=True)
+class Gradient(Rule):
+    """Multiply by the derivative, as backpropagation does; relevance is not conserved."""
 
+    follows_values = True
 
-def _gradient(rule: Gradient, c: Context, r):
-    return transposed(c.layer, c.layer.kernel, c.x, r)
-
-
-_LINEAR: dict[type, Callable[..., jax.Array]] = {
-    Epsilon: _epsilon,
-    Gamma: _gamma,
-    ZPlus: _z_plus,
-    AlphaBeta: _alpha_beta,
-    ZBox: _z_box,
-    WSquare: _w_square,
-    Flat: _flat,
-    Pass: _pass,
-    Norm: _norm,
-    Gradient: _gradient,
-}
-
-
-def shared(operation: Operation, env: dict[int, Any], relevance: jax.Array, stabilizer: float) -> tuple:
-    """Share relevance over the operands of a sum or of a pool by their part of the result."""
-    values = [env[ref] for ref in operation.inputs]
-    y, pullback = jax.vjp(operation.call(env), *values)
-    parts = pullback((divide(relevance, y, stabilizer)).astype(y.dtype))
-    return tuple(x * part for x, part in zip(values, parts, strict=True))
-
-
-def by_gradient(operation: Operation, env: dict[int, Any], relevances: tuple) -> tuple:
-    """Pull relevance back by the derivative; values that are no floating-point numbers get none."""
-    values = [env[ref] for ref in operation.inputs]
-    y, pullback = jax.vjp(operation.call(env), *values)
-    leaves = y if isinstance(y, tuple) else (y,)
-    cotangents = tuple(
-        jnp.zeros(leaf.shape, jax.dtypes.float0)
-        if not jnp.issubdtype(leaf.dtype, jnp.floating)
-        else jnp.zeros_like(leaf)
-        if r is None
-        else r.astype(leaf.dtype)
-        for leaf, r in zip(leaves, relevances, strict=True)
-    )
-    return pullback(cotangents if isinstance(y, tuple) else cotangents[0])
-
-
-def to_winner(operation: Operation, env: dict[int, Any], relevance: jax.Array) -> tuple:
-    """Send the relevance of a maximum to the value that won; the first of tied ones in a pool or a pair."""
-    values = [env[ref] for ref in operation.inputs]
-    if operation.name in ("max", "min") and len(operation.nodes[0].inputs) == 2:
-        return _pair_winner(operation, env, values, relevance)
-    if operation.name == "reduce_window_max" and _is_small_window(operation.nodes[0]):
-        return (_window_winner(operation.nodes[0], values[0], relevance),)
-    return by_gradient(operation, env, (relevance,))
-
-
-# Larger windows are left to XLA's own gradient.
-_MOST_SLICES = 32
-
-
-def _is_small_window(node: Node) -> bool:
-    dilated = (*node.params["base_dilation"], *node.params["window_dilation"])
-    return all(d == 1 for d in dilated) and math.prod(node.params["window_dimensions"]) <= _MOST_SLICES
-
-
-def _window_winner(node: Node, x: jax.Array, relevance: jax.Array) -> jax.Array:
-    """Send relevance to each window's first winner by strided slices; XLA's own gradient is slow on CPUs."""
-    window, strides = node.params["window_dimensions"], node.params["window_strides"]
-    padding = node.params["padding"]
-    padded = lax.pad(lax.stop_gradient(x), jnp.asarray(-jnp.inf, x.dtype), [(a, b, 0) for a, b in padding])
-    offsets = list(itertools.product(*map(range, window)))
-    counts = relevance.shape
-    best: Any = None
-    winner: Any = None
-    for number, offset in enumerate(offsets):
-        ends = [o + (n - 1) * s + 1 for o, n, s in zip(offset, counts, strides, strict=True)]
-        part = lax.slice(padded, offset, ends, strides)
-        if best is None:
-            best, winner = part, jnp.zeros(counts, jnp.int32)
-        else:
-            winner = jnp.where(part > best, number, winner)
-            best = jnp.maximum(part, best)
-    # Without the barrier the comparisons are compiled once for each of the slices below.
-    winner = lax.optimization_barrier(winner)
-    total = jnp.zeros(padded.shape, relevance.dtype)
-    zero = jnp.zeros((), relevance.dtype)
-    for number, offset in enumerate(offsets):
-        sizes = zip(padded.shape, offset, counts, strides, strict=True)
-        spread = [(o, size - o - (n - 1) * s - 1, s - 1) for size, o, n, s in sizes]
-        total += lax.pad(jnp.where(winner == number, relevance, 0), zero, spread)
-    starts = [a for a, _ in padding]
-    return lax.slice(total, starts, [a + size for a, size in zip(starts, x.shape, strict=True)])
-
-
-def _pair_winner(operation, env, values, relevance):
-    node = operation.nodes[0]
-    left, right = (ref.value if not isinstance(ref, int) else env[ref] for ref in node.inputs)
-    wins = left >= right if node.name == "max" else left <= right
-    parts: dict[int, Any] = dict.fromkeys(operation.inputs, 0)
-    for ref, part in zip(
-        node.inputs, (jnp.where(wins, relevance, 0), jnp.where(wins, 0, relevance)), strict=True
-    ):
-        if isinstance(ref, int) and ref in parts:
-            parts[ref] = parts[ref] + unbroadcast(part, env[ref].shape)
-    return tuple(parts[ref] for ref in operation.inputs)
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        return layer.derivative(relevance)
