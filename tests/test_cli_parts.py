@@ -1,12 +1,17 @@
-"""The command's parts: classes by name, photos by path, output whole or not at all, errors in one line."""
+"""The command's parts: classes by name, photos by path, options by kind, errors in one line."""
 
 import errno
+import io
 import json
+import os
+import sys
 
+import jax
 import numpy as np
 import pytest
 
-from jaxai.cli import classes, errors, methods, photos, report, staging
+import jaxai
+from jaxai.cli import classes, errors, methods, names, outputs, photos, terminal
 from jaxai.cli.registry import METHODS, Method
 
 LABELS = ("tench", "Egyptian cat", "tiger cat", "crane", "tabby", "crane", "black and gold garden spider")
@@ -38,6 +43,10 @@ def test_targets_by_name_index_and_rank():
         ("crane", "2 classes are called 'crane': give an index, 3 or 5"),
         ("top0", "must be top1 to top7; got top0"),
         ("top8", "must be top1 to top7; got top8"),
+        (f"top{'9' * 5000}", "must be top1 to top7; got top999"),
+        ("9" * 5000, "must be a class from 0 to 6; got 999"),
+        (f"-{'9' * 5000}", "must be a class from 0 to 6; got -999"),
+        ("egyptiancat", "unknown class 'egyptiancat'; did you mean Egyptian cat"),
         ("tabby,4", "names a class twice"),
     ],
 )
@@ -61,85 +70,166 @@ def test_an_entry_is_a_softmax():
 
 def test_photos_of_samples_paths_and_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("b.PNG", "a.jpg", "note.txt", ".hidden.png", "one/a.png"):
+    for name in ("b.PNG", "a.jpg", "note.txt", ".hidden.png", "one/a.png", "one/b.jfif", "one/c.heic"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert photos.find(["cat"]) == ([photos.Photo("cat", "cat")], False)
-    assert photos.find(["a.jpg"]) == ([photos.Photo("a.jpg", "a")], False)
-    found, several = photos.find(["one"])
-    assert ([photo.stem for photo in found], several) == (["a"], True)
-    found, several = photos.find(["a.jpg", str(tmp_path), "cat", "cat"])
-    assert several
-    assert [photo.stem for photo in found] == ["a", "a_2", "b", "cat", "cat_2"]
+    assert photos.find(["cat"]) == ([photos.Photo("cat", "cat")], False, [])
+    assert photos.find(["a.jpg"]) == ([photos.Photo("a.jpg", "a")], False, [])
+    found = photos.find(["one"])
+    assert ([photo.folder for photo in found.photos], found.several) == (["a", "b"], True)
+    assert found.notes == ["one: left out .heic (1)"]
+    (tmp_path / "dead.png").symlink_to("nowhere")
+    found = photos.find(["a.jpg", str(tmp_path), "cat", "cat"])
+    assert found.several
+    # Each photo once, also where it is named twice.
+    assert [photo.folder for photo in found.photos] == ["a", "b", "cat"]
+    assert found.notes == [f"{tmp_path}: left out dead links (1), .txt (1), folders (1)"]
     # A sample's name is the sample, wherever the command runs.
     (tmp_path / "cat").write_bytes(b"")
-    assert photos.find(["cat"])[0][0].read().shape == (300, 451, 3)
-    assert photos.find(["./cat"])[0][0].read() == "./cat"
+    assert photos.find(["cat"]).photos[0].read().shape == (300, 451, 3)
+    assert photos.find(["./cat"]).photos[0].read() == "./cat"
 
 
-def test_stems_stay_unique():
-    stems = [photo.stem for photo in photos._unique(["x/a.png", "a_2.png", "y/a.png", "a.jpg", "a_2.jpg"])]
-    assert len(set(stems)) == 5
-    assert stems[:2] == ["a", "a_2"]
+def test_names_of_folders_do_not_depend_on_the_order():
+    sources = ["x/a.png", "y/a.png", "a.jpg", "b.jpg", "B.png", "a.jpg.png", "cat"]
+    found = dict(zip(sources, names.folders(sources), strict=True))
+    assert found == dict(zip(sources[::-1], names.folders(sources[::-1]), strict=True))
+    assert len({name.casefold() for name in found.values()}) == len(sources)
+    assert (found["b.jpg"], found["B.png"], found["cat"]) == ("b.jpg", "B.png", "cat")
+    assert found["x/a.png"].startswith("a-") and found["x/a.png"] != found["y/a.png"]
+    # Alone, a photo is named as it is among photos that are called otherwise.
+    assert names.folders(["y/a.png"]) == names.folders(["cat", "y/a.png"])[1:] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("source", "folder"),
+    [
+        ("...png", "png"),
+        ("...", "photo"),
+        ("..png", "png"),
+        (".png", "png"),
+        ("x/...a.png", "a"),
+        ("a. .png", "a"),
+        ("a\x1b[31m\n.png", "a_[31m_"),
+        ("caf\udce9.png", "caf\udce9"),
+        ("$x^2_{$.png", "$x^2_{$"),
+        (f"{'n' * 251}.png", "n" * 251),
+    ],
+)
+def test_a_folder_is_inside_and_steers_no_terminal(source, folder):
+    assert names.folders([source]) == [folder]
+
+
+def test_the_longest_names_stay_apart():
+    sources = [f"{place}/{'猫' * 83}{end}" for place in "xy" for end in (".jpg", ".png")]
+    found = names.folders(sources)
+    assert len(set(found)) == 4
+    assert max(len(name.encode()) for name in found) <= 255
 
 
 def test_no_photos(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such image: dog .the samples are cat, coffee"):
         photos.find(["dog"])
+    with pytest.raises(FileNotFoundError, match="no such image: cofee .did you mean coffee"):
+        photos.find(["cofee"])
     with pytest.raises(ValueError, match="holds no image"):
         photos.find([str(tmp_path)])
-
-
-def test_a_folder_appears_whole(tmp_path):
-    target = tmp_path / "new/out"
-    with staging.folder(target) as place:
-        (place / "a").write_text("1")
-        assert not target.exists()
-    assert [path.name for path in target.iterdir()] == ["a"]
-    with staging.folder(target) as place:
-        (place / "b").write_text("2")
-    assert sorted(path.name for path in target.iterdir()) == ["a", "b"]
-    assert [path.name for path in target.parent.iterdir()] == ["out"]
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
-def test_a_failure_leaves_nothing(tmp_path, error):
-    with pytest.raises(type(error)), staging.folder(tmp_path / "a/b/out") as place:
-        (place / "x").write_text("1")
-        raise error
-    with pytest.raises(type(error)), staging.file(tmp_path / "c/d.png") as place:
-        place.write_text("1")
-        raise error
-    with pytest.raises(type(error)), staging.existing(tmp_path / "e/f"):
-        raise error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failure_keeps_what_was_there(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/mine").write_text("1")
-    (tmp_path / "dream.png").write_text("2")
-    with pytest.raises(ValueError), staging.folder(tmp_path / "out") as place:
-        (place / "mine").write_text("x")
-        raise ValueError
-    with pytest.raises(ValueError), staging.file(tmp_path / "dream.png") as place:
-        place.write_text("x")
-        raise ValueError
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["dream.png", "mine", "out"]
-    assert (tmp_path / "out/mine").read_text() + (tmp_path / "dream.png").read_text() == "12"
+    with pytest.raises(ValueError, match="named by an empty word"):
+        photos.find([""])
+    os.mkfifo(tmp_path / "f.jpg")
+    with pytest.raises(ValueError, match="f.jpg is no ordinary file; expected a photo"):
+        photos.find([str(tmp_path / "f.jpg")])
+    (tmp_path / "dead.png").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError, match="dead.png is a link to a file that does not exist"):
+        photos.find([str(tmp_path / "dead.png")])
 
 
 def test_output_of_another_kind_is_refused(tmp_path):
+    none = outputs.Sources([])
     (tmp_path / "file").write_text("1")
+    for path in (tmp_path / "file", tmp_path / "file/out"):
+        with pytest.raises(NotADirectoryError, match="is a file; expected a folder"):
+            outputs.check_folder(path, [], none)
     with pytest.raises(NotADirectoryError, match="is a file; expected a folder"):
-        staging.folder(tmp_path / "file").__enter__()
-    with pytest.raises(NotADirectoryError, match="is a file; expected a folder"):
-        staging.existing(tmp_path / "file").__enter__()
+        outputs.check_file(tmp_path / "file/a.png", none)
     with pytest.raises(OSError, match="is no ordinary file"):
-        staging.file(tmp_path).__enter__()
-    with pytest.raises(OSError), staging.folder(tmp_path / "file/out"):
-        pass
-    assert (tmp_path / "file").read_text() == "1"
+        outputs.check_file(tmp_path, none)
+    (tmp_path / "out/lime.png").mkdir(parents=True)
+    with pytest.raises(OSError, match="lime.png is no ordinary file"):
+        outputs.check_folder(tmp_path / "out", ["lime.png"], none)
+    (tmp_path / "dead").symlink_to("nowhere")
+    for path in (tmp_path / "dead", tmp_path / "dead/out"):
+        with pytest.raises(OSError, match="dead is a link to something that does not exist"):
+            outputs.check_folder(path, [], none)
+        with pytest.raises(OSError, match="dead is a link to something that does not exist"):
+            outputs.check_file(path, none)
+    with pytest.raises(OSError, match="too long"):
+        outputs.check_file(tmp_path / ("n" * 300), none)
+    assert not (tmp_path / "nowhere").exists() and (tmp_path / "file").read_text() == "1"
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_a_source_is_known_by_what_it_is(tmp_path, link):
+    photo = tmp_path / "photo.png"
+    photo.write_text("1")
+    link(photo, tmp_path / "lime.png")
+    sources = outputs.Sources([photo, None, tmp_path / "missing"])
+    with pytest.raises(ValueError, match="lime.png would replace .*photo.png, which is read"):
+        outputs.check_folder(tmp_path, ["grad_cam.png", "lime.png"], sources)
+    with pytest.raises(ValueError, match="lime.png would replace .*photo.png"):
+        outputs.check_file(tmp_path / "lime.png", sources)
+    outputs.remove(tmp_path, ["lime.png", "photo.png", "../up.png", "gone.png", 3], sources)
+    assert photo.exists() and (tmp_path / "lime.png").exists()
+
+
+def test_what_a_foreign_record_lists_is_removed_inside_its_folder_alone(tmp_path):
+    for name in ("up.png", "out/mine.txt", "out/lime.png", "out/inner/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    listed = ["../up.png", str(tmp_path / "up.png"), "mine.txt", "lime.png", "inner/a.png", "inner", None]
+    outputs.remove(tmp_path / "out", listed, outputs.Sources([]))
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["out/inner/a.png", "out/mine.txt", "up.png"]
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[1]", "[" * 100_000, "\xff"])
+def test_a_record_that_is_none_counts_as_empty(tmp_path, text):
+    (tmp_path / "explanation.json").write_bytes(text.encode("latin-1"))
+    assert outputs.record(tmp_path / "explanation.json") == {}
+    assert outputs.record(tmp_path / "missing.json") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain 猫 é", "plain 猫 é"),
+        ("a\x1b[31mb\nc\td\x9b", r"a\x1b[31mb\nc\td\x9b"),
+        ("caf\udce9", r"caf\xe9"),
+        ("\ud800", r"\ud800"),
+        ("cat\u202egnp.exe\u2028", r"cat\u202egnp.exe\u2028"),
+        ("x" * 3000, "x" * 1997 + "..."),
+    ],
+)
+def test_lines_steer_no_terminal(text, shown):
+    assert terminal.readable(text) == shown
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "猫 \\xe9"), ("ascii", "\\u732b \\xe9")])
+def test_lines_in_every_encoding(monkeypatch, encoding, shown):
+    raw = io.BytesIO()
+    for name, say in (("stdout", terminal.say), ("stderr", terminal.note)):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(raw, encoding=encoding, errors="strict"))
+        say("猫 \udce9")
+    assert raw.getvalue().decode() == f"{shown}\njaxai: {shown}\n"
+
+
+def test_what_names_may_have_meant():
+    assert names.near("gradcam", ["lime", "grad_cam", "grad_cam_plus_plus"])[0] == "grad_cam"
+    assert names.near("Conv5-3", ["conv5_3", "pool5"]) == ["conv5_3"]
+    assert names.near("x" * 10**6, ["conv5_3"]) == []
+    assert names.unknown("layer", "conv", ["a", "b"]) == "unknown layer 'conv'; the layers are a, b"
+    line = names.unknown("layer", "block1", ["block1a", "block1b"], "jaxai layers net")
+    assert line == "unknown layer 'block1'; did you mean block1a or block1b? (`jaxai layers net` lists all)"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +241,7 @@ def test_output_of_another_kind_is_refused(tmp_path):
         (AssertionError(), None),
         (
             OSError(errno.ENOSPC, "No space left on device", "x.png"),
-            "no space left to write the output; nothing of it was kept",
+            "no space left to write the output; only what was finished is kept",
         ),
         (PermissionError(errno.EACCES, "Permission denied", "x"), "x: permission denied"),
         (FileNotFoundError("no such image: dog"), "no such image: dog"),
@@ -164,12 +254,50 @@ def test_errors_in_one_line(error, line):
     assert errors.explain(error) == line
 
 
-def test_methods_by_name_with_options():
-    lime, cam = methods.choose(
-        "lime, grad-cam", ["lime.num_samples=64", "lime.fill=blur", "grad_cam.relu=False"]
+def _raised(make):
+    """Return the error that a call raises."""
+    with pytest.raises(Exception) as caught:
+        make()
+    return caught.value
+
+
+def test_operations_that_fail_are_no_refusals():
+    """What Python, NumPy or JAX raises inside is no mistake that a line could explain."""
+    refusal = _raised(lambda: classes.parse("moggy", LABELS))
+    assert errors.explain(refusal) == "unknown class 'moggy'"
+    for inner in (
+        lambda: classes.parse(3, LABELS),
+        lambda: int("x"),
+        lambda: np.log(np.array(["x"])),
+        lambda: jax.numpy.zeros(3) + jax.numpy.zeros(2),
+        lambda: jax.jit(lambda x: x.reshape(7))(jax.numpy.zeros(3)),
+    ):
+        error = _raised(inner)
+        assert isinstance(error, (ValueError, TypeError, AttributeError)) and errors.explain(error) is None
+        assert errors.described(error).startswith(f"unexpected {type(error).__name__}: ")
+    inside = _raised(
+        lambda: jax.jit(lambda x: jaxai.occlusion(lambda y: y.sum((1, 2)), x, window=0))(
+            jax.numpy.zeros((1, 8, 8, 3))
+        )
     )
+    assert "window" in errors.explain(inside)
+
+
+def test_methods_by_name_with_options():
+    words = [
+        "lime.num_samples=64",
+        "lime.fill=blur",
+        "grad-cam.relu=false",
+        "lime.alpha=2",
+        "lime.tolerance=none",
+    ]
+    lime, cam = methods.choose("lime, grad-cam", words)
     assert (lime.name, cam.name) == ("lime", "grad_cam")
-    assert lime.options == {"num_samples": 64, "fill": "blur"} and cam.options == {"relu": False}
+    assert lime.options == {"num_samples": 64, "fill": "blur", "alpha": 2.0, "tolerance": None}
+    assert cam.options == {"relu": False}
+    assert methods.choose("occlusion", ["occlusion.window=8,16"])[0].options == {"window": (8, 16)}
+    assert methods.choose("occlusion", ["occlusion.window=[8, 16]"])[0].options == {"window": (8, 16)}
+    assert methods.choose("occlusion", ["occlusion.fill=0.25"])[0].options == {"fill": 0.25}
     assert METHODS["lime"].options == {}
     settings = methods.settings(lime)
     assert settings["num_samples"] == 64 and settings["kernel_width"] == 0.25 and settings["fill"] == "blur"
@@ -181,17 +309,43 @@ def test_methods_by_name_with_options():
     ("names", "options", "message"),
     [
         ("nope", [], "unknown method 'nope'; the methods are .*grad_cam"),
+        ("gradcam", [], "unknown method 'gradcam'; did you mean grad_cam"),
         ("lime,", [], "unknown method ''"),
-        ("lime", ["num_samples=3"], "must be METHOD.NAME=VALUE; got 'num_samples=3'"),
+        ("lime", ["num_samples=3"], "`--option num_samples=3` must be METHOD.NAME=VALUE"),
         ("lime", ["lime.num_samples"], "must be METHOD.NAME=VALUE"),
         ("lime", ["grad_cam.relu=0"], "'grad_cam' is not among the methods lime"),
-        ("lime", ["lime.samples=3"], "lime has the options .*num_samples"),
-        ("lime", ["lime.key=3"], "lime has the options"),
+        ("lime", ["lime.samples=3"], "lime has no option 'samples'; did you mean num_samples"),
+        ("lime", ["lime.key=3"], "lime has no option 'key'; lime has the options .*num_samples"),
+        ("lime", ["lime.masks=3"], "lime has no option 'masks'"),
+        ("grad_cam_plus_plus", ["grad_cam_plus_plus.score_function=3"], "has no option 'score_function'"),
+        ("lime", ["lime.tolerance=nan"], "lime.tolerance=nan`: expected a finite number"),
+        ("lime", ["lime.tolerance=-inf"], "expected a finite number"),
+        ("lime", ["lime.alpha=1e999"], "expected a finite number"),
+        ("lime", ["lime.alpha=x"], "expected a number$"),
+        ("lime", ["lime.alpha=None"], "expected a number$"),
+        ("lime", ["lime.num_samples=100000000000000000000"], "finite number of at most 2147483647"),
+        ("lime", [f"lime.num_samples={'9' * 150}"], "finite number of at most 2147483647"),
+        ("lime", [f"lime.num_samples={'-' * 200_000}1"], "expected at most 200 characters; got 200001"),
+        ("lime", ["lime.num_samples=0.5"], "expected a whole number$"),
+        ("lime", ["lime.num_samples=True"], "expected a whole number$"),
+        ("lime", ["lime.sampling=3"], "expected a word$"),
+        ("grad_cam", ["grad_cam.relu=1"], "expected True or False$"),
+        ("occlusion", ["occlusion.window=(8,'x')"], "expected numbers with commas between"),
+        ("occlusion", ["occlusion.window=8,nan"], "expected a whole number or several numbers"),
+        ("occlusion", ["occlusion.fill={1: 2}"], "expected a whole number, a number, True or False"),
     ],
 )
 def test_wrong_methods(names, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         methods.choose(names, options)
+    assert len(str(caught.value)) < 1500
+
+
+def test_wrong_segmentation():
+    with pytest.raises(
+        ValueError, match="`--segments`: unknown method 'slick'; did you mean slic or slic_jax"
+    ):
+        methods.check_segmentation("slick")
 
 
 def test_every_method_is_described():
@@ -216,5 +370,5 @@ def test_superpixels_of_one_colour_become_a_grid():
 
 
 def test_numbers_that_json_does_not_know():
-    found = report.numbers(np.array([[1.0, np.nan], [np.inf, 2.0]]))
+    found = outputs.numbers(np.array([[1.0, np.nan], [np.inf, 2.0]]))
     assert found == [[1.0, None], [None, 2.0]]

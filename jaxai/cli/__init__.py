@@ -1,5 +1,6 @@
 """The `jaxai` command."""
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -10,13 +11,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the `jaxai` command.
 
     A mistake of the caller's gives one line on the standard error and code 2; `JAXAI_DEBUG=1` in the
-    environment shows where it came from.
+    environment shows where it came from. A reader of the answer who leaves early (`| head`) changes nothing.
 
     Args:
         arguments: Words after the command's name; None takes them from the command line.
 
     Returns:
-        The exit code.
+        The exit code: 0, 2 after mistakes, 130 after Ctrl-C and 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     with errors.reported() as outcome:
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(words or ["--help"], prog_name="jaxai", standalone_mode=False)
         sys.stdout.flush()
         outcome.code = code if isinstance(code, int) else 0
-        if outcome.code == errors.INTERRUPTED:
+        # The parser turns an interruption into this code.
+        if outcome.code == 128 + signal.SIGINT:
             raise KeyboardInterrupt
     return outcome.code

@@ -3,7 +3,7 @@
 import typer
 
 from .. import __version__
-from . import listing, session
+from . import listing, terminal
 from .atlas import atlas
 from .convert import convert
 from .dream import dream
@@ -22,7 +22,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        session.say(f"jaxai {__version__}")
+        terminal.say(f"jaxai {__version__}")
         raise typer.Exit
 
 

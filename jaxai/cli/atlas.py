@@ -1,15 +1,26 @@
 """`jaxai atlas`: what a layer sees in a folder of photos, laid out as a map."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import numpy as np
 import typer
 
-from .. import features, layers
-from . import photos, session, sheets, staging
-from .session import BatchSizeOption, DeviceOption, PrecisionOption, SeedOption
+from .. import _files, features
+from . import names, outputs, photos, session, sheets, terminal
+from .session import (
+    MOST,
+    AlphaOption,
+    BatchSizeOption,
+    DeviceOption,
+    PageOption,
+    PrecisionOption,
+    SeedOption,
+    WhiteOption,
+)
+
+_FILES = ("atlas.png", "atlas.npz")
 
 
 def atlas(
@@ -23,10 +34,13 @@ def atlas(
         typer.Option(help="The layer; see `jaxai layers`.", show_default="last with positions"),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("atlas"),
-    grid: Annotated[int, typer.Option(min=1, help="Cells along each side.")] = 8,
-    samples: Annotated[int, typer.Option(min=1, help="Positions drawn in each photo.")] = 8,
-    size: Annotated[int, typer.Option(min=8, help="Side of each image in pixels.")] = 96,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each image.")] = 128,
+    grid: Annotated[int, typer.Option(min=1, max=1024, help="Cells along each side.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, max=MOST, help="Positions drawn in each photo.")] = 8,
+    size: Annotated[int, typer.Option(min=8, max=32768, help="Side of each image in pixels.")] = 96,
+    steps: Annotated[int, typer.Option(min=1, max=MOST, help="Steps of each image.")] = 128,
+    page: PageOption = None,
+    white: WhiteOption = None,
+    alpha: AlphaOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "float32",
     batch_size: BatchSizeOption = None,
@@ -36,17 +50,18 @@ def atlas(
 
     Writes atlas.png and atlas.npz (counts, directions, points, and the photo and position of each).
     """
-    found, _ = photos.find(folder)
+    found = photos.find(folder)
+    outputs.check_folder(out, _FILES, outputs.Sources(photo.path for photo in found.photos))
     session.start(device, precision)
-    from .. import models
-
-    net = models.load(model, dtype=None if precision == "float32" else precision)
-    blank: Any = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), np.float32)
-    layer = layers.resolve(net.model, layer, blank)
-    with staging.folder(out) as place, session.timed() as clock:
+    net = session.load(model, precision)
+    layer = session.layer(net, layer)
+    for line in found.notes:
+        terminal.note(line)
+    good, cropped = photos.read_all(net, found.photos, {"page": page, "white": white, "alpha": alpha})
+    with _files.folder(out) as place, session.timed() as clock:
         made = features.atlas(
             net.model,
-            net.crop([photo.read() for photo in found]),
+            cropped,
             layer=layer,
             key=jax.random.key(seed),
             grid=grid,
@@ -64,9 +79,11 @@ def atlas(
             directions=np.asarray(made.directions),
             points=np.asarray(made.points),
             sources=np.asarray(made.sources),
-            photos=[photo.source for photo in found],
+            photos=[names.recorded(photo.source) for photo in good],
         )
-    session.say(
-        f"{layer} of {model}: {len(found)} photos, {len(made.points)} activations,"
+    terminal.say(
+        f"{layer} of {model}: {len(good)} photos, {len(made.points)} activations,"
         f" {int((np.asarray(made.counts) > 0).sum())} cells, {clock.seconds:.1f} s   {out}"
     )
+    if len(good) < len(found.photos):
+        raise typer.Exit(2)

@@ -1,12 +1,13 @@
 """The classes that a command explains: by name, by index, or each photo's most probable ones."""
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from .names import either, near, shortened
 
 _TOP = re.compile(r"top(\d+)")
 
@@ -34,21 +35,21 @@ def parse(target: str | None, labels: Sequence[str]) -> Wanted:
     if target is None:
         return Wanted()
     if match := _TOP.fullmatch(target.strip()):
-        count = int(match[1])
+        count = _number(match[1])
         if not 1 <= count <= len(labels):
-            raise ValueError(f"`--target` must be top1 to top{len(labels)}; got {target}")
+            raise ValueError(f"`--target` must be top1 to top{len(labels)}; got {shortened(target)}")
         return Wanted(count)
     indices = [_index(word.strip(), labels) for word in target.split(",")]
     if len(set(indices)) < len(indices):
-        raise ValueError(f"`--target` names a class twice: {target}")
+        raise ValueError(f"`--target` names a class twice: {shortened(target)}")
     return Wanted(None, tuple(indices))
 
 
 def _index(word: str, labels: Sequence[str]) -> int:
     if re.fullmatch(r"[+-]?\d+", word):
-        if not 0 <= int(word) < len(labels):
-            raise ValueError(f"`--target` must be a class from 0 to {len(labels) - 1}; got {word}")
-        return int(word)
+        if not 0 <= _number(word) < len(labels):
+            raise ValueError(f"`--target` must be a class from 0 to {len(labels) - 1}; got {shortened(word)}")
+        return _number(word)
     names = [label.lower() for label in labels]
     found = [index for index, name in enumerate(names) if name == word.lower().replace("_", " ")]
     if not found:
@@ -56,18 +57,17 @@ def _index(word: str, labels: Sequence[str]) -> int:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f"{len(found)} classes are called {word!r}: give an index, {_or(found)}")
+        raise ValueError(f"{len(found)} classes are called {word!r}: give an index, {either(found)}")
     inside = [label for label in labels if word and word.lower() in label.lower()]
-    near = difflib.get_close_matches(word.lower(), names, n=3, cutoff=0.6)
-    # A dictionary keeps the order and drops what is named twice.
-    close = dict.fromkeys([*inside[:3], *(labels[names.index(name)] for name in near)])
-    hint = f"; did you mean {_or(list(close)[:4])}?" if close else ""
-    raise ValueError(f"unknown class {word!r}{hint}")
+    close = list(dict.fromkeys([*inside[:3], *near(word, labels)]))[:4]
+    hint = f"; did you mean {either(close)}?" if close else ""
+    raise ValueError(f"unknown class {shortened(word)!r}{hint}")
 
 
-def _or(words: Sequence[Any]) -> str:
-    texts = [str(word) for word in words]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"
+def _number(digits: str) -> int:
+    """Return a whole number; of one with more digits than Python reads, some number as large."""
+    sign = -1 if digits.startswith("-") else 1
+    return int(digits) if len(digits) < 20 else sign * 10**20
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:

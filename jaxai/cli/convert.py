@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .._files import shown
-from . import session
+from . import names, outputs, terminal
 
 
 def convert(
@@ -18,6 +17,11 @@ def convert(
 ) -> None:
     """Convert weights of another framework, without it and without running code from the file."""
     from .. import weights_convert
+    from ..models.zoo import ZOO
+    from ..weights_convert.files import cache_path
 
+    if model not in ZOO:
+        raise ValueError(names.unknown("model", model, ZOO))
+    outputs.check_file(out or cache_path(model), outputs.Sources([source]))
     path = weights_convert.convert(source, model, out)
-    session.say(f"{model}: {shown(source, 200)} -> {shown(path, 200)}")
+    terminal.say(f"{model}: {source} -> {path}")

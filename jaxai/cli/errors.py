@@ -1,16 +1,22 @@
 """What a caller did wrong, in one line; what is our own fault keeps its traceback."""
 
+import dis
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-# What the library raises for wrong arguments, files and missing packages.
-_EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError)
+from . import terminal
+
+# What the library raises for wrong arguments.
+_ARGUMENTS = (ValueError, TypeError)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DEBUG = "JAXAI_DEBUG"
-INTERRUPTED = 130
+_RAISE = dis.opmap["RAISE_VARARGS"]
 
 
 @dataclass
@@ -18,26 +24,61 @@ class Outcome:
     """How a command ended."""
 
     code: int = 0
+    signal: int = signal.SIGINT
 
 
 @contextmanager
 def reported() -> Iterator[Outcome]:
     """Turn expected exceptions into one line on the standard error and the exit code 2."""
     outcome = Outcome()
+    terminal.open_streams()
+    out = sys.stdout
     try:
-        yield outcome
+        with terminal.warnings_as_lines(), _stoppable(outcome):
+            yield outcome
     except KeyboardInterrupt:
-        print("jaxai: interrupted", file=sys.stderr)
-        outcome.code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader (head, less) has gone; the interpreter must not try to flush again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        outcome.code = 0
-    except Exception as error:
-        if os.environ.get(_DEBUG) or (line := explain(error)) is None:
+        terminal.note("interrupted" if outcome.signal == signal.SIGINT else "terminated")
+        outcome.code = 128 + outcome.signal
+    except SystemExit as stop:
+        # The parser's way to end when the reader of its help has left.
+        if not _is_broken_pipe(stop.__context__):
             raise
-        print(f"jaxai: error: {line}", file=sys.stderr)
-        outcome.code = 2
+        sys.stdout = out
+        terminal.discard(out)
+    except Exception as error:
+        if _is_broken_pipe(error):
+            terminal.discard(out)
+        elif debugging() or (line := explain(error)) is None:
+            raise
+        else:
+            terminal.note(f"error: {line}")
+            outcome.code = 2
+
+
+@contextmanager
+def _stoppable(outcome: Outcome) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP do what Ctrl-C does, where nobody else has decided about them."""
+
+    def stop(number: int, _: object) -> None:
+        outcome.signal = number
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def debugging() -> bool:
+    """Tell whether errors are to show where they came from."""
+    return bool(os.environ.get(_DEBUG))
 
 
 def explain(error: Exception) -> str | None:
@@ -47,13 +88,36 @@ def explain(error: Exception) -> str | None:
         return _line(error.format_message())
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return "out of memory: lower --batch-size"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "no space left to write the output; nothing of it was kept"
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return "no space left to write the output; only what was finished is kept"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror.lower()}"
-    if isinstance(error, _EXPECTED):
+    if isinstance(error, (OSError, ImportError)) or isinstance(error, _ARGUMENTS) and _is_refusal(error):
         return _line(str(error)) or type(error).__name__
     return None
+
+
+def described(error: Exception) -> str:
+    """Return one line about an error after which a run goes on; where one wants to see more, raise it."""
+    if debugging():
+        raise error
+    line = explain(error)
+    return line or _line(f"unexpected {type(error).__name__}: {error} (JAXAI_DEBUG=1 shows where)")
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Tell whether a `raise` of this package made the error, rather than an operation that went wrong."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return True
+    package = last.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+    return package == __name__.partition(".")[0] and last.tb_frame.f_code.co_code[last.tb_lasti] == _RAISE
+
+
+def _is_broken_pipe(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EPIPE
 
 
 def _line(text: str) -> str:

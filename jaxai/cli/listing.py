@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import typer
 
-from . import session
+from . import names, terminal
 
 
 def models() -> None:
@@ -44,7 +44,8 @@ def methods() -> None:
     """List the methods of `jaxai explain`: what they do, their cost in forward passes, their paper."""
     from .registry import METHODS
 
-    session.say("Cost in forward passes of the network, for k classes a photo.\n")
+    terminal.say("Cost in forward passes of the network, for k classes a photo.")
+    terminal.say("")
     rows = [("METHOD", "COST", "WHAT IT IS", "PAPER")]
     rows += [(m.name, m.cost, m.summary, m.paper) for m in METHODS.values()]
     _table(rows)
@@ -54,6 +55,8 @@ def _network(name: str):
     """Return what is known of a model, and the model with shapes in place of its weights."""
     from ..models import parameters, zoo
 
+    if name not in zoo.ZOO:
+        raise ValueError(names.unknown("model", name, zoo.ZOO))
     known = zoo.entry(name)
     return known, parameters.abstract(known.make)
 
@@ -61,4 +64,4 @@ def _network(name: str):
 def _table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        session.say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        terminal.say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

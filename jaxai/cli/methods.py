@@ -2,55 +2,144 @@
 
 import ast
 import inspect
+import math
+import types
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import layers, perturbation
-from . import session
+from ..perturbation._segments import METHODS as SEGMENTATIONS
+from . import names, session
 from .registry import METHODS, Method
 
 # What the command itself passes on; each has an option of its own.
 _RESERVED = ("key", "layer", "segments", "num_segments", "batch_size", "normalize", "indices", "masks")
+_LONGEST = 200
 _GRID = 8
 _PADDING = 16
 
 
-def choose(names: str, options: Sequence[str]) -> list[Method]:
+def check_segmentation(method: str) -> None:
+    """Check a way of making superpixels.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    if method not in SEGMENTATIONS:
+        raise ValueError(f"`--segments`: {names.unknown('method', method, SEGMENTATIONS)}")
+
+
+def choose(text: str, options: Sequence[str]) -> list[Method]:
     """Return the methods of a list with commas, with `METHOD.NAME=VALUE` options set.
 
     Raises:
-        ValueError: If there is no such method or option.
+        ValueError: If there is no such method or option, or a value is of the wrong kind.
     """
     chosen: dict[str, Method] = {}
-    for name in (word.strip().replace("-", "_") for word in names.split(",")):
+    for word in (word.strip() for word in text.split(",")):
+        name = word.replace("-", "_")
         if name not in METHODS:
-            raise ValueError(f"unknown method {name!r}; the methods are {', '.join(METHODS)}")
+            raise ValueError(names.unknown("method", word, METHODS, "jaxai methods"))
         chosen[name] = METHODS[name]
     for text in options:
         left, equals, value = text.partition("=")
-        name, dot, option = left.strip().partition(".")
+        name, dot, option = left.strip().replace("-", "_").partition(".")
+        shown = f"`--option {names.shortened(text)}`"
         if not (equals and dot):
-            raise ValueError(f"`--option` must be METHOD.NAME=VALUE; got {text!r}")
+            raise ValueError(f"{shown} must be METHOD.NAME=VALUE")
         if name not in chosen:
-            raise ValueError(f"`--option {text}`: {name!r} is not among the methods {', '.join(chosen)}")
-        known = [word for word in defaults(chosen[name]) if word not in _RESERVED]
+            raise ValueError(f"{shown}: {name!r} is not among the methods {', '.join(chosen)}")
+        known = options_of(chosen[name])
         if option not in known:
-            raise ValueError(f"`--option {text}`: {name} has the options {', '.join(known) or 'none'}")
+            close = names.near(option, list(known))
+            hint = f"did you mean {names.either(close)}?" if close else ""
+            hint = hint or f"{name} has the options {', '.join(known) or 'none'}"
+            raise ValueError(f"{shown}: {name} has no option {option!r}; {hint}")
+        try:
+            read = _value(value.strip(), known[option].annotation)
+        except ValueError as error:
+            raise ValueError(f"{shown}: {error}") from error
         method = chosen[name]
-        chosen[name] = replace(method, options={**method.options, option: _literal(value.strip())})
+        chosen[name] = replace(method, options={**method.options, option: read})
     return list(chosen.values())
 
 
-def _literal(text: str) -> Any:
-    try:
+def options_of(method: Method) -> dict[str, inspect.Parameter]:
+    """Return the options of a method that the command can set, by name."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(method.run).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and parameter.default is not parameter.empty
+        and name not in _RESERVED
+        and set(_kinds(parameter.annotation)) - {type(None)}
+    }
+
+
+def _kinds(annotation: Any) -> tuple[type, ...]:
+    """Return the kinds of an option's values that can be written: of what is an array, its numbers."""
+    if annotation is Any:
+        return (int, float, bool, str, tuple, type(None))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(dict.fromkeys(kind for part in get_args(annotation) for kind in _kinds(part)))
+    kind = get_origin(annotation) or annotation
+    return (kind,) if kind in (int, float, bool, str, tuple, type(None)) else ()
+
+
+def _value(text: str, annotation: Any) -> Any:
+    """Read an option's value.
+
+    Raises:
+        ValueError: If it is not of the option's kind, not finite, or larger than compiled programs can count.
+    """
+    kinds = _kinds(annotation)
+    value = _literal(text, kinds)
+    if str in kinds and isinstance(value, str):
+        return value
+    numbers = value if isinstance(value, tuple) and tuple in kinds else (value,)
+    if tuple in kinds and isinstance(value, list):
+        numbers = value = tuple(value)
+    for number in numbers:
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+            if not (math.isfinite(number) and (isinstance(number, float) or abs(number) <= session.MOST)):
+                raise ValueError("expected a finite number of at most 2147483647")
+        elif value is not number:
+            raise ValueError("expected numbers with commas between")
+    if isinstance(value, int) and not isinstance(value, bool) and int not in kinds and float in kinds:
+        return float(value)
+    if type(value) not in kinds:
+        listed = names.either([_NAMES[kind] for kind in kinds])
+        raise ValueError(f"expected {listed}")
+    return value
+
+
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a word",
+    tuple: "several numbers with commas between",
+    type(None): "None",
+}
+
+
+def _literal(text: str, kinds: tuple[type, ...]) -> Any:
+    if len(text) > _LONGEST:
+        raise ValueError(f"expected at most {_LONGEST} characters; got {len(text)}")
+    if text.lower() in ("true", "false", "none"):
+        text = text.capitalize()
+    with suppress(ValueError, SyntaxError):
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    # Such as "nan", which is then refused for what it is.
+    with suppress(ValueError):
+        return float(text) if float in kinds else text
+    return text
 
 
 def defaults(method: Method) -> dict[str, Any]:
@@ -159,11 +248,7 @@ def run(
     single = targets.shape[1] == 1
     asked = jnp.asarray(targets[:, 0] if single else targets)
     with session.timed() as clock:
-        try:
-            found = method.run(net.model, images, asked, **keywords)
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"{method.name}: {error}") from error
-        found = jax.block_until_ready(found)
+        found = jax.block_until_ready(method.run(net.model, images, asked, **keywords))
 
     def host(array: Any) -> np.ndarray:
         values = np.asarray(jnp.asarray(array, jnp.float32))

@@ -1,6 +1,7 @@
 """How JAX runs under the command: device, precision, flags, the cache of compiled programs, versions."""
 
 import hashlib
+import math
 import os
 import platform
 import time
@@ -12,19 +13,55 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal
 
 import jax
+import numpy as np
 import typer
 
+from .. import layers
 from .._cpu import configure
+from . import names
+
+
+def finite(value: float | None) -> float | None:
+    """Return an option's number.
+
+    Raises:
+        typer.BadParameter: If it is NaN or infinite.
+    """
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
 
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 Precision = Literal["float32", "bfloat16"]
 
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto is what JAX finds.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Type of the network's numbers.")]
+# Numbers of steps and images are 32-bit integers in compiled programs.
+MOST = 2**31 - 1
 BatchSizeOption = Annotated[
-    int | None, typer.Option(min=1, help="At most so many images in flight; bounds the memory.")
+    int | None, typer.Option(min=1, max=MOST, help="Images in flight at most; bounds the memory.")
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")]
+# JAX takes 32 bits of a seed, so that larger ones would repeat.
+SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything drawn at random.")]
+
+PageOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=MOST, help="Page of files that hold several.", show_default="1"),
+]
+WhiteOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        callback=finite,
+        help="Level that is white, as 4095 for 12 bits.",
+        show_default="the type's largest",
+    ),
+]
+AlphaOption = Annotated[
+    bool | None,
+    typer.Option(help="Whether a fourth channel is opacity.", show_default="yes, with a note"),
+]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scikit-image", "pillow")
 
@@ -60,8 +97,8 @@ def _cache_programs() -> None:
     from ..weights_convert.files import cache_folder
 
     machine = platform.machine() + " ".join(sorted(configure.cpu_features()))
+    folder = cache_folder() / "programs" / hashlib.sha256(machine.encode()).hexdigest()[:12]
     try:
-        folder = cache_folder() / "programs" / hashlib.sha256(machine.encode()).hexdigest()[:12]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return  # A cache that cannot be written only costs time.
@@ -70,6 +107,39 @@ def _cache_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     jax.config.update("jax_compilation_cache_max_size", 2 << 30)
+
+
+def load(name: str, precision: Precision) -> Any:
+    """Load a network.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    from .. import models
+    from ..models.zoo import ZOO
+
+    if name not in ZOO:
+        raise ValueError(names.unknown("model", name, ZOO))
+    return models.load(name, dtype=None if precision == "float32" else precision)
+
+
+def layer(net: Any, name: str | None, size: int | None = None) -> str:
+    """Return the name of a network's layer; None is the last that has positions.
+
+    Args:
+        net: As `load` returns it.
+        name: What the user gave.
+        size: Side of the images; the network's own if not given.
+
+    Raises:
+        ValueError: If there is no such layer.
+    """
+    side = size or net.input_size
+    images: Any = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+    known = layers.layer_names(net.model, images)
+    if name is not None and name not in (*known, layers.OUTPUT):
+        raise ValueError(names.unknown("layer", name, known, f"jaxai layers {net.name}"))
+    return layers.resolve(net.model, name, images)
 
 
 def versions() -> dict[str, str]:
@@ -128,8 +198,3 @@ def timed() -> Iterator[Clock]:
     finally:
         clock.seconds = time.perf_counter() - begin
         _clocks.remove(clock)
-
-
-def say(text: str) -> None:
-    """Print a line of the command's answer."""
-    print(text, flush=True)
