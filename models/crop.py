@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from . import photo_files, rasters
-from .photo_files import Reading
+from .photo_files import Reading, positive
 from .rasters import Raster
 
 _FILTER = Image.Resampling.BICUBIC
@@ -57,7 +57,7 @@ def crop(
 
     Raises:
         ValueError: If a photo cannot be read, is truncated, damaged, too large, empty, or not what `fit`
-            takes.
+            takes; if a number is not positive.
         FileNotFoundError: If a path does not exist.
 
     Warns:
@@ -69,7 +69,7 @@ def crop(
         (1, 16, 16, 3)
     """
     reading = Reading(page, white, alpha, max_pixels)
-    frame = partial(_centre_square, size=size)
+    frame = partial(_centre_square, size=positive(size, "size"))
     if isinstance(photo, Sequence) and not isinstance(photo, (str, bytes)):
         if not photo:
             raise ValueError("expected at least one photo; got an empty list")
@@ -119,7 +119,7 @@ def fit(
 
     Raises:
         ValueError: If the photo cannot be read, is truncated, damaged, too large, empty, or not what is said
-            above.
+            above; if a number is not positive.
         FileNotFoundError: If a path does not exist.
 
     Warns:
@@ -131,7 +131,8 @@ def fit(
         (1, 15, 20, 3)
     """
     reading = Reading(page, white, alpha, max_pixels)
-    pixels, notes = _pixels(photo, partial(_whole, longest=longest), reading, "photo")
+    frame = partial(_whole, longest=positive(longest, "longest"))
+    pixels, notes = _pixels(photo, frame, reading, "photo")
     for note in notes:
         warnings.warn(note, PhotoNote, stacklevel=2)
     return jnp.asarray(pixels[None])

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import Image, ImageFile
 
 from .._files import shown
@@ -47,6 +48,13 @@ _BLOCK = 1 << 20
 _LIMIT = "JAXAI_MAX_PIXELS"
 
 
+def positive(value: Any, name: str) -> int:
+    """Return a positive integer as an int, or raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer; got {value!r}")
+    return int(value)
+
+
 @dataclass(frozen=True)
 class Reading:
     """How photos are to be read; see `crop`."""
@@ -59,8 +67,8 @@ class Reading:
     def __post_init__(self) -> None:
         for name in ("page", "max_pixels"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"`{name}` must be a positive integer; got {value!r}")
+            if value is not None:
+                positive(value, name)
         if self.white is not None and not 0 < self.white < float("inf"):
             raise ValueError(f"`white` must be a positive number; got {self.white!r}")
 

@@ -48,6 +48,8 @@ def from_array(array: np.ndarray, reading: Reading, name: str, notes: list[str])
         raise ValueError(f"{name} has no pixels: its shape is {array.shape}")
     if reading.page not in (None, 1):
         raise ValueError(f"{name} is an array, which has 1 page; got page={reading.page}")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     height, width, channels = array.shape
     floating = jnp.issubdtype(array.dtype, jnp.floating)
     counted = reading.white is not None and array.dtype.kind in "iu"
@@ -101,7 +103,7 @@ def from_opened(opened: Opened, reading: Reading) -> Raster:
         return Raster(width, height, _deep_rows(opened, reading), _FLOATS)
     if reading.white is None or image.mode == "1":
         return Raster(width, height, _shallow_rows(opened, reading), _BYTES)
-    return Raster(width, height, _scaled_rows(opened, reading), _FLOATS)
+    return Raster(width, height, _scaled_rows(opened, reading, reading.white), _FLOATS)
 
 
 def _deep_rows(opened: Opened, reading: Reading) -> Callable[[int, int], np.ndarray]:
@@ -158,9 +160,9 @@ def _shallow_rows(opened: Opened, reading: Reading) -> Callable[[int, int], Imag
     return rows
 
 
-def _scaled_rows(opened: Opened, reading: Reading) -> Callable[[int, int], np.ndarray]:
+def _scaled_rows(opened: Opened, reading: Reading, white: float) -> Callable[[int, int], np.ndarray]:
     """Eight bits with a white level."""
-    image, name, white = opened.image, opened.name, reading.white
+    image, name = opened.image, opened.name
     if opened.reduced:
         raise ValueError(
             f"{name} has colours of 16 bits, which are read with 8; pass an array of them to set white="

@@ -121,6 +121,12 @@ class TestModes:
         close(square(tmp_path / f"x.{suffix}"), expected)
         close(square(deep), expected)
 
+    @pytest.mark.parametrize("dtype", [">u2", ">f4", ">f8"])
+    def test_bytes_in_the_other_order(self, dtype):
+        values = np.random.default_rng(0).random((SIZE, SIZE, 3))
+        values = (values * 65535).astype(np.uint16) if dtype == ">u2" else values.astype(np.float32)
+        np.testing.assert_array_equal(square(values.astype(dtype)), square(values))
+
     def test_sixteen_bit_colour(self):
         deep = np.random.default_rng(0).integers(0, 65536, (SIZE, SIZE, 3), dtype=np.uint16)
         close(square(deep), deep / 65535)
@@ -240,6 +246,12 @@ class TestErrors:
         self.raises(np.zeros((5, 5, 3), dtype), "must be uint8, uint16 or float")
         self.raises(3.5, "a photo must be a path, a PIL image or an array .* got float")
         self.raises([], "at least one photo")
+
+    @pytest.mark.parametrize("size", [0, -1, 2.5, True, None])
+    def test_sizes(self, size):
+        for call in (lambda: crop(colours(), size=size), lambda: fit(colours(), longest=size)):
+            with pytest.raises(ValueError, match="`(size|longest)` must be a positive integer; got"):
+                call()
 
     def test_too_deep(self):
         self.raises(Image.fromarray(np.full((4, 4), 70000, np.int32)), "8 or 16 bits a pixel; got values")

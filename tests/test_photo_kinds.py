@@ -7,6 +7,7 @@ import sys
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 import tifffile
 from photo_makers import (
@@ -63,6 +64,8 @@ def test_every_mode_and_orientation_is_read_upright(tmp_path, kind, mode):
     image = picture(mode)
     path = tmp_path / f"x.{SUFFIX.get(kind, kind)}"
     needs(kind)
+    if mode == "YCbCr" and int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("this Pillow writes YCbCr wrong: raw truncated, packed without EXIF")
     image.save(path, **options)
     stored = quiet(path)
     # libtiff converts YCbCr by a table of its own.

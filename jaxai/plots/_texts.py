@@ -41,7 +41,8 @@ def plain(words: str, *, weight: str = "normal") -> tuple[str, dict[str, Any]]:
 
 def _named(families: list[str]) -> list[str]:
     """Return names of fonts, those that a generic family stands for included."""
-    return [name for f in families for name in (rcParams[f"font.{f}"] if f in _GENERIC else [f])]
+    settings: Any = rcParams
+    return [name for f in families for name in (settings[f"font.{f}"] if f in _GENERIC else [f])]
 
 
 def _covered(family: str, weight: str, characters: set[str]) -> set[str]:
