@@ -1,7 +1,8 @@
 """What is known of JAX's primitives: the one table that every reader of programs looks things up in.
 
-A fact is about floating-point operands; integers and booleans (indices, predicates) are held fixed. A
-primitive that is not in the table has no known properties.
+A fact is about floating-point operands; integers and booleans (indices, predicates) are held fixed, and of
+complex numbers it says what holds for real factors. A primitive that is not in the table has no known
+properties.
 """
 
 from collections.abc import Callable, Sequence
@@ -176,6 +177,10 @@ def _whole(params, shapes, axis):
     return Window(axis) if shapes[0][axis] == shapes[-1][axis] else None
 
 
+def _tile(params, shapes, axis):
+    return Window(axis) if params["reps"][axis] == 1 else None
+
+
 def _transpose(params, shapes, axis):
     return Window(list(params["permutation"]).index(axis))
 
@@ -213,11 +218,12 @@ FACTS: dict[str, Fact] = {
     **_all("rem", _ELEMENTWISE, homogeneous=True, keeps_sign=True),
     **_all("atan2", _ELEMENTWISE, keeps_sign=True),
     **_all("nextafter", _ELEMENTWISE),
+    **_all("real imag conj complex", _ELEMENTWISE, linear=True, homogeneous=True),
     **_all("max min", _PICKS, elementwise=True, window=_same),
     **_all("clamp", _ELEMENTWISE, homogeneous=True, keeps_sign=True),
     # Values in other places.
-    **_all("copy copy_p name reduce_precision convert_element_type optimization_barrier", _KEEPS),
-    **_all("jaxai_layer sharding_constraint reshard", _KEEPS),
+    **_all("copy name reduce_precision convert_element_type optimization_barrier", _KEEPS),
+    **_all("device_put sharding_constraint reshard", _KEEPS),
     **_all("stop_gradient", _KEEPS, flat=True),
     **_all("reshape", _MOVES, window=_reshape),
     **_all("transpose", _MOVES, window=_transpose),
@@ -231,11 +237,13 @@ FACTS: dict[str, Fact] = {
     **_all("stack", _MOVES, window=_stack),
     **_all("unstack", _MOVES, window=_unstack),
     **_all("dynamic_slice dynamic_update_slice", _MOVES, window=_whole),
-    **_all("gather", _MOVES),
+    **_all("tile", _MOVES, window=_tile),
+    **_all("gather scatter", _MOVES),
     # Sums and extremes.
     **_all("reduce_sum", _SUMS, window=_reduce),
     **_all("reduce_window_sum", _SUMS, window=_reduce_window),
     **_all("cumsum", _SUMS, window=_along),
+    **_all("scatter-add fft", Fact(linear=True, homogeneous=True)),
     **_all("reduce_max reduce_min", _PICKS, window=_reduce),
     **_all("reduce_window_max reduce_window_min", _PICKS, window=_reduce_window),
     **_all("cummax cummin", _PICKS, window=_along),

@@ -85,7 +85,8 @@ class Graph:
 
     Attributes:
         nodes: The operations.
-        inputs: Numbers of the arguments.
+        inputs: Numbers of the parameters and arguments.
+        arguments: Those of the arguments; of a body, all its inputs.
         outputs: The results.
         avals: Shape and dtype of every value, by number.
         constants: Arrays that the function closes over, by number.
@@ -94,6 +95,7 @@ class Graph:
 
     nodes: list[Node] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
+    arguments: list[int] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
     avals: list[Any] = field(default_factory=list)
     constants: dict[int, Any] = field(default_factory=dict)
@@ -212,6 +214,7 @@ def trace(
     """
     closed, flat, tree = jaxpr_of(fn, *args)
     graph = graph_of(closed, structured=structured, enter=enter, open_remat=open_remat)
+    graph.arguments = graph.inputs[len(graph.inputs) - len(jax.tree.leaves(args)) :]
     return graph, flat, tree
 
 
@@ -244,7 +247,7 @@ class _Builder:
         consts, args = self._constants(closed), []
         for var in inner(closed).invars:
             args.append(self.new(var.aval))
-        graph.inputs = args
+        graph.inputs = graph.arguments = args
         graph.outputs = self.inline(inner(closed), consts, args)
         return graph
 

@@ -55,7 +55,7 @@ class Operation:
                 return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
             return single
-        graph = Graph(self.nodes, list(self.inputs), list(self.outputs))
+        graph = Graph(self.nodes, inputs=list(self.inputs), outputs=list(self.outputs))
         computed = {out for node in self.nodes for out in node.outputs}
         read = {ref for node in self.nodes for ref in values_of(node.inputs)} - computed
         known = {ref: env[ref] for ref in read}

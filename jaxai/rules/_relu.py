@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
-from .._program.relus import find_relus, has_relu
+from .._program.relus import activations, has_activation
 from ._rewrite import Rewritten
 
 
@@ -67,7 +67,7 @@ def _relu_with(rule: _ReluRule, upper: float | None):
 
 
 def _replace(rule: _ReluRule, graph):
-    return {out: (_relu_with(rule, relu.upper), (relu.x,)) for out, relu in find_relus(graph).items()}
+    return {out: (_relu_with(rule, relu.upper), (relu.x,)) for out, relu in activations(graph).items()}
 
 
 # Made once, so that equal rules are equal to the compiler's cache.
@@ -80,7 +80,7 @@ _REDIRECTED = {
 
 
 def _with_rule(model: Any, replacements: Any) -> Rewritten:
-    return Rewritten(_targets.as_model(model), replacements, has_relu, "a ReLU")
+    return Rewritten(_targets.as_model(model), replacements, has_activation, "a ReLU")
 
 
 def redirected_relu(fn: Callable[..., Any], *, maximize: bool = True) -> Rewritten:

@@ -1,11 +1,11 @@
 """Functions with some of their operations computed in another way."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import jax
-from jax.tree_util import register_dataclass
+from jax.tree_util import Partial, register_dataclass
 
 from .._program.graph import Graph, trace
 from .._program.run import Exchange, evaluate, exchanged
@@ -30,9 +30,7 @@ class Rewritten:
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Return `model(*args, **keywords)`; keywords are static."""
-        fn = self.model
-        if keywords:
-            fn = jax.tree_util.Partial(lambda model, *xs: model(*xs, **keywords), self.model)
+        fn = Partial(_With(tuple(keywords.items())), self.model) if keywords else self.model
         graph, flat, tree = trace(fn, *args, structured=True, enter=self.enter)
         rewritten = exchanged(graph, self.exchange)
         if self.required is not None and rewritten is None:
@@ -44,7 +42,31 @@ class Rewritten:
         return jax.tree.unflatten(tree, evaluate(rewritten or graph, flat))
 
     def __getattr__(self, name: str) -> Any:
-        # A layered model stays one: its stages run through `start` and `stop`.
-        if name == "layer_names":
-            return self.model.layer_names
+        # A layered model stays one: its stages run through `start` and `stop`, or it splits itself.
+        if name in ("layer_names", "names"):
+            return getattr(self.model, name)
+        if name == "split" and hasattr(self.model, "split"):
+            return self._split
         raise AttributeError(name)
+
+    def _split(self, layer: str, images: jax.Array) -> tuple[jax.Array, "Rewritten"]:
+        acts, head = replace(self, model=Partial(_Split(layer), self.model))(images)
+        return acts, replace(self, model=head, required=None)
+
+
+class _With(NamedTuple):
+    """Calls a model with keywords; equal ones are one program."""
+
+    keywords: tuple[tuple[str, Any], ...]
+
+    def __call__(self, model, *args):
+        return model(*args, **dict(self.keywords))
+
+
+class _Split(NamedTuple):
+    """Splits a model at a layer; equal ones are one program."""
+
+    layer: str
+
+    def __call__(self, model, images):
+        return model.split(self.layer, images)
