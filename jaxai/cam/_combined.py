@@ -124,7 +124,7 @@ def guided_grad_cam(
     """Multiply guided backpropagation by Grad-CAM: fine detail, where the evidence for the class is.
 
     Args:
-        model: As in `grad_cam`, with a ReLU in some spelling.
+        model: As in `grad_cam`, with a ReLU (see `guided_backprop`).
         images: Model input, float [batch, height, width, channels].
         targets: What to explain.
         layer: The layer of Grad-CAM; None picks the last one with positions.

@@ -89,7 +89,8 @@ def redirected_relu(fn: Callable[..., Any], *, maximize: bool = True) -> Rewritt
     The values are those of `fn`. Where the whole gradient of an example at a ReLU would be zero, because
     every unit that matters is at or below zero, the gradient passes to the units below zero that it would
     push up (and at a ReLU6 to those above six that it would push down). Elsewhere it is the ReLU's own,
-    which passes at exactly zero. Examples are the entries of the first axis of a ReLU's input.
+    which passes at exactly zero. Examples are the entries of the first axis of a ReLU's input. What counts as
+    a ReLU is as in `guided_backprop`.
 
     Args:
         fn: Callable pytree of arrays; a layered model stays layered.
@@ -124,9 +125,12 @@ def guided_backprop(
     """Return the gradient of the score with only positive gradients passed back through the ReLUs.
 
     A ReLU passes a gradient where both its input and the gradient are positive; a ReLU6 where its input also
-    stays below six. ReLUs of any spelling count, in loops and in calls; a model without any is an error. The
-    maps hardly depend on the class or on the weights of the upper layers (Adebayo et al. 2018, arXiv
-    1810.03292).
+    stays below six. ReLUs of any spelling count (`jax.nn.relu`, `relu6`, `jnp.maximum(x, 0)`, `jnp.clip`,
+    `jnp.where(x > 0, x, 0)`, `x * (x > 0)`), in loops and in calls; a model without any is an error. A
+    maximum with zero that is no activation keeps its gradient: the clamp of a norm's variance or of a
+    distance, the guard of a root, and the part of another function such as a hard swish, a hard sigmoid or a
+    softplus. The maps hardly depend on the class or on the weights of the upper layers (Adebayo et al. 2018,
+    arXiv 1810.03292).
 
     Args:
         model: Callable pytree, `model(images) -> scores`.
@@ -165,7 +169,8 @@ def deconvnet(
     """Return the gradient of the score with the ReLUs applied to the gradients instead of the activations.
 
     A ReLU (or ReLU6) passes a gradient where it is positive, whatever its input was. Max-pools send it to the
-    position of their maximum ("switches"). ReLUs of any spelling count; a model without any is an error.
+    position of their maximum ("switches"). What counts as a ReLU is as in `guided_backprop`; a model without
+    any is an error.
 
     Args:
         model: Callable pytree, `model(images) -> scores`.
