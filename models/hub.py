@@ -3,25 +3,28 @@
 import re
 from pathlib import Path
 
+from .._files import shown
 from ..weights_convert import files
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def fetch(repository: str, file: str, folder: Path) -> Path:
+def fetch(repository: str, file: str, folder: Path, *, most: int) -> Path:
     """Download a file of a repository on the model hub.
 
     Args:
         repository: `owner/name`.
         file: The file's path in it.
         folder: Where to put it.
+        most: How many bytes it may have.
 
     Returns:
         The downloaded file.
 
     Raises:
         ConnectionError: If the hub cannot be reached or does not deliver the whole file.
-        ValueError: If the hub reports no SHA-256 for the file, or the file has another.
+        ValueError: If the hub reports no SHA-256 for the file or too large a size, or the file has another
+            SHA-256.
         ImportError: If `huggingface_hub` is missing.
     """
     try:
@@ -38,7 +41,9 @@ def fetch(repository: str, file: str, folder: Path) -> Path:
         raise ConnectionError(f"cannot reach {repository}: {_first_line(error)}") from error
     digest = metadata.etag or ""
     if not _SHA256.fullmatch(digest):
-        raise ValueError(f"the hub reports no SHA-256 for {file} of {repository}; got {digest!r}")
+        raise ValueError(f"the hub reports no SHA-256 for {file} of {repository}; got {shown(digest)}")
+    if not metadata.size or metadata.size > most:
+        raise ValueError(f"{file} of {repository} has {metadata.size} bytes; expected at most {most}")
     try:
         # The commit is pinned, so that the file is the one whose digest was reported.
         path = huggingface_hub.hf_hub_download(
@@ -56,4 +61,4 @@ def fetch(repository: str, file: str, folder: Path) -> Path:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return shown(lines[0], 200) if lines else type(error).__name__

@@ -1,5 +1,6 @@
 """A model's parameters as a flat dictionary, `<layer>.<parameter>` to array, and back."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,15 @@ def abstract(make: Make) -> Any:
 def shapes(model: Any) -> dict[str, tuple[int, ...]]:
     """Return the shape of each parameter by its key; takes an abstract model too."""
     return {key: tuple(leaf.shape) for key, leaf in _leaves(model).items()}
+
+
+def largest_source(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return how many bytes a file may have that holds parameters of these shapes.
+
+    That is room for float64, three times over since a checkpoint may hold the state of an optimizer, and for
+    what is not wanted, such as a small classifier.
+    """
+    return (64 << 20) + 24 * sum(math.prod(shape) for shape in shapes.values())
 
 
 def flat(model: nnx.Module) -> dict[str, jax.Array]:

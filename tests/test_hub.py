@@ -1,5 +1,6 @@
 """Fetching from the model hub, against a small server on loopback that speaks as the hub does."""
 
+import dataclasses
 import hashlib
 import http.server
 import runpy
@@ -90,7 +91,7 @@ def served(server):
 
 
 def test_a_file_is_fetched_at_the_commit_whose_digest_was_reported(served, tmp_path):
-    path = hub.fetch("timm/vgg16.good", "model.safetensors", tmp_path)
+    path = hub.fetch("timm/vgg16.good", "model.safetensors", tmp_path, most=10_000)
     assert path.read_bytes() == served.content and path.is_relative_to(tmp_path)
     assert served.requests[0] == "HEAD /timm/vgg16.good/resolve/main/model.safetensors"
     assert served.requests[-1] == f"GET /timm/vgg16.good/resolve/{COMMIT}/model.safetensors"
@@ -107,14 +108,33 @@ def test_a_file_is_fetched_at_the_commit_whose_digest_was_reported(served, tmp_p
 )
 def test_what_can_go_wrong(served, tmp_path, fault, kind, message):
     with pytest.raises(kind, match=message) as caught:
-        hub.fetch(f"timm/vgg16.{fault}", "model.safetensors", tmp_path)
+        hub.fetch(f"timm/vgg16.{fault}", "model.safetensors", tmp_path, most=10_000)
     assert "\n" not in str(caught.value)
+
+
+def test_a_size_that_no_such_file_has(served, tmp_path):
+    with pytest.raises(ValueError, match="has 8000 bytes; expected at most 7999"):
+        hub.fetch("timm/vgg16.good", "model.safetensors", tmp_path, most=7999)
+    assert [request.split()[0] for request in served.requests] == ["HEAD"], "nothing was downloaded"
+
+
+def test_what_the_hub_says_is_not_shown_raw(served, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    answer = huggingface_hub.get_hf_file_metadata(
+        huggingface_hub.hf_hub_url("timm/vgg16.good", "model.safetensors")
+    )
+    evil = dataclasses.replace(answer, etag="\x1b[31m" * 999)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: evil)
+    with pytest.raises(ValueError, match=r"reports no SHA-256 .*; got \?\[31m") as caught:
+        hub.fetch("timm/vgg16.good", "model.safetensors", tmp_path, most=10_000)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 200
 
 
 def test_without_the_library(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r'pip install "jaxai-explain\[hub\]"'):
-        hub.fetch("timm/vgg16.good", "model.safetensors", tmp_path)
+        hub.fetch("timm/vgg16.good", "model.safetensors", tmp_path, most=10_000)
 
 
 def small_zoo(monkeypatch, fault):
@@ -167,5 +187,5 @@ def test_a_dead_endpoint_is_one_line(server, monkeypatch, tmp_path):
     real = huggingface_hub.hf_hub_url
     monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda *a: real(*a, endpoint="http://127.0.0.1:9"))
     with pytest.raises(ConnectionError, match="cannot reach timm/vgg16.good") as caught:
-        hub.fetch("timm/vgg16.good", "model.safetensors", tmp_path)
+        hub.fetch("timm/vgg16.good", "model.safetensors", tmp_path, most=10_000)
     assert "\n" not in str(caught.value)

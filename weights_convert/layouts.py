@@ -1,19 +1,19 @@
 """The names of layers in other frameworks' files: VGG of torchvision, timm and Keras, EfficientNet-Lite.
 
-Each function takes the model's layer names in forward order and returns one rule a layer with parameters.
+Each function takes the model's layer names in forward order and returns a rule for each layer that has
+parameters.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 from .mappings import (
+    CONVOLUTION,
+    DENSE,
+    DENSE_AFTER_NORM,
+    DENSE_ON_POSITIONS,
+    PLAIN_DENSE,
     Rule,
-    convolution,
-    dense,
-    dense_after_norm,
-    dense_on_positions,
-    folded_convolution,
-    plain_dense,
+    folded,
 )
 
 LITE_EPSILON = 1e-3
@@ -42,7 +42,7 @@ def vgg(layer_names: Sequence[str], keys: Sequence[str], *, norm: bool) -> list[
     """
     heads = list(_TIMM_DENSE if _TIMM_DENSE[-1] + ".weight" in keys else _TORCHVISION_DENSE)
     rules, position, first = [], 0, True
-    fold = partial(folded_convolution, epsilon=TORCH_EPSILON)
+    fold = folded(TORCH_EPSILON)
     # `features` counts every module: a convolution, its batch norm, its ReLU, a pool.
     for name in layer_names:
         if name.startswith("pool"):
@@ -52,10 +52,10 @@ def vgg(layer_names: Sequence[str], keys: Sequence[str], *, norm: bool) -> list[
             rules.append(Rule(name, source, fold))
             position += 3
         elif name.startswith("conv"):
-            rules.append(Rule(name, _parameters(f"features.{position}"), convolution))
+            rules.append(Rule(name, _parameters(f"features.{position}"), CONVOLUTION))
             position += 2
         else:
-            rules.append(Rule(name, _parameters(heads.pop(0)), dense_on_positions if first else dense))
+            rules.append(Rule(name, _parameters(heads.pop(0)), DENSE_ON_POSITIONS if first else DENSE))
             first = False
     return rules
 
@@ -67,20 +67,20 @@ def efficientnet_lite(layer_names: Sequence[str]) -> list[Rule]:
         layer_names: stem, block1a ... block7a, conv_head, pool, logits.
     """
 
-    def folded(layer: str, weight: str, norm: str) -> Rule:
+    def normed(layer: str, weight: str, norm: str) -> Rule:
         keys = {"weight": f"{weight}.weight"} | _norm(norm)
-        return Rule(layer, keys, partial(folded_convolution, epsilon=LITE_EPSILON))
+        return Rule(layer, keys, folded(LITE_EPSILON))
 
-    rules = [folded("stem", "_conv_stem", "_bn0"), folded("conv_head", "_conv_head", "_bn1")]
-    rules.append(Rule("logits", _parameters("_fc"), dense))
+    rules = [normed("stem", "_conv_stem", "_bn0"), normed("conv_head", "_conv_head", "_bn1")]
+    rules.append(Rule("logits", _parameters("_fc"), DENSE))
     blocks = [name for name in layer_names if name.startswith("block")]
     for index, name in enumerate(blocks):
         block = f"_blocks.{index}"
         # The first block's expansion is 1: there is no such convolution.
         if index > 0:
-            rules.append(folded(f"{name}.expand", f"{block}._expand_conv", f"{block}._bn0"))
-        rules.append(folded(f"{name}.depthwise", f"{block}._depthwise_conv", f"{block}._bn1"))
-        rules.append(folded(f"{name}.project", f"{block}._project_conv", f"{block}._bn2"))
+            rules.append(normed(f"{name}.expand", f"{block}._expand_conv", f"{block}._bn0"))
+        rules.append(normed(f"{name}.depthwise", f"{block}._depthwise_conv", f"{block}._bn1"))
+        rules.append(normed(f"{name}.project", f"{block}._project_conv", f"{block}._bn2"))
     return rules
 
 
@@ -94,10 +94,10 @@ def onnx_vgg16(layer_names: Sequence[str]) -> list[Rule]:
     for name in layer_names:
         keys = {"kernel": f"{name}.kernel", "bias": f"{name}.bias"}
         if name.startswith("conv"):
-            rules.append(Rule(name, _parameters(name), convolution))
+            rules.append(Rule(name, _parameters(name), CONVOLUTION))
         elif name in ("fc7", "fc8"):
             norm = {"scale": f"{name}.norm.scale", "shift": f"{name}.norm.shift"}
-            rules.append(Rule(name, keys | norm, dense_after_norm))
+            rules.append(Rule(name, keys | norm, DENSE_AFTER_NORM))
         elif not name.startswith("pool"):
-            rules.append(Rule(name, keys, plain_dense))
+            rules.append(Rule(name, keys, PLAIN_DENSE))
     return rules

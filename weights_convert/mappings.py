@@ -1,18 +1,38 @@
 """Which array of a foreign state dict becomes which parameter, layer by layer, checked both ways.
 
-A mapping is a list of rules, one a layer: the keys it reads and the function that makes the layer's
-parameters from their arrays. Batch norms are folded into the neighbouring layer here, in float64.
+A mapping is a list of rules, one for each layer: the keys that it reads, the shapes that they must have, and
+the function that makes the layer's parameters. Batch norms are folded into the neighbouring layer here, in
+float64.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-Arrays = Mapping[str, np.ndarray]
+from .._files import shown
+from .stored import FLOATS, Refused, Stored
+
+Shape = tuple[int, ...]
+Shapes = dict[str, tuple[Shape, ...]]
 
 _POOLED = 7
-_UNUSED = ".num_batches_tracked"
+_MEAN, _COUNTER = ".running_mean", ".num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the parameters of a kind of layer are made.
+
+    Attributes:
+        make: Takes arrays by keyword, returns `kernel` and `bias`.
+        shapes: From the kernel's shape to the shapes that each array may have.
+    """
+
+    make: Callable[..., dict[str, np.ndarray]]
+    shapes: Callable[[Shape], Shapes]
 
 
 @dataclass(frozen=True)
@@ -21,44 +41,67 @@ class Rule:
 
     Attributes:
         layer: Name of the layer in the model.
-        keys: The source's key of each argument of `make`.
-        make: Takes the arrays by keyword, returns the parameters by name.
+        keys: The source's key of each argument of `kind.make`.
+        kind: What is made of them.
     """
 
     layer: str
     keys: Mapping[str, str]
-    make: Callable[..., dict[str, np.ndarray]]
+    kind: Kind
 
 
-def apply(rules: Sequence[Rule], state: Arrays, *, ignored: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def apply(
+    rules: Sequence[Rule],
+    state: Mapping[str, Stored],
+    shapes: Mapping[str, Shape],
+    *,
+    ignored: Sequence[str] = (),
+) -> dict[str, np.ndarray]:
     """Carry out all rules on a state dict.
 
+    Names, types and shapes of all arrays are checked before the numbers of any are read.
+
     Args:
-        rules: One a layer.
+        rules: One for each layer.
         state: The source's arrays by key.
-        ignored: Prefixes of keys that are left out on purpose; torch's counters of batches always are.
+        shapes: The model's shapes by `<layer>.<parameter>`.
+        ignored: Prefixes of keys that are left out on purpose; the counters of torch's norms always are.
 
     Returns:
         float32 arrays by `<layer>.<parameter>`.
 
     Raises:
-        ValueError: If a key is missing or unused, or an array has a shape that a rule cannot take.
+        Refused: If a key is missing or unused, or an array has another type or shape than its layer needs,
+            or holds numbers that are not finite.
     """
     needed = {key for rule in rules for key in rule.keys.values()}
-    given = {key for key in state if not key.endswith(_UNUSED) and not key.startswith(tuple(ignored))}
-    differences = describe(missing=needed - given, unused=given - needed)
-    if differences:
-        raise ValueError(differences)
+    counters = {key.removesuffix(_MEAN) + _COUNTER for key in needed if key.endswith(_MEAN)}
+    counters = {key for key in counters if key in state and math.prod(state[key].shape) == 1}
+    given = {key for key in state if key not in counters and not key.startswith(tuple(ignored))}
+    if differences := describe(missing=needed - given, unused=given - needed):
+        raise Refused(differences)
+    for rule in rules:
+        accepted = rule.kind.shapes(shapes[f"{rule.layer}.kernel"])
+        for argument, key in rule.keys.items():
+            _check(key, state[key], accepted[argument])
     arrays = {}
     for rule in rules:
-        try:
-            made = rule.make(**{argument: state[key] for argument, key in rule.keys.items()})
-        except ValueError as error:
-            shapes = ", ".join(f"{key} {state[key].shape}" for key in rule.keys.values())
-            raise ValueError(f"{rule.layer} cannot be made of {shapes} ({error})") from None
+        # Numbers that overflow are noticed below.
+        with np.errstate(all="ignore"):
+            made = rule.kind.make(**{argument: state[key].read() for argument, key in rule.keys.items()})
+            made = {name: np.ascontiguousarray(array, np.float32) for name, array in made.items()}
         for name, array in made.items():
-            arrays[f"{rule.layer}.{name}"] = np.ascontiguousarray(array, np.float32)
+            if not np.isfinite(array).all():
+                raise Refused(f"NaN or infinite numbers in {rule.layer}.{name}")
+            arrays[f"{rule.layer}.{name}"] = array
     return arrays
+
+
+def _check(key: str, array: Stored, accepted: tuple[Shape, ...]) -> None:
+    if array.dtype not in FLOATS:
+        raise Refused(f"{key} holds {array.dtype}, expected {', '.join(FLOATS)}")
+    if array.shape not in accepted:
+        raise Refused(f"{key} is {array.shape}, expected {' or '.join(map(str, accepted))}")
 
 
 def describe(*, missing: set[str], unused: set[str], limit: int = 4) -> str:
@@ -66,7 +109,7 @@ def describe(*, missing: set[str], unused: set[str], limit: int = 4) -> str:
     parts = []
     for words, keys in (("it lacks", missing), ("it has no place for", unused)):
         if keys:
-            names = ", ".join(sorted(keys)[:limit])
+            names = ", ".join(shown(key) for key in sorted(keys)[:limit])
             more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
             parts.append(f"{words} {names}{more}")
     return "; ".join(parts)
@@ -88,6 +131,8 @@ def folded_convolution(
     epsilon: float,
 ) -> dict[str, np.ndarray]:
     """Fold the batch norm that follows a convolution into it: (w x + b - mean) * factor + shift."""
+    if (variance < 0).any():
+        raise Refused("a batch norm has negative variances")
     factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
     kernel = weight.astype(np.float64) * factor[:, None, None, None]
     offset = (0.0 if bias is None else bias.astype(np.float64)) - mean.astype(np.float64)
@@ -118,4 +163,45 @@ def dense_after_norm(
 ) -> dict[str, np.ndarray]:
     """Fold x * scale + shift, which stands before a dense layer [in, out], into it."""
     kernel = kernel.astype(np.float64)
-    return {"kernel": kernel * scale[:, None], "bias": bias + shift.astype(np.float64) @ kernel}
+    # Row by row, so that the sum is the same on every machine; a matrix product's is not.
+    added = (kernel * shift.astype(np.float64)[:, None]).sum(0)
+    return {"kernel": kernel * scale.astype(np.float64)[:, None], "bias": bias + added}
+
+
+def _convolution_shapes(kernel: Shape) -> Shapes:
+    height, width, inputs, outputs = kernel
+    return {"weight": ((outputs, inputs, height, width),), "bias": ((outputs,),)}
+
+
+def _folded_shapes(kernel: Shape) -> Shapes:
+    vector = ((kernel[-1],),)
+    norm = dict.fromkeys(("scale", "shift", "mean", "variance"), vector)
+    return _convolution_shapes(kernel) | norm
+
+
+def _dense_shapes(kernel: Shape) -> Shapes:
+    inputs, outputs = kernel
+    return {"weight": ((outputs, inputs), (outputs, inputs, 1, 1)), "bias": ((outputs,),)}
+
+
+def _positions_shapes(kernel: Shape) -> Shapes:
+    inputs, outputs = kernel
+    channels = inputs // _POOLED**2
+    return {"weight": ((outputs, inputs), (outputs, channels, _POOLED, _POOLED)), "bias": ((outputs,),)}
+
+
+def _plain_shapes(kernel: Shape) -> Shapes:
+    inputs, outputs = kernel
+    return {"kernel": (kernel,), "bias": ((outputs,),), "scale": ((inputs,),), "shift": ((inputs,),)}
+
+
+CONVOLUTION = Kind(convolution, _convolution_shapes)
+DENSE = Kind(dense, _dense_shapes)
+DENSE_ON_POSITIONS = Kind(dense_on_positions, _positions_shapes)
+PLAIN_DENSE = Kind(plain_dense, _plain_shapes)
+DENSE_AFTER_NORM = Kind(dense_after_norm, _plain_shapes)
+
+
+def folded(epsilon: float) -> Kind:
+    """Return the kind of a convolution with a batch norm of this epsilon."""
+    return Kind(partial(folded_convolution, epsilon=epsilon), _folded_shapes)

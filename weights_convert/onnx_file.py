@@ -1,10 +1,13 @@
 """Reads the VGG16 with a dense head that tf2onnx wrote, following its graph instead of trusting names."""
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
+
+from .._files import shown
+from .stored import FLOATS, Refused, Stored, as_shape
 
 _BLOCKS = (2, 2, 3, 3, 3)
 # The operations that compute a flat shape at run time; they carry no weights.
@@ -20,21 +23,41 @@ _CHAIN = [
 _CONVOLUTIONS = [f"conv{i}_{j}" for i, count in enumerate(_BLOCKS, 1) for j in range(1, count + 1)]
 _DENSE_LAYERS = ["fc6", "fc7", "fc8", "logits"]
 
+_INPUTS = {"Conv": 3, "Reshape": 2, "MatMul": 2, "Add": 2, "Mul": 2}  # the others take one
+# What an attribute is where a node does not state it, by ONNX's specification.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "Conv": {"auto_pad": b"NOTSET", "dilations": [1, 1], "group": 1, "kernel_shape": [3, 3],
+             "pads": [0, 0, 0, 0], "strides": [1, 1]},
+    "MaxPool": {"auto_pad": b"NOTSET", "ceil_mode": 0, "dilations": [1, 1], "pads": [0, 0, 0, 0],
+                "storage_order": 0, "strides": [1, 1]},
+    "Reshape": {"allowzero": 0},
+    "Softmax": {"axis": -1},
+}  # fmt: skip
+# What VGG16 needs where that is something else.
+_NEEDED: dict[str, dict[str, Any]] = {
+    "Conv": {"pads": [1, 1, 1, 1]},
+    "MaxPool": {"kernel_shape": [2, 2], "strides": [2, 2]},
+}
+_TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
+# The field that holds the numbers of each type, unless they lie in `raw_data`.
+_FIELDS = {"FLOAT": ("float32", "float_data"), "DOUBLE": ("float64", "double_data")}
+_TYPES = {1: "FLOAT", 11: "DOUBLE"}
 
-def read_onnx_vgg16(path: Path) -> dict[str, np.ndarray]:
+
+def read_onnx_vgg16(file: BinaryIO) -> dict[str, Stored]:
     """Read VGG16's convolutions and its head of four dense layers.
 
     A batch norm stands after the ReLU of the first two dense layers, reduced to `x * scale + shift`.
 
     Args:
-        path: The ONNX file.
+        file: The ONNX file.
 
     Returns:
         `conv1_1.weight` (OIHW) and `.bias`, ..., `fc6.kernel` ([in, out]) and `.bias`, `fc7.norm.scale`,
         `fc7.norm.shift` (what stands before fc7), ..., `logits.bias`.
 
     Raises:
-        ValueError: If the file is damaged or holds another network.
+        Refused: If the file is damaged or holds another network.
         ImportError: If the `onnx` package is missing.
     """
     try:
@@ -44,37 +67,117 @@ def read_onnx_vgg16(path: Path) -> dict[str, np.ndarray]:
         raise ImportError(
             'reading ONNX files needs the onnx package: pip install "jaxai-explain[convert]"'
         ) from error
+    file.seek(0)
     try:
-        graph = onnx.load(path, load_external_data=False).graph
-        arrays = {
-            tensor.name: onnx.numpy_helper.to_array(tensor)
-            for tensor in graph.initializer
-            if tensor.data_type == onnx.TensorProto.FLOAT
-        }
-    except (DecodeError, ValueError, TypeError) as error:
-        raise ValueError(f"{path.name}: truncated, or not an ONNX file ({error})") from None
-    return _follow(path.name, graph.node, arrays)
+        model = onnx.ModelProto.FromString(file.read())
+        arrays = _arrays(model.graph.initializer)
+        chain = _chain(model)
+        return _named(chain, arrays)
+    except Refused:
+        raise
+    except (DecodeError, ValueError):
+        # The second where words are no UTF-8.
+        raise Refused("truncated, or not an ONNX file") from None
 
 
-def _follow(file: str, nodes: Iterable[Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Check that the operations are the expected chain, and name their arrays."""
-    chain = [node for node in nodes if node.op_type not in _SHAPES]
+def _arrays(tensors: Sequence[Any]) -> dict[str, Stored]:
+    """Return the arrays of floats; the others belong to the computation of a shape."""
+    arrays = {}
+    for tensor in tensors:
+        if tensor.name in arrays:
+            raise Refused(f"damaged: the array {shown(tensor.name)} stands twice in it")
+        if tensor.data_type in _TYPES:
+            arrays[tensor.name] = _stored(tensor)
+    return arrays
+
+
+def _stored(tensor: Any) -> Stored:
+    name, shape = shown(tensor.name), as_shape(tuple(tensor.dims))
+    dtype, field = _FIELDS[_TYPES[tensor.data_type]]
+    if tensor.data_location or tensor.external_data:
+        raise Refused(f"the numbers of {name} lie in another file, which is not read")
+    if shape is None:
+        raise Refused(f"damaged: the array {name} has no shape")
+    numbers = getattr(tensor, field)
+    count = len(numbers) if numbers else len(tensor.raw_data) / FLOATS[dtype].itemsize
+    if count != math.prod(shape) or (numbers and tensor.raw_data):
+        raise Refused(f"truncated or damaged: the array {name} has another size than its shape")
+
+    def read() -> np.ndarray:
+        held = np.array(numbers, FLOATS[dtype]) if numbers else np.frombuffer(tensor.raw_data, FLOATS[dtype])
+        return held.reshape(shape)
+
+    return Stored(dtype, shape, read)
+
+
+def _chain(model: Any) -> list[Any]:
+    """Return the operations that carry the images to the scores, checked to be VGG16's."""
+    graph = model.graph
+    chain = [node for node in graph.node if node.op_type not in _SHAPES]
     found = [node.op_type for node in chain]
-    if found != _CHAIN:
-        raise ValueError(
-            f"{file}: expected VGG16 with four dense layers ({len(_CHAIN)} operations); got another"
-            f" network ({len(found)} operations: {', '.join(found[:6])}, ...)"
+    if found != _CHAIN or model.functions:
+        raise Refused(
+            f"expected VGG16 with four dense layers ({len(_CHAIN)} operations); got another network"
+            f" ({len(found)} operations: {', '.join(shown(word) for word in found[:6])}, ...)"
         )
-    for before, after in zip(chain, chain[1:], strict=False):
-        if after.input[0] != before.output[0]:
-            raise ValueError(f"{file}: expected a chain; {after.op_type} does not follow {before.op_type}")
+    previous = [value.name for value in graph.input]
+    for index, node in enumerate(chain, 1):
+        which = f"operation {index} of {len(chain)}, {node.op_type},"
+        if node.domain not in ("", "ai.onnx"):
+            raise Refused(f"{which} is not ONNX's own")
+        if len(node.input) != _INPUTS.get(node.op_type, 1) or len(node.output) != 1:
+            raise Refused(f"{which} has {len(node.input)} inputs and {len(node.output)} outputs")
+        if node.input[0] not in previous:
+            raise Refused(f"expected a chain; {which} does not follow the one before")
+        _check_attributes(node, which, _TO_CHANNELS_FIRST if index == 1 else _TO_CHANNELS_LAST)
+        previous = [node.output[0]]
+    if [value.name for value in graph.output] != previous:
+        raise Refused("expected the softmax to be the only output")
+    return chain
 
-    layers: dict[str, np.ndarray] = {}
+
+def _check_attributes(node: Any, which: str, permutation: list[int]) -> None:
+    """Check that a node is the operation that the network has in its place."""
+    stated = {attribute.name: _value(attribute) for attribute in node.attribute}
+    if len(stated) != len(node.attribute):
+        raise Refused(f"damaged: {which} states something twice")
+    kind = node.op_type
+    if kind == "Conv" and stated.get("auto_pad") in (b"SAME_UPPER", b"SAME_LOWER"):
+        # One pixel on each side, for windows of three without strides.
+        stated = {**stated, "auto_pad": b"NOTSET", "pads": [1, 1, 1, 1]}
+    defaults = _DEFAULTS.get(kind, {})
+    needed = {**defaults, **_NEEDED.get(kind, {})}
+    if kind == "Transpose":
+        needed["perm"] = permutation
+    if kind == "Softmax" and stated.get("axis") == 1:
+        stated["axis"] = -1  # The scores have two axes.
+    for name, value in {**defaults, **stated}.items():
+        if name not in needed:
+            raise Refused(f"{which} has the attribute {shown(name)}; expected none of this name")
+        if type(value) is not type(needed[name]) or value != needed[name]:
+            expected = needed[name].decode() if isinstance(value, bytes) else needed[name]
+            raise Refused(f"{which} has other {name} than VGG16; expected {expected}")
+    if missing := needed.keys() - {**defaults, **stated}.keys():
+        raise Refused(f"{which} does not state its {min(missing)}")
+
+
+def _value(attribute: Any) -> Any:
+    """Return a whole number, whole numbers or a word; None of another kind."""
+    if attribute.ref_attr_name:
+        return None
+    kinds = {2: "i", 7: "ints", 3: "s"}
+    value = getattr(attribute, kinds[attribute.type]) if attribute.type in kinds else None
+    return list(value) if attribute.type == 7 else value
+
+
+def _named(chain: Sequence[Any], arrays: dict[str, Stored]) -> dict[str, Stored]:
+    """Return the arrays by the layers that use them."""
+    layers: dict[str, Stored] = {}
     used = set()
 
     def name(key: str, source: str) -> None:
         if source not in arrays:
-            raise ValueError(f"{file}: the array of {key} is missing")
+            raise Refused(f"the array of {key} is missing")
         layers[key] = arrays[source]
         used.add(source)
 
@@ -96,5 +199,5 @@ def _follow(file: str, nodes: Iterable[Any], arrays: dict[str, np.ndarray]) -> d
             case "Add":
                 name(f"{layer}.shift" if layer.endswith(".norm") else f"{layer}.bias", node.input[1])
     if unused := set(arrays) - used:
-        raise ValueError(f"{file}: no layer uses {', '.join(sorted(unused)[:4])}")
+        raise Refused(f"no layer uses {', '.join(shown(word) for word in sorted(unused)[:4])}")
     return layers

@@ -1,319 +1,251 @@
-"""Reads torch's `.pth` files, legacy and zip, without torch and without executing what they hold.
+"""The description of a torch file's tensors, which is a pickle, read without executing it.
 
-A `.pth` is a pickle, which is a program. Here it is not run by an unpickler: its instructions are
-listed by the standard library's `pickletools.genops`, and only those that build dictionaries, tuples
-and tensors are carried out. A name of a function or class is data; the few names that a state dict
-needs are recognised, and any other is an error that says which code the file wanted to run.
+A pickle is a program, and harmless instructions alone can end the process that runs it: a pair of the pair
+before, sixty times over, takes 2^60 steps to hash, and the hash of a tuple that is nested 300,000 deep
+overflows the stack of C. Those limits can only be kept by whoever follows the stack, so a scan before an
+unpickler would be this interpreter again. It carries out the few instructions that a state dict needs, on
+values of known types, sizes and depths; keys are words and whole numbers; a function's name is data, which is
+recognised or refused.
 """
 
-import io
-import math
 import pickletools
 import struct
-import warnings
-import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ml_dtypes import bfloat16
+from .._files import shown
+from .stored import Refused, as_shape
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_PROTOCOL = 1001
-_ZIP_START = b"PK\x03\x04"
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    EOFError,
-    LookupError,
-    ValueError,
-    RuntimeError,
-)
+_MOST_INSTRUCTIONS = 300_000
+_DEEPEST = 16
+_LONGEST_NUMBER = 16  # bytes; the magic number of legacy files has ten
 
 _STORAGES = {
-    "DoubleStorage": np.dtype("f8"),
-    "FloatStorage": np.dtype("f4"),
-    "HalfStorage": np.dtype("f2"),
-    "BFloat16Storage": np.dtype(bfloat16),
-    "LongStorage": np.dtype("i8"),
-    "IntStorage": np.dtype("i4"),
-    "ShortStorage": np.dtype("i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-}
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16",
+    "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128",
+}  # fmt: skip
 _REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
 _REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 _ORDERED_DICT = "collections.OrderedDict"
-_KNOWN = {_REBUILD_TENSOR, _REBUILD_PARAMETER, _ORDERED_DICT}
-_KNOWN |= {f"torch.{name}" for name in _STORAGES}
+_KNOWN = {_REBUILD_TENSOR, _REBUILD_PARAMETER, _ORDERED_DICT} | {f"torch.{name}" for name in _STORAGES}
 
 
 @dataclass(frozen=True)
-class _Name:
-    """The name of a function or class in a pickle: never imported, never called."""
+class Storage:
+    """`total` numbers of a type."""
 
-    name: str
+    dtype: str
+    total: int
 
 
 @dataclass(frozen=True)
-class _Storage:
-    """A stretch of `count` numbers in the storage `key`, from `first` on."""
+class Tensor:
+    """A view of `count` numbers of the storage `key`, from `first` on."""
 
     key: str
-    dtype: np.dtype
-    total: int
     first: int
     count: int
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    storage: _Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class _Name:
+    """The name of a function or class: never imported, never called."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _View:
+    key: str
+    first: int
+    count: int
+
+
+class _Container:
+    """How deep a container is; once it is in another, nothing is added to it, so this stays true."""
+
+    depth = 1
+    complete = False
+
+
+class _Tuple(_Container, tuple):
+    pass
+
+
+class _List(_Container, list):
+    # Whether a dictionary was made of it. A second one would cost its length again for three instructions.
+    taken = False
+
+
+class _Dict(_Container, dict):
+    pass
+
+
 _MARK = object()
+_LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY = {"EMPTY_DICT": _Dict, "EMPTY_LIST": _List, "EMPTY_TUPLE": _Tuple}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+# The instructions that are carried out, with the form of what follows each.
+_PLAIN = (
+    *_LITERALS, *_EMPTY, *_TUPLES, "TUPLE", "MARK", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "MEMOIZE",
+    "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID", "STOP",
+)  # fmt: skip
+_FIXED = {
+    **dict.fromkeys(_PLAIN, ""),
+    "PROTO": "B", "FRAME": "<Q", "BININT": "<i", "BININT1": "B", "BININT2": "<H", "BINFLOAT": ">d",
+    "BINPUT": "B", "LONG_BINPUT": "<I", "BINGET": "B", "LONG_BINGET": "<I",
+}  # fmt: skip
+_COUNTED = {
+    "LONG1": "B", "BINUNICODE": "<I", "SHORT_BINUNICODE": "B", "BINSTRING": "<I", "SHORT_BINSTRING": "B",
+    "BINBYTES": "<I", "SHORT_BINBYTES": "B",
+}  # fmt: skip
+CARRIED_OUT = {*_FIXED, *_COUNTED, "GLOBAL"}
+_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 
 
-def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """Read the state dict of a torch file as NumPy arrays.
+def interpret(data: bytes, position: int, storages: dict[str, Storage]) -> tuple[Any, int]:
+    """Carry out one pickle's instructions.
 
     Args:
-        path: A file saved by `torch.save(model.state_dict(), path)`, in the legacy or the zip
-            format. A dictionary that holds the state dict under `state_dict` or `model` is accepted.
+        data: What holds the pickle.
+        position: Where it starts.
+        storages: Filled with the storages that it names, by key.
 
     Returns:
-        Arrays by name. They may be read-only views of the file.
+        What it describes, made of dictionaries, lists, tuples, words, numbers and `Tensor`, and the position
+        after it.
 
     Raises:
-        ValueError: If the file is truncated, is not a state dict, or names code to run.
+        Refused: If it is truncated, names code to run, or is larger, deeper or other than a state dict.
     """
-    try:
-        with path.open("rb") as file:
-            is_zip = file.read(len(_ZIP_START)) == _ZIP_START
-        return _read_zip(path) if is_zip else _read_legacy(path)
-    except _Bad as error:
-        raise ValueError(f"{path.name}: {error}") from None
-
-
-class _Bad(Exception):
-    """What is wrong with the file, in words."""
-
-
-def is_torch(start: bytes) -> bool:
-    """Tell by its first bytes whether a file may be one of torch's."""
-    return start.startswith((_ZIP_START, b"\x80"))
-
-
-def _read_zip(path: Path) -> dict[str, np.ndarray]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except _ZIP_ERRORS as error:
-        raise _Bad(f"truncated or damaged zip archive ({error})") from None
-    with archive:
-        mains = [name for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
-        if len(mains) != 1:
-            raise _Bad("a zip archive without one data.pkl; expected a file made by torch.save")
-        folder = mains[0].removesuffix("data.pkl")
-
-        def member(name: str) -> bytes:
-            try:
-                return archive.read(folder + name)
-            except _ZIP_ERRORS as error:
-                raise _Bad(f"truncated or damaged: cannot read {folder + name} ({error})") from None
-
-        little = f"{folder}byteorder" not in archive.namelist() or member("byteorder") == b"little"
-        root = _interpret(io.BytesIO(member("data.pkl")))
-        loaded: dict[str, np.ndarray] = {}
-
-        def numbers(storage: _Storage) -> np.ndarray:
-            if storage.key not in loaded:
-                size = storage.total * storage.dtype.itemsize
-                name = f"data/{storage.key}"
-                info = archive.NameToInfo.get(folder + name)
-                if info is not None and info.file_size != size:
-                    raise _Bad(f"damaged: {name} has {info.file_size} bytes, expected {size}")
-                data = member(name)
-                loaded[storage.key] = _as_numbers(data, storage.dtype, storage.total, little)
-            return _same_dtype(loaded[storage.key], storage)
-
-        return {name: _array(name, tensor, numbers) for name, tensor in _state(root).items()}
-
-
-def _read_legacy(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file:
-        if _interpret(file) != _LEGACY_MAGIC or _interpret(file) != _LEGACY_PROTOCOL:
-            raise _Bad("not a torch file: its first numbers are not torch's")
-        system = _interpret(file)
-        little = bool(system.get("little_endian", True)) if isinstance(system, dict) else True
-        root = _interpret(file)
-        keys = _interpret(file)
-        tensors = _state(root)
-        storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
-        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            raise _Bad("damaged: its list of storages cannot be read")
-        position = file.tell()
-        data = np.memmap(file, np.uint8, "r")
-    loaded: dict[str, np.ndarray] = {}
-    for key in keys:
-        if key not in storages:
-            raise _Bad(f"damaged: it holds numbers of a storage {key!r} that no tensor uses")
-        storage = storages[key]
-        size = storage.total * storage.dtype.itemsize
-        if len(data) < position + 8 + size:
-            missing = position + 8 + size - len(data)
-            raise _Bad(f"truncated: it ends {missing} bytes before the end of storage {key!r}")
-        order = "<q" if little else ">q"
-        (total,) = struct.unpack(order, data[position : position + 8].tobytes())
-        if total != storage.total:
-            raise _Bad(f"damaged: storage {key!r} has {total} numbers, expected {storage.total}")
-        stretch = data[position + 8 : position + 8 + size]
-        loaded[key] = _as_numbers(stretch, storage.dtype, total, little)
-        position += 8 + size
-
-    def numbers(storage: _Storage) -> np.ndarray:
-        if storage.key not in loaded:
-            raise _Bad(f"truncated: the numbers of storage {storage.key!r} are missing")
-        return _same_dtype(loaded[storage.key], storage)
-
-    return {name: _array(name, tensor, numbers) for name, tensor in tensors.items()}
-
-
-def _as_numbers(data: Any, dtype: np.dtype, count: int, little: bool) -> np.ndarray:
-    array = np.frombuffer(data, dtype, count=count)
-    return array if little else array.byteswap()
-
-
-def _same_dtype(array: np.ndarray, storage: _Storage) -> np.ndarray:
-    if array.dtype != storage.dtype or len(array) != storage.total:
-        raise _Bad(f"damaged: storage {storage.key!r} is described in two ways")
-    return array[storage.first : storage.first + storage.count]
-
-
-def _array(name: str, tensor: _Tensor, numbers: Callable[[_Storage], np.ndarray]) -> np.ndarray:
-    values = numbers(tensor.storage)
-    if math.prod(tensor.shape) == 0:
-        return np.zeros(tensor.shape, values.dtype)
-    last = tensor.offset + sum(
-        (length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides, strict=True)
-    )
-    if last >= len(values):
-        raise _Bad(f"damaged: {name} reaches number {last} of a storage of {len(values)}")
-    if math.prod(tensor.shape) > len(values):
-        raise _Bad(f"damaged: {name} of shape {tensor.shape} has more numbers than its storage")
-    steps = tuple(stride * values.itemsize for stride in tensor.strides)
-    return np.lib.stride_tricks.as_strided(values[tensor.offset :], tensor.shape, steps, writeable=False)
-
-
-def _state(root: Any) -> dict[str, _Tensor]:
-    for wrapper in ("state_dict", "model"):
-        if isinstance(root, dict) and isinstance(root.get(wrapper), dict):
-            root = root[wrapper]
-            break
-    if not isinstance(root, dict) or not root:
-        raise _Bad("not a state dict: expected a dictionary of tensors")
-    for name, value in root.items():
-        if not isinstance(name, str) or not isinstance(value, _Tensor):
-            raise _Bad(f"not a state dict: {name!r} is not a tensor")
-    return root
-
-
-def _interpret(file: io.BufferedIOBase) -> Any:
-    """Carry out one pickle's instructions up to STOP, leaving the file just after it."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
-    try:
-        with warnings.catch_warnings():
-            # genops warns of odd escapes in strings, which only a damaged file has.
-            warnings.simplefilter("ignore")
-            for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name == "STOP":
-                    return stack[-1]
-                _step(opcode.name, argument, stack, memo)
-    except _Bad:
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _Bad(f"truncated, or not a torch file ({reason})") from None
-    raise _Bad("truncated: its description of the tensors has no end")
+    for _ in range(_MOST_INSTRUCTIONS):
+        opcode, argument, position = _instruction(data, position)
+        try:
+            if opcode == "STOP":
+                return _pop(stack), position
+            _step(opcode, argument, stack, memo, storages)
+        except LookupError:
+            # An empty stack, a number that was not kept, a value of another type than the instruction takes.
+            raise Refused(f"damaged: its instruction {opcode} finds nothing to work on") from None
+    raise Refused(f"its description of the tensors has more than {_MOST_INSTRUCTIONS} instructions")
 
 
-_LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_VALUES = {
-    "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
-    "BINUNICODE8", "SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES",
-}  # fmt: skip
+def _instruction(data: bytes, position: int) -> tuple[str, Any, int]:
+    """Return an instruction's name, what follows it, and the position after it."""
+
+    def take(count: int) -> bytes:
+        nonlocal position
+        part = data[position : position + count]
+        if len(part) < count:
+            raise Refused("truncated, or not a torch file: its description of the tensors has no end")
+        position += count
+        return part
+
+    code = take(1)[0]
+    opcode = _NAMES.get(code, "?")
+    argument: Any = None
+    if opcode in _FIXED:
+        form = _FIXED[opcode]
+        argument = struct.unpack(form, take(struct.calcsize(form)))[0] if form else None
+    elif opcode in _COUNTED:
+        form = _COUNTED[opcode]
+        argument = take(struct.unpack(form, take(struct.calcsize(form)))[0])
+        if opcode == "LONG1":
+            if len(argument) > _LONGEST_NUMBER:
+                raise Refused(f"damaged: it holds a number of {len(argument)} bytes")
+            argument = int.from_bytes(argument, "little", signed=True)
+        elif "BYTES" not in opcode:
+            try:
+                argument = argument.decode("utf-8", "surrogatepass")
+            except UnicodeDecodeError:
+                raise Refused("damaged: it holds a word that is no UTF-8") from None
+    elif opcode == "GLOBAL":
+        words = []
+        for _ in range(2):
+            end = data.find(b"\n", position)
+            words.append(take((end if end >= 0 else len(data)) + 1 - position)[:-1].decode("latin-1"))
+        argument = ".".join(words)
+    elif opcode == "?":
+        raise Refused(f"truncated, or not a torch file: no instruction has the number {code}")
+    else:
+        raise Refused(f"not a state dict: its pickle uses the instruction {opcode}")
+    return opcode, argument, position
 
 
-def _step(opcode: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
+def _step(
+    opcode: str, argument: Any, stack: list[Any], memo: dict[int, Any], storages: dict[str, Storage]
+) -> None:
     """Carry out one instruction; none of them can import or call anything."""
     match opcode:
         case "PROTO" | "FRAME":
             pass
-        case _ if opcode in _VALUES:
-            stack.append(argument)
-        case _ if opcode in _LITERALS:
-            stack.append(_LITERALS[opcode])
         case "MARK":
             stack.append(_MARK)
-        case "EMPTY_DICT":
-            stack.append({})
-        case "EMPTY_LIST":
-            stack.append([])
-        case "EMPTY_TUPLE":
-            stack.append(())
+        case _ if opcode in _LITERALS:
+            stack.append(_LITERALS[opcode])
+        case _ if opcode in _EMPTY:
+            stack.append(_EMPTY[opcode]())
+        case _ if opcode in _TUPLES:
+            stack.append(_tuple([_pop(stack) for _ in range(_TUPLES[opcode])][::-1]))
         case "TUPLE":
-            stack.append(tuple(_since_mark(stack)))
-        case "TUPLE1" | "TUPLE2" | "TUPLE3":
-            count = int(opcode[-1])
-            items = tuple(stack[-count:])
-            if len(items) != count:
-                raise IndexError("pop from an empty stack")
-            del stack[-count:]
-            stack.append(items)
+            stack.append(_tuple(_since_mark(stack)))
         case "APPEND":
-            value = stack.pop()
-            stack[-1].append(value)
+            value = _pop(stack)
+            _append(_top(stack), [value])
         case "APPENDS":
             values = _since_mark(stack)
-            stack[-1].extend(values)
+            _append(_top(stack), values)
         case "SETITEM":
-            value, key = stack.pop(), stack.pop()
-            stack[-1][key] = value
+            value, key = _pop(stack), _pop(stack)
+            _set(_top(stack), [key], [value])
         case "SETITEMS":
             items = _since_mark(stack)
-            stack[-1].update(zip(items[::2], items[1::2], strict=True))
+            _set(_top(stack), items[::2], items[1::2])
         case "BINPUT" | "LONG_BINPUT":
-            memo[argument] = stack[-1]
+            memo[argument] = _top(stack)
         case "MEMOIZE":
-            memo[len(memo)] = stack[-1]
+            memo[len(memo)] = _top(stack)
         case "BINGET" | "LONG_BINGET":
             stack.append(memo[argument])
         case "GLOBAL":
-            stack.append(_named(argument.replace(" ", ".", 1)))
+            stack.append(_named(argument))
         case "STACK_GLOBAL":
-            name, module = stack.pop(), stack.pop()
+            name, module = _pop(stack), _pop(stack)
+            if type(name) is not str or type(module) is not str:
+                raise Refused("damaged: it names a function by something other than words")
             stack.append(_named(f"{module}.{name}"))
         case "REDUCE":
-            arguments, function = stack.pop(), stack.pop()
-            stack.append(_rebuild(function, arguments))
+            arguments, function = _pop(stack), _pop(stack)
+            stack.append(_rebuilt(function, arguments))
         case "BUILD":
             # A state dict's `_metadata`, which holds the versions of torch's layers.
-            stack.pop()
-            if not isinstance(stack[-1], dict):
-                raise _Bad("it sets the state of an object that is not a dictionary")
+            _pop(stack)
+            if type(_top(stack)) is not _Dict:
+                raise Refused("it sets the state of an object that is not a dictionary")
         case "BINPERSID":
-            stack.append(_storage(stack.pop()))
+            stack.append(_view(_pop(stack), storages))
         case _:
-            raise _Bad(f"not a state dict: its pickle uses the instruction {opcode}")
+            stack.append(argument)
+
+
+def _top(stack: list[Any]) -> Any:
+    if stack[-1] is _MARK:
+        raise LookupError("a mark for a value")
+    return stack[-1]
+
+
+def _pop(stack: list[Any]) -> Any:
+    value = _top(stack)
+    del stack[-1]
+    return value
 
 
 def _since_mark(stack: list[Any]) -> list[Any]:
@@ -322,50 +254,93 @@ def _since_mark(stack: list[Any]) -> list[Any]:
             items = stack[index + 1 :]
             del stack[index:]
             return items
-    raise IndexError("no mark on the stack")
+    raise LookupError("no mark")
+
+
+def _depth(values: Iterable[Any]) -> int:
+    """Return how deep a container of these values is; nothing is added to them any more."""
+    depth = 1
+    for value in values:
+        if isinstance(value, _Container):
+            value.complete = True
+            depth = max(depth, value.depth + 1)
+    if depth > _DEEPEST:
+        raise Refused(f"not a state dict: it is nested more than {_DEEPEST} deep")
+    return depth
+
+
+def _tuple(values: list[Any]) -> _Tuple:
+    made = _Tuple(values)
+    made.depth = _depth(values)
+    return made
+
+
+def _append(target: Any, values: list[Any]) -> None:
+    _grown(target, _List, values).extend(values)
+
+
+def _set(target: Any, keys: list[Any], values: list[Any]) -> None:
+    # The hash of a tuple takes as long, and as deep a stack, as the file likes.
+    if len(keys) != len(values) or not all(type(key) in (str, int) for key in keys):
+        raise Refused("not a state dict: a key is neither a word nor a whole number")
+    _grown(target, _Dict, values).update(zip(keys, values, strict=True))
+
+
+def _grown(target: Any, kind: type, values: list[Any]) -> Any:
+    depth = _depth(values)
+    if type(target) is not kind:
+        raise LookupError("another type")
+    if target.complete:
+        raise Refused("not a state dict: it adds to what already is a part of something")
+    target.depth = max(target.depth, depth)
+    return target
 
 
 def _named(name: str) -> _Name:
     if name not in _KNOWN:
-        raise _Bad(
-            f"it tries to run code ({name}), which is never done; expected a state dict as"
+        raise Refused(
+            f"it tries to run code ({shown(name)}), which is never done; expected a state dict as"
             " torch.save(model.state_dict(), path) writes it"
         )
     return _Name(name)
 
 
-def _rebuild(function: Any, arguments: Any) -> Any:
+def _rebuilt(function: Any, arguments: Any) -> Any:
     match function, arguments:
         case _Name(name), () if name == _ORDERED_DICT:
-            return {}
-        case _Name(name), (list() as items,) if name == _ORDERED_DICT:
-            return dict(items)
-        case _Name(name), (_Tensor() as tensor, *_) if name == _REBUILD_PARAMETER:
+            return _Dict()
+        case _Name(name), (_List(taken=False) as pairs,) if name == _ORDERED_DICT:
+            # So does Python 2.
+            if not all(isinstance(pair, _Tuple | _List) and len(pair) == 2 for pair in pairs):
+                raise Refused("damaged: a dictionary of something other than pairs")
+            made, pairs.taken = _Dict(), True
+            _set(made, [key for key, _ in pairs], [value for _, value in pairs])
+            return made
+        case _Name(name), (Tensor() as tensor, *_) if name == _REBUILD_PARAMETER:
             return tensor
-        case _Name(name), (
-            _Storage() as storage,
-            offset,
-            tuple() as shape,
-            tuple() as strides,
-            *_,
-        ) if name == _REBUILD_TENSOR:
-            whole = [offset, *shape, *strides]
-            if not all(isinstance(n, int) and n >= 0 for n in whole) or len(shape) != len(strides):
-                raise _Bad(f"damaged: a tensor of shape {shape}, strides {strides}, offset {offset}")
-            return _Tensor(storage, offset, shape, strides)
-    raise _Bad("not a state dict: it holds something other than tensors")
+        case _Name(name), (_View() as view, offset, _Tuple() as lengths, _Tuple() as steps, *_) if (
+            name == _REBUILD_TENSOR
+        ):
+            start, shape, strides = as_shape((offset,)), as_shape(lengths), as_shape(steps)
+            if start is None or shape is None or strides is None or len(shape) != len(strides):
+                raise Refused("damaged: a tensor has a shape, strides or an offset that none can have")
+            return Tensor(view.key, view.first, view.count, offset, shape, strides)
+    raise Refused("not a state dict: it holds something other than tensors")
 
 
-def _storage(identity: Any) -> _Storage:
-    match identity:
-        case ("storage", _Name(name), str() as key, _, int() as total, *view) if total >= 0:
+def _view(identity: Any, storages: dict[str, Storage]) -> _View:
+    # A pattern with a rest copies it, which a file could ask for again and again.
+    match identity if isinstance(identity, _Tuple) and len(identity) in (5, 6) else ():
+        case ("storage", _Name(name), str(key), _, total, *rest) if as_shape((total,)):
             dtype = _STORAGES.get(name.removeprefix("torch."))
             if dtype is None:
-                raise _Bad(f"a storage of unknown type {name}")
-            first, count = 0, total
-            if view and view[0] is not None:
-                _, first, count = view[0]
-                if first < 0 or count < 0 or first + count > total:
-                    raise _Bad(f"damaged: a view outside of storage {key!r}")
-            return _Storage(key, dtype, total, first, count)
-    raise _Bad(f"not a state dict: it refers to {identity!r}")
+                raise Refused(f"a storage of unknown type {name}")
+            if storages.setdefault(key, Storage(dtype, total)) != Storage(dtype, total):
+                raise Refused(f"damaged: storage {shown(key)} is described in two ways")
+            match rest:
+                case [] | [None]:
+                    return _View(key, 0, total)
+                case [(_, first, count)] if as_shape((first, count)) and first + count <= total:
+                    return _View(key, first, count)
+            raise Refused(f"damaged: a view outside of storage {shown(key)}")
+    raise Refused("not a state dict: it refers to something that is no storage of a tensor")

@@ -32,8 +32,10 @@ def plain(words: str, *, weight: str = "normal") -> tuple[str, dict[str, Any]]:
     for family in _named(families):
         missing -= _covered(family, weight, missing)
     for family in _FONTS:
-        if missing and (covered := _covered(family, weight, missing)):
+        # Many of these have one weight only, and Matplotlib's search for others would be logged.
+        if missing and (covered := _covered(family, "normal", missing)):
             families.append(family)
+            weight = "normal"
             missing -= covered
     text = "".join(_NO_GLYPH if c in missing else c for c in text)
     return text, {"parse_math": False, "usetex": False, "fontfamily": families, "fontweight": weight}

@@ -1,0 +1,243 @@
+"""Torch's `.pth` files, legacy and zip: where the numbers lie that `pickles` describes."""
+
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Set
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .._files import shown
+from .pickles import Storage, Tensor, interpret
+from .stored import FLOATS, Refused, Stored, read_numbers
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_ZIP_START = b"PK\x03\x04"
+# Descriptions of tensors, and an archive's list of files, are some ten kilobytes.
+_LONGEST_PICKLE = 4 << 20
+_LONGEST_LIST = 4 << 20
+_BLOCK = 1 << 20
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+)
+_SIZES = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1,
+    "uint8": 1, "bool": 1, "complex64": 8, "complex128": 16,
+}  # fmt: skip
+
+# From a storage's key to where it starts in the file.
+Places = Callable[[str], int]
+
+
+def is_torch(start: bytes) -> bool:
+    """Tell by its first bytes whether a file may be one of torch's."""
+    return start.startswith((_ZIP_START, b"\x80"))
+
+
+def read_torch(file: BinaryIO) -> dict[str, Stored]:
+    """Read the description of a state dict.
+
+    Args:
+        file: What `torch.save(model.state_dict(), path)` wrote, in the legacy or the zip format. A
+            dictionary that holds the state dict under `state_dict` or `model` is accepted.
+
+    Returns:
+        Its arrays by name, to be read while the file is open.
+
+    Raises:
+        Refused: If the file is truncated, is not a state dict, or names code to run.
+    """
+    file.seek(0)
+    is_zip = file.read(len(_ZIP_START)) == _ZIP_START
+    return _read_zip(file) if is_zip else _read_legacy(file)
+
+
+class _Bounded:
+    """A file that is never read by more than some bytes at once, whatever it says of its sizes."""
+
+    def __init__(self, file: BinaryIO):
+        self.seek, self.tell, self._file = file.seek, file.tell, file
+
+    def read(self, count: int = -1) -> bytes:
+        data = self._file.read(_LONGEST_LIST + 1 if count < 0 else min(count, _LONGEST_LIST + 1))
+        if len(data) > _LONGEST_LIST:
+            raise Refused(f"its list of files has more than {_LONGEST_LIST} bytes")
+        return data
+
+
+def _read_zip(file: BinaryIO) -> dict[str, Stored]:
+    try:
+        entries = zipfile.ZipFile(_Bounded(file)).infolist()  # type: ignore[arg-type]
+    except Refused:
+        raise
+    except _ZIP_ERRORS:
+        raise Refused("truncated or damaged: its list of files cannot be read") from None
+    files = {entry.filename: entry for entry in entries}
+    if len(files) != len(entries):
+        raise Refused("damaged: a file stands twice in its zip archive")
+    mains = [name for name in files if name.split("/")[-1] == "data.pkl"]
+    if len(mains) != 1:
+        raise Refused("a zip archive without one data.pkl; expected a file made by torch.save")
+    folder = mains[0].removesuffix("data.pkl")
+
+    order = b"little"
+    if f"{folder}byteorder" in files:
+        order = _small(file, files[f"{folder}byteorder"], 16)
+        if order not in (b"little", b"big"):
+            raise Refused("damaged: its order of bytes is neither little nor big")
+    storages: dict[str, Storage] = {}
+    data = _small(file, files[mains[0]], _LONGEST_PICKLE)
+    root, end = interpret(data, 0, storages)
+    if end != len(data):
+        raise Refused("damaged: something follows its description of the tensors")
+
+    held = {name.removeprefix(f"{folder}data/") for name in files if name.startswith(f"{folder}data/")}
+    _compare(storages.keys(), held)
+    for key, storage in storages.items():
+        size, expected = files[f"{folder}data/{key}"].file_size, storage.total * _SIZES[storage.dtype]
+        if size != expected:
+            raise Refused(f"damaged: storage {shown(key)} has {size} bytes, expected {expected}")
+    places: dict[str, int] = {}
+
+    def place(key: str) -> int:
+        if key not in places:
+            entry = files[f"{folder}data/{key}"]
+            position = _place(file, entry)
+            _check(file, position, entry)
+            places[key] = position
+        return places[key]
+
+    return _state(file, root, storages, place, swapped=order == b"big")
+
+
+def _place(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
+    """Return where the bytes of an archive's file start."""
+    name = shown(entry.filename)
+    # An archive that says so can hold gigabytes of zeros in kilobytes.
+    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+        raise Refused(f"{name} is compressed; expected a file made by torch.save, which compresses nothing")
+    if entry.flag_bits & 0x1:
+        raise Refused(f"{name} is encrypted")
+    size, start = os.fstat(file.fileno()).st_size, b""
+    if 0 <= entry.header_offset < size:
+        file.seek(entry.header_offset)
+        start = file.read(30)
+    if len(start) < 30 or not start.startswith(_ZIP_START):
+        raise Refused(f"truncated or damaged: {name} is not where the list of files says")
+    position = entry.header_offset + 30 + sum(struct.unpack("<HH", start[26:30]))
+    if position + entry.file_size > size:
+        raise Refused(f"truncated: it has {size} bytes, {name} ends after {position + entry.file_size}")
+    return position
+
+
+def _small(file: BinaryIO, entry: zipfile.ZipInfo, most: int) -> bytes:
+    if entry.file_size > most:
+        raise Refused(f"{shown(entry.filename)} has {entry.file_size} bytes; at most {most} are read")
+    position = _place(file, entry)
+    _check(file, position, entry)
+    file.seek(position)
+    return file.read(entry.file_size)
+
+
+def _check(file: BinaryIO, position: int, entry: zipfile.ZipInfo) -> None:
+    """Compare the bytes of an archive's file with their checksum."""
+    file.seek(position)
+    value, left = 0, entry.file_size
+    while left > 0 and (block := file.read(min(left, _BLOCK))):
+        value, left = zlib.crc32(block, value), left - len(block)
+    if value != entry.CRC:
+        raise Refused(f"truncated or damaged: the checksum of {shown(entry.filename)} is another")
+
+
+def _read_legacy(file: BinaryIO) -> dict[str, Stored]:
+    file.seek(0)
+    data = file.read(_LONGEST_PICKLE)
+    storages: dict[str, Storage] = {}
+    parts, position = [], 0
+    for expected in (_LEGACY_MAGIC, _LEGACY_PROTOCOL, None, None, None):
+        part, position = interpret(data, position, storages)
+        # Compared by type as well: nothing else that a pickle can build is ever compared or hashed.
+        if expected is not None and (type(part) is not int or part != expected):
+            raise Refused("not a torch file: its first numbers are not torch's")
+        parts.append(part)
+    _, _, system, root, keys = parts
+    if isinstance(system, dict) and system.get("little_endian", True) is not True:
+        raise Refused("legacy format of a machine with another order of bytes; save it in torch's zip format")
+    if not isinstance(keys, list) or not all(type(key) is str for key in keys) or len({*keys}) != len(keys):
+        raise Refused("damaged: its list of storages cannot be read")
+    _compare(storages.keys(), set(keys))
+
+    size = os.fstat(file.fileno()).st_size
+    places = {}
+    for key in keys:
+        storage = storages[key]
+        end = position + 8 + storage.total * _SIZES[storage.dtype]
+        if size < end:
+            raise Refused(f"truncated: it ends {end - size} bytes before the end of storage {shown(key)}")
+        file.seek(position)
+        (total,) = struct.unpack("<q", file.read(8))
+        if total != storage.total:
+            raise Refused(f"damaged: storage {shown(key)} has {total} numbers, expected {storage.total}")
+        places[key], position = position + 8, end
+    if position != size:
+        raise Refused(f"damaged: {size - position} bytes follow its last storage")
+    return _state(file, root, storages, places.__getitem__)
+
+
+def _compare(described: Set[str], held: Set[str]) -> None:
+    if lacking := described - held:
+        raise Refused(f"truncated: it lacks storage {shown(min(lacking))}")
+    if unused := held - described:
+        raise Refused(f"damaged: no tensor uses its storage {shown(min(unused))}")
+
+
+def _state(
+    file: BinaryIO, root: Any, storages: dict[str, Storage], place: Places, *, swapped: bool = False
+) -> dict[str, Stored]:
+    for wrapper in ("state_dict", "model"):
+        if isinstance(root, dict) and isinstance(root.get(wrapper), dict):
+            root = root[wrapper]
+            break
+    if not isinstance(root, dict) or not root:
+        raise Refused("not a state dict: expected a dictionary of tensors")
+    for name, value in root.items():
+        if type(name) is not str or type(value) is not Tensor:
+            raise Refused(f"not a state dict: {shown(name)} is not a tensor")
+    return {
+        name: _stored(file, name, tensor, storages[tensor.key].dtype, place, swapped)
+        for name, tensor in root.items()
+    }
+
+
+def _stored(file: BinaryIO, name: str, tensor: Tensor, dtype: str, place: Places, swapped: bool) -> Stored:
+    shape, count = tensor.shape, math.prod(tensor.shape)
+    # Where an axis has one position, its stride says nothing.
+    strides = [stride if length > 1 else 0 for length, stride in zip(shape, tensor.strides, strict=True)]
+    reach = sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True)) + 1
+    if count and tensor.offset + reach > tensor.count:
+        last = tensor.offset + reach - 1
+        raise Refused(f"damaged: {shown(name)} reaches number {last} of a storage of {tensor.count}")
+    if count > tensor.count:
+        raise Refused(f"damaged: {shown(name)} has {count} numbers, more than its storage")
+
+    def read() -> np.ndarray:
+        if not count:
+            return np.zeros(shape, FLOATS[dtype])
+        start = place(tensor.key) + (tensor.first + tensor.offset) * _SIZES[dtype]
+        numbers = read_numbers(file, start, dtype, (reach,))
+        steps = [stride * _SIZES[dtype] for stride in strides]
+        values = np.lib.stride_tricks.as_strided(numbers, shape, steps, writeable=False)
+        return values.byteswap() if swapped else values
+
+    return Stored(dtype, shape, read)
