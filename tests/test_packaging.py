@@ -102,3 +102,37 @@ def test_an_editable_install_uses_the_sources(source, tmp_path):
     assert models == (source / "models/__init__.py").resolve()
     assert converters == (source / "weights_convert/__init__.py").resolve()
     assert plots.is_relative_to(source.resolve())
+
+
+def test_the_oldest_versions_are_those_that_are_promised():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    promised = {}
+    for wanted in [*project["dependencies"], *project["optional-dependencies"]["convert"]]:
+        name, _, bound = wanted.partition(">=")
+        promised[name] = bound
+    lines = (ROOT / ".ci" / "oldest.txt").read_text("utf-8").splitlines()
+    tried = dict(line.split("==") for line in lines if not line.startswith("#"))
+
+    def release(version):
+        return tuple(int(part) for part in f"{version}.0.0".split(".")[:3])
+
+    assert {name: release(bound) for name, bound in promised.items()} == {
+        name: release(version) for name, version in tried.items()
+    }
+
+
+@pytest.mark.slow
+def test_a_checkout_without_symbolic_links_works(source, tmp_path):
+    # As git makes it on Windows: each link is a text file that holds its target.
+    copy = tmp_path / "checkout"
+    shutil.copytree(source, copy, symlinks=True)
+    for name in ("models", "weights_convert"):
+        link = copy / "jaxai" / name
+        target = os.readlink(link)
+        link.unlink()
+        link.write_text(target, "utf-8")
+    site = tmp_path / "site"
+    zipfile.ZipFile(backend(copy, "build_editable", tmp_path / "out")).extractall(site)
+    _, models, _, converters = use(site, tmp_path)
+    assert models == (copy / "models/__init__.py").resolve()
+    assert converters == (copy / "weights_convert/__init__.py").resolve()
