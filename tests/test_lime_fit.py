@@ -193,23 +193,46 @@ class TestSelection:
         assert _selection.resolve("lasso_path", 20, 20) == "none"
 
 
-def test_standard_error_of_unweighted_least_squares_is_whites():
-    masks, scores = draw(400, 6, 1)
-    p = _regression.problem(jnp.asarray(masks), jnp.asarray(scores), jnp.ones(400), jnp.ones(6))
-    x = np.column_stack([np.ones(400), masks]).astype(np.float64)
-    inverse = np.linalg.inv(x.T @ x)
-    residual = scores[:, 0] - x @ (inverse @ x.T @ scores[:, 0])
-    covariance = inverse @ (x.T * residual**2) @ x @ inverse
-    found = _regression.ridge(p, 0.0).standard_error[0]
-    np.testing.assert_allclose(found, np.sqrt(np.diag(covariance)[1:]), rtol=1e-3)
+def test_standard_error_of_least_squares_is_the_jackknife():
+    # Each sample left out in turn (HC3); the penalty's part is the distance to the fit without it.
+    masks, scores = draw(60, 6, 1)
+    weight = lime_weights(masks)
+    p = _regression.problem(*map(jnp.asarray, (masks, scores, weight)), jnp.ones(6))
+    plain = LinearRegression().fit(masks, scores[:, 0], weight).coef_
+    left_out = [
+        LinearRegression().fit(*(np.delete(x, i, axis=0) for x in (masks, scores[:, 0], weight))).coef_
+        for i in range(60)
+    ]
+    jackknife = np.sum((np.array(left_out) - plain) ** 2, axis=0)
+    np.testing.assert_allclose(_regression.ridge(p, 0.0).standard_error[0] ** 2, jackknife, rtol=1e-3)
+    x = masks - np.average(masks, 0, weight)
+    gram = x.T @ (x * weight[:, None])
+    turned = np.linalg.solve(gram + 3 * np.eye(6), gram)
+    moves = (np.array(left_out) - plain) @ turned.T
+    shrunk = plain - Ridge(3.0).fit(masks, scores[:, 0], weight).coef_
+    expected = np.sqrt(np.sum(moves**2, axis=0) + shrunk**2)
+    np.testing.assert_allclose(_regression.ridge(p, 3.0).standard_error[0], expected, rtol=1e-3)
 
 
-def test_clustered_error_sums_within_pairs():
-    random = np.random.RandomState(0)
-    influence, residual = random.normal(size=(7, 3)), random.normal(size=(7, 2))
-    found = _regression.variance(jnp.asarray(influence), jnp.asarray(residual), 2)
-    expected = sum(np.square(influence[i : i + 2].T @ residual[i : i + 2]) for i in range(0, 7, 2))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+def test_pairs_are_left_out_together():
+    masks, scores = draw(41, 5, 1)
+    p = _regression.problem(*map(jnp.asarray, (masks, scores)), jnp.ones(41), jnp.ones(5))
+    plain = LinearRegression().fit(masks, scores[:, 0]).coef_
+    left_out = [
+        LinearRegression()
+        .fit(*(np.delete(x, range(i, min(i + 2, 41)), 0) for x in (masks, scores[:, 0])))
+        .coef_
+        for i in range(0, 41, 2)
+    ]
+    jackknife = np.sqrt(np.sum((np.array(left_out) - plain) ** 2, axis=0))
+    np.testing.assert_allclose(_regression.ridge(p, 0.0, 2).standard_error[0], jackknife, rtol=1e-3)
+
+
+def test_too_few_samples_have_no_standard_error():
+    for samples, known in ((7, False), (11, False), (12, True)):
+        masks, scores = draw(samples, 6, 1, seed=3)
+        p = _regression.problem(*map(jnp.asarray, (masks, scores)), jnp.ones(samples), jnp.ones(6))
+        assert jnp.isfinite(_regression.ridge(p, 1.0).standard_error).all() == known
 
 
 def all_masks(count):

@@ -90,7 +90,10 @@ class LimeExplanation(_OnSuperpixels):
             classes an image); 0 for padding where an image has fewer superpixels than S.
         intercept: float32 [batch] or [batch, k].
         score: Weighted R^2 of the fit, like `intercept`.
-        standard_error: Of the weights, from the sandwich estimate over the drawn masks; like `weights`.
+        standard_error: How far the weights may be off their limit of infinitely many masks, as a root mean
+            square: what the drawn masks add (the leave-out sandwich estimate, CR3) and what the ridge penalty
+            takes off; like `weights`. For the lasso and for chosen superpixels, that of least squares (the
+            ridge) on the superpixels that were chosen. NaN where the masks are too few to tell.
         segments: The superpixels' labels, int32 [batch, height, width].
         masks: What was shown, float32 [samples, S], or [batch, samples, S] where images have masks of their
             own.
@@ -122,8 +125,8 @@ class ShapleyExplanation(_OnSuperpixels):
             are 0 for padding where an image has fewer superpixels than S.
         base: The score with everything hidden, float32 [batch] or [batch, k].
         total: The score of the image, like `base`.
-        standard_error: Of the values, over what was drawn at random; like `values`. 0 where all is
-            enumerated.
+        standard_error: How far the values may be off, over what was drawn at random, as a root mean square;
+            like `values`. 0 where all is enumerated, NaN where too little is drawn to tell.
         segments: The superpixels' labels, int32 [batch, height, width].
         targets: The classes explained, int32 [batch] or [batch, k], or the callable.
     """

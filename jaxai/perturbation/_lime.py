@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._frame import checks
 from .._frame.targets import Targets
-from . import _designs, _fills, _kernels, _lime_fit, _scoring, _segments, _selection
+from . import _designs, _fills, _kernels, _lime_fit, _regression, _scoring, _segments, _selection
 from ._explanation import LimeExplanation
 
 # Masks between two looks at the standard error.
@@ -102,7 +102,7 @@ def lime(
         num_features: Let each target's model use at most so many superpixels; None means all.
         feature_selection: How they are chosen: `"forward_selection"`, `"highest_weights"`, `"lasso_path"`,
             `"none"`, or `"auto"` (forward selection up to 6, else highest weights).
-        tolerance: Draw masks in rounds and stop as soon as every standard error is at most this;
+        tolerance: Draw masks in rounds and stop as soon as every standard error is known and at most this;
             `num_samples` is then the most. Not under `jit`.
         num_segments: Static S, needed under `jit` and `vmap`; images with fewer superpixels are padded.
         batch_size: At most so many changed images in flight; None chooses by size. The result is the
@@ -110,8 +110,12 @@ def lime(
 
     Returns:
         `LimeExplanation` with `weights` [batch, S], `intercept` and `score` (weighted R^2) [batch],
-        `standard_error` [batch, S], and the properties `heatmap` and `mask(...)`. For k classes an image
+        `standard_error` [batch, S] (how far the weights may be off the limit of infinitely many masks, the
+        penalty's shrinkage included), and the properties `heatmap` and `mask(...)`. For k classes an image
         there is an axis k after the batch.
+
+    Warns:
+        RuntimeWarning: If there are too few masks to know the standard error, which is NaN then.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -194,6 +198,7 @@ def lime(
         if tolerance is not None and _settled(fit, tolerance):
             break
     _lime_fit.check_solved(fit)
+    _regression.warn_unknown(fit.standard_error, used)
     shown = masks if used == total else masks[..., :used, :]
     return LimeExplanation(*fit, labels, shown, predictions, targets)
 

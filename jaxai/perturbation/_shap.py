@@ -60,6 +60,9 @@ def kernel_shap(
         `ShapleyExplanation` with `values` [batch, S], `base`, `total`, `standard_error` and `heatmap`; for
         k classes an image there is an axis k after the batch.
 
+    Warns:
+        RuntimeWarning: If there are too few masks to know the standard error, which is NaN then.
+
     Raises:
         TypeError: If an argument is of the wrong kind.
         ValueError: If shapes do not fit, an image has a single superpixel or labels with gaps, there are
@@ -104,6 +107,7 @@ def kernel_shap(
         raise ValueError(
             f"{num_samples} masks do not tell {play.superpixels.count} superpixels apart; raise `num_samples`"
         )
+    _regression.warn_unknown(error, num_samples)
     return ShapleyExplanation(fit, base, total, error, play.superpixels.labels, play.targets)
 
 
@@ -150,8 +154,18 @@ def _solve(values, design, present):
     factor, singular = _regression.factorise(gram)
     beta = _regression.solve(factor, gram, jnp.dot(weighted.T, residual, precision=_EXACT))
     beta = (beta - (beta * present[:, None]).sum(0) / players) * present[:, None]
-    influence = jax.scipy.linalg.cho_solve((factor, True), weighted.T).T * design.sampled[:, None]
     left = residual - jnp.dot(centred, beta, precision=_EXACT)
-    error = jnp.sqrt(jnp.maximum(_regression.variance(influence, left, 2), 0))
+    samples = _regression.Samples(centred, design.weights, 2, intercept=False)
+    # What is enumerated is no accident: only the drawn coalitions add to the error.
+    drawn = samples.folded(design.sampled)[..., None]
+    squares = _regression.spread(samples, factor, _regression.leave_out(samples, factor, left) * drawn)
+    pairs = drawn[:, 0].sum()
+    # The constraint leaves one unknown less.
+    freedom = samples.freedom(present) + 1
+    few = jnp.minimum(freedom, pairs) < _regression.LEAST_FREEDOM
+    # The pieces of one order determine each other, so that leaving one out is not enough: the correction by
+    # degrees of freedom, as for plain residuals, makes up for it.
+    squares = squares * (freedom + players - 1) / jnp.maximum(freedom, 1)
+    error = _regression.root(squares, few & (pairs > 0))
     phi = beta + present[:, None] * (total - base) / players
     return jnp.where(singular, jnp.nan, phi).T, error.T, base, total
