@@ -192,7 +192,14 @@ def test_standard_error_is_that_of_repetition():
     labels = jnp.asarray(TOYS["toy_segments"](2, 4))[None]
     runs = [
         jaxai.lime(
-            MODEL, IMAGE, 0, segments=labels, key=jax.random.key(s), num_samples=150, sampling="uniform"
+            MODEL,
+            IMAGE,
+            0,
+            segments=labels,
+            key=jax.random.key(s),
+            num_samples=150,
+            sampling="uniform",
+            alpha=0,
         )
         for s in range(40)
     ]

@@ -157,7 +157,7 @@ def _solve(values, design, present):
     left = residual - jnp.dot(centred, beta, precision=_EXACT)
     samples = _regression.Samples(centred, design.weights, 2, intercept=False)
     # What is enumerated is no accident: only the drawn coalitions add to the error.
-    drawn = samples.folded(design.sampled)[..., None]
+    drawn = samples.folded(design.sampled * (design.weights > 0))[..., None]
     squares = _regression.spread(samples, factor, _regression.leave_out(samples, factor, left) * drawn)
     pairs = drawn[:, 0].sum()
     # The constraint leaves one unknown less.
