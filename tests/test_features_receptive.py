@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial
 
 import jaxai
@@ -29,6 +30,9 @@ def support(fn, shape=(1, 40, 50, 3)):
     gradient = np.abs(jax.grad(lambda x: fn(x)[0, middle[0], middle[1]].sum())(x))[0].max(-1)
     lines = np.flatnonzero(gradient.max(1)), np.flatnonzero(gradient.max(0))
     return tuple(int(line[-1] - line[0] + 1) for line in lines)
+
+
+IMAGES = jnp.ones((1, 12, 12, 3))
 
 
 def kernel(*shape):
@@ -73,6 +77,34 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_fields_are_the_support_of_the_gradient(name):
     assert field_of(CASES[name]) == support(CASES[name])
+
+
+def test_marks_and_exact_functions_change_nothing():
+    """Marks of layers, exact GELU and all other functions of one number see what they are given."""
+    k = kernel(3, 3, 3, 4)
+    seen = field_of(lambda x: plain(k, x))
+    assert seen == (3, 3)
+    others = [jnp.floor, jnp.sinh, jnp.cbrt, jax.scipy.special.erfc, lambda x: jax.lax.stop_gradient(x) + x]
+    for fn in (lambda x: checkpoint_name(x, "layer"), lambda x: jax.nn.gelu(x, approximate=False), *others):
+        assert field_of(lambda x, fn=fn: fn(plain(k, x))) == seen
+    model = jaxai.layers.named(lambda x: checkpoint_name(jax.nn.relu(plain(k, x)), "f").mean((1, 2)), IMAGES)
+    assert field_of(lambda x: model.split("f", x)[0]) == seen
+
+
+def test_fields_go_through_reshapes_loops_and_groups():
+    k = kernel(3, 3, 4, 4)
+
+    def grouped(x):
+        x = plain(kernel(3, 3, 3, 4), x)
+        groups = x.reshape(*x.shape[:3], 2, 2)
+        return (groups / groups.std((1, 2, 4), keepdims=True)).reshape(x.shape)
+
+    def looped(x):
+        return jax.lax.scan(lambda x, k: (jax.nn.relu(plain(k, x)), None), grouped(x), jnp.stack([k, k]))[0]
+
+    assert field_of(grouped) == (3, 3)
+    assert field_of(looped) == (7, 7)
+    assert field_of(lambda x: jnp.stack(jnp.split(plain(k, grouped(x)), 2, -1), -1)) == (5, 5)
 
 
 def test_paths_that_see_everything_do_not_count_and_unknown_ones_say_so():

@@ -48,6 +48,86 @@ def test_full_gradients_know_every_bias(small_images):
     close(jaxai.full_grad(model, small_images, 0), expected)
 
 
+KERNEL, DENSE = (
+    jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    for seed, shape in enumerate(((3, 8), (8, 5)))
+)
+RELUS = {
+    "relu": jax.nn.relu,
+    "maximum": lambda x: jnp.maximum(x, 0),
+    "where": lambda x: jnp.where(x > 0, x, 0),
+    "gate": lambda x: x * (x > 0),
+    "heaviside": lambda x: jnp.heaviside(x, 0.0) * x,
+    "sign": lambda x: 0.5 * x * (1 + jnp.sign(x)),
+    "clip": lambda x: jnp.clip(x, 0),
+    "clamp": lambda x: jax.lax.clamp(0.0, x, jnp.inf),
+    "cond": lambda x: jax.lax.cond(x.sum() < 1e9, lambda x: (x, jax.nn.relu(x)), lambda x: (x, -x), x)[1],
+    "sorted": lambda x: jax.lax.sort((jax.nn.relu(x), x), dimension=1)[0],
+}
+BOUNDED = {"relu6": jax.nn.relu6, "clip to six": lambda x: jnp.clip(x, 0, 6), "hard swish": jax.nn.hard_swish}
+
+
+def relu_net(x):
+    return jax.nn.relu(3 * (x @ KERNEL - 1)).mean((1, 2)) @ DENSE
+
+
+def total(parts):
+    return sum(float(np.asarray(part, np.float64).sum()) for part in jax.tree.leaves(parts))
+
+
+@pytest.mark.parametrize("name", [*RELUS, *BOUNDED])
+def test_full_gradients_add_up_for_every_spelling_of_a_relu(name, small_images):
+    activation = {**RELUS, **BOUNDED}[name]
+
+    def model(x):
+        return activation(3 * (x @ KERNEL - 1)).mean((1, 2)) @ DENSE
+
+    parts = jaxai.full_gradients(model, small_images, 1)
+    np.testing.assert_allclose(total(parts), model(small_images)[:, 1].sum(), rtol=1e-5)
+    # A gate is no share of its own, so the bias is the only one; heaviside(nan) is made from the value.
+    if name in RELUS and name != "heaviside":
+        bias, *rest = parts.biases
+        assert not any(share.any() for share in rest)
+        close(bias, jaxai.full_gradients(relu_net, small_images, 1).biases[0], 1e-5)
+
+
+def test_full_gradients_add_up_through_complex_numbers(small_images):
+    def model(x):
+        waves = jnp.fft.fft2(x + 0.1, axes=(1, 2)) + (0.2 + 0.3j)
+        return (jnp.abs(waves).sum((1, 2)) + jnp.real(waves**2 * 1j).sum((1, 2))) @ KERNEL
+
+    parts = jaxai.full_gradients(model, small_images, 1)
+    np.testing.assert_allclose(total(parts), model(small_images)[:, 1].sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_full_gradients_are_finite_with_infinite_paddings(dtype, small_images):
+    """Paddings of pools, and masks of softmaxes, which nothing reads and whose gradient is zero."""
+
+    def pooled(x):
+        x = jnp.pad(jax.nn.relu(x @ KERNEL), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+
+    def masked(x):
+        tokens = (x @ KERNEL).reshape(len(x), -1, 8)
+        past = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
+        weights = jax.nn.softmax(jnp.where(past, tokens @ tokens.swapaxes(1, 2), -jnp.inf))
+        return (weights @ tokens)[:, :, None]
+
+    cast = lambda x: jnp.asarray(x, dtype)  # noqa: E731
+    for layer in (pooled, masked):
+
+        def model(x, layer=layer):
+            return layer(x).mean((1, 2)) @ DENSE.astype(x.dtype)
+
+        parts = jaxai.full_gradients(model, cast(small_images), 1)
+        assert all(np.isfinite(part).all() for part in jax.tree.leaves(parts))
+        assert np.isfinite(jaxai.full_grad(model, cast(small_images), 1)).all()
+        scores = np.asarray(model(small_images)[:, 1], np.float64)
+        coarse = 1e-5 if dtype == "float32" else 0.05 * np.abs(scores).sum()
+        np.testing.assert_allclose(total(parts), scores.sum(), rtol=1e-5, atol=coarse)
+
+
 def test_layer_methods_in_closed_form(small_images):
     """Scores are sums of squares of a linear layer's activations a = 2 x + 1."""
     net = jaxai.chain({"linear": lambda x: 2 * x + 1, "squares": lambda a: (a**2).sum((1, 2))})

@@ -279,6 +279,8 @@ class _Builder:
 
     def equation(self, eqn, inputs: list[Ref]) -> Sequence[Ref]:
         primitive, params, structured = eqn.primitive.name, eqn.params, self.options.structured
+        if marks.is_mark(eqn):
+            return inputs[:1]
         if primitive in _INLINED:
             standard = marks.standard(eqn)
             if standard is not None:

@@ -55,10 +55,15 @@ def layer(y: jax.Array, operands: Sequence[jax.Array], reference: Callable[..., 
     return _mark_p.bind(y, *operands, standard=Standard(eqn.primitive.name, eqn.params))
 
 
+def is_mark(eqn: Any) -> bool:
+    """Return whether an equation is a mark, whose first operand is its result."""
+    return eqn.primitive is _mark_p
+
+
 def standard(eqn: Any) -> Standard | None:
     """Return the operation that a call computes if it is a layer of the library's, or None."""
     body = getattr(eqn.params.get("jaxpr"), "jaxpr", None)
-    if body is None or not body.eqns or body.eqns[-1].primitive is not _mark_p:
+    if body is None or not body.eqns or not is_mark(body.eqns[-1]):
         return None
     mark = body.eqns[-1]
     # A layer that was inlined into another call has operands that are not the call's.

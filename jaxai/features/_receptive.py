@@ -46,7 +46,7 @@ def field(jaxpr: Any, output: int = 0) -> tuple[int, int] | None:
         (rows, columns), of the local path if another one sees the whole image (a squeeze-excitation, say);
         None if there is none, or if the program has operations whose reach is not known.
     """
-    graph = graph_of(jaxpr, structured=True, open_remat=True)
+    graph = graph_of(jaxpr)
     try:
         seen = _see(graph, [None] * (len(graph.inputs) - 1) + [_Seen(_Span(1, 1, 0, 0), _Span(2, 1, 0, 0))])
     except _Unknown:
