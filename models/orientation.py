@@ -54,7 +54,7 @@ def of_file(image: Image.Image) -> Image.Transpose | None:
 
 def _exif_orientation(block: bytes) -> int | None:
     block = re.sub(rb"^(Exif\0\0)+", b"", block)
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None:
         return None
     try:

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Real
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -41,7 +42,8 @@ _FORMATS = (
     (rb"....ftyp(avif|avis|mif1|msf1)", "AVIF", "AvifImagePlugin.AvifImageFile"),
 )
 # TIFF tags.
-_SUBFILE, _BITS, _PHOTOMETRIC, _EXTRA_SAMPLES = 254, 258, 262, 338
+_SUBFILE, _BITS, _PHOTOMETRIC, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 254, 258, 262, 338, 339
+_SIGNED = 2
 _WHITE_IS_ZERO = 0
 _PAGES_COUNTED = 100_000
 _BLOCK = 1 << 20
@@ -69,8 +71,10 @@ class Reading:
             value = getattr(self, name)
             if value is not None:
                 positive(value, name)
-        if self.white is not None and not 0 < self.white < float("inf"):
+        if self.white is not None and not (isinstance(self.white, Real) and 0 < self.white < float("inf")):
             raise ValueError(f"`white` must be a positive number; got {self.white!r}")
+        if not (self.alpha is None or isinstance(self.alpha, (bool, np.bool_))):
+            raise ValueError(f"`alpha` must be True, False or None; got {self.alpha!r}")
 
     def limit(self) -> float:
         """Return the largest number of pixels that a file may declare."""
@@ -93,6 +97,7 @@ class Opened:
         name: What messages call it.
         turn: What brings it upright.
         full: The number that is white, in images of more than eight bits.
+        wide: Integers of 32 bits, of which nothing says what is white.
         inverted: Zero is white, which Pillow obeys up to eight bits only.
         reduced: Colours of 16 bits, of which Pillow read the upper eight.
         doubtful: The fourth channel may be something other than opacity.
@@ -104,6 +109,7 @@ class Opened:
     name: str
     turn: Image.Transpose | None = None
     full: float = 65535
+    wide: bool = False
     inverted: bool = False
     reduced: bool = False
     doubtful: bool = False
@@ -142,7 +148,7 @@ def open_file(path: str, reading: Reading) -> Opened:
             if re.match(pattern, start, re.DOTALL):
                 return _decoded(file, name, kind, _pillow_class(name, kind, pillow), reading)
     kinds = ", ".join(kind for _, kind, _ in _FORMATS)
-    raise ValueError(f"{name} is not an image ({kinds})")
+    raise ValueError(f"{name} is not an image that can be read ({kinds})")
 
 
 def loaded(image: Image.Image, reading: Reading, name: str) -> Opened:
@@ -348,7 +354,12 @@ def _read_tags(image: Any, opened: Opened) -> None:
         return
     bits = max(_numbers(tags.get(_BITS)), default=8)
     extra = _numbers(tags.get(_EXTRA_SAMPLES))
-    opened.full = 2**bits - 1 if 8 < bits < 16 else 65535
+    signed = _SIGNED in _numbers(tags.get(_SAMPLE_FORMAT))
+    if signed and bits <= 8:
+        # Pillow takes them for numbers from 0 on.
+        raise ValueError("its numbers of 8 bits have a sign")
+    opened.full = 2 ** (bits - signed) - 1 if 8 < bits <= 16 else 65535
+    opened.wide = bits == 32 and image.mode == "I"
     opened.inverted = tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO) == _WHITE_IS_ZERO
     opened.reduced = bits == 16 and image.mode in ("RGB", "RGBA", "CMYK")
     opened.doubtful = image.mode in ("RGBA", "LA", "La", "PA")

@@ -63,7 +63,8 @@ def from_array(array: np.ndarray, reading: Reading, name: str, notes: list[str])
         raise ValueError(f"{name} has {np.count_nonzero(~np.isfinite(colours))} NaN or infinite values")
     if floating and reading.white is None and not 0 <= extent[0] <= extent[1] <= 1:
         raise ValueError(
-            f"{name} must lie in [0, 1] where it is float; got {extent[0]:g} to {extent[1]:g} (white= scales)"
+            f"{name} must lie in [0, 1] where it is float; got {extent[0]:g} to {extent[1]:g}"
+            f"{_advice(extent[0])}"
         )
     _check_extent(extent, full, reading, name, notes)
     if channels == 4 and reading.alpha is not False:
@@ -124,8 +125,11 @@ def _deep_rows(opened: Opened, reading: Reading) -> Callable[[int, int], np.ndar
     low, high = min(low for low, _ in extents), max(high for _, high in extents)
     if reading.white is None and not 0 <= low <= high <= most:
         what = "lie in [0, 1] where it is float" if image.mode == "F" else "have 8 or 16 bits a pixel"
-        raise ValueError(f"{name} must {what}; got values from {low:g} to {high:g} (white= scales)")
-    _check_extent((low, high), full, reading, name, opened.notes)
+        raise ValueError(f"{name} must {what}; got values from {low:g} to {high:g}{_advice(low)}")
+    if opened.wide and reading.white is None:
+        opened.notes.append(f"65535 is taken as white in its 32-bit integers, up to {high:g}; white= sets it")
+    else:
+        _check_extent((low, high), full, reading, name, opened.notes)
     clear = image.info.get("transparency") if reading.alpha is not False else None
     clear = clear if isinstance(clear, int) else None
 
@@ -205,6 +209,10 @@ def _on_white(colours: np.ndarray, opacity: np.ndarray) -> np.ndarray:
     return colours * opacity + (1 - opacity)
 
 
+def _advice(low: float) -> str:
+    return " (white= sets another white)" if low >= 0 else ""
+
+
 def _check_extent(
     extent: tuple[float, float], full: float, reading: Reading, name: str, notes: list[str]
 ) -> None:
@@ -220,7 +228,7 @@ def _note_extent(high: float, full: float, reduced: bool, notes: list[str]) -> N
     if not 0 < high < full / (4 if full > 255 else 10):
         return
     used = f" ({int(high).bit_length()} of {int(full).bit_length()} bits)" if full > 1 else ""
-    advice = "an array of its 16 bits with white= would be brighter" if reduced else "white= brightens it"
+    advice = "pass an array of its 16 bits to set white=" if reduced else "white= sets what is white"
     notes.append(f"its largest value is {high:g} of {full:g}{used}; {advice}")
 
 

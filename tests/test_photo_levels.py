@@ -75,8 +75,37 @@ class TestWhite:
         refused(deep, "photo must lie in 0 to white=4095; got 5000 to 5000", white=4095)
         refused(-np.ones((4, 4), np.int16), "must lie in 0 to white=9; got -1 to -1", white=9)
         refused(Image.new("RGB", (2, 2), "white"), "must lie in 0 to white=9; got 0 to 255", white=9)
-        for white in (0, -1, float("nan"), float("inf")):
+        for white in (0, -1, float("nan"), float("inf"), "4095", [1]):
             refused(deep, "`white` must be a positive number", white=white)
+        for alpha in ("yes", 1, 0):
+            refused(deep, "`alpha` must be True, False or None", alpha=alpha)
+
+    def test_numbers_with_a_sign(self, tmp_path):
+        path = tmp_path / "x.tif"
+        stored = np.linspace(0, 100, 12).reshape(3, 4)
+        tifffile.imwrite(path, stored.astype(np.int8), photometric="minisblack")
+        refused(path, "x.tif cannot be read as an image: its numbers of 8 bits have a sign")
+        with Image.open(path) as image:
+            refused(image, "photo cannot be read as an image: its numbers of 8 bits have a sign")
+        deep = (stored * 327.67).astype(np.int16)
+        tifffile.imwrite(path, deep, photometric="minisblack")
+        np.testing.assert_allclose(quiet(path)[..., 0], deep / 32767, atol=1e-6)
+        deep[0, 0] = -1
+        tifffile.imwrite(path, deep, photometric="minisblack")
+        refused(path, "8 or 16 bits a pixel; got values from -1 to 32767$")
+
+    def test_integers_of_32_bits(self, tmp_path):
+        path = tmp_path / "x.tif"
+        stored = np.arange(12, dtype=np.uint32).reshape(3, 4) * 5000
+        tifffile.imwrite(path, stored, photometric="minisblack")
+        said, pixels = notes(path)
+        assert len(said) == 1 and "65535 is taken as white in its 32-bit integers" in said[0]
+        np.testing.assert_allclose(pixels[..., 0], stored / 65535, atol=1e-6)
+        said, pixels = notes(path, white=55000)
+        assert not said
+        np.testing.assert_allclose(pixels[..., 0], stored / 55000, atol=1e-6)
+        tifffile.imwrite(path, stored * 5, photometric="minisblack")
+        refused(path, "8 or 16 bits a pixel; got values from 0 to 275000 .white= sets another white")
 
     def test_sixteen_bit_colours_of_files(self, tmp_path):
         deep = np.full((2, 3, 3), 4000, ">u2")
@@ -84,7 +113,7 @@ class TestWhite:
         tifffile.imwrite(tmp_path / "x.tif", deep.astype("<u2"), photometric="rgb")
         for name in ("x.png", "x.tif"):
             said, _ = notes(tmp_path / name)
-            assert len(said) == 1 and "an array of its 16 bits" in said[0]
+            assert len(said) == 1 and "pass an array of its 16 bits to set white=" in said[0]
             refused(tmp_path / name, "pass an array", white=4095)
         np.testing.assert_allclose(quiet(deep.astype(np.uint16), white=4000), 1)
 

@@ -283,6 +283,18 @@ def _png_blocks(data):
     return blocks
 
 
+def checksums_hold(data: bytes) -> bool:
+    """Return whether the checksums are right that a file has up to its end mark, those of PNG."""
+    place = 8 if data[:8] == b"\x89PNG\r\n\x1a\n" else len(data)
+    while place < len(data):
+        (size,) = struct.unpack(">I", data[place : place + 4])
+        kind, end = data[place + 4 : place + 8], place + 8 + size
+        if zlib.crc32(data[place + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+            return False
+        place = len(data) if kind == b"IEND" else end + 4
+    return True
+
+
 def _png(rng, data):
     blocks = _png_blocks(data)
     if not blocks:
