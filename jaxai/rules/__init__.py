@@ -10,6 +10,7 @@ from ._layer import Layer as Layer
 from ._loop_safe import loop_safe
 from ._lrp import excitation_backprop, lrp
 from ._products import SignalTakesAll as SignalTakesAll
+from ._products import Softmax as Softmax
 from ._products import Uniform as Uniform
 from ._relevance import AlphaBeta as AlphaBeta
 from ._relevance import Epsilon as Epsilon

@@ -19,9 +19,10 @@ _CHOSEN_BY = {
     "pool": "pool",
     "max": "max",
     "product": "product",
+    "norm": "norm",
+    "softmax": "softmax",
+    "log_softmax": "activation",
 }
-# Derivatives stop at these, relevance does not.
-_PASSED = ("stop_gradient",)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Composite:
         max: For maxima and minima: pools, of two values, over axes.
         product: For products of two values that both depend on the image: `SignalTakesAll()`, `Uniform()`, or
             `Gradient()`, which is what zennit leaves there and does not conserve relevance.
+        norm: For layer, group, instance and RMS norms and other divisions by a root of sums over the input,
+            with the scale and shift that follow. Rules see them with their statistics held constant.
+        softmax: For softmaxes inside the network; at its end `lrp` starts from the logits.
     """
 
     conv: Rule = ZPlus()
@@ -59,6 +63,8 @@ class Composite:
     pool: Rule = Norm()
     max: Rule = Winner()
     product: Rule = SignalTakesAll()
+    norm: Rule = Norm()
+    softmax: Rule = Pass()
 
     def __post_init__(self):
         pairs = self.layers.items() if isinstance(self.layers, Mapping) else self.layers
@@ -101,8 +107,7 @@ class Composite:
         for operation in net.operations:
             if operation.linear is None:
                 chosen = _CHOSEN_BY.get(operation.kind)
-                default = Pass() if operation.name in _PASSED else Gradient()
-                rules.append(default if chosen is None else getattr(self, chosen))
+                rules.append(Gradient() if chosen is None else getattr(self, chosen))
                 continue
             rule = getattr(self, operation.kind)
             if first is not None and operation.kind in self.first_kinds:

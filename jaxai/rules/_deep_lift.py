@@ -198,7 +198,7 @@ def explain(model, images, baselines, targets, strict, batch_size):
     if callable(targets):
         # The target is part of the function, or the sum would hold for the scores only.
         model = Partial(_scored, model, targets)
-    net, flat = network(model, images)
+    net, flat = network(model, images, wholes=False)
     ours = net.forward(flat)
     theirs = net.forward([*flat[:-1], baselines])
     check_support(_unsupported(net), strict, "deep_lift")
@@ -231,8 +231,6 @@ def _through(operation: Operation, ours, theirs, m: Any) -> tuple:
     layer = Layer(operation, ours)
     if operation.linear is not None:
         return (layer.transpose(m),)
-    if operation.name == "stop_gradient" and operation.kind == "shape":
-        return (m,)
     if operation.kind in ("relu", "activation"):
         return (_rescale(layer, Layer(operation, theirs), m),)
     if operation.kind == "max":

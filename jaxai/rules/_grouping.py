@@ -15,10 +15,16 @@ from .._program.facts import fact
 from .._program.graph import Constant, Graph, Node, Ref, trace
 from .._program.relus import Relu, find_relus
 from ._operations import Linear, Network, Operation, Step
+from ._wholes import find_wholes
 
 
-def network(model: Any, images: jax.Array) -> tuple[Network, list[Any]]:
+def network(model: Any, images: jax.Array, *, wholes: bool = True) -> tuple[Network, list[Any]]:
     """Trace `model(images)` into operations; returns the arrays to run it on as well.
+
+    Args:
+        model: Callable pytree, `model(images) -> scores`.
+        images: Images, concrete or traced.
+        wholes: Whether norms and softmaxes are one operation each, or the operations that they consist of.
 
     Raises:
         TypeError: If the model returns anything but one array.
@@ -28,7 +34,7 @@ def network(model: Any, images: jax.Array) -> tuple[Network, list[Any]]:
         raise TypeError(f"`model` must return one array of scores; got {tree}")
     _name_layers(graph)
     image, output = graph.inputs[-1], graph.outputs[0]
-    return Network(graph, _Grouping(graph, image).operations(), image, output), flat
+    return Network(graph, _Grouping(graph, image).operations(wholes), image, output), flat
 
 
 def _name_layers(graph: Graph) -> None:
@@ -54,8 +60,16 @@ class _Grouping:
     def depends(self, ref: Ref) -> TypeGuard[int]:
         return not isinstance(ref, Constant) and ref in self.dependent
 
-    def operations(self) -> list[Operation]:
+    def operations(self, wholes: bool) -> list[Operation]:
         found: list[Operation] = []
+        for whole in find_wholes(self.graph, self.image) if wholes else ():
+            self.taken.update(map(id, (*whole.nodes, *whole.statistics)))
+            last = whole.nodes[-1]
+            operation = Operation(
+                whole.kind, whole.kind, (whole.x,), last.outputs, whole.nodes, layer=last.layer
+            )
+            operation.statistics, operation.axes = whole.statistics, whole.axes
+            found.append(operation)
         live = [n for n in self.graph.nodes if any(map(self.depends, n.inputs)) and self._is_float(n)]
         for node in live:
             if id(node) not in self.taken and (operation := self._layer(node)) is not None:
@@ -97,7 +111,7 @@ class _Grouping:
         nodes, axis, shape = [node], linear.axis, linear.shape
         while (user := self._only_user(nodes[-1].outputs[0])) is not None:
             step = self._step(user, nodes[-1].outputs[0], axis)
-            if step is None:
+            if step is None or id(user) in self.taken:
                 break
             if step.kind == "shape":
                 new = self.graph.shape(user.outputs[0])
@@ -168,7 +182,7 @@ class _Grouping:
             left = user.inputs[0]
             divides = user.name == "div" and left == nodes[-1].outputs[0] and not self.depends(user.inputs[1])
             scales = user.name == "mul" and sum(map(self.depends, user.inputs)) == 1
-            if not (divides or scales):
+            if not (divides or scales) or id(user) in self.taken:
                 break
             nodes.append(user)
         return self._operation("pool", nodes)
@@ -180,6 +194,9 @@ class _Grouping:
         everything = [n for n in self.graph.nodes if any(map(self.depends, n.inputs))]
         for node in everything:
             if id(node) in self.taken or not fact(node.name).elementwise or len(node.outputs) != 1:
+                continue
+            if node.name == "select_n" and not self.depends(node.inputs[0]):
+                # A fixed mask chooses among values, as a change of shape does.
                 continue
             shape = self.graph.shape(node.outputs[0])
             inputs = [ref for ref in node.inputs if self.depends(ref)]
@@ -217,7 +234,8 @@ class _Grouping:
     def _activation_kind(self, out: int, root: int, chain: list[Node]) -> str:
         names = {node.name for node in chain}
         if "stop_gradient" in names:
-            return "other" if len(names) > 1 else "shape"
+            # Where derivatives stop, values go on.
+            return "activation"
         if all(fact(name).rearranges for name in names):
             return "shape"
         if all(map(self._is_affine, chain)):
@@ -246,6 +264,9 @@ class _Grouping:
             return "max"
         if known.rearranges or node.name == "select_n":
             return "shape"
+        if count == 1 and self._is_affine(node):
+            # A scale that changes the shape.
+            return "sum"
         return "product" if known.linear_in and count == 2 else "other"
 
     def _varies(self, ref: Ref) -> frozenset[int]:

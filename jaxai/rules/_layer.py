@@ -20,6 +20,11 @@ class Facts(Protocol):
     def gate(self, operation: Operation) -> int | None: ...
 
 
+def finite(x: jax.Array) -> jax.Array:
+    """Return the lowest number in place of minus infinity, which times zero is NaN."""
+    return jnp.maximum(x, jnp.finfo(x.dtype).min)
+
+
 def unbroadcast(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Sum over the axes along which `shape` has one value."""
     axes = tuple(i for i, size in enumerate(shape) if size == 1 and x.shape[i] != 1)
@@ -150,7 +155,7 @@ class Layer:
             kept = self.output * s
             return tuple(unbroadcast(kept, x.shape) for x in self.inputs)
         parts = zip(self.inputs, self._pull(s), strict=True)
-        return self.one_or_all([jnp.maximum(x, jnp.finfo(x.dtype).min) * part for x, part in parts])
+        return self.one_or_all([finite(x) * part for x, part in parts])
 
     def operands(self, *inputs: jax.Array) -> list[Any]:
         """Return all operands of a single primitive, in its order, where its inputs are these."""
@@ -158,7 +163,7 @@ class Layer:
 
     def derivative(self, relevance: Any) -> Any:
         """Return the relevance pulled back by the derivative; values that are no real numbers get none."""
-        y, pullback = jax.vjp(self.operation.call(self._env), *self.inputs)
+        y, pullback = jax.vjp(self.operation.call(self._env, whole=True), *self.inputs)
         leaves = y if isinstance(y, tuple) else (y,)
         given = relevance if isinstance(y, tuple) else (relevance,)
         cotangents = tuple(
@@ -202,6 +207,11 @@ class Layer:
     def gate(self) -> int | None:
         """Which factor of a product only says how much of the other passes, 0 or 1; None if neither does."""
         return None if self._facts is None else self._facts.gate(self.operation)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes that a softmax sums over."""
+        return self.operation.axes
 
     @property
     def low(self) -> jax.Array:

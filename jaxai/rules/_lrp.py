@@ -1,6 +1,7 @@
 """Layer-wise relevance propagation through any JAX function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from .._program.named import marked
 from ._composites import COMPOSITES, EXCITATION, Composite
 from ._context import Context
 from ._grouping import network
-from ._layer import Layer
+from ._layer import Layer, finite
 from ._operations import Operation
 from ._relevance import Rule
 from ._report import check_support, unsupported
@@ -141,12 +142,16 @@ def _lrp(model, images, targets, low, high, *, composite, relevance, strict, bat
         net, flat = network(Partial(marked, model) if composite.layers else model, x)
         check_support(unsupported(net), strict, "lrp")
         env = net.forward(flat)
+        head = net.head()
+        net = replace(net, output=head[0].inputs[0]) if head else net
         context = Context(net, composite.choose(net), env, None if below is None else (below, above))
 
         def pull(relevance):
             found = net.backward(relevance, [partial(_through, *step, context) for step in context.steps])
             return jnp.zeros_like(x) if found is None else found.astype(x.dtype)
 
+        if head:
+            return _from_logits(head, env, t, relevance, pull, batch_size)
         return start(env[net.output], t, relevance, pull, batch_size)
 
     return batching.map_chunks(chunk, (images, targets, low, high), batch_size=batch_size)
@@ -157,11 +162,34 @@ def start(scores, targets, relevance, pull, batch_size):
     targets = targets if callable(targets) else _targets.freeze(scores, targets)
     directions = _targets.cotangents(scores, targets)
     if relevance == "score":
-        directions = directions * scores
+        directions = directions * finite(scores)
     if directions.ndim == scores.ndim:
         return pull(directions)
     chunk = None if batch_size is None else max(1, batch_size // scores.shape[0])
     return jnp.moveaxis(batching.map_chunks(jax.vmap(pull), directions, batch_size=chunk), 0, 1)
+
+
+def _from_logits(head: Sequence[Operation], env: dict[int, Any], targets, relevance, pull, batch_size):
+    """Run `pull` from the logits: what a class's probability says of the image is said by its logit.
+
+    Relevance of the outputs goes to the logits of the same classes, past the softmax and the elementwise
+    functions after it. A callable target is a function of the outputs, and these of the logits.
+    """
+
+    def follow(logits, *, moves_only):
+        value = logits
+        for operation in head:
+            if operation.kind == "shape" or not moves_only:
+                value = operation.call(env)(value)
+        return value
+
+    logits = env[head[0].inputs[0]]
+    if callable(targets):
+        outputs, back = jax.vjp(partial(follow, moves_only=False), logits)
+        (direction,) = back(_targets.cotangents(outputs, targets))
+        return pull(direction * finite(logits) if relevance == "score" else direction)
+    scores, back = jax.vjp(partial(follow, moves_only=True), logits)
+    return start(scores, targets, relevance, lambda r: pull(*back(r)), batch_size)
 
 
 def _through(operation: Operation, rule: Rule, context: Context, relevance: Any) -> tuple:

@@ -18,7 +18,8 @@ class Operation:
     """A step of the network that depends on the images.
 
     Attributes:
-        kind: conv, dense, pool, max, relu, activation, affine, sum, shape, product, or other.
+        kind: conv, dense, pool, max, relu, activation, affine, sum, shape, product, norm, softmax,
+            log_softmax, or other.
         name: The primitive's name.
         inputs: The values it depends on that depend on the images; of a single node one for each operand.
         outputs: Its results.
@@ -26,6 +27,9 @@ class Operation:
         linear: How a conv or dense layer is made of them.
         layer: Name of the layer it belongs to.
         nonnegative: Whether its input is known to be nowhere negative.
+        statistics: Of a norm the nodes before `nodes` that compute the statistics, which `call` holds
+            constant.
+        axes: Of a softmax the axes that are summed over.
     """
 
     kind: str
@@ -36,28 +40,43 @@ class Operation:
     linear: "Linear | None" = None
     layer: str | None = None
     nonnegative: bool = False
+    statistics: list[Node] = field(default_factory=list)
+    axes: tuple[int, ...] = ()
 
     def operands(self, env: dict[int, Any], inputs: Sequence[Any]) -> list[Any]:
         """Return all operands of the only node, literals and parameters too, for these inputs."""
-        given, (node,) = iter(inputs), self.nodes
+        given: dict[int, list[Any]] = {}
+        for ref, value in zip(self.inputs, inputs, strict=True):
+            given.setdefault(ref, []).append(value)
 
         def read(ref):
-            return ref.value if isinstance(ref, Constant) else env[ref]
+            if isinstance(ref, Constant):
+                return ref.value
+            values = given.get(ref)
+            return env[ref] if values is None else values.pop(0) if len(values) > 1 else values[0]
 
-        return [next(given) if ref in self.inputs else read(ref) for ref in node.inputs]
+        return [read(ref) for ref in self.nodes[0].inputs]
 
-    def call(self, env: dict[int, Any]) -> Callable[..., Any]:
-        """Return the operation as a function of `inputs`; all else is read from `env`."""
-        if len(self.nodes) == 1:
+    def call(self, env: dict[int, Any], *, whole: bool = False) -> Callable[..., Any]:
+        """Return the operation as a function of `inputs`; all else is read from `env`.
+
+        Args:
+            env: All values of a run.
+            whole: Whether the statistics of a norm are computed from the inputs too.
+        """
+        if len(self.nodes) == 1 and not self.statistics:
 
             def single(*inputs):
                 outputs = self.nodes[0].run(*self.operands(env, inputs))
                 return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
             return single
-        graph = Graph(self.nodes, inputs=list(self.inputs), outputs=list(self.outputs))
-        computed = {out for node in self.nodes for out in node.outputs}
-        read = {ref for node in self.nodes for ref in values_of(node.inputs)} - computed
+        nodes = (
+            [*self.statistics, *(n for n in self.nodes if n not in self.statistics)] if whole else self.nodes
+        )
+        graph = Graph(nodes, inputs=list(self.inputs), outputs=list(self.outputs))
+        computed = {out for node in nodes for out in node.outputs}
+        read = {ref for node in nodes for ref in values_of(node.inputs)} - computed
         known = {ref: env[ref] for ref in read}
 
         def fn(*operands):
@@ -185,6 +204,22 @@ class Network:
     def forward(self, flat: Sequence[Any]) -> dict[int, Any]:
         """Return every value of the function."""
         return values(self.graph, flat)
+
+    def head(self) -> list[Operation]:
+        """Return the softmax or log-softmax that the result comes from, and what follows it; else nothing.
+
+        Elementwise functions, as a logarithm, and changes of shape may follow.
+        """
+        produced = {out: operation for operation in self.operations for out in operation.outputs}
+        head, ref = [], self.output
+        while (operation := produced.get(ref)) is not None and len(operation.inputs) == 1:
+            head.append(operation)
+            if operation.kind in ("softmax", "log_softmax"):
+                return head[::-1]
+            if operation.kind not in ("activation", "relu", "affine", "shape"):
+                break
+            ref = operation.inputs[0]
+        return []
 
     def backward(self, arriving: jax.Array, steps: Sequence[Callable[[Any], tuple]]) -> jax.Array | None:
         """Return what arrives at the images, walking from the result back; None for nothing.

@@ -1,4 +1,4 @@
-"""The rules of products of two values that both depend on the image: gates, attention, normalisation."""
+"""The rules of attention and gates: products of two values that depend on the image, and softmaxes."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from .._program.facts import fact
 from .._program.graph import Constant, Graph, Node, Ref
-from ._layer import Layer
+from ._layer import Layer, finite
 from ._relevance import Rule, divide
 
 
@@ -41,6 +41,19 @@ class SignalTakesAll(Rule):
             return Uniform(self.stabilizer)(layer, relevance)
         left, right = layer.share(divide(relevance, layer.output, self.stabilizer))
         return (None, right) if layer.gate == 0 else (left, None)
+
+
+@dataclass(frozen=True)
+class Softmax(Rule):
+    r"""Share by Taylor expansion: $R_i = x_i (R^s_i - s_i \sum_j R^s_j)$, s the softmax. Not conserving.
+
+    Achtibat et al. 2024, arXiv 2402.05602, proposition 3.1. Entries that are masked by minus infinity get
+    nothing.
+    """
+
+    def __call__(self, layer: Layer, relevance: Any) -> Any:
+        total = relevance.sum(layer.axes, keepdims=True)
+        return finite(layer.input) * (relevance - layer.output * total)
 
 
 # How surely a function's result is a gate: between 0 and 1, or only bounded.
