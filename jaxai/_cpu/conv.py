@@ -52,7 +52,7 @@ class Settings(NamedTuple):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(x: jax.Array, kernel: jax.Array, settings: Settings) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, settings: Settings) -> Any:
     """Convolve images [batch, *sizes, channels] with a kernel [*window, channels per group, features]."""
     if not _is_depthwise(x, kernel, settings):
         return _plain(x, kernel, settings)
@@ -142,7 +142,7 @@ def _shifted(x, kernel, settings):
     return total.astype(dtype)
 
 
-def _input_gradient(x, kernel, settings, cotangent):
+def _input_gradient(x, kernel, settings, cotangent) -> Any:
     # A result of another type than the operands has a cotangent of that type.
     kernel = kernel.astype(cotangent.dtype)
     if math.prod(settings.strides) == 1 or math.prod(settings.dilation) != 1:
@@ -202,7 +202,7 @@ def _phases(kernel, settings, cotangent):
     order = [*range(0, 2 * count, 2), 2 * count + 1, *range(1, 2 * count, 2), 2 * count]
     whole = whole.transpose(order).reshape(*taps, features, math.prod(strides) * channels)
     around = tuple((t - 1, t - 1) for t in taps)
-    found = convolve(cotangent, whole, _unit(settings)._replace(padding=around))
+    found: Any = convolve(cotangent, whole, _unit(settings)._replace(padding=around))
     return found.reshape(*found.shape[:-1], *strides, channels)
 
 

@@ -5,6 +5,7 @@ Here the rounds are written out, and each pixel's number is made in registers. T
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +33,11 @@ def uniform(key: jax.Array, shape: tuple[int, ...], minval: float = 0.0, maxval:
 
 
 def _written_out(key, shape, dtype):
+    config: Any = jax.config
     return (
         jax.default_backend() == "cpu"
         and str(jax.random.key_impl(key)) == "threefry2x32"
-        and jax.config.jax_threefry_partitionable
+        and config.jax_threefry_partitionable
         and dtype == jnp.float32
         and 1 < math.prod(shape) < 2**32
     )

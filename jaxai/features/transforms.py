@@ -10,7 +10,7 @@ never change, and every image has its own draw.
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -208,7 +208,7 @@ def _warp(config, draws, images):
     first, second = _reaches(config, (height, width), (rows, columns))
     near, far = _wanders(config, (height, width), (rows, columns))
 
-    x = (images - config.fill).transpose(0, 3, 1, 2).reshape(batch, channels * height, width)
+    x: Any = (images - config.fill).transpose(0, 3, 1, 2).reshape(batch, channels * height, width)
     y = jnp.tile(_centered(height), channels)
     x = _pass(x, y * (c / a)[:, None], d - c * b / a, e - c / a * f, columns, first, near, blur)
     x = x.reshape(batch, columns * channels, height)
@@ -250,7 +250,7 @@ def _wanders(config, size, out):
     return tuple(max(1 - low, high - 1) * (count - 1) / 2 + moved + 1 for low, high, moved, count in ranges)
 
 
-def _pass(x, shifts, scale, offset, count, reach, wander, blur):
+def _pass(x: Any, shifts, scale, offset, count, reach, wander, blur):
     """Sample lines [batch, lines, length] at scale * u + offset + the line's shift: [batch, count, lines]."""
     length = x.shape[-1]
     if reach:

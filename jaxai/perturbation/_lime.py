@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._frame import checks
@@ -144,26 +146,18 @@ def lime(
     superpixels = _segments.prepare(segments, images, num_segments)
     labels, count, present = superpixels.labels, superpixels.count, superpixels.present
     width = _positive_number(kernel_width, "kernel_width")
+    # Algorithm 1: masks z' around the image, which shows all of its superpixels ...
     if masks is not None:
-        masks = _designs.given(masks, images.shape[0], count)
         sampling = "given"
+        shown = _designs.given(masks, images.shape[0], count)
     else:
-        if key is None:
-            raise TypeError("`key` is needed to draw masks, jax.random.key(seed); got None")
-        num_samples = checks.positive(num_samples, "num_samples")
-        if num_samples < 2:
-            raise ValueError(f"`num_samples` must be at least 2; got {num_samples}")
-        masks = _designs.draw(
-            checks.key(key),
-            present,
-            width,
-            sampling=sampling,
-            samples=num_samples,
-            shared=not superpixels.padded,
-        )
+        shown = _drawn(key, present, width, sampling, num_samples, shared=not superpixels.padded)
+    if tolerance is not None and isinstance(shown, Tracer):
+        raise TypeError("`tolerance` needs concrete arguments: the number of masks depends on the results")
+    # ... the images z that they make, and how far those are from the image ...
     background = _fills.background(fill, images, labels, count, key=key)
     sums = None if distance == "mask_cosine" else _kernels.moments(images, background, labels, count=count)
-    options = {
+    options: dict[str, Any] = {
         "shared": not superpixels.padded,
         "distance": distance,
         "loss": regression,
@@ -172,35 +166,72 @@ def lime(
         "constant_weight": sampling == "glime",
         "clusters": 2 if sampling in _designs.IN_PAIRS else 1,
     }
-    if tolerance is not None and isinstance(masks, jax.core.Tracer):
-        raise TypeError("`tolerance` needs concrete arguments: the number of masks depends on the results")
-    total = masks.shape[-2]
+    total = shown.shape[-2]
     size = total if tolerance is None else min(total, _ROUND)
     chunk = _scoring.in_flight(model, images, batch_size, images.shape[0] * size)
     targets = _scoring.frozen(model, images, targets, chunk)
-    parts: list[jax.Array] = []
-    for start in range(0, total, size):
-        # The last round starts earlier rather than being smaller, so that the model is compiled once.
-        first = min(start, total - size)
-        some = masks if size == total else masks[..., first : first + size, :]
-        values = _scoring.of_masks(
-            model, images, background, labels, some, targets, batch_size=chunk, probability=True
-        )
-        _scoring.check_finite(values)
-        parts.append(values[:, start - first :])
-        predictions = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+    ask = partial(_scoring.of_masks, model, images, background, labels, batch_size=chunk, probability=True)
+    used, predictions, fit = 0, None, None
+    while used < total:
+        # ... their scores f(z), of `size` masks at a time ...
+        predictions = _and_next(predictions, shown, size, lambda some: ask(masks=some, targets=targets))
         used = predictions.shape[1]
-        missing = [(0, 0), (0, total - used)] + [(0, 0)] * (predictions.ndim - 2)
-        padded = predictions if used == total else jnp.pad(predictions, missing)
+        # ... and equation 2, argmin_g sum_z pi(z) (f(z) - g(z'))^2 + Omega(g).
         fit = _lime_fit.fit_images(
-            masks, padded, present, sums, width, np.float32(alpha), np.int32(used), **options
+            shown,
+            _filled(predictions, total),
+            present,
+            sums,
+            width,
+            np.float32(alpha),
+            np.int32(used),
+            **options,
         )
         if tolerance is not None and _settled(fit, tolerance):
             break
+    assert fit is not None and predictions is not None
     _lime_fit.check_solved(fit)
     _regression.warn_unknown(fit.standard_error, used)
-    shown = masks if used == total else masks[..., :used, :]
-    return LimeExplanation(*fit, labels, shown, predictions, targets)
+    return LimeExplanation(
+        weights=fit.weights,
+        intercept=fit.intercept,
+        score=fit.score,
+        standard_error=fit.standard_error,
+        segments=labels,
+        masks=shown[..., :used, :],
+        predictions=predictions,
+        targets=targets,
+    )
+
+
+def _drawn(key, present, width, sampling, num_samples, *, shared):
+    """Return masks of a design, from checked arguments."""
+    if key is None:
+        raise TypeError("`key` is needed to draw masks, jax.random.key(seed); got None")
+    num_samples = checks.positive(num_samples, "num_samples")
+    if num_samples < 2:
+        raise ValueError(f"`num_samples` must be at least 2; got {num_samples}")
+    return _designs.draw(
+        checks.key(key), present, width, sampling=sampling, samples=num_samples, shared=shared
+    )
+
+
+def _and_next(
+    before: jax.Array | None, masks: jax.Array, size: int, score: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Return scores [batch, masks so far, *k], with those of the next `size` masks."""
+    used, total = 0 if before is None else before.shape[1], masks.shape[-2]
+    # The last round starts earlier rather than being smaller, so that the model is compiled once.
+    first = min(used, total - size)
+    values = score(masks if size == total else masks[..., first : first + size, :])
+    _scoring.check_finite(values)
+    return values if before is None else jnp.concatenate([before, values[:, used - first :]], axis=1)
+
+
+def _filled(predictions: jax.Array, total: int) -> jax.Array:
+    """Return scores of all masks, zeros for those that were not asked for, so that fits compile once."""
+    missing = total - predictions.shape[1]
+    return jnp.pad(predictions, [(0, 0), (0, missing), *[(0, 0)] * (predictions.ndim - 2)])
 
 
 def _settled(fit, tolerance):
@@ -224,7 +255,7 @@ def _number(num_features):
 
 
 def _positive_number(value, name):
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return value
     if not 0 < value < math.inf:
         raise ValueError(f"`{name}` must be a positive number; got {value!r}")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from . import _designs, _kernels, _regression, _scoring
@@ -96,7 +97,7 @@ def _aligned(masks, scores):
 
 def check_solved(fit: _regression.Fit) -> None:
     """Raise ValueError if a concrete fit is NaN: its normal equations were singular."""
-    if not isinstance(fit.weights, jax.core.Tracer) and np.isnan(np.asarray(fit.weights)).any():
+    if not isinstance(fit.weights, Tracer) and np.isnan(np.asarray(fit.weights)).any():
         raise ValueError(
             "the regression is singular: the masks do not tell the superpixels apart;"
             " draw more masks or raise `alpha`"
@@ -160,7 +161,7 @@ def fit_images(
         p = _regression.problem(mask, scores, weights(mask, exists, own_sums), exists)
         if loss == "lasso":
             return _regression.lasso(p, alpha, clusters)
-        if selection == "none":
+        if selection == "none" or num_features is None:
             return _regression.ridge(p, alpha, clusters)
         return _regression.sparse_ridge(p, alpha, selection, num_features, clusters)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.scipy.linalg import cho_factor, cho_solve
 
 from . import _selection
@@ -146,7 +147,7 @@ def lasso(p: Problem, alpha: jax.Array | float, clusters: int = 1) -> Fit:
     total = p.weight.sum()
 
     def one(targets, mean, products):
-        beta = _selection.lasso(p.gram / total, products / total, p.present, alpha)
+        beta = _selection.lasso(p.gram / total, products / total, p.present, jnp.asarray(alpha))
         refit = _restricted(p, targets, mean, products, (beta != 0).astype(jnp.float32), 0.0, clusters)
         return beta, refit.standard_error[0]
 
@@ -259,7 +260,7 @@ def root(squares: jax.Array, unknown: jax.Array) -> jax.Array:
 
 def warn_unknown(error: jax.Array, masks: int) -> None:
     """Warn if concrete standard errors are not known."""
-    if not isinstance(error, jax.core.Tracer) and np.isnan(np.asarray(error)).any():
+    if not isinstance(error, Tracer) and np.isnan(np.asarray(error)).any():
         warnings.warn(
             f"{masks} masks are too few to tell how far the values may be off: `standard_error` is NaN;"
             " draw more masks or cut fewer superpixels",

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._frame import checks
@@ -103,7 +104,7 @@ def kernel_shap(
     design, masks = _designs(key, present, samples=num_samples, leverage=sampling == "leverage")
     values = play.values(masks)
     fit, error, base, total = _solve_all(values, design, present)
-    if not isinstance(fit, jax.core.Tracer) and np.isnan(np.asarray(fit)).any():
+    if not isinstance(fit, Tracer) and np.isnan(np.asarray(fit)).any():
         raise ValueError(
             f"{num_samples} masks do not tell {play.superpixels.count} superpixels apart; raise `num_samples`"
         )
