@@ -87,7 +87,7 @@ def test_fusion(dense_net, small_images):
         return (maps - low) / (maps - low).max((1, 2), keepdims=True)
 
     one, two = scaled("conv1"), scaled("pool")
-    options = dict(names=("conv1", "pool"), method=jaxai.layer_cam)
+    options = dict(names=("conv1", "pool"), method=jaxai.layer_cam, scale="minmax")
     for reduce, expected in (
         ("mean", (one + two) / 2),
         ("max", np.maximum(one, two)),
@@ -99,6 +99,27 @@ def test_fusion(dense_net, small_images):
     close(found, np.tanh(2 * np.asarray(top) / np.asarray(top).max((1, 2), keepdims=True)))
     with pytest.raises(ValueError, match="names"):
         jaxai.fused_cam(dense_net, small_images, names="conv1")
+
+
+def test_fusion_is_the_papers_by_default():
+    """LayerCAM's equation 8: tanh of twice the relative map; the largest of the last layer of each size."""
+
+    def half(x):
+        return x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2] // 2, 2, 3).max((2, 4))
+
+    stages = {
+        "first": lambda x: x**2,
+        "last": lambda x: 2 * x,
+        "halved": half,
+        "small": lambda x: half(half(x)),
+    }
+    net = jaxai.chain({**stages, "logits": lambda x: (x**3).mean((1, 2))})
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 16, 3)), jnp.float32)
+    found = []
+    for layer in ("last", "halved"):  # The first is of the last one's size, the small one has four rows.
+        cam = np.asarray(jaxai.layer_cam(net, images, 1, layer=layer))
+        found.append(np.tanh(2 * cam / cam.max((1, 2), keepdims=True)))
+    close(jaxai.fused_cam(net, images, 1), np.maximum(*found))
 
 
 def test_guided_grad_cam_is_a_product(dense_net, small_images):

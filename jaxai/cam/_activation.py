@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._frame import checks
+from .._frame.describe import describes, one_forward, one_head, unless_relu
 from .._frame.targets import Targets
 from ._core import View, explain, weighted
 
@@ -60,6 +61,7 @@ def _eigen(view: View) -> jax.Array:
     return view.for_each_target(_first_component(view.acts, _linear))
 
 
+@describes(title="Eigen-CAM", result="heatmap", cost=one_forward, signed=unless_relu)
 def eigen_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -114,6 +116,7 @@ def _eigen_grad(view: View, *, magnitude: bool) -> jax.Array:
     return _first_component((jnp.abs(grads) if magnitude else grads) * view.beside(grads), _linear)
 
 
+@describes(title="EigenGradCAM", result="heatmap", cost=one_head, signed=unless_relu)
 def eigen_grad_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -146,8 +149,9 @@ def eigen_grad_cam(
         ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
-        As pytorch-grad-cam's EigenGradCAM. Chung, Ying: Seg-Eigen-CAM: Eigen-Value-Based Visual Explanations
-        for Semantic Segmentation Models. Applied Sciences 2025, doi 10.3390/app15137562, equations 10 to 12.
+        As pytorch-grad-cam's EigenGradCAM.
+        Chung, Ying: Seg-Eigen-CAM: Eigen-Value-Based Visual Explanations for Semantic Segmentation Models.
+        Applied Sciences 2025, doi 10.3390/app15137562, equations 10 to 12.
 
     Example:
         >>> import jax.numpy as jnp
@@ -196,6 +200,7 @@ def _kpca(view: View, *, kernel: str, gamma) -> jax.Array:
     return view.for_each_target(_first_component(view.acts, partial(_kernel_gram, kernel, gamma)))
 
 
+@describes(title="KPCA-CAM", result="heatmap", cost=one_forward, signed=unless_relu)
 def kpca_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -264,6 +269,7 @@ def _fem(view: View, *, sigmas: float) -> jax.Array:
     return view.for_each_target(weighted(view, weights))
 
 
+@describes(title="FEM", result="heatmap", cost=one_forward, signed=unless_relu)
 def fem(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -324,6 +330,7 @@ def _random(view: View, *, key) -> jax.Array:
     return view.for_each_target(view.acts @ weights)
 
 
+@describes(title="random CAM", result="heatmap", cost=one_forward, signed=unless_relu)
 def random_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -353,6 +360,9 @@ def random_cam(
     Raises:
         TypeError: If an argument is of the wrong kind.
         ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    References:
+        As pytorch-grad-cam's RandomCAM.
 
     Example:
         >>> import jax

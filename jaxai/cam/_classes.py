@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .._frame import batching
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes, one_head, unless_relu
 from .._frame.targets import Targets
 from . import _dense_head
 from ._core import View, explain, weighted
@@ -26,6 +27,7 @@ def _cam(view: View) -> jax.Array:
     return weighted(view, grads.sum((-3, -2), keepdims=True))
 
 
+@describes(title="CAM", result="heatmap", cost=one_head, signed=unless_relu)
 def class_activation_map(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -99,6 +101,13 @@ def _all_classes(view: View) -> jax.Array:
     return jnp.einsum("bkc,bhwc->bkhw", _all_weights(view), view.acts)
 
 
+@describes(
+    title="Grad-CAM of all classes",
+    result="heatmap",
+    cost=lambda o: Passes(2),
+    signed=True,
+    left_out="a map of every class, where the command shows the classes that are asked for: grad_cam",
+)
 def grad_cam_all_classes(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

@@ -12,35 +12,39 @@ from .. import layers, maps
 from .._frame import batching, checks
 from .._frame import options as _options
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
-from ._gradient import grad_cam
+from ._gradient import grad_cam, layer_cam
 
 REDUCTIONS = {"max": jnp.max, "mean": jnp.mean, "product": jnp.prod}
 SCALES = ("minmax", "tanh", "none")
 
 
+@describes(title="fused LayerCAM", result="heatmap", cost=lambda o: Passes(heads=o.layers * o.targets))
 def fused_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
     targets: Targets = None,
     *,
-    names: Sequence[str],
-    method: Callable[..., Any] = grad_cam,
-    reduce: str = "mean",
-    scale: str = "minmax",
+    names: Sequence[str] | None = None,
+    method: Callable[..., Any] = layer_cam,
+    reduce: str = "max",
+    scale: str = "tanh",
     batch_size: int | None = None,
     **options: Any,
 ) -> Float[Array, "batch *k height width"]:
     """Fuse the maps of several layers: each is brought to the image's size and a common scale first.
 
-    All layers share one forward pass. pytorch-grad-cam's lists of target layers are `reduce="mean"`, its
-    RefineCAM `reduce="product"`; the LayerCAM paper fuses by `reduce="max"` and scales by `"tanh"`.
+    All layers share one forward pass. The defaults are those of the LayerCAM paper; pytorch-grad-cam's lists
+    of target layers are `method=jaxai.grad_cam, reduce="mean", scale="minmax"`, its RefineCAM
+    `reduce="product"`.
 
     Args:
         model: A layered model.
         images: Model input, float [batch, height, width, channels].
         targets: What to explain.
-        names: The layers' names.
+        names: The layers' names; None takes the last layer of each resolution, those of fewer than seven
+            rows left out.
         method: A member of the CAM family (or any method that takes `layer=`).
         reduce: `"mean"`, `"max"` or `"product"` over the layers.
         scale: `"minmax"` maps each layer's map to [0, 1]; `"tanh"` is tanh(2 map / maximum); `"none"`.
@@ -63,11 +67,13 @@ def fused_cam(
         >>> stages = {"one": lambda x: x, "two": lambda x: 2 * x, "logits": lambda x: x.mean((1, 2))}
         >>> net = jaxai.chain(stages)
         >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
-        >>> found = jaxai.fused_cam(net, x, 1, names=("one", "two"))
+        >>> found = jaxai.fused_cam(net, x, 1, names=("one", "two"), scale="minmax")
         >>> " ".join(f"{value:.2f}" for value in found.ravel())
         '0.00 0.33 0.67 1.00'
     """
     model, images, targets = _targets.prepare(model, images, targets)
+    if names is None:
+        names = _stages(model, images)
     if isinstance(names, str) or not names:
         raise ValueError(f"`names` must be a sequence of layers' names; got {names!r}")
     static, arrays = _options.split(options)
@@ -103,6 +109,16 @@ def _fused(model, images, targets, arrays, *, names, method, static, reduce, sca
     return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
 
 
+def _stages(model: Any, images: jax.Array) -> list[str]:
+    """Return the last layer of each resolution, those of fewer than seven rows left out."""
+    last: dict[int, str] = {}
+    for name in layers.layer_names(model, images):
+        acts: Any = jax.eval_shape(layers.Body(model, name), images)
+        if getattr(acts, "ndim", 0) == 4 and acts.shape[1] >= min(7, images.shape[1]):
+            last[acts.shape[1]] = name
+    return list(last.values())
+
+
 def scaled(cam: jax.Array, scale: str) -> jax.Array:
     """Bring maps to a common scale."""
     if scale == "minmax":
@@ -113,6 +129,12 @@ def scaled(cam: jax.Array, scale: str) -> jax.Array:
     return cam
 
 
+@describes(
+    title="guided Grad-CAM",
+    result="pixels",
+    cost=lambda o: Passes(2, backward=o.targets, heads=o.targets),
+    signed=True,
+)
 def guided_grad_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

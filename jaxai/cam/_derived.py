@@ -12,6 +12,7 @@ from .. import layers
 from .._frame import batching, checks
 from .._frame import noisy as _noise
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes, unless_relu
 from .._frame.targets import Targets
 from ._core import View, explain, weighted
 from ._gradient import plus_plus_weights
@@ -35,6 +36,12 @@ def _smooth_plus_plus(view: View, *, key, num_samples: int, noise, noise_unit: s
     return weighted(view, plus_plus_weights(view.beside(first), first, second, third))
 
 
+@describes(
+    title="Smooth Grad-CAM++",
+    result="heatmap",
+    cost=lambda o: Passes(1 + o.num_samples, heads=o.num_samples * o.targets),
+    signed=unless_relu,
+)
 def smooth_grad_cam_plus_plus(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -133,6 +140,9 @@ def _shapley(view: View, *, utility: str) -> jax.Array:
     return weighted(view, (grads - product / 2).mean((-3, -2), keepdims=True))
 
 
+@describes(
+    title="ShapleyCAM", result="heatmap", cost=lambda o: Passes(heads=1 + 2 * o.targets), signed=unless_relu
+)
 def shapley_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -209,6 +219,9 @@ def _finer(view: View, *, strength, comparisons: int) -> jax.Array:
     return weighted(view, grads.mean((-3, -2), keepdims=True))
 
 
+@describes(
+    title="Finer-CAM", result="heatmap", cost=lambda o: Passes(heads=1 + o.targets), signed=unless_relu
+)
 def finer_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

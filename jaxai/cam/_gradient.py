@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._frame.describe import describes, one_head, unless_relu
 from .._frame.targets import Targets
 from ._core import View, by_gradient, explain, weighted
 
@@ -80,6 +81,7 @@ def _method(weights: Callable[[jax.Array, jax.Array], jax.Array]) -> GradientCam
     return cam
 
 
+@describes(title="Grad-CAM", result="heatmap", cost=one_head, signed=unless_relu)
 @_method
 def grad_cam(acts, grads):
     """Weight each channel of a layer by its mean gradient and sum: where the evidence for a class is.
@@ -101,6 +103,7 @@ def grad_cam(acts, grads):
     return grads.mean((-3, -2), keepdims=True)
 
 
+@describes(title="XGrad-CAM", result="heatmap", cost=one_head, signed=unless_relu)
 @_method
 def xgrad_cam(acts, grads):
     """Weight each channel by its gradient averaged over its own activation: sensitive and conserving.
@@ -123,6 +126,7 @@ def xgrad_cam(acts, grads):
     return (grads * acts).sum((-3, -2), keepdims=True) / (total + 1e-7)
 
 
+@describes(title="HiResCAM", result="heatmap", cost=one_head, signed=unless_relu)
 @_method
 def hires_cam(acts, grads):
     """Multiply activations by their own gradients, position by position: Grad-CAM on pooled linear heads.
@@ -142,6 +146,7 @@ def hires_cam(acts, grads):
     return grads
 
 
+@describes(title="element-wise Grad-CAM", result="heatmap", cost=one_head, signed=unless_relu)
 @_method
 def element_wise_grad_cam(acts, grads):
     """Sum the positive products of activations and gradients, position by position and channel by channel.
@@ -160,6 +165,7 @@ def element_wise_grad_cam(acts, grads):
     return jnp.where(grads * acts > 0, grads, 0)
 
 
+@describes(title="LayerCAM", result="heatmap", cost=one_head, signed=unless_relu)
 @_method
 def layer_cam(acts, grads):
     """Weight each activation by its own positive gradient, which makes shallow layers readable.
@@ -209,6 +215,7 @@ def _plus_plus(view: View, *, score_function: Callable[[Any], Any] | None) -> ja
     return weighted(view, plus_plus_weights(acts, first, (bend != 0) * grads**2, ratio * grads**3))
 
 
+@describes(title="Grad-CAM++", result="heatmap", cost=one_head, signed=unless_relu)
 def grad_cam_plus_plus(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

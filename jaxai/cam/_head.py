@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .._frame import batching
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes, unless_relu
 from .._frame.targets import Targets
 from . import _dense_head
 from ._core import View, explain, weighted
@@ -47,6 +48,9 @@ def _ablation(view: View) -> jax.Array:
     return weighted(view, jnp.moveaxis(weights, 0, -1)[..., None, None, :])
 
 
+@describes(
+    title="Ablation-CAM", result="heatmap", cost=lambda o: Passes(heads=1 + o.channels), signed=unless_relu
+)
 def ablation_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -126,6 +130,13 @@ def _recipro(view: View, *, gaussian: bool, probability: bool) -> jax.Array:
     return jnp.moveaxis(values, 0, -1).reshape(*values.shape[1:], height, width)
 
 
+@describes(
+    title="Recipro-CAM",
+    result="heatmap",
+    cost=lambda o: Passes(heads=o.positions),
+    unit="probability",
+    signed=lambda o: not (o.relu or o.probability),
+)
 def recipro_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

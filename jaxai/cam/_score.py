@@ -11,6 +11,7 @@ from .. import maps
 from .._cpu import threefry
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes, unless_relu
 from .._frame.targets import Targets
 from ._core import View, explain, weighted
 
@@ -53,6 +54,7 @@ def _score(view: View) -> jax.Array:
     return weighted(view, jax.nn.softmax(scores, axis=-1))
 
 
+@describes(title="Score-CAM", result="heatmap", cost=lambda o: Passes(1 + o.channels), signed=unless_relu)
 def score_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -117,6 +119,12 @@ def _smoothed_score(view: View, *, key, num_samples: int, noise) -> jax.Array:
     return weighted(view, jax.nn.softmax(_mask_scores(view, change, num_samples), axis=-1))
 
 
+@describes(
+    title="SS-CAM",
+    result="heatmap",
+    cost=lambda o: Passes(1 + o.num_samples * o.channels),
+    signed=unless_relu,
+)
 def ss_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -188,6 +196,12 @@ def _integrated_score(view: View, *, num_samples: int) -> jax.Array:
     return weighted(view, jax.nn.softmax(_mask_scores(view, change, num_samples), axis=-1))
 
 
+@describes(
+    title="IS-CAM",
+    result="heatmap",
+    cost=lambda o: Passes(1 + o.num_samples * o.channels),
+    signed=unless_relu,
+)
 def is_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.describe import backward_for_each, describes
 from ._paths import integrate
 
 
@@ -53,6 +54,12 @@ def _blur_path(taps: int):
     return path
 
 
+@describes(
+    title="blur IG",
+    result="pixels",
+    cost=backward_for_each("steps"),
+    signed=True,
+)
 def blur_integrated_gradients(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

@@ -11,6 +11,7 @@ from .._cpu import threefry
 from .._frame import batching, checks
 from .._frame import noisy as _noise
 from .._frame import targets as _targets
+from .._frame.describe import backward_for_each, describes
 from ._paths import integrate
 
 
@@ -24,6 +25,12 @@ def _random_line(image, own, shared, sample):
     return start + jax.random.uniform(position) * difference, weight * difference
 
 
+@describes(
+    title="GradientSHAP",
+    result="pixels",
+    cost=backward_for_each("num_samples"),
+    signed=True,
+)
 def gradient_shap(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -91,6 +98,12 @@ def gradient_shap(
     )
 
 
+@describes(
+    title="expected gradients",
+    result="pixels",
+    cost=backward_for_each("num_samples"),
+    signed=True,
+)
 def expected_gradients(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

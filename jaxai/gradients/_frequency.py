@@ -3,7 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._frame.describe import describes, one_backward
 
+
+@describes(title="FORGrad", result="heatmap", cost=one_backward, signed=True)
 def forgrad(
     maps: Float[Array, "*batch height width"], *, cutoff: float = 15.0
 ) -> Float[Array, "*batch height width"]:

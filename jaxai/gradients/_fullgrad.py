@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from .. import maps
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.describe import describes, one_backward
 from .._program.facts import fact
 from .._program.graph import Graph, Node, trace, values_of
 from .._program.run import evaluate
@@ -130,6 +131,13 @@ def _share(value: jax.Array, gradient: jax.Array) -> jax.Array:
     return jnp.where(gradient == 0, 0, share)
 
 
+@describes(
+    title="full gradients",
+    result="pixels",
+    cost=one_backward,
+    signed=True,
+    left_out="a share of every bias, not one map: full_grad shows them in one",
+)
 def full_gradients(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -182,6 +190,7 @@ def _full_gradients(model, images, targets, *, batch_size):
     return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
 
 
+@describes(title="FullGrad", result="heatmap", cost=one_backward)
 def full_grad(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

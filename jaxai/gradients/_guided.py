@@ -10,9 +10,16 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes
 from ._paths import as_baseline
 
 
+@describes(
+    title="guided IG",
+    result="pixels",
+    cost=lambda o: Passes(1 + o.steps * o.targets, backward=o.steps * o.targets),
+    signed=True,
+)
 def guided_integrated_gradients(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

@@ -11,9 +11,11 @@ from jaxtyping import Array, ArrayLike, Float
 from .. import layers
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes, one_head
 from ._paths import as_baseline, path_nodes
 
 
+@describes(title="layer gradients", result="layer", cost=one_head, signed=True)
 def layer_gradients(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -39,6 +41,9 @@ def layer_gradients(
     Raises:
         TypeError: If an argument is of the wrong kind.
         ValueError: If shapes do not fit, or a class or layer does not exist.
+
+    References:
+        As Captum's LayerGradientXActivation.
 
     Example:
         >>> import jax.numpy as jnp
@@ -75,6 +80,12 @@ def _beside(acts, grads):
     return acts if acts.ndim == grads.ndim else acts[:, None]
 
 
+@describes(
+    title="layer integrated gradients",
+    result="layer",
+    cost=lambda o: Passes(2, heads=o.steps + o.steps * o.targets),
+    signed=True,
+)
 def layer_integrated_gradients(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -158,6 +169,12 @@ def _layer_integrated(model, images, targets, baseline, nodes, weights, *, layer
     return batching.map_chunks(chunk, (images, baseline, targets), batch_size=together)
 
 
+@describes(
+    title="internal influence",
+    result="layer",
+    cost=lambda o: Passes(1 + o.steps, heads=o.steps * o.targets),
+    signed=True,
+)
 def internal_influence(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -218,6 +235,12 @@ def internal_influence(
 RULES = ("trapezoid", "left")
 
 
+@describes(
+    title="conductance",
+    result="layer",
+    cost=lambda o: Passes(3 + o.steps, heads=(1 + o.steps) * o.targets),
+    signed=True,
+)
 def conductance(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

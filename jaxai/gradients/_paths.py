@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.describe import backward_for_each, describes
 
 Path = Callable[..., tuple[jax.Array, jax.Array]]
 
@@ -104,6 +105,12 @@ def line(image, own, shared, sample):
     return own[index] + node * difference, weight * difference
 
 
+@describes(
+    title="integrated gradients",
+    result="pixels",
+    cost=backward_for_each("steps"),
+    signed=True,
+)
 def integrated_gradients(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

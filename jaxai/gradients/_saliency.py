@@ -9,8 +9,10 @@ from jaxtyping import Array, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.describe import describes, one_backward
 
 
+@describes(title="saliency", result="pixels", cost=one_backward, signed=True)
 def saliency(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -60,6 +62,7 @@ def _saliency(model, images, targets, *, batch_size):
     return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
 
 
+@describes(title="input x gradient", result="pixels", cost=one_backward, signed=True)
 def input_x_gradient(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

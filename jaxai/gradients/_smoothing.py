@@ -12,6 +12,7 @@ from .._frame import batching, checks
 from .._frame import noisy as _noise
 from .._frame import options as _options
 from .._frame import targets as _targets
+from .._frame.describe import backward_for_each, describes
 from ._saliency import saliency
 
 
@@ -201,6 +202,12 @@ def smooth(
     return getattr(moments, statistic)
 
 
+@describes(
+    title="SmoothGrad",
+    result="pixels",
+    cost=backward_for_each("num_samples"),
+    signed=True,
+)
 def smooth_grad(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -258,6 +265,11 @@ def smooth_grad(
     )
 
 
+@describes(
+    title="SmoothGrad-squared",
+    result="pixels",
+    cost=backward_for_each("num_samples"),
+)
 def smooth_grad_squared(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -315,6 +327,11 @@ def smooth_grad_squared(
     )
 
 
+@describes(
+    title="VarGrad",
+    result="pixels",
+    cost=backward_for_each("num_samples"),
+)
 def var_grad(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._frame import checks
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes
 from ._paths import integrated_gradients
 
 SCALES = (50, 100, 150, 250, 500, 1200)
@@ -71,6 +72,12 @@ def xrai_regions(
     return regions
 
 
+@describes(
+    title="XRAI",
+    result="heatmap",
+    cost=lambda o: Passes(1 + 2 * o.steps, backward=2 * o.steps * o.targets),
+    signed=True,
+)
 def xrai(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

@@ -10,11 +10,19 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._frame import checks
+from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from . import _fills, _scoring, _segments
 from ._explanation import SuperpixelDrops
 
 
+@describes(
+    title="feature ablation",
+    result="segments",
+    cost=lambda o: Passes(o.segments + 1),
+    unit="drop of the score",
+    signed=True,
+)
 def feature_ablation(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -46,6 +54,10 @@ def feature_ablation(
         TypeError: If an argument is of the wrong kind.
         ValueError: If shapes do not fit, an image has a single superpixel or labels with gaps, or the model
             returns NaN.
+
+    References:
+        Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014, arXiv 1311.2901,
+        section 4.2, with regions for windows.
 
     Example:
         >>> import jax.numpy as jnp
@@ -83,6 +95,14 @@ def _drops(values):
     return jnp.moveaxis(values[:, -1:] - values[:, :-1], 1, -1)
 
 
+@describes(
+    title="feature permutation",
+    result="segments",
+    cost=lambda o: Passes(o.segments + 1),
+    unit="drop of the score",
+    signed=True,
+    left_out="its values depend on the other photos of a batch",
+)
 def feature_permutation(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

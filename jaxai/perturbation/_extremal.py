@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from . import _fills
 
@@ -22,6 +23,12 @@ VARIANTS = ("preserve", "delete", "dual")
 _LEVELS, _BLUR, _COLDNESS, _GROWTH, _MOMENTUM = 8, 20.0, 20.0, 1.0035, 0.9
 
 
+@describes(
+    title="extremal perturbation",
+    result="heatmap",
+    cost=lambda o: Passes(1 + o.steps * o.targets, backward=o.steps * o.targets),
+    unit="mask",
+)
 def extremal_perturbation(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._frame import batching, checks
+from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from . import _sensitivity
 
 
+@describes(title="HSIC", result="heatmap", cost=lambda o: Passes(o.num_designs), unit="dependence")
 def hsic(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

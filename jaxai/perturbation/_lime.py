@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._frame import checks
+from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from . import _designs, _fills, _kernels, _lime_fit, _regression, _scoring, _segments, _selection
 from ._explanation import LimeExplanation
@@ -49,6 +50,13 @@ LIME_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 
+@describes(
+    title="LIME",
+    result="segments",
+    cost=lambda o: Passes(o.num_samples),
+    unit="change of probability",
+    signed=True,
+)
 def lime(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

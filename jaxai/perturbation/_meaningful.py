@@ -12,10 +12,17 @@ from jaxtyping import Array, Float
 from .. import maps
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from . import _fills
 
 
+@describes(
+    title="meaningful perturbation",
+    result="heatmap",
+    cost=lambda o: Passes(1 + o.steps * o.targets, backward=o.steps * o.targets),
+    unit="how much is hidden",
+)
 def meaningful_perturbation(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

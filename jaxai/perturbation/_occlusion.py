@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from .._frame import batching
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from . import _fills, _scoring, _windows
 from . import _incremental as patches
@@ -19,6 +20,13 @@ from ._black_box import BlackBox
 _WORTHWHILE = 1.5
 
 
+def _cost(options: Any) -> Passes:
+    return Passes(
+        1 + _windows.sliding((options.height, options.width), options.window, options.strides).total
+    )
+
+
+@describes(title="occlusion", result="heatmap", cost=_cost, unit="drop of the score", signed=True)
 def occlusion(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

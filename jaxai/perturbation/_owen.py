@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from ._explanation import ShapleyExplanation
 from ._shapley_common import game, per_image
@@ -25,6 +26,13 @@ class Plan(NamedTuple):
     coefficients: np.ndarray
 
 
+@describes(
+    title="Owen values",
+    result="segments",
+    cost=lambda o: Passes(2 * o.segments**2 / 3, rough=True),
+    unit="change of probability",
+    signed=True,
+)
 def owen_values(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

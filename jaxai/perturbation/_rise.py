@@ -10,12 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._frame import batching, checks
+from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from . import _fills, _scoring
 
 DIVISORS = ("probability", "masks")
 
 
+@describes(title="RISE", result="heatmap", cost=lambda o: Passes(o.num_masks), unit="mean probability")
 def rise(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._frame import checks
+from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from . import _regression
 from ._explanation import ShapleyExplanation
@@ -21,6 +22,13 @@ SAMPLING = ("kernel", "leverage")
 _EXACT = jax.lax.Precision.HIGHEST
 
 
+@describes(
+    title="kernel SHAP",
+    result="segments",
+    cost=lambda o: Passes(2 + o.num_samples),
+    unit="change of probability",
+    signed=True,
+)
 def kernel_shap(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._frame import checks
+from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from . import _designs
 from ._explanation import ShapleyExplanation
@@ -19,6 +20,13 @@ from ._shapley_common import game, per_image
 LARGEST = 12
 
 
+@describes(
+    title="exact Shapley",
+    result="segments",
+    cost=lambda o: Passes(2**o.segments),
+    unit="change of probability",
+    signed=True,
+)
 def exact_shapley(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -112,6 +120,13 @@ def _exact(values, masks, present):
     return per_image(one, values, present)
 
 
+@describes(
+    title="permutation Shapley",
+    result="segments",
+    cost=lambda o: Passes(2 * o.num_permutations * (o.segments - 1) + 2),
+    unit="change of probability",
+    signed=True,
+)
 def permutation_shapley(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -151,10 +166,10 @@ def permutation_shapley(
             returns NaN.
 
     References:
-        Castro, Gomez, Tejada: Polynomial calculation of the Shapley value based on sampling. Computers and
-        Operations Research 36, 2009.
         Mitchell et al.: Sampling Permutations for Shapley Value Estimation. JMLR 2022, arXiv 2104.12199,
         section 4.1 (antithetic orders).
+        Castro, Gomez, Tejada: Polynomial calculation of the Shapley value based on sampling. Computers and
+        Operations Research 36, 2009.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -10,12 +10,19 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._frame import checks
+from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from . import _sensitivity
 
 ESTIMATORS = ("jansen", "homma", "janon", "glen", "saltelli")
 
 
+def _cost(options: Any) -> Passes:
+    rows, columns = checks.pair(options.grid, "grid")
+    return Passes(options.num_designs * (rows * columns + 2))
+
+
+@describes(title="Sobol", result="heatmap", cost=_cost, unit="total Sobol index")
 def sobol(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

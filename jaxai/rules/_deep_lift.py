@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes
 from ._grouping import network
 from ._layer import Layer, unbroadcast
 from ._lrp import start
@@ -24,6 +25,7 @@ _TINY = 1e-10
 _LINEAR = ("conv", "dense", "pool", "sum", "affine", "shape")
 
 
+@describes(title="DeepLIFT", result="pixels", cost=lambda o: Passes(2, backward=o.targets), signed=True)
 def deep_lift(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -118,6 +120,12 @@ def _pairs(model, images, baselines, targets, strict, batch_size):
     )
 
 
+@describes(
+    title="DeepLIFT-SHAP",
+    result="pixels",
+    cost=lambda o: Passes(2 + o.num_baselines, backward=o.num_baselines * o.targets),
+    signed=True,
+)
 def deep_lift_shap(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

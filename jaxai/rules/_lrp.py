@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.describe import Passes, describes
 from .._program.named import marked
 from ._composites import COMPOSITES, EXCITATION, Composite
 from ._context import Context
@@ -22,6 +23,7 @@ from ._relevance import Rule
 from ._report import check_support, unsupported
 
 
+@describes(title="LRP", result="pixels", cost=lambda o: Passes(2, backward=o.targets), signed=True)
 def lrp(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -212,6 +214,7 @@ def _through(operation: Operation, rule: Rule, context: Context, relevance: Any)
     return found
 
 
+@describes(title="excitation backprop", result="pixels", cost=lambda o: Passes(2, backward=o.targets))
 def excitation_backprop(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

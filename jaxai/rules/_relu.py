@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.describe import describes, one_backward
 from .._program.relus import activations, has_activation
 from ._rewrite import Rewritten
 
@@ -115,6 +116,7 @@ def redirected_relu(fn: Callable[..., Any], *, maximize: bool = True) -> Rewritt
     return _with_rule(fn, _REDIRECTED[bool(maximize)])
 
 
+@describes(title="guided backprop", result="pixels", cost=one_backward, signed=True)
 def guided_backprop(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -159,6 +161,7 @@ def guided_backprop(
     return _rule_gradient(model, images, targets, _GUIDED, batch_size)
 
 
+@describes(title="deconvnet", result="pixels", cost=one_backward, signed=True)
 def deconvnet(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
