@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._frame import checks
-from ._frame import targets as _targets
+from ._frame import model as _model
 
 
 def check_model(
@@ -38,10 +38,10 @@ def check_model(
         >>> import jaxai
         >>> jaxai.check_model(lambda x: x.sum((1, 2)), jnp.arange(24.0).reshape(2, 2, 2, 3))
     """
-    model, images = _targets.as_model(model), checks.images(images)
+    model, images = _model.as_model(model), checks.images(images)
     if images.shape[0] < 2:
         raise ValueError(f"`images` must hold at least two images; got {images.shape[0]}")
-    together = np.asarray(_targets.call(model, images), np.float32)
+    together = np.asarray(_model.call(model, images), np.float32)
     if together.ndim < 1 or together.shape[0] != images.shape[0]:
         raise ValueError(
             f"`model` must return scores with the batch axis {images.shape[0]} first;"
@@ -49,8 +49,8 @@ def check_model(
         )
     if not np.isfinite(together).all():
         raise ValueError("`model` must return finite scores; got NaN or infinity")
-    again = np.asarray(_targets.call(model, images), np.float32)
-    alone = np.asarray(_targets.call(model, jnp.asarray(images[:1])), np.float32)
+    again = np.asarray(_model.call(model, images), np.float32)
+    alone = np.asarray(_model.call(model, jnp.asarray(images[:1])), np.float32)
     scale = tolerance * max(float(np.abs(together).max()), 1e-30)
     if np.abs(together - again).max() > scale:
         warnings.warn(

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.tree_util import Partial, register_dataclass
 
-from ._frame import targets as _targets
+from ._frame import model as _model
 from ._program.named import Named
 from ._program.named import named as named
 
@@ -84,7 +84,7 @@ def chain(stages: Mapping[str, Callable[[jax.Array], jax.Array]]) -> Chain:
     for name, stage in stages.items():
         if not isinstance(name, str) or not callable(stage):
             raise TypeError(f"`stages` must map names to callables; got {name!r}: {stage!r}")
-    return Chain(tuple(stages), tuple(_targets.as_model(stage) for stage in stages.values()))
+    return Chain(tuple(stages), tuple(_model.as_model(stage) for stage in stages.values()))
 
 
 @register_dataclass
@@ -148,7 +148,7 @@ def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
     for name in reversed(names):
         if "pool" in name:
             continue
-        shape = _targets.scores_shape(Body(_targets.as_model(model), name), images)
+        shape = _model.scores_shape(Body(_model.as_model(model), name), images)
         if len(shape) == 4 and shape[1] * shape[2] > 1:
             return name
     raise ValueError(
@@ -174,7 +174,7 @@ def split(
     Raises:
         ValueError: If there is no such layer.
     """
-    model = _targets.as_model(model)
+    model = _model.as_model(model)
     layer = resolve(model, layer, images)
     if hasattr(model, "split"):
         return model.split(layer, images)

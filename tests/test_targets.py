@@ -64,7 +64,7 @@ def test_scores_without_classes_need_a_callable():
     with pytest.raises(ValueError, match=r"\[batch, classes\]; the model returns shape \(2, 2, 2, 3\)"):
         targets.prepare(lambda x: x, IMAGES, 0)
     targets.prepare(lambda x: x, IMAGES, lambda scores: scores.sum((1, 2, 3)))
-    with pytest.raises(TypeError, match="one array of scores; got dict"):
+    with pytest.raises(TypeError, match="returns a dict with keys .scores.: pass a callable target"):
         targets.prepare(lambda x: {"scores": x}, IMAGES, 0)
     with pytest.raises(TypeError, match="`model` must be callable"):
         targets.prepare("net", IMAGES, 0)

@@ -1,7 +1,7 @@
 """Targets as the methods take them: checked, frozen, and pulled through a network (`jaxai.targets`)."""
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -10,19 +10,10 @@ import numpy as np
 from jax.tree_util import Partial
 
 from . import batching, checks
+from .model import as_model as as_model
+from .model import scores_shape
 
 Targets: TypeAlias = None | int | jax.Array | np.ndarray | list | tuple | Callable[..., Any]
-
-
-def as_model(model: Any) -> Any:
-    """Return `model` as a callable pytree; a plain function is wrapped in `Partial`.
-
-    Raises:
-        TypeError: If `model` cannot be called.
-    """
-    if not callable(model):
-        raise TypeError(f"`model` must be callable, model(images) -> scores; got {type(model).__name__}")
-    return Partial(model) if jax.tree_util.all_leaves([model]) else model
 
 
 def prepare(model: Any, images: Any, targets: Targets) -> tuple[Any, jax.Array, Any]:
@@ -68,34 +59,6 @@ def as_targets(targets: Targets, model: Any, images: jax.Array) -> Any:
             wrong = low if low < 0 else high
             raise ValueError(f"`targets` must be classes 0 to {count - 1}; got {wrong}")
     return jnp.asarray(classes.astype(np.int32))
-
-
-@jax.jit
-def call(model: Any, images: jax.Array) -> Any:
-    """Return `model(images)`, compiled once for each model structure and shape."""
-    return model(images)
-
-
-def scores_shape(model: Any, images: jax.Array) -> tuple[int, ...]:
-    """Return the shape of `model(images)` without running it (traced once for each model and shape)."""
-    leaves, structure = jax.tree.flatten((model, images))
-    return _scores_shape(structure, tuple(map(_shape_and_type, leaves)))
-
-
-def _shape_and_type(leaf):
-    if isinstance(leaf, jax.Array):
-        return leaf.shape, leaf.dtype
-    return np.shape(leaf), jnp.result_type(leaf)
-
-
-@lru_cache(maxsize=64)
-def _scores_shape(structure, leaves):
-    # JAX would look this up as well, but takes milliseconds for it.
-    model, images = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
-    scores = call.eval_shape(model, images)
-    if not hasattr(scores, "shape"):
-        raise TypeError(f"`model` must return one array of scores; got {type(scores).__name__}")
-    return scores.shape
 
 
 def class_count(shape: tuple[int, ...]) -> int:

@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array, Float
 
-from .._frame import targets as _targets
+from .._frame import model as _model
 from .graph import Graph, graph_of, jaxpr_of, values_of
 from .run import evaluate
 
@@ -211,7 +211,7 @@ def named(model: Callable[..., Any], images: Any = None) -> Named:
         >>> jaxai.grad_cam(model, jnp.ones((1, 2, 2, 3)), 0, layer="features", upsample=False)[0, 0].tolist()
         [1.0, 1.0]
     """
-    model = _targets.as_model(model)
+    model = _model.as_model(model)
     if images is None:
         return Named(model)
     names = Named(model).names(images)
