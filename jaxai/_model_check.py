@@ -4,11 +4,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._frame import checks
+from ._frame import checks, foreign
 from ._frame import model as _model
 
 
@@ -22,7 +21,8 @@ def check_model(
 
     Batch normalisation by batch statistics and active dropout make explanations of one image depend on the
     others or on chance. A Flax NNX module is put into inference mode by `model.eval()`, an Equinox one by
-    `eqx.nn.inference_mode(model)`. This runs the model on the batch twice and on its first image alone.
+    `eqx.nn.inference_mode(model)`. This runs the model on the batch twice and on every image alone, which
+    also finds dropout with a fixed key: an image's noise depends on its place in the batch.
 
     Args:
         model: Callable pytree, `model(images) -> scores`.
@@ -41,7 +41,11 @@ def check_model(
     model, images = _model.as_model(model), checks.images(images)
     if images.shape[0] < 2:
         raise ValueError(f"`images` must hold at least two images; got {images.shape[0]}")
-    together = np.asarray(_model.call(model, images), np.float32)
+    try:
+        together = np.asarray(_model.call(model, images), np.float32)
+    except foreign.TrainingMode as error:
+        warnings.warn(str(error), stacklevel=2)
+        return
     if together.ndim < 1 or together.shape[0] != images.shape[0]:
         raise ValueError(
             f"`model` must return scores with the batch axis {images.shape[0]} first;"
@@ -50,15 +54,18 @@ def check_model(
     if not np.isfinite(together).all():
         raise ValueError("`model` must return finite scores; got NaN or infinity")
     again = np.asarray(_model.call(model, images), np.float32)
-    alone = np.asarray(_model.call(model, jnp.asarray(images[:1])), np.float32)
     scale = tolerance * max(float(np.abs(together).max()), 1e-30)
     if np.abs(together - again).max() > scale:
         warnings.warn(
             "the model's scores change from call to call: put it into inference mode (dropout off)",
             stacklevel=2,
         )
-    elif np.abs(together[:1] - alone).max() > scale:
+        return
+    each = [_model.call(model, images[i : i + 1]) for i in range(images.shape[0])]
+    alone = np.concatenate([np.asarray(scores, np.float32) for scores in each])
+    if np.abs(together - alone).max() > scale:
         warnings.warn(
-            "an image's scores change with its batch: put the model into inference mode (running statistics)",
+            "an image's scores change with its batch: put the model into inference mode (running statistics,"
+            " dropout off)",
             stacklevel=2,
         )

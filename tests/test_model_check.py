@@ -38,6 +38,37 @@ def test_inference_mode_is_silent(images):
         jaxai.check_model(net, images)
 
 
+def test_dropout_with_a_fixed_key_is_noticed(images):
+    key, weights = jax.random.key(1), jax.random.normal(jax.random.key(2), (8 * 8 * 3, 4))
+
+    def net(x):
+        x = x.reshape(x.shape[0], -1)
+        return jnp.where(jax.random.bernoulli(key, 0.7, x.shape), x, 0) @ weights
+
+    # The first image gets the noise that it gets in the batch.
+    same = jnp.abs(net(images)[:1] - net(images[:1])).max()
+    assert same < 1e-3
+    with pytest.warns(UserWarning, match="change with its batch"):
+        jaxai.check_model(net, images)
+
+
+def test_dropout_in_training_mode_is_named(images):
+    class Dropped(nnx.Module):
+        def __init__(self, rngs):
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.drop(x).mean((1, 2))
+
+    net = Dropped(nnx.Rngs(0))
+    with pytest.warns(UserWarning, match=r"call to call \(its layer 'drop'\): call model.eval\(\) first"):
+        jaxai.check_model(net, images)
+    net.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jaxai.check_model(net, images)
+
+
 def test_scores_that_change_from_call_to_call_are_noticed(images):
     calls = iter(range(100))
 

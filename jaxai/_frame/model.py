@@ -1,24 +1,136 @@
 """Models as the methods take them: callable pytrees, and what they return, known without running them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
+from jax.tree_util import Partial, register_dataclass
+
+from . import foreign
+from .captured import Captured, capture
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Function:
+    """A function and the arrays bound to it, like `Partial`, compiled for what the function can see."""
+
+    captured: Captured = field(metadata={"static": True})
+    args: tuple[Any, ...] = ()
+    keywords: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        """Return the function's value."""
+        with foreign.checked(foreign.rebuilt((self.args, self.keywords))) as (bound, named):
+            return self.captured.call(*bound, *args, **{**named, **keywords})
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Rebuilt:
+    """A Flax NNX module that every call copies, so that a call may change it and the user's never changes."""
+
+    module: Any
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        """Return what the module returns.
+
+        Raises:
+            ValueError: If the module is in training mode.
+        """
+        with foreign.checked(foreign.rebuilt(self.module)) as module:
+            return module(*args, **keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "module":
+            raise AttributeError(name)
+        return getattr(self.module, name)
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Parts:
+    """A model with leaves that are no arrays (functions, strings, flags): those are static."""
+
+    arrays: tuple[Any, ...]
+    rest: Captured = field(metadata={"static": True})
+
+    @property
+    def model(self) -> Any:
+        """The model."""
+        structure, others = self.rest.value
+        arrays = iter(self.arrays)
+        return jax.tree.unflatten(structure, [next(arrays) if x is _ARRAY else x for x in others])
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        """Return what the model returns."""
+        return self.model(*args, **keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("arrays", "rest", "model"):
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+
+# Stands for the arrays among the leaves of a model.
+_ARRAY = "<array>"
 
 
 def as_model(model: Any) -> Any:
-    """Return `model` as a callable pytree; a plain function is wrapped in `Partial`.
+    """Return a model of any library as a callable pytree whose leaves are arrays.
+
+    Functions are compiled for what they can see: when the weights that they close over change, they are
+    other functions. Flax NNX modules are copied by every call; Keras models and bound Linen modules become
+    functions of their weights. Leaves that are no arrays become static.
 
     Raises:
         TypeError: If `model` cannot be called.
     """
     if not callable(model):
-        raise TypeError(f"`model` must be callable, model(images) -> scores; got {type(model).__name__}")
-    return Partial(model) if jax.tree_util.all_leaves([model]) else model
+        raise TypeError(
+            f"`model` must be callable, model(images) -> scores; got {type(model).__name__}"
+            f"{foreign.advice(model)}"
+        )
+    if jax.tree_util.all_leaves([model]):
+        function, weights = foreign.function_of(model) or (model, ())
+        return Function(capture(function), weights)
+    if isinstance(model, Parts):
+        model = model.model
+    nodes, structure = jax.tree.flatten(model, is_leaf=_renewable)
+    if any(map(_renewable, nodes)):
+        nodes = [_renewed(node) if _renewable(node) else node for node in nodes]
+        model = jax.tree.unflatten(structure, nodes)
+    leaves, structure = jax.tree.flatten(model)
+    fixed = _no_array if foreign.is_equinox(model) else _no_number
+    if not any(map(fixed, leaves)):
+        return model
+    others = [leaf if fixed(leaf) else _ARRAY for leaf in leaves]
+    return Parts(tuple(leaf for leaf in leaves if not fixed(leaf)), capture((structure, others)))
+
+
+def _renewable(node):
+    return isinstance(node, (Partial, Function, Rebuilt)) or foreign.is_nnx(node)
+
+
+def _renewed(node):
+    if isinstance(node, Rebuilt):
+        return node
+    if foreign.is_nnx(node):
+        return Rebuilt(node)
+    function = node.captured.value if isinstance(node, Function) else node.func
+    return Function(capture(function), tuple(node.args), dict(node.keywords))
+
+
+def _no_array(leaf):
+    return not hasattr(leaf, "dtype")
+
+
+def _no_number(leaf):
+    return isinstance(leaf, bool) or not (hasattr(leaf, "dtype") or isinstance(leaf, (int, float, complex)))
 
 
 @jax.jit

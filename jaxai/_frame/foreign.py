@@ -1,0 +1,160 @@
+"""Models of other libraries: recognised by their classes, without an import of any of the libraries."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+import jax
+
+
+def _library(value: Any, name: str) -> bool:
+    return any(base.__module__.startswith(name) for base in type(value).__mro__)
+
+
+# Flax NNX
+
+
+def nnx_is_loaded() -> bool:
+    """Return whether anybody has imported Flax NNX."""
+    return "flax.nnx" in sys.modules
+
+
+def is_nnx(value: Any) -> bool:
+    """Return whether this is a Flax NNX module."""
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(value, nnx.Module)
+
+
+def rebuilt(tree: Any) -> Any:
+    """Return a copy whose NNX modules belong to the present trace, so that calling them may change them."""
+    return jax.tree.map(lambda leaf: leaf, tree)
+
+
+class TrainingMode(ValueError):
+    """A model is in training mode."""
+
+
+@contextmanager
+def checked(called: Any) -> Iterator[Any]:
+    """Refuse NNX modules that turn out to be in training mode when they are called.
+
+    Args:
+        called: Copies of modules, anywhere in a pytree.
+
+    Raises:
+        TrainingMode: If batch statistics were updated or dropout drew random numbers.
+    """
+    modules = [node for node in jax.tree.leaves(called, is_leaf=is_nnx) if is_nnx(node)]
+    before = [_training_state(module) for module in modules]
+    yield called
+    for module, state in zip(modules, before, strict=True):
+        after = _training_state(module)
+        for (path, what), value in state.items():
+            if after.get((path, what), value) is not value:
+                name = ".".join(map(str, path)) or type(module).__name__
+                raise TrainingMode(
+                    f"`model` is in training mode, so that {what} (its layer {name!r}):"
+                    " call model.eval() first"
+                )
+
+
+_BATCH = "an image's scores change with its batch"
+_CHANCE = "its scores change from call to call"
+
+
+def _training_state(module: Any) -> dict[tuple[tuple, str], Any]:
+    """Return what only training changes: running statistics, and the counters of dropout."""
+    nnx = sys.modules["flax.nnx"]
+    found = {}
+    for path, part in nnx.iter_modules(module):
+        for value in vars(part).values():
+            if isinstance(value, nnx.BatchStat):
+                found[path, _BATCH] = jax.tree.leaves(value)[0]
+        count = getattr(getattr(part, "rngs", None), "count", None)
+        if hasattr(part, "deterministic") and isinstance(count, nnx.Variable):
+            found[path, _CHANCE] = jax.tree.leaves(count)[0]
+    return found
+
+
+# Keras, Flax Linen, Equinox, Haiku
+
+
+def function_of(model: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+    """Return a model that holds its weights as a function and the weights, `function(*weights, images)`.
+
+    Raises:
+        TypeError: If the model lacks what is needed to call it.
+    """
+    if _library(model, "keras.") and hasattr(model, "stateless_call"):
+        backend = sys.modules["keras"].backend.backend()
+        if backend != "jax":
+            raise TypeError(
+                f"a Keras model must run on JAX; the backend is {backend!r}: set KERAS_BACKEND=jax before"
+                " keras is imported"
+            )
+        if not model.built:
+            raise TypeError("the Keras model has no weights yet: call it once on images")
+        weights = [[v.value for v in group] for group in (model.trainable_variables, _fixed(model))]
+        return KerasCall(model), tuple(weights)
+    if is_linen(model):
+        if model.scope is None:
+            raise TypeError(
+                f"the Flax Linen module {type(model).__name__} has no parameters: pass"
+                " jax.tree_util.Partial(model.apply, variables), or model.bind(variables)"
+            )
+        module, variables = model.unbind()
+        return module.apply, (variables,)
+    return None
+
+
+def _fixed(model):
+    return model.non_trainable_variables
+
+
+class KerasCall:
+    """A Keras model as a pure function of its variables; equal for the same model."""
+
+    def __init__(self, model: Any):
+        self.model = model
+
+    def __call__(self, trainable: Any, fixed: Any, images: jax.Array) -> Any:
+        """Return the outputs in inference mode."""
+        return self.model.stateless_call(trainable, fixed, images, training=False)[0]
+
+
+def is_linen(value: Any) -> bool:
+    """Return whether this is a Flax Linen module."""
+    linen = sys.modules.get("flax.linen")
+    return linen is not None and isinstance(value, linen.Module)
+
+
+def is_equinox(value: Any) -> bool:
+    """Return whether this is an Equinox module."""
+    equinox = sys.modules.get("equinox")
+    return equinox is not None and isinstance(value, equinox.Module)
+
+
+def advice(value: Any) -> str:
+    """Return what to do with something that cannot be called, or nothing."""
+    if callable(getattr(value, "apply", None)) and callable(getattr(value, "init", None)):
+        return ": pass jax.tree_util.Partial(lambda params, x: model.apply(params, None, x), params)"
+    return ""
+
+
+def parts(value: Any) -> tuple[tuple[Any, ...], list[Any]] | None:
+    """Return what identifies an object of a library, and what may change of it, or None if nothing is known.
+
+    The attributes of these objects say nothing about what they compute, or change with every copy.
+    """
+    if isinstance(value, KerasCall):
+        return (value.model,), []
+    if _library(value, "keras."):
+        if hasattr(value, "variables"):
+            return (value,), [variable.value for variable in value.variables]
+        return ((), [value.value]) if hasattr(value, "assign") and hasattr(value, "value") else None
+    if is_linen(value):
+        settings = [getattr(value, f.name, None) for f in fields(value) if f.name not in ("parent", "name")]
+        return (), [*settings, None if value.scope is None else dict(value.variables)]
+    return None

@@ -1,0 +1,467 @@
+"""Networks of other libraries as they are: NNX, Linen, Equinox, Keras; weights that change; recompiling."""
+
+import sys
+import types
+from itertools import count
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import close
+from flax import linen, nnx
+from jax.tree_util import Partial
+
+import jaxai
+from jaxai._frame.model import as_model
+
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(size=(2, 6, 5, 3)), jnp.float32)
+MIX = jnp.asarray(RNG.normal(size=(3, 4)), jnp.float32)
+
+
+def features(w, x):
+    return jnp.tanh(x @ w).mean((1, 2))
+
+
+def gradient(w, x=X, target=1):
+    return jax.grad(lambda x: features(w, x)[:, target].sum())(x)
+
+
+# Flax NNX
+
+
+class Scanned(nnx.Module):
+    def __init__(self, rngs):
+        @nnx.split_rngs(splits=3)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def layers(rngs):
+            return nnx.Linear(4, 4, rngs=rngs)
+
+        self.stem, self.layers = nnx.Linear(3, 4, rngs=rngs), layers(rngs)
+
+    def __call__(self, x):
+        @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        def run(x, layer):
+            return jax.nn.relu(layer(x)) + x
+
+        return run(self.stem(x), self.layers).mean((1, 2))
+
+    def plain(self, x):
+        kernel, bias = self.stem.kernel[...], self.stem.bias[...]
+        x = x @ kernel + bias
+        for i in range(3):
+            x = jax.nn.relu(x @ self.layers.kernel[...][i] + self.layers.bias[...][i]) + x
+        return x.mean((1, 2))
+
+
+class Rematted(nnx.Module):
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+
+    def __call__(self, x):
+        return nnx.remat(lambda m, x: jax.nn.relu(m.conv(x)))(self, x).mean((1, 2))
+
+    def plain(self, x):
+        return jax.nn.relu(self.conv(x)).mean((1, 2))
+
+
+class Recurrent(nnx.Module):
+    def __init__(self, rngs):
+        self.rnn = nnx.RNN(nnx.SimpleCell(3, 4, rngs=rngs), rngs=rngs)
+
+    def __call__(self, x):
+        return self.rnn(x.mean(1))[:, -1]
+
+    def plain(self, x):
+        cell, h = self.rnn.cell, jnp.zeros((len(x), 4))
+        for step in jnp.moveaxis(x.mean(1), 1, 0):
+            h, _ = cell(h, step)
+        return h
+
+
+class Normed(nnx.Module):
+    def __init__(self, rngs):
+        self.norm = nnx.SpectralNorm(nnx.Linear(3, 4, rngs=rngs), rngs=rngs)
+        self.norm(jnp.ones((1, 3)), update_stats=True)
+
+    def __call__(self, x):
+        return jax.nn.relu(self.norm(x, update_stats=False)).mean((1, 2))
+
+    def plain(self, x):
+        graph, state = nnx.split(self.norm)
+        return jax.nn.relu(nnx.merge(graph, state)(x, update_stats=False)).mean((1, 2))
+
+
+class Sowing(nnx.Module):
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+
+    def __call__(self, x):
+        h = jax.nn.relu(self.conv(x))
+        self.sow(nnx.Intermediate, "h", h)
+        return h.mean((1, 2))
+
+    def plain(self, x):
+        return jax.nn.relu(self.conv(x)).mean((1, 2))
+
+
+# Flax announces that sow will move.
+QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+NETS = (Scanned, Rematted, Recurrent, Normed, Sowing)
+METHODS = {
+    "saliency": jaxai.saliency,
+    "integrated_gradients": lambda *a: jaxai.integrated_gradients(*a, steps=3, batch_size=2),
+    "occlusion": lambda *a: jaxai.occlusion(*a, window=(3, 3), strides=(3, 2)),
+    "deep_lift": jaxai.deep_lift,
+}
+
+
+@QUIET
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*((kind, "saliency") for kind in NETS), *((Scanned, name) for name in METHODS), (Rematted, "occlusion")],
+)
+def test_nnx_modules_may_change_their_state_when_they_are_called(kind, name):
+    net = kind(nnx.Rngs(0))
+    before = nnx.state(net)
+    plain = Partial(lambda net, x: net.plain(x), net)
+    expected = METHODS[name](plain, X, 1)
+    for model in (net, lambda x: net(x), Partial(lambda net, x: net(x), net)):
+        close(METHODS[name](model, X, 1), expected)
+    after = nnx.state(net)
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+    assert all(a is b for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+
+
+@QUIET
+def test_a_failed_call_leaves_the_module_as_it_was():
+    class Fails(Rematted):
+        def __call__(self, x):
+            super().__call__(x)
+            raise RuntimeError("half-way")
+
+    net = Fails(nnx.Rngs(0))
+    expected = net.plain(X)
+    for model in (net, lambda x: net(x)):
+        with pytest.raises(RuntimeError, match="half-way"):
+            jaxai.saliency(model, X, 1)
+    np.testing.assert_array_equal(net.plain(X), expected)
+
+
+class Trained(nnx.Module):
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(3, 4, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.drop(jnp.tanh(self.norm(self.linear(x)))).mean((1, 2))
+
+
+@pytest.mark.parametrize("method", [jaxai.saliency, jaxai.lrp, jaxai.deep_lift], ids=lambda m: m.__name__)
+def test_nnx_in_training_mode_is_refused(method):
+    net = Trained(nnx.Rngs(0))
+    for model in (net, lambda x: net(x), Partial(lambda net, x: net(x), net)):
+        with pytest.raises(ValueError, match=r"training mode.*'(norm|drop)'\): call model.eval\(\)"):
+            method(model, X, 1)
+    net.drop.deterministic = True
+    with pytest.raises(ValueError, match="change with its batch.*'norm'"):
+        method(net, X, 1)
+    net.eval()
+    assert method(net, X, 1).shape == X.shape
+
+
+# Equinox
+
+
+class WithLeaves(eqx.Module):
+    stem: eqx.nn.Conv2d
+    act: eqx.nn.Lambda
+    drop: eqx.nn.Dropout
+    note: str
+    scale: float
+
+    def __call__(self, images):
+        def one(image):
+            x = self.act(self.stem(image.transpose(2, 0, 1)))
+            x = x if self.note == "plain" else 100 * x
+            return self.drop(x).mean((1, 2)) * (self.scale if self.scale > 0 else 0)
+
+        return jax.vmap(one)(images)
+
+
+def test_equinox_modules_may_hold_functions_strings_and_flags():
+    stem = eqx.nn.Conv2d(3, 4, 3, padding=1, key=jax.random.key(0))
+    net = WithLeaves(stem, eqx.nn.Lambda(jax.nn.relu), eqx.nn.Dropout(0.5, inference=True), "plain", 2.0)
+
+    def plain(x):
+        return 2 * jax.vmap(lambda i: jax.nn.relu(stem(i.transpose(2, 0, 1))).mean((1, 2)))(x)
+
+    for method in METHODS.values():
+        close(method(net, X, 1), method(plain, X, 1))
+    assert all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(as_model(net)))
+    # Another function in the same place is another model; other weights are the same program.
+    other = eqx.tree_at(lambda n: n.act, net, eqx.nn.Lambda(jnp.tanh))
+    assert jax.tree.structure(as_model(other)) != jax.tree.structure(as_model(net))
+    assert jax.tree.structure(as_model(jax.tree.map(lambda a: a, net))) == jax.tree.structure(as_model(net))
+    assert np.abs(jaxai.saliency(other, X, 1) - jaxai.saliency(net, X, 1)).max() > 1e-3
+
+
+def test_sequences_of_equinox_layers():
+    keys = jax.random.split(jax.random.key(0), 2)
+    net = eqx.nn.Sequential(
+        [
+            eqx.nn.Conv2d(3, 4, 3, padding=1, key=keys[0]),
+            eqx.nn.Lambda(jax.nn.relu),
+            eqx.nn.Lambda(lambda x: x.mean((1, 2))),
+            eqx.nn.Linear(4, 5, key=keys[1]),
+        ]
+    )
+    model = Partial(lambda net, x: jax.vmap(net)(jnp.moveaxis(x, -1, 1)), net)
+    arrays, static = eqx.partition(net, eqx.is_array)
+    by_hand = Partial(lambda a, x: jax.vmap(eqx.combine(a, static))(jnp.moveaxis(x, -1, 1)), arrays)
+    close(jaxai.saliency(model, X, 1), jaxai.saliency(by_hand, X, 1))
+
+
+# Flax Linen, Haiku, Keras
+
+
+class LinenNet(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(4)(jnp.tanh(linen.Conv(4, (3, 3))(x)).mean((1, 2)))
+
+
+def test_linen_modules_bound_and_by_parts():
+    net = LinenNet()
+    variables = net.init(jax.random.key(0), X)
+    expected = jaxai.saliency(Partial(net.apply, variables), X, 1)
+    close(jaxai.saliency(net.bind(variables), X, 1), expected)
+    close(jaxai.saliency(lambda x: net.apply(variables, x), X, 1), expected)
+    with pytest.raises(TypeError, match="Linen module LinenNet has no parameters: pass jax"):
+        jaxai.saliency(net, X, 1)
+
+
+def test_bound_linen_modules_do_not_compile_again():
+    traces = count()
+
+    class Counting(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            next(traces)
+            return linen.Dense(4)(x.mean((1, 2)))
+
+    net = Counting()
+    variables = net.init(jax.random.key(0), X)
+    first = jaxai.saliency(net.bind(variables), X, 1)
+    before = next(traces)
+    twice = jax.tree.map(lambda v: 2 * v, variables)
+    close(jaxai.saliency(net.bind(twice), X, 1), 2 * first)
+    close(jaxai.saliency(Counting().bind(variables), X, 1), first)
+    assert next(traces) == before + 1
+
+
+def test_transformed_functions_get_a_line():
+    transformed = types.SimpleNamespace(init=lambda key, x: {}, apply=lambda params, key, x: x)
+    with pytest.raises(TypeError, match=r"pass jax.tree_util.Partial\(lambda params, x: model.apply"):
+        jaxai.saliency(transformed, X, 1)
+
+
+class Variable:
+    def __init__(self, value):
+        self.value = value
+
+    def assign(self, value):
+        self.value = value
+
+
+class KerasLike:
+    """The part of a Keras model that is used; the true one is larger than a test's environment should be."""
+
+    built = True
+
+    def __init__(self):
+        self.trainable_variables = [Variable(MIX)]
+        self.non_trainable_variables = [Variable(jnp.float32(1))]
+
+    @property
+    def variables(self):
+        return [*self.trainable_variables, *self.non_trainable_variables]
+
+    def stateless_call(self, trainable, fixed, x, training):
+        assert training is False
+        return fixed[0] * features(trainable[0], x), fixed
+
+    def __call__(self, x):
+        return self.stateless_call(*([v.value for v in g] for g in self.groups()), x, training=False)[0]
+
+    def groups(self):
+        return self.trainable_variables, self.non_trainable_variables
+
+
+@pytest.fixture
+def keras_like(monkeypatch):
+    monkeypatch.setattr(KerasLike, "__module__", "keras.src.models.model")
+    backend = types.SimpleNamespace(backend=lambda: "jax")
+    monkeypatch.setitem(sys.modules, "keras", types.SimpleNamespace(backend=backend))
+    return KerasLike()
+
+
+def test_keras_models_are_functions_of_their_weights(keras_like, monkeypatch):
+    net = keras_like
+    assert len(jax.tree.leaves(as_model(net))) == 2
+    for model in (net, lambda x: net(x)):
+        net.trainable_variables[0].assign(MIX)
+        close(jaxai.saliency(model, X, 1), gradient(MIX))
+        net.trainable_variables[0].assign(2 * MIX)
+        close(jaxai.saliency(model, X, 1), gradient(2 * MIX))
+    assert jax.tree.structure(as_model(net)) == jax.tree.structure(as_model(net))
+    monkeypatch.setattr(net, "built", False, raising=False)
+    with pytest.raises(TypeError, match="no weights yet"):
+        jaxai.saliency(net, X, 1)
+    monkeypatch.setattr(sys.modules["keras"].backend, "backend", lambda: "torch")
+    with pytest.raises(TypeError, match="must run on JAX; the backend is 'torch'"):
+        jaxai.saliency(net, X, 1)
+
+
+# Weights that change
+
+WEIGHTS = MIX
+
+
+def sees_global(x):
+    return features(WEIGHTS, x)
+
+
+def sees_through(x):
+    return sees_global(x)
+
+
+class Holder:
+    def __init__(self):
+        self.inner = {"w": MIX}
+
+    def scores(self, x):
+        return features(self.inner["w"], x)
+
+    def __call__(self, x):
+        return self.scores(x)
+
+
+def changing(name):
+    """Return a model, and a function that sets its weights."""
+    holder, array, cell = Holder(), np.array(MIX), [MIX]
+    variable = nnx.Param(MIX)
+
+    def rebind(value):
+        global WEIGHTS
+        WEIGHTS = value
+
+    def nested(x):
+        return (lambda y: features(cell[0], y))(x)
+
+    def by_default(x, w=cell):
+        return features(w[0], x)
+
+    in_list = lambda value: cell.__setitem__(0, value)  # noqa: E731
+    in_holder = lambda value: holder.inner.update(w=value)  # noqa: E731
+    return {
+        "global": (sees_global, rebind),
+        "global of a function it calls": (sees_through, rebind),
+        "list": (lambda x: features(cell[0], x), in_list),
+        "inner function": (nested, in_list),
+        "default": (by_default, in_list),
+        "keyword default": (Partial(by_default), in_list),
+        "numpy in place": (lambda x: features(jnp.asarray(array), x), lambda v: np.copyto(array, v)),
+        "object": (holder, in_holder),
+        "method": (holder.scores, in_holder),
+        "attribute": (lambda x: holder.scores(x), in_holder),
+        "variable": (lambda x: features(variable[...], x), lambda v: variable.__setitem__(..., v)),
+        "beside parameters": (Partial(lambda p, x: p * features(cell[0], x), jnp.float32(1)), in_list),
+        "number": (
+            lambda x: features(MIX, x) * float(np.asarray(cell[0])[0, 0] / np.asarray(MIX)[0, 0]),
+            in_list,
+        ),
+    }[name]
+
+
+CHANGES = (
+    "global",
+    "global of a function it calls",
+    "list",
+    "inner function",
+    "default",
+    "keyword default",
+    "numpy in place",
+    "object",
+    "method",
+    "attribute",
+    "variable",
+    "beside parameters",
+    "number",
+)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changed_weights_never_give_the_old_explanation(name):
+    model, set_weights = changing(name)
+    try:
+        in_chain = jaxai.chain({"scores": model})
+        for scale in (1, 2, 1):
+            set_weights(scale * MIX)
+            expected = scale * gradient(MIX) if name == "number" else gradient(scale * MIX)
+            close(jaxai.saliency(model, X, 1), expected)
+            close(jaxai.saliency(in_chain, X, 1), expected)
+    finally:
+        set_weights(MIX)
+
+
+def test_what_is_the_same_function_compiles_once():
+    ticks = count()
+
+    def scores(w, x):
+        next(ticks)
+        return features(w, x)
+
+    def make(w):
+        return lambda x: scores(w, x)
+
+    first = jaxai.saliency(make(MIX), X, 1)
+    before = next(ticks)
+    for _ in range(3):
+        np.testing.assert_array_equal(jaxai.saliency(make(MIX), X, 1), first)
+    assert next(ticks) == before + 1
+    assert np.abs(jaxai.saliency(make(2 * MIX), X, 1) - first).max() > 1e-3
+    assert next(ticks) > before + 2
+
+
+def test_a_function_that_counts_its_traces_is_traced_once():
+    calls = []
+
+    def net(x):
+        calls.append(len(calls))
+        return features(MIX, x)
+
+    jaxai.saliency(net, X, 1)
+    before = len(calls)
+    jaxai.saliency(net, X, 1)
+    jaxai.saliency(net, X, 2)
+    assert len(calls) == before
+
+
+def test_functions_with_traced_weights():
+    def maps(w):
+        return jaxai.saliency(lambda x: features(w, x), X, 1)
+
+    close(jax.jit(maps)(2 * MIX), gradient(2 * MIX))
+    close(jax.jit(maps)(MIX), gradient(MIX))
+    assert jax.vmap(maps)(jnp.stack([MIX, 2 * MIX])).shape == (2, *X.shape)
+
+
+def test_as_model_is_idempotent():
+    net = Sowing(nnx.Rngs(0))
+    for model in (sees_global, net, Partial(features, MIX), Holder()):
+        once = as_model(model)
+        assert jax.tree.structure(as_model(once)) == jax.tree.structure(once)
