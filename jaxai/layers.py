@@ -6,12 +6,16 @@ returns the activation after that layer, `model(acts, start=name)` runs the rest
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.tree_util import Partial, register_dataclass
 
 from ._frame import model as _model
+from ._program import layout
+from ._program.graph import graph_of
 from ._program.named import Named
 from ._program.named import named as named
 
@@ -149,12 +153,60 @@ def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
         if "pool" in name:
             continue
         shape = _model.scores_shape(Body(_model.as_model(model), name), images)
-        if len(shape) == 4 and shape[1] * shape[2] > 1:
+        if len(shape) != 4:
+            continue
+        known, found = _layout(model, name, images)
+        height, width = (2, 3) if found == layout.NCHW else (1, 2)
+        if (found or not known) and shape[height] * shape[width] > 1:
             return name
     raise ValueError(
         f"no layer of this model has positions [batch, height, width, channels]; the layers are"
         f" {', '.join(names)}. Mark the stages with jaxai.chain or jaxai.layers.named"
     )
+
+
+def _layout(model: Any, layer: str, images: jax.Array) -> tuple[bool, str | None]:
+    """Return whether the axes of a layer are known, and "NHWC" or "NCHW" if they lie so."""
+    return _read_layout(*_model.abstract(Body(_model.as_model(model), layer), images))
+
+
+@lru_cache(maxsize=256)
+def _read_layout(structure, leaves):
+    graph = graph_of(_model.program(structure, leaves))
+    if len(graph.outputs) != 1 or not graph.inputs:
+        return False, None
+    axes = layout.of(graph)
+    return axes is not None, None if axes is None else layout.name(axes, graph.shape(graph.outputs[0]))
+
+
+def _moved_back(head: Callable[[jax.Array], jax.Array], acts: jax.Array) -> jax.Array:
+    return head(jnp.moveaxis(acts, -1, 1))
+
+
+def split_positions(
+    model: Any, layer: str | None, images: jax.Array
+) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    """Split a network as `split` does, with activations [batch, height, width, channels].
+
+    Layers [batch, channels, height, width] are transposed. Which axis is which is read from the program;
+    where an operation cannot be followed, the order of the images is assumed.
+
+    Raises:
+        ValueError: If the layer's values are not laid out like an image, as attention matrices are not.
+    """
+    model = _model.as_model(model)
+    layer = resolve(model, layer, images)
+    acts, head = split(model, layer, images)
+    known, found = _layout(model, layer, images) if acts.ndim == 4 else (True, None)
+    if known and found is None:
+        raise ValueError(
+            "`layer` must have activations [batch, height, width, channels];"
+            f" {layer!r} has shape {acts.shape}"
+            + (", whose axes do not run along the images' height and width" if acts.ndim == 4 else "")
+        )
+    if found == layout.NCHW:
+        return jnp.moveaxis(acts, 1, -1), Partial(_moved_back, head)
+    return acts, head
 
 
 def split(

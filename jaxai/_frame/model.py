@@ -144,6 +144,11 @@ def output_shapes(model: Any, images: jax.Array) -> Any:
     return _output_shapes(*abstract(model, images))
 
 
+def program(structure: Any, leaves: tuple[Any, ...]) -> Any:
+    """Return the closed jaxpr of `model(images)`, given as `abstract` returns them."""
+    return call.trace(*concrete(structure, leaves)).jaxpr
+
+
 def abstract(model: Any, images: jax.Array) -> tuple[Any, tuple[Any, ...]]:
     """Return the structure of a call and the shapes and types of its arrays: together a key for caches."""
     leaves, structure = jax.tree.flatten((model, images))

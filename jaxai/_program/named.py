@@ -43,8 +43,7 @@ class Named:
 
     def names(self, images: Any) -> tuple[str, ...]:
         """Return the layers' names in forward order, the output last."""
-        graph, *_ = _trace(self.model, images)
-        marks = tuple(_marks(graph))
+        marks = tuple(_marks(_trace(self.model, images)[-1]))
         return marks if OUTPUT in marks else (*marks, OUTPUT)
 
     def split(
@@ -56,7 +55,7 @@ class Named:
             ValueError: If no value is marked by this name.
         """
         graph, flat, tree, key = _trace(self.model, images)
-        marks = _marks(graph)
+        marks = _marks(key)
         if layer not in marks:
             if layer == OUTPUT:
                 return self.model(images), Partial(_identity)
@@ -139,8 +138,10 @@ def _has_mark(graph: Graph) -> bool:
     return any(node.name == "name" for node in graph.nodes)
 
 
-def _marks(graph: Graph) -> dict[str, int]:
+@lru_cache(maxsize=32)
+def _marks(key: _Key) -> dict[str, int]:
     """Return the marked values that depend on the images, by name; repeated names are numbered."""
+    graph = _graph(key)
     found: dict[str, int] = {}
     counts: dict[str, int] = {}
     dependent = graph.dependents(graph.inputs[-1:])
@@ -159,7 +160,7 @@ def _marks(graph: Graph) -> dict[str, int]:
 def _cut(key: _Key, layer: str) -> tuple[Graph, Graph]:
     """Return the graphs before a mark (its value, then what crosses) and after it."""
     graph = _graph(key)
-    mark = _marks(graph)[layer]
+    mark = _marks(key)[layer]
     above = graph.dependents([mark])
     after = [node for node in graph.nodes if mark not in node.outputs and above.intersection(node.outputs)]
     read = values_of([*(ref for node in after for ref in node.inputs), *graph.outputs])

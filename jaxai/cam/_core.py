@@ -136,14 +136,9 @@ def look(model: Any, layer: str, images: jax.Array, targets: Any, batch_size: in
     """Return the view of some images at a layer.
 
     Raises:
-        ValueError: If the layer's activations have no positions.
+        ValueError: If the layer's activations are not laid out like an image.
     """
-    acts, head = layers.split(model, layer, images)
-    if acts.ndim != 4:
-        raise ValueError(
-            "`layer` must have activations [batch, height, width, channels];"
-            f" {layer!r} has shape {acts.shape}"
-        )
+    acts, head = layers.split_positions(model, layer, images)
     kind = acts.dtype
 
     def float32_head(acts):

@@ -24,7 +24,7 @@ def _smooth_plus_plus(view: View, *, key, num_samples: int, noise, noise_unit: s
 
     def some(indices, valid):
         def one(x):
-            acts, head = layers.split(view.model, view.layer, x)
+            acts, head = layers.split_positions(view.model, view.layer, x)
             grads = _targets.gradients(head, acts, targets)[1].astype(jnp.float32)
             return jnp.stack([grads, grads**2, grads**3])
 

@@ -1,0 +1,71 @@
+"""Layers of any layout: which axes are the image's is read from the program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import close
+
+import jaxai
+from jaxai import layers
+
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(size=(2, 8, 6, 3)), jnp.float32)
+KERNEL = jnp.asarray(RNG.normal(size=(3, 3, 3, 4)), jnp.float32)
+HEAD = jnp.asarray(RNG.normal(size=(4, 5)), jnp.float32)
+TOKENS = jnp.asarray(RNG.normal(size=(12, 4)), jnp.float32)
+
+
+def conv(x, order):
+    return jax.nn.relu(
+        jax.lax.conv_general_dilated(x, KERNEL, (1, 1), "SAME", dimension_numbers=(order, "HWIO", order))
+    )
+
+
+NHWC = {"conv": lambda x: conv(x, "NHWC"), "logits": lambda h: jnp.square(h).mean((1, 2)) @ HEAD}
+NCHW = {
+    "conv": lambda x: conv(jnp.moveaxis(x, -1, 1), "NCHW"),
+    "logits": lambda h: jnp.square(h).mean((2, 3)) @ HEAD,
+}
+VMAPPED = {
+    "conv": lambda x: jax.vmap(lambda i: conv(jnp.moveaxis(i, -1, 0)[None], "NCHW")[0])(x),
+    "logits": NCHW["logits"],
+}
+
+
+@pytest.mark.parametrize("stages", [NCHW, VMAPPED], ids=["NCHW", "vmapped"])
+@pytest.mark.parametrize("layer", [None, "conv"])
+def test_channels_first_gives_the_map_of_channels_last(stages, layer):
+    expected = jaxai.grad_cam(jaxai.chain(NHWC), X, 1)
+    close(jaxai.grad_cam(jaxai.chain(stages), X, 1, layer=layer), expected)
+
+
+def attention(x):
+    patches = x.reshape(2, 4, 2, 3, 2, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 12, 12)
+    heads = (patches @ TOKENS).reshape(2, 12, 2, 2).transpose(0, 2, 1, 3)
+    return heads, jax.nn.softmax(heads @ heads.swapaxes(2, 3))
+
+
+def test_attention_matrices_are_no_maps():
+    net = jaxai.chain(
+        {
+            "grid": lambda x: x + 1,
+            "attention": lambda x: attention(x)[1],
+            "logits": lambda a: a[:, :, 0].sum(1),
+        }
+    )
+    with pytest.raises(ValueError, match="'attention' has shape .*do not run along the images' height"):
+        jaxai.grad_cam(net, X, 1, layer="attention")
+    assert layers.resolve(net, None, X) == "grid"
+
+
+def test_tokens_on_their_grid_and_transposed_images():
+    def grid(x):
+        heads, matrix = attention(x)
+        return (matrix @ heads).transpose(0, 2, 1, 3).reshape(2, 12, 4).reshape(2, 4, 3, 4)
+
+    net = jaxai.chain({"grid": grid, "logits": lambda h: h.mean((1, 2)) @ HEAD})
+    assert layers.resolve(net, None, X) == "grid"
+    turned = jaxai.chain({"turned": lambda x: x.swapaxes(1, 2), "logits": lambda h: h.mean((1, 2))})
+    with pytest.raises(ValueError, match="'turned' has shape"):
+        jaxai.grad_cam(turned, X, 1, layer="turned")
