@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
 from jax.tree_util import Partial, register_dataclass
 
 from . import foreign
@@ -157,13 +158,20 @@ def abstract(model: Any, images: jax.Array) -> tuple[Any, tuple[Any, ...]]:
 
 def concrete(structure: Any, leaves: tuple[Any, ...]) -> tuple[Any, Any]:
     """Return the model and the images of `abstract`, with shapes in the place of arrays."""
-    return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+    found = [jax.ShapeDtypeStruct(shape, kind, sharding=sharding) for shape, kind, sharding in leaves]
+    return jax.tree.unflatten(structure, found)
 
 
 def _shape_and_type(leaf):
     if isinstance(leaf, jax.Array):
-        return leaf.shape, leaf.dtype
-    return np.shape(leaf), jnp.result_type(leaf)
+        sharding = jax.typeof(leaf).sharding
+        # Types have a sharding under an explicit mesh alone.
+        return leaf.shape, leaf.dtype, None if sharding.mesh.empty or not _explicit(sharding) else sharding
+    return np.shape(leaf), jnp.result_type(leaf), None
+
+
+def _explicit(sharding):
+    return any(kind == AxisType.Explicit for kind in sharding.mesh.axis_types)
 
 
 @lru_cache(maxsize=64)

@@ -108,9 +108,9 @@ def select(scores: jax.Array, targets: Any) -> jax.Array:
     targets = freeze(scores, targets)
     count = class_count(scores.shape)
     scores = scores.astype(jnp.float32)
-    if targets.ndim == 2:
-        return jnp.take_along_axis(scores, jnp.clip(targets, 0, count - 1), axis=1)
-    return jnp.take_along_axis(scores, jnp.clip(targets, 0, count - 1)[:, None], axis=1)[:, 0]
+    # Indexing would not know how to spread its result over devices that share the classes.
+    chosen = jnp.clip(targets, 0, count - 1)[..., None] == jnp.arange(count)
+    return jnp.where(chosen, scores if targets.ndim == 1 else scores[:, None], 0).sum(-1)
 
 
 def probability(scores: jax.Array, targets: Any) -> jax.Array:
@@ -161,7 +161,9 @@ def cotangents(scores: jax.Array, targets: Any, *, value: Value = select) -> jax
     if not callable(targets) and targets is not None and targets.ndim == 2:
         class_count(scores.shape)
         if value is select:
-            return jax.nn.one_hot(targets.T, scores.shape[1], dtype=scores.dtype)
+            # Of the scores' own sharding, as the type of a cotangent must be.
+            chosen = targets.T[..., None] == jnp.arange(scores.shape[1])
+            return jnp.where(chosen, jnp.ones_like(scores), 0)
         return jax.vmap(direction, in_axes=1)(targets)
     return direction(targets)
 

@@ -1,0 +1,55 @@
+"""Models under an explicit mesh, whose class scores are spread over devices, in a process of their own."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+SCRIPT = textwrap.dedent("""
+    import json
+    import jax, jax.numpy as jnp, numpy as np
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+    from jax.tree_util import Partial
+    import jaxai
+
+    rng = np.random.default_rng(0)
+    weights = [jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 8), (8, 8))]
+    x = jnp.asarray(rng.normal(size=(8, 8, 8, 3)), jnp.float32)
+
+    def net(spread, weights, x):
+        h = jax.nn.relu(x @ weights[0]).mean((1, 2))
+        return jnp.matmul(h, weights[1], out_sharding=P(None, "d") if spread else None)
+
+    METHODS = {
+        "saliency": lambda m, x: jaxai.saliency(m, x, 1),
+        "saliency of the top class": lambda m, x: jaxai.saliency(m, x),
+        "saliency of two classes": lambda m, x: jaxai.saliency(m, x, np.tile([1, 2], (8, 1))),
+        "integrated_gradients": lambda m, x: jaxai.integrated_gradients(m, x, 1, steps=3),
+        "occlusion": lambda m, x: jaxai.occlusion(m, x, 1, window=(4, 4), strides=(4, 4)),
+        "rise": lambda m, x: jaxai.rise(m, x, 1, key=jax.random.key(0), num_masks=8, grid=2),
+    }
+    alone = [np.asarray(m(Partial(Partial(net, False), weights), x)) for m in METHODS.values()]
+    mesh = jax.make_mesh((len(jax.devices()),), ("d",), axis_types=(AxisType.Explicit,))
+    jax.set_mesh(mesh)
+    specs = (P(), P(None, "d"))
+    placed = [jax.device_put(w, NamedSharding(mesh, s)) for w, s in zip(weights, specs)]
+    x = jax.device_put(x, NamedSharding(mesh, P()))
+    found = [np.asarray(m(Partial(Partial(net, True), placed), x)) for m in METHODS.values()]
+    errors = [float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(alone, found)]
+    print(json.dumps(dict(zip(METHODS, errors))))
+""")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 8])
+def test_an_explicit_mesh_changes_no_explanation(devices):
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | flags)
+    assert done.returncode == 0, done.stderr[-2000:]
+    errors = json.loads(done.stdout.splitlines()[-1])
+    assert len(errors) == 6
+    assert max(errors.values()) < 1e-5, errors
