@@ -69,3 +69,10 @@ def test_tokens_on_their_grid_and_transposed_images():
     turned = jaxai.chain({"turned": lambda x: x.swapaxes(1, 2), "logits": lambda h: h.mean((1, 2))})
     with pytest.raises(ValueError, match="'turned' has shape"):
         jaxai.grad_cam(turned, X, 1, layer="turned")
+
+
+def test_images_with_channels_first_get_a_line():
+    with pytest.raises(
+        ValueError, match=r"shape \(2, 3, 32, 24\), which looks like \[batch, channels, height"
+    ):
+        jaxai.saliency(jaxai.chain(NHWC), jnp.ones((2, 3, 32, 24)), 1)

@@ -12,11 +12,16 @@ def images(x: Any, name: str = "images") -> jax.Array:
 
     Raises:
         TypeError: If the values are not floating point (uint8 pixels were not preprocessed).
-        ValueError: If the rank is not four or an axis is empty.
+        ValueError: If the rank is not four, an axis is empty, or three channels come before large images.
     """
     x = jnp.asarray(x)
     if x.ndim != 4:
         raise ValueError(f"`{name}` must be [batch, height, width, channels]; got shape {x.shape}")
+    if x.shape[1] == 3 and min(x.shape[2:]) >= 16:
+        raise ValueError(
+            f"`{name}` must be [batch, height, width, channels]; got shape {x.shape}, which looks like"
+            " [batch, channels, height, width]: transpose them, and back within the model"
+        )
     if 0 in x.shape:
         raise ValueError(f"`{name}` must have no empty axis; got shape {x.shape}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
