@@ -72,7 +72,12 @@ class Rule:
 
 
 def stabilize(z: jax.Array, epsilon: float) -> jax.Array:
-    """Return z + epsilon sign(z), with sign(0) = +1: values moved away from zero."""
+    """Return z + epsilon sign(z), with sign(0) = +1: values moved away from zero.
+
+    In float16, which overflows at 65,504, an epsilon below 2^-10 counts as that, the type's own resolution.
+    """
+    if z.dtype == jnp.float16 and epsilon:
+        epsilon = max(epsilon, float(jnp.finfo(z.dtype).eps))
     return z + jnp.where(z >= 0, epsilon, -epsilon).astype(z.dtype)
 
 
