@@ -207,6 +207,19 @@ def test_the_file_says_where_it_comes_from(tiny, tmp_path):
     assert arrays["conv1_1.kernel"].shape == (3, 3, 3, tiny_weights.WIDTHS[0])
 
 
+def test_headers_whose_length_looks_like_a_pickle(tiny, tmp_path):
+    """Of 0x...80 bytes: a pickle starts with this byte, too."""
+    header, data = tiny_weights.safetensors_parts(tiny)
+    text = json.dumps(header).encode()
+    source = tmp_path / "x"
+    source.write_bytes(tiny_weights.safetensors_file(text + b" " * ((0x80 - len(text)) % 256), data))
+    assert source.read_bytes()[0] == 0x80
+    assert (
+        converted(convert(source, "vgg11_bn", tmp_path / "y")).keys()
+        == tiny_weights.shapes("vgg11_bn").keys()
+    )
+
+
 def typed(state, dtype):
     return {key: value if value.dtype == np.int64 else value.astype(dtype) for key, value in state.items()}
 

@@ -356,6 +356,7 @@ def test_what_is_nested_is_never_hashed_compared_or_shown(tmp_path, way, kind):
         (b"}G" + bytes(8) + b"Ns.", "a key is neither a word nor a whole number"),
         (b"}(Nu.", "a key is neither"),
         (b"(N.", "not a state dict"),
+        (b"\x80\x06}.", "the unknown protocol 6"),
         (b".", "finds nothing to work on"),
         (b"h\7.", "finds nothing to work on"),
         (b"Na.", "finds nothing to work on"),
@@ -475,6 +476,23 @@ def test_a_file_twice_or_that_no_tensor_uses(tmp_path, torch_names):
         read_torch(path)
     zip_file(path, {"a": Tensor(storage)}, torch_names, [])
     with pytest.raises(Refused, match="it lacks storage 0"):
+        read_torch(path)
+
+
+def test_archives_that_contradict_themselves(tmp_path, torch_names):
+    """An encrypted file, and one that has another name where it stands."""
+    storage, path = Storage([1.0, 2.0]), tmp_path / "x.pth"
+    zip_file(path, {"a": Tensor(storage)}, torch_names, [storage])
+    whole = path.read_bytes()
+    listed = whole.index(b"PK\1\2")
+    for bit in (0x01, 0x20, 0x40, 0x2000):
+        data = bytearray(whole)
+        struct.pack_into("<H", data, listed + 8, bit)
+        path.write_bytes(data)
+        with pytest.raises(Refused, match="is encrypted, or kept in another way"):
+            read_torch(path)
+    path.write_bytes(whole.replace(b"archive/data/0", b"archive/data/1", 1))
+    with pytest.raises(Refused, match="archive/data/0 has another name where it stands"):
         read_torch(path)
 
 

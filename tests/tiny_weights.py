@@ -74,7 +74,7 @@ def torchvision(*, norm, seed=0):
 
 def folded(state, *, norm):
     """What a state dict of `torchvision` becomes, by the definitions of the layers alone."""
-    state = {key: value.astype(np.float64) for key, value in state.items()}
+    state = {key: value.astype(np.float64) for key, value in state.items() if value.size > 1 or value.ndim}
     arrays, position = {}, 0
     for block, count in enumerate(vgg.CONVOLUTIONS[11], 1):
         for index in range(1, count + 1):
@@ -173,17 +173,21 @@ class Description:
         start = [b"("] if end == b"t" else []
         return *start, *(self._whole(n) for n in numbers), end, self._kept()
 
+    def laid(self, array):
+        """Return the storage of an array, where in it the array starts, and its strides."""
+        return array.ravel(), 0, [step // array.itemsize for step in array.strides]
+
     def _tensor(self, array):
+        storage, offset, strides = self.laid(array)
         key = str(len(self.storages))
-        self.storages[key], self.counts[key] = array.tobytes(), array.size
-        strides = [step // array.itemsize for step in array.strides]
+        self.storages[key], self.counts[key] = storage.tobytes(), storage.size
         kind = f"ctorch\n{KINDS[array.dtype.name]}Storage\n".encode()
         return (
             b"ctorch._utils\n_rebuild_tensor_v2\n", self._kept(), b"(",
             b"(", *self._word("storage"), kind, self._kept(), *self._word(key), *self._word("cpu"),
-            self._whole(array.size), b"t", self._kept(), b"Q",
-            b"K\x00", *self._wholes(array.shape), *self._wholes(strides), b"\x89", *self._ordered(),
-            b"t", self._kept(), b"R", self._kept(),
+            self._whole(storage.size), b"t", self._kept(), b"Q",
+            self._whole(offset), *self._wholes(array.shape), *self._wholes(strides),
+            b"\x89", *self._ordered(), b"t", self._kept(), b"R", self._kept(),
         )  # fmt: skip
 
 

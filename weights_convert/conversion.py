@@ -88,10 +88,11 @@ def _read(file: BinaryIO, model: Entry) -> dict[str, Stored]:
         return read_onnx_vgg16(file)
     file.seek(0)
     start = file.read(9)
+    # A safetensors file starts with the length of its header, which may look like the start of a pickle.
+    if start[4:] == b"\0\0\0\0{":
+        return read_safetensors(file).arrays
     if is_torch(start):
         return read_torch(file)
-    if start[8:] == b"{":
-        return read_safetensors(file).arrays
     raise Refused("neither a torch .pth nor a safetensors file")
 
 

@@ -155,7 +155,8 @@ def _check_attributes(node: Any, which: str, permutation: list[int]) -> None:
         if name not in needed:
             raise Refused(f"{which} has the attribute {shown(name)}; expected none of this name")
         if type(value) is not type(needed[name]) or value != needed[name]:
-            expected = needed[name].decode() if isinstance(value, bytes) else needed[name]
+            expected = needed[name]
+            expected = expected.decode() if isinstance(expected, bytes) else expected
             raise Refused(f"{which} has other {name} than VGG16; expected {expected}")
     if missing := needed.keys() - {**defaults, **stated}.keys():
         raise Refused(f"{which} does not state its {min(missing)}")

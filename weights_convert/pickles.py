@@ -8,6 +8,7 @@ values of known types, sizes and depths; keys are words and whole numbers; a fun
 recognised or refused.
 """
 
+import pickle
 import pickletools
 import struct
 from collections.abc import Iterable
@@ -185,7 +186,10 @@ def _step(
 ) -> None:
     """Carry out one instruction; none of them can import or call anything."""
     match opcode:
-        case "PROTO" | "FRAME":
+        case "PROTO":
+            if argument > pickle.HIGHEST_PROTOCOL:
+                raise Refused(f"damaged, or a pickle of the unknown protocol {argument}")
+        case "FRAME":
             pass
         case "MARK":
             stack.append(_MARK)

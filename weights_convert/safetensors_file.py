@@ -99,6 +99,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
         raise Refused("damaged: a name stands twice in its header")
+    # JSON can spell halves of characters, which are no text.
+    "".join(word for pair in pairs for word in pair if isinstance(word, str)).encode()
     return table
 
 

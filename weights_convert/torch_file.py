@@ -21,6 +21,9 @@ _ZIP_START = b"PK\x03\x04"
 _LONGEST_PICKLE = 4 << 20
 _LONGEST_LIST = 4 << 20
 _BLOCK = 1 << 20
+# Sizes may stand after a file, and its name may be UTF-8.
+_UTF_8 = 0x800
+_PLAIN_FLAGS = 0x8 | _UTF_8
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -127,15 +130,19 @@ def _place(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
     # An archive that says so can hold gigabytes of zeros in kilobytes.
     if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
         raise Refused(f"{name} is compressed; expected a file made by torch.save, which compresses nothing")
-    if entry.flag_bits & 0x1:
-        raise Refused(f"{name} is encrypted")
+    if entry.flag_bits & ~_PLAIN_FLAGS:
+        raise Refused(f"damaged: {name} is encrypted, or kept in another way that torch does not use")
     size, start = os.fstat(file.fileno()).st_size, b""
     if 0 <= entry.header_offset < size:
         file.seek(entry.header_offset)
         start = file.read(30)
     if len(start) < 30 or not start.startswith(_ZIP_START):
         raise Refused(f"truncated or damaged: {name} is not where the list of files says")
-    position = entry.header_offset + 30 + sum(struct.unpack("<HH", start[26:30]))
+    length, extra = struct.unpack("<HH", start[26:30])
+    encoding = "utf-8" if entry.flag_bits & _UTF_8 else "cp437"
+    if file.read(length) != entry.orig_filename.encode(encoding):
+        raise Refused(f"damaged: {name} has another name where it stands than in the list of files")
+    position = entry.header_offset + 30 + length + extra
     if position + entry.file_size > size:
         raise Refused(f"truncated: it has {size} bytes, {name} ends after {position + entry.file_size}")
     return position
