@@ -22,17 +22,23 @@ def predict(images):
     return np.stack([first, images[:, :3, :4].mean((1, 2, 3))], axis=1) * 5
 
 
-METHODS = {
-    "lime": (lambda m, t: jaxai.lime(m, IMAGES, t, **RUN).weights),
-    "kernel_shap": (lambda m, t: jaxai.kernel_shap(m, IMAGES, t, **RUN).values),
-    "exact_shapley": (lambda m, t: jaxai.exact_shapley(m, IMAGES, t, segments=SEGMENTS).values),
-    "owen_values": (lambda m, t: jaxai.owen_values(m, IMAGES, t, segments=SEGMENTS).values),
-    "rise": (lambda m, t: jaxai.rise(m, IMAGES, t, key=KEY, num_masks=40, grid=2)),
-    "occlusion": (lambda m, t: jaxai.occlusion(m, IMAGES, t, window=3, strides=2)),
-    "feature_ablation": (lambda m, t: jaxai.feature_ablation(m, IMAGES, t, segments=SEGMENTS).values),
-    "sobol": (lambda m, t: jaxai.sobol(m, IMAGES, t, grid=2, num_designs=8)),
-    "hsic": (lambda m, t: jaxai.hsic(m, IMAGES, t, grid=2, num_designs=20)),
+CALLS = {
+    "lime": (lambda m, x, t, **o: jaxai.lime(m, x, t, **RUN, **o).weights),
+    "kernel_shap": (lambda m, x, t, **o: jaxai.kernel_shap(m, x, t, **RUN, **o).values),
+    "exact_shapley": (lambda m, x, t, **o: jaxai.exact_shapley(m, x, t, segments=SEGMENTS, **o).values),
+    "owen_values": (lambda m, x, t, **o: jaxai.owen_values(m, x, t, segments=SEGMENTS, **o).values),
+    "permutation_shapley": (
+        lambda m, x, t, **o: (
+            jaxai.permutation_shapley(m, x, t, segments=SEGMENTS, key=KEY, num_permutations=2, **o).values
+        )
+    ),
+    "rise": (lambda m, x, t, **o: jaxai.rise(m, x, t, key=KEY, num_masks=40, grid=2, **o)),
+    "occlusion": (lambda m, x, t, **o: jaxai.occlusion(m, x, t, window=3, strides=2, **o)),
+    "feature_ablation": (lambda m, x, t, **o: jaxai.feature_ablation(m, x, t, segments=SEGMENTS, **o).values),
+    "sobol": (lambda m, x, t, **o: jaxai.sobol(m, x, t, grid=2, num_designs=8, **o)),
+    "hsic": (lambda m, x, t, **o: jaxai.hsic(m, x, t, grid=2, num_designs=20, **o)),
 }
+METHODS = {name: (lambda m, t, call=call: call(m, IMAGES, t)) for name, call in CALLS.items()}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -65,7 +71,7 @@ def test_a_failed_run_goes_on_where_it_stopped(tmp_path):
     folder = tmp_path / "cache"
     with pytest.raises(ConnectionError):
         jaxai.lime(black_box(failing, cache=folder), IMAGES, 0, batch_size=10, **RUN)
-    assert len(list(folder.glob("*.npy"))) == 3 and not list(folder.glob("*.tmp"))
+    assert len(list(folder.glob("*.npy"))) == 3 and not list(folder.glob(".*"))
     found = jaxai.lime(black_box(failing, cache=folder), IMAGES, 0, batch_size=10, **RUN)
     assert len(calls) == 4 + 7
     np.testing.assert_allclose(found.weights, jaxai.lime(model, IMAGES, 0, **RUN).weights, atol=1e-5)
@@ -97,3 +103,39 @@ def test_errors():
         jaxai.lime(black_box(predict), IMAGES, np.array([0, 1, 0]), **RUN)
     with pytest.raises(ValueError, match="NaN or infinite"):
         jaxai.lime(black_box(lambda x: predict(x) * np.nan), IMAGES, 0, **RUN)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_originals_are_asked_for_in_batches(name):
+    sizes = []
+
+    def counting(images):
+        sizes.append(len(images))
+        return predict(images)
+
+    images = jnp.concatenate([IMAGES] * 4)
+    found = CALLS[name](black_box(counting), images, None, batch_size=3)
+    np.testing.assert_allclose(found[:2], METHODS[name](model, None), atol=1e-4)
+    assert max(sizes) == 3
+
+
+def test_predict_may_change_what_it_gets(tmp_path):
+    def changing(images):
+        images -= 0.5
+        images += 0.5
+        return predict(images)
+
+    box = black_box(changing, cache=tmp_path / "scores")
+    expected = METHODS["rise"](model, None)
+    for _ in range(2):
+        np.testing.assert_allclose(METHODS["rise"](box, None), expected, atol=1e-4)
+    stored = box.scores(np.asarray(IMAGES))
+    stored *= 2
+    np.testing.assert_array_equal(box.scores(np.asarray(IMAGES)), stored / 2)
+
+
+def test_methods_that_need_gradients_say_so():
+    with pytest.raises(TypeError, match="`extremal_perturbation` needs gradients"):
+        jaxai.extremal_perturbation(black_box(predict), IMAGES, 0)
+    with pytest.raises(TypeError, match="`meaningful_perturbation` needs gradients"):
+        jaxai.meaningful_perturbation(black_box(predict), IMAGES, 0, key=KEY)

@@ -17,28 +17,30 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 
 
-def normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """Return what `jax.random.normal` does, to rounding."""
-    if not _written_out(key, shape, dtype):
-        return jax.random.normal(key, shape, dtype)
+def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return what `jax.random.normal` does in float32, to rounding.
+
+    Other types are made of these numbers: JAX would draw others, and those of bfloat16 are biased.
+    """
+    if not _written_out(key, shape):
+        return jax.random.normal(key, shape, jnp.float32)
     least = np.nextafter(np.float32(-1), np.float32(0))
     return np.float32(math.sqrt(2)) * jax.lax.erf_inv(_between(_bits(key, shape), least, np.float32(1)))
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...], minval: float = 0.0, maxval: float = 1.0) -> jax.Array:
     """Return what `jax.random.uniform` does, in float32."""
-    if not _written_out(key, shape, jnp.float32):
-        return jax.random.uniform(key, shape, minval=minval, maxval=maxval)
+    if not _written_out(key, shape):
+        return jax.random.uniform(key, shape, jnp.float32, minval, maxval)
     return _between(_bits(key, shape), np.float32(minval), np.float32(maxval))
 
 
-def _written_out(key, shape, dtype):
+def _written_out(key, shape):
     config: Any = jax.config
     return (
         jax.default_backend() == "cpu"
         and str(jax.random.key_impl(key)) == "threefry2x32"
         and config.jax_threefry_partitionable
-        and dtype == jnp.float32
         and 1 < math.prod(shape) < 2**32
     )
 

@@ -43,6 +43,6 @@ def copies(
     """Return the noisy images of the samples `indices`."""
 
     def draw(index):
-        return threefry.normal(jax.random.fold_in(key, index), images.shape[1:], images.dtype)
+        return threefry.normal(jax.random.fold_in(key, index), images.shape[1:]).astype(images.dtype)
 
-    return images + deviation * jax.vmap(draw)(indices)[:, None]
+    return images[None] + deviation[None] * jax.vmap(draw)(indices)[:, None]

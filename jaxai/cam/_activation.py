@@ -326,7 +326,7 @@ def fem(
 
 
 def _random(view: View, *, key) -> jax.Array:
-    weights = jax.random.uniform(key, view.acts.shape[-1:], minval=-1.0, maxval=1.0)
+    weights = jax.random.uniform(key, view.acts.shape[-1:], jnp.float32, -1.0, 1.0)
     return view.for_each_target(view.acts @ weights)
 
 

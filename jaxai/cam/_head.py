@@ -35,7 +35,7 @@ def _drops(view: View) -> tuple[jax.Array, jax.Array]:
     change = features - dense.before(jnp.zeros_like(view.acts))
 
     def without_some(some):
-        rest = product - _dense_head.channel_rows(dense, change, some)
+        rest = product[None] - _dense_head.channel_rows(dense, change, some)
         return jax.vmap(lambda z: _targets.select(dense.after(z), targets))(rest)
 
     values = batching.map_chunks(without_some, indices, batch_size=_dense_head.BLOCK)
@@ -44,7 +44,7 @@ def _drops(view: View) -> tuple[jax.Array, jax.Array]:
 
 def _ablation(view: View) -> jax.Array:
     score, without = _drops(view)
-    weights = (score - without) / jnp.where(score == 0, 1, score)
+    weights = (score[None] - without) / jnp.where(score == 0, 1, score)[None]
     return weighted(view, jnp.moveaxis(weights, 0, -1)[..., None, None, :])
 
 
@@ -121,8 +121,8 @@ def _recipro(view: View, *, gaussian: bool, probability: bool) -> jax.Array:
 
     def one(index):
         row, column = index // width, index % width
-        mask = spread(rows, row)[:, None] * spread(columns, column)
-        return value(view.head(view.acts[:, row, column][:, None, None] * mask[..., None]), targets)
+        mask = spread(rows, row)[None, :, None, None] * spread(columns, column)[None, None, :, None]
+        return value(view.head(view.acts[:, row, column][:, None, None] * mask), targets)
 
     values = batching.map_chunks(
         jax.vmap(one), jnp.arange(height * width), batch_size=view.samples(view.acts)

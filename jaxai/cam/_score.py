@@ -114,7 +114,7 @@ def score_cam(
 def _smoothed_score(view: View, *, key, num_samples: int, noise) -> jax.Array:
     def change(mask, channel, sample):
         own = jax.random.fold_in(jax.random.fold_in(key, sample), channel)
-        return mask + noise * threefry.normal(own, mask.shape[1:])
+        return mask + noise * threefry.normal(own, mask.shape[1:])[None]
 
     return weighted(view, jax.nn.softmax(_mask_scores(view, change, num_samples), axis=-1))
 

@@ -205,7 +205,7 @@ def _embed(points, key, perplexity, *, steps):
     _, vectors = jnp.linalg.eigh(points.T @ points)
     start = points @ vectors[:, -2:]
     start = 1e-2 * start / jnp.maximum(start.std(0), 1e-9)
-    start = start + 1e-4 * jax.random.normal(key, (count, 2))
+    start = start + 1e-4 * jax.random.normal(key, (count, 2), jnp.float32)
     # The largest at which the exaggerated attraction, about 48 / count for each point, is stable.
     rate = count / 30.0
 

@@ -145,7 +145,7 @@ def noise(
         raise ValueError(f"`amplitude` must lie in [0, 0.5]; got {amplitude!r}")
     keys = run_keys(key, None, shape[0])
     return jax.vmap(
-        lambda k: jax.random.uniform(k, shape[1:], minval=0.5 - amplitude, maxval=0.5 + amplitude)
+        lambda k: jax.random.uniform(k, shape[1:], jnp.float32, 0.5 - amplitude, 0.5 + amplitude)
     )(keys)
 
 
@@ -245,7 +245,9 @@ def octave_steps(
 
         def step(x, number):
             draw = jax.vmap(
-                lambda k: jax.random.randint(jax.random.fold_in(k, number), (2,), -reach, reach + 1)
+                lambda k: jax.random.randint(
+                    jax.random.fold_in(k, number), (2,), -reach, reach + 1, jnp.int32
+                )
             )
             shifts = draw(keys)
             rolled = roll_each(x, shifts)

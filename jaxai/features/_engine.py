@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from .. import layers, rules
-from .._frame import batching
+from .._frame import batching, optimizer
 from . import parametrize, transforms
 from ._dream import model_dtype
 from .objectives import IMAGES, OPACITY
@@ -151,8 +151,8 @@ def _loop(recipe, base, model, normalize, objectives, keys, start, *, batch_size
     runs = keys.shape[0]
     # A key for each view, of which every step takes the fold by its number.
     folded = jnp.vectorize(jax.random.fold_in, excluded=())
-    views = folded(keys[:, None], 1 + jnp.arange(recipe.copies))
-    views = folded(views[:, :, None], jnp.arange(recipe.crops))
+    views = folded(keys[:, None], 1 + jnp.arange(recipe.copies)[None])
+    views = folded(views[:, :, None], jnp.arange(recipe.crops)[None, None])
     render = jax.vmap(partial(_render, recipe, base))
     state = jax.vmap(recipe.optimizer.init)(params)
     snapshots = jnp.zeros((len(recipe.snapshots), runs, recipe.copies, *recipe.shape))
@@ -160,7 +160,7 @@ def _loop(recipe, base, model, normalize, objectives, keys, start, *, batch_size
 
     def step(network, carry, number):
         params, state, snapshots, importance = carry
-        step_keys = folded(views, number)
+        step_keys = folded(views, number.reshape(1, 1, 1))
         progress = number / max(1, recipe.steps) if recipe.anneal else None
         (images, opacity), back = jax.vjp(render, params)
 
@@ -178,7 +178,7 @@ def _loop(recipe, base, model, normalize, objectives, keys, start, *, batch_size
         )
         # Optax descends.
         descent = jax.tree.map(jnp.negative, back(gradients)[0])
-        updates, state = jax.vmap(recipe.optimizer.update)(descent, state, params)
+        updates, state = jax.vmap(partial(optimizer.step, recipe.optimizer))(descent, state, params)
         params = optax.apply_updates(params, updates)
         importance += jnp.abs(gradients[0]).mean(-1)
         if recipe.snapshots:

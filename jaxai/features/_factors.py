@@ -63,8 +63,8 @@ def _factorize(acts, key, *, factors, steps):
     x = jnp.maximum(acts.reshape(-1, acts.shape[-1]), 0)
     left, right = jax.random.split(key)
     level = jnp.sqrt(x.mean() / factors) + 1e-6
-    w = level * jax.random.uniform(left, (x.shape[0], factors), minval=0.5, maxval=1.5)
-    h = level * jax.random.uniform(right, (factors, x.shape[1]), minval=0.5, maxval=1.5)
+    w = level * jax.random.uniform(left, (x.shape[0], factors), jnp.float32, 0.5, 1.5)
+    h = level * jax.random.uniform(right, (factors, x.shape[1]), jnp.float32, 0.5, 1.5)
     tiny = 1e-9
 
     def step(pair, _):

@@ -41,7 +41,7 @@ class Phase:
 
     def init(self, key, shape):
         self._check(shape)
-        return jax.random.normal(key, self.magnitude.shape)
+        return jax.random.normal(key, self.magnitude.shape, jnp.float32)
 
     def _check(self, shape):
         expected = (shape[2], shape[0], shape[1] // 2 + 1)
@@ -53,7 +53,8 @@ class Phase:
     def free(self, params, shape):
         """Return the image before its colours are correlated."""
         phase = _standardized(params) if self.standardize else params
-        spectrum = jax.lax.complex(jnp.cos(phase), jnp.sin(phase)) * self.magnitude
+        magnitude = jnp.asarray(self.magnitude, phase.dtype)
+        spectrum = jax.lax.complex(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase))
         image = jnp.fft.irfft2(spectrum, shape[:2]).transpose(1, 2, 0)
         return _standardized(image) if self.standardize else image
 

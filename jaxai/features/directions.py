@@ -72,8 +72,12 @@ def cosine_direction(layer: str, vector: ArrayLike) -> Objective:
     return Term({"vector": jnp.asarray(vector, jnp.float32)}, layer, _cosine)
 
 
+def _spread(tensor, acts):
+    return jnp.broadcast_to(tensor, acts.shape[1:])[None]
+
+
 def _tensor_direction(acts, tensor, power):
-    dot = (acts * tensor).reshape(acts.shape[0], -1).sum(1)
+    dot = (acts * _spread(tensor, acts)).reshape(acts.shape[0], -1).sum(1)
     if power:
         lengths = _EPSILON + _length(tensor.reshape(-1)) * _length(acts.reshape(acts.shape[0], -1))
         dot = dot * jnp.maximum(_FLOOR, dot / lengths) ** power
@@ -93,7 +97,7 @@ def tensor_direction(layer: str, tensor: ArrayLike, *, cosine_power: float = 0.0
 
 
 def _difference(acts, tensor, kind):
-    gap = (acts - tensor).reshape(acts.shape[0], -1)
+    gap = (acts - _spread(tensor, acts)).reshape(acts.shape[0], -1)
     return jnp.abs(gap).mean(1) if kind == "l1" else jnp.square(gap).mean(1)
 
 

@@ -88,7 +88,7 @@ class Pixels(_Squashed):
     decorrelate: bool = True
 
     def init(self, key, shape):
-        return self.std * jax.random.normal(key, shape)
+        return self.std * jax.random.normal(key, shape, jnp.float32)
 
     def free(self, params, shape):
         return params
@@ -122,19 +122,20 @@ class Fourier(_Squashed):
 
     def init(self, key, shape):
         height, width, channels = shape
-        return self.std * jax.random.normal(key, (2, channels, height, width // 2 + 1))
+        return self.std * jax.random.normal(key, (2, channels, height, width // 2 + 1), jnp.float32)
 
     def free(self, params, shape):
         height, width, _ = shape
         scale = jnp.asarray(self.scale(height, width), params.dtype)
-        spectrum = jax.lax.complex(params[0], params[1]) * scale
+        spectrum = jax.lax.complex(params[0] * scale[None], params[1] * scale[None])
         return jnp.fft.irfft2(spectrum, (height, width)).transpose(1, 2, 0) / 4
 
     def encode(self, image):
         height, width, _ = image.shape
         free = self.unsquash(image).transpose(2, 0, 1)
-        spectrum = 4 * jnp.fft.rfft2(free) / self.scale(height, width)
-        return jnp.stack([spectrum.real, spectrum.imag])
+        spectrum = jnp.fft.rfft2(free)
+        scale = jnp.asarray(4 / self.scale(height, width), free.dtype)
+        return jnp.stack([spectrum.real, spectrum.imag]) * scale[None, None]
 
 
 @jax.tree_util.register_static
@@ -161,7 +162,7 @@ class Laplacian(_Squashed):
     def init(self, key, shape):
         keys = jax.random.split(key, self.levels)
         return tuple(
-            self.std * jax.random.normal(k, (*size, shape[2]))
+            self.std * jax.random.normal(k, (*size, shape[2]), jnp.float32)
             for k, size in zip(keys, self._sizes(shape), strict=True)
         )
 
@@ -198,7 +199,7 @@ class CPPN:
         for k in keys:
             # Variance scaling by the fan-in, truncated at two deviations as the reference's initializer.
             deviation = np.sqrt(1 / inputs) / 0.87962566
-            kernel = deviation * jax.random.truncated_normal(k, -2, 2, (inputs, self.width))
+            kernel = deviation * jax.random.truncated_normal(k, -2, 2, (inputs, self.width), jnp.float32)
             params.append((kernel, jnp.zeros(self.width)))
             inputs = 2 * self.width
         params.append((jnp.zeros((inputs, shape[2])), jnp.zeros(shape[2])))
@@ -240,7 +241,8 @@ class Shared:
         """Draw the parameters of a run of several images."""
         own, *shared = jax.random.split(key, 1 + len(self.divisors))
         parts = tuple(
-            self.std * jax.random.normal(k, (max(1, shape[0] // n), max(1, shape[1] // n), shape[2]))
+            self.std
+            * jax.random.normal(k, (max(1, shape[0] // n), max(1, shape[1] // n), shape[2]), jnp.float32)
             for k, n in zip(shared, self.divisors, strict=True)
         )
         return init_group(self.base, own, shape, copies), parts

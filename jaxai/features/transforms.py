@@ -115,7 +115,7 @@ def draw(
             and its start at 1, with a normal deviation of 0.05 (MACO's), instead of uniform in the range.
     """
     # One call of the generator: each would be compiled on its own.
-    numbers = jax.random.uniform(key, (12,))
+    numbers = jax.random.uniform(key, (12,), jnp.float32)
     out = config.size(size)
     before, after = (
         _whole(numbers[2 * i : 2 * i + 2], width) for i, width in enumerate(_jitter(config, size))
@@ -127,11 +127,11 @@ def draw(
     offset = matrix @ after + before
     if config.crop is not None:
         low, high = config.crop
-        wander = jax.random.normal(jax.random.fold_in(key, 1), (3,))
+        wander = jax.random.normal(jax.random.fold_in(key, 1), (3,), jnp.float32)
         if progress is None:
             part = low + (high - low) * numbers[6]
         else:
-            part = high + (low - high) * progress + 0.05 * wander[0] * (low < high)
+            part = high + (low - high) * progress + 0.05 * wander[0] * float(low < high)
             part = jnp.clip(part, min(low, 0.05), max(high, 1.0))
         sides = jnp.asarray(size, jnp.float32)
         matrix = part * (sides / jnp.asarray(out, jnp.float32))[:, None] * matrix
@@ -210,10 +210,10 @@ def _warp(config, draws, images):
 
     x: Any = (images - config.fill).transpose(0, 3, 1, 2).reshape(batch, channels * height, width)
     y = jnp.tile(_centered(height), channels)
-    x = _pass(x, y * (c / a)[:, None], d - c * b / a, e - c / a * f, columns, first, near, blur)
+    x = _pass(x, y[None] * (c / a)[:, None], d - c * b / a, e - c / a * f, columns, first, near, blur)
     x = x.reshape(batch, columns * channels, height)
     u = jnp.repeat(_centered(columns), channels)
-    x = _pass(x, u * b[:, None], a, f, rows, second, far, blur)
+    x = _pass(x, u[None] * b[:, None], a, f, rows, second, far, blur)
     return x.reshape(batch, rows, columns, channels) + config.fill
 
 
@@ -255,7 +255,7 @@ def _pass(x: Any, shifts, scale, offset, count, reach, wander, blur):
     length = x.shape[-1]
     if reach:
         x = _shift(x, shifts, length + 2 * reach, -reach, reach)
-    positions = scale[:, None] * _centered(count) + offset[:, None] + (length - 1) / 2 + reach
+    positions = scale[:, None] * _centered(count)[None] + offset[:, None] + (length - 1) / 2 + reach
     if blur is not None:
         weights = _gaussian(blur, count) @ _linear(positions, 0, x.shape[-1])
         return jnp.einsum("bul,brl->bur", weights, x)
@@ -264,7 +264,9 @@ def _pass(x: Any, shifts, scale, offset, count, reach, wander, blur):
 
 def _linear(positions, low, high):
     """Return the weights [batch, count, high - low] that interpolate pixels low to high at positions."""
-    return jnp.maximum(1 - jnp.abs(positions[..., None] - jnp.arange(low, high)), 0)
+    return jnp.maximum(
+        1 - jnp.abs(positions[..., None] - jnp.arange(low, high, dtype=jnp.float32)[None, None]), 0
+    )
 
 
 def _blocks(count, length, first, wander):
@@ -316,7 +318,7 @@ _sample.defvjp(_sample_forward, _sample_backward)
 
 
 def _centered(count):
-    return jnp.arange(count) - (count - 1) / 2
+    return jnp.arange(count, dtype=jnp.float32) - (count - 1) / 2
 
 
 def _gaussian(deviation, count):

@@ -37,7 +37,7 @@ def _matrix(size: int, sigma: jax.Array, taps: int) -> jax.Array:
     positions = jnp.arange(size, dtype=jnp.float32)
     # The kernel sums to one over all of its taps, also over those that fall outside the image.
     total = 1 + 2 * weight(jnp.arange(1, taps + 1, dtype=jnp.float32)).sum()
-    return weight(jnp.abs(positions[:, None] - positions)) / total
+    return weight(jnp.abs(positions[:, None] - positions[None])) / total
 
 
 @cache

@@ -19,10 +19,12 @@ def _random_line(image, own, shared, sample):
     references, key = shared
     index, weight = sample
     reference, position, wobble = jax.random.split(jax.random.fold_in(key, index), 3)
-    start = references[jax.random.randint(reference, (), 0, references.shape[0])]
-    noisy = image + own * threefry.normal(wobble, image.shape, image.dtype)
+    start = references[jax.random.randint(reference, (), 0, references.shape[0], jnp.int32)]
+    noisy = image + own.reshape(1, 1, 1) * threefry.normal(wobble, image.shape).astype(image.dtype)
     difference = noisy - start
-    return start + jax.random.uniform(position) * difference, weight * difference
+    return start + jax.random.uniform(position, (), jnp.float32).astype(
+        image.dtype
+    ) * difference, weight * difference
 
 
 @describes(

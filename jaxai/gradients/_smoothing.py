@@ -112,7 +112,7 @@ def _smooth(model, images, targets, deviation, key, arrays, *, method, num_sampl
         def some(indices, valid):
             maps, count = run(indices), valid.sum()
             mean = jnp.tensordot(valid, maps, axes=1) / count
-            return count, mean, jnp.tensordot(valid, (maps - mean) ** 2, axes=1)
+            return count, mean, jnp.tensordot(valid, (maps - mean[None]) ** 2, axes=1)
 
         size = max(1, batch_size // batch)
         _, mean, squares = batching.sum_chunks(some, jnp.arange(num_samples), batch_size=size, merge=_merge)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .. import _files
+
 
 @dataclass(frozen=True)
 class BlackBox:
@@ -19,9 +21,10 @@ class BlackBox:
     cache: Path | None = None
     progress: bool = False
 
-    def scores(self, images: Any, name: str) -> np.ndarray:
+    def scores(self, images: Any) -> np.ndarray:
         """Return float32 scores of images [batch, ...], from the cache where they lie there."""
-        images = np.asarray(images)
+        # A copy: those of JAX can only be read, and `predict` may change what it gets.
+        images = np.array(images)
         if self.cache is None:
             return self._call(images)
         digest = hashlib.sha256(f"{images.dtype}{images.shape}".encode() + images.tobytes()).hexdigest()
@@ -29,11 +32,8 @@ class BlackBox:
         if path.exists():
             return np.load(path)
         result = self._call(images)
-        self.cache.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
+        with _files.file(path) as new, new.open("wb") as file:
             np.save(file, result)
-        temporary.replace(path)
         return result
 
     def _call(self, images: np.ndarray) -> np.ndarray:
@@ -44,6 +44,11 @@ class BlackBox:
                 f" got shape {result.shape}"
             )
         return result
+
+    def scores_in_chunks(self, images: Any, batch_size: int) -> np.ndarray:
+        """Return the scores of any number of images, asked for at most `batch_size` at a time."""
+        starts = range(0, len(images), batch_size)
+        return np.concatenate([self.scores(images[start : start + batch_size]) for start in starts])
 
     @contextlib.contextmanager
     def progress_bar(self, count: int) -> Iterator[Callable[[int], None]]:
@@ -59,13 +64,26 @@ class BlackBox:
             yield lambda done: bar.advance(task, done)
 
 
+def needs_gradients(model: Any, method: str) -> None:
+    """Refuse a `BlackBox`, through which nothing can be differentiated.
+
+    Raises:
+        TypeError: If `model` is one.
+    """
+    if isinstance(model, BlackBox):
+        raise TypeError(
+            f"`{method}` needs gradients, which a `black_box` does not have: pass a model of JAX, or take"
+            " a method that only asks for scores, such as `rise`"
+        )
+
+
 def black_box(
     predict: Callable[[np.ndarray], Any], *, cache: str | os.PathLike | None = None, progress: bool = False
 ) -> BlackBox:
     """Wrap any Python function so that the methods of `jaxai.perturbation` can ask it.
 
     The function may be a remote service or a model of another framework. It is called from the host with at
-    most `batch_size` images; everything else (masks, changed images, solves) stays compiled. Explanations
+    most `batch_size` images, in arrays of its own; everything else (masks, changed images, solves) stays compiled. Explanations
     of a wrapped function cannot run inside `jit`.
 
     Args:

@@ -24,7 +24,7 @@ def uniforms(key: jax.Array, *, samples: int, count: int) -> jax.Array:
     """Return random numbers in [0, 1), float32 [samples, count]."""
 
     def element(sample, index):
-        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, sample), index))
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, sample), index), (), jnp.float32)
 
     rows = jax.vmap(element, (None, 0))
     return jax.vmap(rows, (0, None))(jnp.arange(samples), jnp.arange(count))
@@ -62,7 +62,7 @@ def draw(
         return masks
     pairs = samples - samples // 2
     noise = uniforms(key, samples=pairs, count=count)
-    start = jax.random.uniform(jax.random.fold_in(key, 0x73697A65))
+    start = jax.random.uniform(jax.random.fold_in(key, 0x73697A65), (), jnp.float32)
     # Multiples of the golden ratio fill [0, 1) evenly at any length of the sequence.
     quantiles = jnp.mod(start + _multiples(pairs), 1.0)
 
@@ -80,7 +80,7 @@ def draw(
         first = order < shown(quantiles)[:, None]
         second = order >= players - shown(1 - quantiles)[:, None]
         masks = jnp.stack([first, second], axis=1).reshape(-1, count)[:samples]
-        return masks.astype(jnp.float32) * exists
+        return masks.astype(jnp.float32) * exists[None]
 
     return one(present[0]) if shared else jax.vmap(one)(present)
 

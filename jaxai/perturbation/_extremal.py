@@ -11,16 +11,19 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from .._frame import batching, checks
+from .._frame import batching, checks, optimizer
 from .._frame import targets as _targets
 from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from . import _fills
+from ._black_box import needs_gradients
 
 VARIANTS = ("preserve", "delete", "dual")
 # The authors' settings: levels and largest blur of the pyramid, coldness of the smooth maximum, growth of the
 # area's weight a step, and the momentum, which is damped: the velocity is a mean of gradients, not a sum.
 _LEVELS, _BLUR, _COLDNESS, _GROWTH, _MOMENTUM = 8, 20.0, 20.0, 1.0035, 0.9
+# Values of a mask that differ by less are equal. The area is reached after this share of the steps.
+_SAME, _SHRINKING = 0.01, 0.5
 
 
 @describes(
@@ -88,6 +91,7 @@ def extremal_perturbation(
         >>> bool(mask[0, :8, :8].mean() > 0.7 > 0.3 > mask[0, 8:, 8:].mean())
         True
     """
+    needs_gradients(model, "extremal_perturbation")
     checks.choice(variant, "variant", VARIANTS)
     if not 0 < area < 1:
         raise ValueError(f"`area` must lie between 0 and 1; got {area!r}")
@@ -144,13 +148,11 @@ def _search(model, images, pyramid, targets, settings, *, batch_size, **options)
 def _descend(model, pyramid, targets, settings, *, area, variant, steps, stride, sigma, flip):
     size = pyramid.shape[2:4]
     shape = (pyramid.shape[0], *(math.ceil(side / stride) for side in size))
-    # The sorted mask is compared with a step function.
-    rank = jnp.arange(size[0] * size[1])
-    step_function = (rank >= int(size[0] * size[1] * (1 - area))).astype(jnp.float32)
-    optimizer = optax.sgd(settings[0] * (1 - _MOMENTUM), momentum=_MOMENTUM)
+    sgd = optax.sgd(settings[0] * (1 - _MOMENTUM), momentum=_MOMENTUM)
 
-    def loss(bumps, weight, mirror):
-        masks = smooth_maximum(bumps, size, stride, sigma)
+    def loss(bumps, weight, mirror, wanted):
+        whole = smooth_maximum(bumps, stride, sigma)
+        masks = _crop(whole, size)
         shown = []
         if variant in ("preserve", "dual"):
             shown.append(_show(pyramid, masks))
@@ -163,21 +165,29 @@ def _descend(model, pyramid, targets, settings, *, area, variant, steps, stride,
         values = values.reshape(len(shown), -1)
         reward = values[0] - values[1] if variant == "dual" else values[0]
         reward = -reward if variant == "delete" else reward
-        ordered = jnp.sort(masks.reshape(len(masks), -1), axis=1)
-        penalty = jnp.square(ordered - step_function).mean(1)
+        # Equation 5: the sorted mask is compared with a step function.
+        penalty = jnp.square(whole - jax.lax.stop_gradient(sharpened(whole, wanted))).mean((1, 2))
         return jnp.sum(weight * penalty - reward)
 
     def step(state, index):
         bumps, momentum, weight = state
-        gradient = jax.grad(loss)(bumps, weight, index % 2 == 0)
-        change, momentum = optimizer.update(gradient, momentum)
+        # The area shrinks from all of the image: what the score needs least goes first.
+        wanted = jnp.maximum(area, 1 - (1 - area) * index.astype(jnp.float32) / (_SHRINKING * steps))
+        gradient = jax.grad(loss)(bumps, weight, index % 2 == 0, wanted)
+        change, momentum = optimizer.step(sgd, gradient, momentum)
         bumps = jnp.clip(optax.apply_updates(bumps, change), 0, 1)
         return (bumps, momentum, weight * _GROWTH), None
 
     bumps = jnp.ones(shape)
-    state = (bumps, optimizer.init(bumps), settings[1])
+    state = (bumps, sgd.init(bumps), settings[1])
     bumps = jax.lax.scan(step, state, jnp.arange(steps))[0][0]
-    return smooth_maximum(bumps, size, stride, sigma)
+    return _crop(smooth_maximum(bumps, stride, sigma), size)
+
+
+def _crop(masks, size):
+    """Return the middle of masks that cover whole cells."""
+    top, left = (masks.shape[1] - size[0]) // 2, (masks.shape[2] - size[1]) // 2
+    return masks[:, top : top + size[0], left : left + size[1]]
 
 
 def _show(pyramid, masks):
@@ -185,38 +195,69 @@ def _show(pyramid, masks):
     last = pyramid.shape[1] - 1
     place = masks * last
     # Weights of the levels: a hat around the place. One weighted sum is cheaper than gathers of pixels.
-    weights = jnp.maximum(0, 1 - jnp.abs(place[:, None] - jnp.arange(last + 1)[None, :, None, None]))
+    weights = jnp.maximum(
+        0, 1 - jnp.abs(place[:, None] - jnp.arange(last + 1, dtype=jnp.float32)[None, :, None, None])
+    )
     return jnp.einsum("nlhw,nlhwc->nhwc", weights.astype(pyramid.dtype), pyramid)
 
 
+def sharpened(masks: Float[Array, "batch height width"], area: float) -> Float[Array, "batch height width"]:
+    """Return masks of the wanted area, 1 where these are largest and 0 elsewhere.
+
+    Pixels whose values agree with the threshold to 0.01 share what is left of the area. A sort would order
+    them by their place in the image.
+
+    Args:
+        masks: Values in [0, 1].
+        area: Share of the pixels that are 1.
+    """
+    flat = masks.reshape(masks.shape[0], -1)
+    # Not fewer than one pixel is shown.
+    hidden = jnp.clip(jnp.int32(flat.shape[1] * (1 - jnp.float32(area))), 0, flat.shape[1] - 1)
+    threshold = jnp.take(jnp.sort(flat, axis=1), hidden, axis=1)[:, None]
+    above = flat > threshold + _SAME
+    tied = (flat >= threshold - _SAME) & ~above
+    left = flat.shape[1] - hidden - above.sum(1, keepdims=True)
+    return jnp.where(above, 1.0, jnp.where(tied, left / tied.sum(1, keepdims=True), 0.0)).reshape(masks.shape)
+
+
 def smooth_maximum(
-    bumps: Float[Array, "batch rows columns"], size: tuple[int, int], stride: int, sigma: float
+    bumps: Float[Array, "batch rows columns"], stride: int, sigma: float
 ) -> Float[Array, "batch height width"]:
     """Return masks whose value at a pixel is the smooth maximum of the bumps around it.
 
     A bump of height m is m up to half its radius and falls like a Gaussian; the smooth maximum is the mean
-    weighted by softmax(20 x), which keeps the mask between 0 and 1.
+    weighted by softmax(20 x), divided by what it is for bumps of height 1. A bump stands in the middle of
+    each cell of the grid, and the grid is mirrored at its edges, so that no place is like an edge: equal
+    bumps make a flat mask, and each has the same share in it.
 
     Args:
         bumps: Heights on the grid, in [0, 1].
-        size: Height and width of the masks.
-        stride: Pixels between bumps.
-        sigma: Radius of a bump.
+        stride: Height and width of a cell in pixels.
+        sigma: Radius of a bump in pixels.
+
+    Returns:
+        Masks of `stride` times the size of the grid, in [0, 1].
     """
+    rows, columns = bumps.shape[1:]
     radius = 1 + math.ceil(sigma / stride)
-    rows, columns = np.arange(size[0]), np.arange(size[1])
     reach = np.arange(-radius, radius + 1)
-    y, x = rows[:, None] // stride + reach, columns[:, None] // stride + reach
-    down, across = rows[:, None] - stride * y, columns[:, None] - stride * x
-    # [height, width, reach, reach], computed on the device rather than kept as a constant.
-    distance = jnp.hypot(
-        jnp.asarray(down, jnp.float32)[:, None, :, None], jnp.asarray(across, jnp.float32)[None, :, None, :]
+    # From the pixels of a cell to the bumps of the cells around, [stride^2, reach^2].
+    away = np.abs((np.arange(stride) - (stride - 1) / 2)[:, None] - stride * reach)
+    distance = np.hypot(away[:, None, :, None], away[None, :, None, :]).reshape(stride**2, -1)
+    kernel = jnp.asarray(np.exp(-2 * np.maximum(distance / sigma - 0.5, 0) ** 2), jnp.float32)
+    around = jnp.pad(bumps, ((0, 0), (radius, radius), (radius, radius)), mode="symmetric")
+    y, x = (np.arange(count)[:, None] + reach + radius for count in (rows, columns))
+    near = around[:, y[:, None, :, None], x[None, :, None, :]].reshape(*bumps.shape, 1, -1)
+    cells = (_soft(near * kernel[None, None, None]) / _soft(kernel)[None, None, None]).reshape(
+        *bumps.shape, stride, stride
     )
-    kernel = jnp.exp(-2 * jnp.square(jnp.maximum(distance / sigma - 0.5, 0)))
-    inside_y, inside_x = (y >= 0) & (y < bumps.shape[1]), (x >= 0) & (x < bumps.shape[2])
-    kernel = kernel * inside_y[:, None, :, None] * inside_x[None, :, None, :]
-    near = bumps[:, np.clip(y, 0, bumps.shape[1] - 1)]
-    near = near[..., np.clip(x, 0, bumps.shape[2] - 1)]
-    stacked = jnp.moveaxis(near, 2, 3) * kernel
-    stacked = stacked.reshape(*stacked.shape[:3], -1)
-    return jnp.clip(jnp.sum(stacked * jax.nn.softmax(_COLDNESS * stacked, axis=-1), axis=-1), 0, 1)
+    masks = jnp.moveaxis(cells, 3, 2).reshape(bumps.shape[0], rows * stride, columns * stride)
+    # The value is cut at 1, the gradient is not: around 1 rounding would decide.
+    return masks + jax.lax.stop_gradient(jnp.minimum(masks, 1) - masks)
+
+
+def _soft(values):
+    """Return the smooth maximum of values in [0, 1] over the last axis."""
+    weights = jnp.exp(_COLDNESS * values)
+    return (values * weights).sum(-1) / weights.sum(-1)

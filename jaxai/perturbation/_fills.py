@@ -64,8 +64,8 @@ def _float_background(fill, images, segments, count, key):
     if key is None:
         raise TypeError("`fill='noise'` needs a `key`")
     pixels = images.astype(jnp.float32)
-    noise = jax.random.normal(jax.random.fold_in(key, 0x6E6F6973), images.shape[1:])
-    return pixels.mean((1, 2), keepdims=True) + pixels.std((1, 2), keepdims=True) * noise
+    noise = jax.random.normal(jax.random.fold_in(key, 0x6E6F6973), images.shape[1:], jnp.float32)
+    return pixels.mean((1, 2), keepdims=True) + pixels.std((1, 2), keepdims=True) * noise[None]
 
 
 def _paint_colours(colours, segments):
@@ -112,7 +112,7 @@ def blur(images: jax.Array, sigma: float) -> jax.Array:
 def _gauss(length: int, sigma: float) -> jax.Array:
     radius = max(1, int(4 * sigma + 0.5))
     offsets = jnp.arange(-radius, radius + 1)
-    weights = jnp.exp(-0.5 * (offsets / sigma) ** 2)
+    weights = jnp.exp(-0.5 * (offsets.astype(jnp.float32) / sigma) ** 2)
     sources = jnp.clip(jnp.arange(length)[:, None] + offsets[None, :], 0, length - 1)
     rows = jnp.broadcast_to(jnp.arange(length)[:, None], sources.shape)
     matrix = jnp.zeros((length, length)).at[rows, sources].add(jnp.broadcast_to(weights, sources.shape))

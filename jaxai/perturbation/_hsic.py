@@ -39,7 +39,7 @@ def hsic(
         images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); logits.
         key: Scrambles the quasi-random points (and draws `fill="noise"`); None takes the plain sequence.
-            Not traced.
+            Inside `jit` a constant, not an argument.
         grid: Cells down and across.
         num_designs: Number of masks.
         sampler: `"sobol"`, `"halton"` or `"latin_hypercube"` (the paper's; needs a key).
@@ -109,11 +109,12 @@ def hsic_indices(
     def one(y):
         scale = jnp.abs(jnp.median(y)) if width is None else width
         square = jnp.square(y[:, None] - y[None, :])
-        # Scores whose median is zero make the narrowest kernel: equal or not.
-        kernel = jnp.where(square > 0, jnp.exp(-square / jnp.maximum(2 * scale**2, 1e-30)), 1.0)
-        centred = kernel - kernel.mean(0) - kernel.mean(1, keepdims=True) + kernel.mean()
+        # L - 1, which centring makes the same of: near 1, float32 has no digits left for large scores. Those
+        # whose median is zero make the narrowest kernel: equal or not.
+        kernel = jnp.where(square > 0, jnp.expm1(-square / jnp.maximum(2 * scale**2, 1e-30)), 0.0)
+        centred = kernel - kernel.mean(0, keepdims=True) - kernel.mean(1, keepdims=True) + kernel.mean()
         # K is rank two after centring: H (1.5 - (z_i - z_j)^2) H = 2 (H z) (H z)'.
-        z = masks - masks.mean(0)
+        z = masks - masks.mean(0, keepdims=True)
         return 2 * jnp.einsum("id,ij,jd->d", z, centred, z, precision="highest") / number
 
     found = batching.map_chunks(jax.vmap(one), flat, batch_size=1)

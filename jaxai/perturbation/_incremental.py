@@ -225,7 +225,7 @@ class _Run:
         starts = self.at(down.start, 0), self.at(across.start, 1)
         inside = []
         for axis, span in enumerate((down, across)):
-            position = starts[axis][:, None] + jnp.arange(span.size)
+            position = starts[axis][:, None] + jnp.arange(span.size)[None]
             low, high = self.at(span.low, axis)[:, None], self.at(span.high, axis)[:, None]
             inside.append((position >= low) & (position < high))
         window = (inside[0][:, :, None] & inside[1][:, None, :])[..., None]

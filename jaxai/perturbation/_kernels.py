@@ -45,10 +45,10 @@ def distances(name: str, masks: jax.Array, present: jax.Array, sums: Moments | N
         present: float32 [S].
         sums: Of this image, where pixels are compared.
     """
-    masks = masks * present
+    masks = masks * present[None]
     if name == "mask_cosine":
         return 1 - _cosine(masks.sum(-1), jnp.square(masks).sum(-1), present.sum())
-    hidden = (1 - masks) * present
+    hidden = (1 - masks) * present[None]
     if name == "pixel_euclidean":
         apart = sums.image - 2 * sums.mixed + sums.background
         return jnp.sqrt(jnp.maximum(jnp.dot(hidden**2, apart, precision=_EXACT), 0))

@@ -10,11 +10,12 @@ import optax
 from jaxtyping import Array, Float
 
 from .. import maps
-from .._frame import batching, checks
+from .._frame import batching, checks, optimizer
 from .._frame import targets as _targets
 from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from . import _fills
+from ._black_box import needs_gradients
 
 
 @describes(
@@ -81,6 +82,7 @@ def meaningful_perturbation(
         >>> bool(hidden[0, :3, :3].min() > hidden[0, 5:, 5:].max())
         True
     """
+    needs_gradients(model, "meaningful_perturbation")
     model, images, targets = _targets.prepare(model, images, targets)
     if isinstance(jitter, bool) or not isinstance(jitter, int) or jitter < 0:
         raise ValueError(f"`jitter` must be a number of pixels; got {jitter!r}")
@@ -130,14 +132,14 @@ def _descend(model, x, behind, targets, key, prices, *, steps, grid, jitter):
         rough = (down**power).sum((1, 2)) + (across**power).sum((1, 2))
         return jnp.sum(score + area_weight * jnp.abs(1 - coarse).sum((1, 2)) + smoothness * rough)
 
-    optimizer = optax.adam(rate)
+    adam = optax.adam(rate)
 
     def step(state, index):
         coarse, moments = state
-        shift = jax.random.randint(jax.random.fold_in(key, index), (2,), -jitter, jitter + 1)
-        change, moments = optimizer.update(jax.grad(loss)(coarse, shift), moments)
+        shift = jax.random.randint(jax.random.fold_in(key, index), (2,), -jitter, jitter + 1, jnp.int32)
+        change, moments = optimizer.step(adam, jax.grad(loss)(coarse, shift), moments)
         return (jnp.clip(optax.apply_updates(coarse, change), 0, 1), moments), None
 
     coarse = jnp.full((len(x), *grid), 0.5)
-    (coarse, _), _ = jax.lax.scan(step, (coarse, optimizer.init(coarse)), jnp.arange(steps))
+    (coarse, _), _ = jax.lax.scan(step, (coarse, adam.init(coarse)), jnp.arange(steps))
     return 1 - maps.upsample(coarse, size)

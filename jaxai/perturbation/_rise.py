@@ -106,7 +106,7 @@ def smooth_masks(
 
     def one(index):
         # One draw for bits and shifts: each call of the generator takes long to compile.
-        noise = jax.random.uniform(jax.random.fold_in(key, index), (grid[0] * grid[1] + 2,))
+        noise = jax.random.uniform(jax.random.fold_in(key, index), (grid[0] * grid[1] + 2,), jnp.float32)
         shown = (noise[2:] < probability).astype(jnp.float32).reshape(grid)
         down, across = (_interpolation(size[axis], grid[axis], noise[axis]) for axis in (0, 1))
         return jnp.einsum("hi,ij,wj->hw", down, shown, across, precision="highest")
@@ -118,11 +118,11 @@ def _interpolation(length, bits, noise):
     """Return the matrix [length, bits] that enlarges `bits` to (bits + 1) cells and cuts out at random."""
     cell = -(-length // bits)
     shift = jnp.floor(noise * cell)
-    position = (jnp.arange(length) + shift + 0.5) * (bits / ((bits + 1) * cell)) - 0.5
+    position = (jnp.arange(length, dtype=jnp.float32) + shift + 0.5) * (bits / ((bits + 1) * cell)) - 0.5
     # Beyond the outer bits' centres the grid is mirrored, as scikit-image's `mode="reflect"` does.
     position = jnp.abs(position)
     position = jnp.clip(jnp.minimum(position, 2 * (bits - 1) - position), 0, bits - 1)
-    return jnp.maximum(0, 1 - jnp.abs(position[:, None] - jnp.arange(bits)))
+    return jnp.maximum(0, 1 - jnp.abs(position[:, None] - jnp.arange(bits, dtype=jnp.float32)[None]))
 
 
 def _masked(num_masks, images, background, masks, indices):
@@ -151,4 +151,4 @@ def _average(values, masks, probability, *, divisor, batch_size):
     total, shown = batching.sum_chunks(some, (jnp.arange(count), weights), batch_size=8 * batch_size)
     if divisor == "probability":
         return total / (count * probability)
-    return total / jnp.where(shown > 0, shown, 1)
+    return total / jnp.where(shown > 0, shown, 1).reshape((1,) * (total.ndim - 2) + shown.shape)

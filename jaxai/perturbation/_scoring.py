@@ -71,7 +71,9 @@ def frozen(model: Any, images: jax.Array, targets: Any, batch_size: int | None) 
     if targets is not None:
         return targets
     if isinstance(model, BlackBox):
-        return _targets.freeze(jnp.asarray(model.scores(images, "original")), None)
+        return _targets.freeze(
+            jnp.asarray(model.scores_in_chunks(images, batch_size or _ASKED_AT_ONCE)), None
+        )
     return _targets.top_classes(model, images, batch_size=batch_size)
 
 
@@ -149,7 +151,7 @@ def _host_scores(model, perturb, targets, *, count, batch_size, probability, sta
             indices = jnp.arange(first, first + batch_size, dtype=jnp.int32)
             valid = min(batch_size, start + count - first)
             x, owners = _call_perturb(perturb, jnp.minimum(indices, start + count - 1))
-            outputs = jnp.asarray(model.scores(x[:valid], f"{first}"))
+            outputs = jnp.asarray(model.scores(x[:valid]))
             chosen = _targets.take(targets, owners[:valid])
             if chosen is not None and not callable(chosen) and outputs.ndim == 2:
                 largest = int(chosen.max())

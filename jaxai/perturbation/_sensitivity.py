@@ -23,12 +23,13 @@ def points(sampler: str, dimensions: int, number: int, key: jax.Array | None) ->
         key: Scrambles the sequence; None takes the plain one (without its first point, the origin).
 
     Raises:
+        TypeError: If the key is traced; inside `jit` it must be a constant.
         ValueError: If the sampler is unknown, or `"latin_hypercube"` has no key.
     """
     from scipy.stats import qmc
 
     checks.choice(sampler, "sampler", SAMPLERS)
-    seed = None if key is None else int(jax.random.bits(checks.key(key)))
+    seed = None if key is None else _seed(checks.key(key))
     if sampler == "latin_hypercube":
         if seed is None:
             raise ValueError("`sampler='latin_hypercube'` is random and needs a `key`; got None")
@@ -38,6 +39,15 @@ def points(sampler: str, dimensions: int, number: int, key: jax.Array | None) ->
     if seed is None:
         sequence.fast_forward(1)
     return _draw(sequence, number)
+
+
+def _seed(key: jax.Array) -> int:
+    if isinstance(key, jax.core.Tracer):
+        raise TypeError(
+            "`key` must be a concrete key, as scipy makes the points on the host; got a traced one"
+        )
+    with jax.ensure_compile_time_eval():
+        return int(jax.random.bits(key, (), jnp.uint32))
 
 
 def _draw(sequence: Any, number: int) -> np.ndarray:

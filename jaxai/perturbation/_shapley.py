@@ -103,7 +103,7 @@ def _exact(values, masks, present):
         players = exists.sum()
         size = masks.sum(1)
         # Coalitions with a superpixel that the image does not have repeat others.
-        real = ((masks * (1 - exists)).sum(1) == 0).astype(jnp.float32)
+        real = ((masks * (1 - exists)[None]).sum(1) == 0).astype(jnp.float32)
         factorial = jax.scipy.special.gammaln
         # (size - 1)! (players - size)! / players! inside, size! (players - size - 1)! / players! outside.
         inside, outside = jnp.clip(size, 1, players), jnp.clip(size, 0, players - 1)
@@ -112,9 +112,10 @@ def _exact(values, masks, present):
         left = jnp.exp(factorial(outside + 1) + factorial(players - outside) - every)
         joined = jnp.where(size > 0, joined, 0)
         left = jnp.where(size < players, left, 0)
-        coefficients = (masks * joined[:, None] - (1 - masks) * left[:, None]) * real[:, None] * exists
+        coefficients = (masks * joined[:, None] - (1 - masks) * left[:, None]) * real[:, None]
+        coefficients = coefficients * exists[None]
         shares = jnp.dot(coefficients.T, v - v[:1], precision="highest")
-        full = jnp.argmax((masks == exists).all(1))
+        full = jnp.argmax((masks == exists[None]).all(1))
         return shares.T, v[0], v[full]
 
     return per_image(one, values, present)
@@ -210,7 +211,7 @@ def _orders(key, present, *, number):
         backward = jnp.where(exists > 0, players - 1 - forward, forward)
         ranks = jnp.stack([forward, backward], axis=1).reshape(2 * number, count)
         steps = jnp.arange(1, count)
-        walks = (ranks[:, None, :] < steps[None, :, None]) * exists
+        walks = (ranks[:, None, :] < steps[None, :, None]).astype(exists.dtype) * exists[None, None]
         ends = jnp.stack([jnp.zeros_like(exists), exists])
         return jnp.concatenate([ends, walks.reshape(-1, count)]), ranks
 
@@ -227,7 +228,7 @@ def _walks(values, ranks, present):
         last = jnp.broadcast_to(v[1], walks[:, :1].shape)
         path = jnp.concatenate([first, walks, last], axis=1)
         gains = path[:, 1:] - path[:, :-1]
-        shares = jnp.take_along_axis(gains, rank[:, :, None], axis=1) * exists[:, None]
+        shares = jnp.take_along_axis(gains, rank[:, :, None], axis=1) * exists[None, :, None]
         pairs = shares.reshape(-1, 2, *shares.shape[1:]).mean(1)
         number = pairs.shape[0]
         error = pairs.std(0, ddof=1) / math.sqrt(number) if number > 1 else jnp.full_like(pairs[0], jnp.nan)

@@ -55,7 +55,11 @@ def coalitions(key: jax.Array, present: jax.Array, *, samples: int, leverage: bo
     # Pairs (a coalition and its complement) of each level.
     pairs = jnp.where(middle, 0.5, 1.0) * table[players, levels]
     pairs = jnp.where(valid, jnp.maximum(pairs, 1), 0)
-    kernel = jnp.where(valid, jnp.where(middle, 1.0, 2.0) / (levels * jnp.maximum(players - levels, 1)), 0.0)
+    kernel = jnp.where(
+        valid,
+        jnp.where(middle, 1.0, 2.0) / (levels * jnp.maximum(players - levels, 1)).astype(jnp.float32),
+        0.0,
+    )
     kernel = kernel / kernel.sum()
     mass = jnp.where(valid, jnp.where(middle, 1.0, 2.0), 0.0) if leverage else kernel
     budget = samples // 2
@@ -68,17 +72,17 @@ def coalitions(key: jax.Array, present: jax.Array, *, samples: int, leverage: bo
     drawn = jnp.maximum(budget - enumerated, 1)
     rate = left / jnp.maximum(left.sum(), 1e-30)
     # Sizes of the sampled pairs are spread evenly over their distribution, from one random start.
-    start = jax.random.uniform(jax.random.fold_in(key, 0x73697A65))
-    quantile = (rows - enumerated + start) / drawn
+    start = jax.random.uniform(jax.random.fold_in(key, 0x73697A65), (), jnp.float32)
+    quantile = (rows.astype(jnp.float32) - enumerated + start) / drawn
     level_sampled = jnp.searchsorted(jnp.cumsum(rate), quantile, side="right")
     last = jnp.max(jnp.where(rate > 0, jnp.arange(len(levels)), 0))
     level_sampled = jnp.minimum(level_sampled, last)
     ends = jnp.cumsum(jnp.where(full, pairs, 0))
     level_listed = jnp.searchsorted(ends, rows.astype(jnp.float32), side="right")
-    listed = rows < enumerated
+    listed = rows.astype(jnp.float32) < enumerated
     level = jnp.where(listed, jnp.minimum(level_listed, len(levels) - 1), level_sampled)
 
-    rank = rows - offsets[level]
+    rank = rows.astype(jnp.float32) - offsets[level]
     shown_listed = _unrank(rank, levels[level], players, middle[level], table)
     noise = jnp.where(present > 0, _designs.uniforms(key, samples=budget, count=count), 2.0)
     order = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
@@ -129,7 +133,7 @@ def _unrank(rank, size, players, middle, table):
         forced = middle & (position == 0)
         include = (size > 0) & (forced | (rank < including)) & (position < players)
         rank = jnp.where(include | forced, rank, rank - including)
-        return (rank, size - include), include
+        return (rank, size - include.astype(size.dtype)), include
 
     state = (rank.astype(jnp.float32), size)
     shown = jax.lax.scan(step, state, jnp.arange(count))[1]

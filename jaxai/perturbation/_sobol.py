@@ -47,7 +47,7 @@ def sobol(
         images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); logits.
         key: Scrambles the quasi-random points (and draws `fill="noise"`); None takes the plain sequence.
-            Not traced.
+            Inside `jit` a constant, not an argument.
         grid: Cells down and across.
         num_designs: Number of points N of the two base designs, best a power of two.
         sampler: `"sobol"`, `"halton"` or `"latin_hypercube"`.

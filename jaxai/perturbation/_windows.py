@@ -41,7 +41,9 @@ class Windows:
         return down[rows][:, :, None] & across[columns][:, None, :]
 
     def _cover(self, axis: int) -> jax.Array:
-        offset = jnp.arange(self.size[axis]) - self.strides[axis] * jnp.arange(self.counts[axis])[:, None]
+        offset = (
+            jnp.arange(self.size[axis])[None] - self.strides[axis] * jnp.arange(self.counts[axis])[:, None]
+        )
         return (offset >= 0) & (offset < self.window[axis])
 
     def average(self, values: jax.Array) -> jax.Array:
@@ -57,7 +59,7 @@ class Windows:
         grid = values.reshape(values.shape[0], *self.counts, *values.shape[2:])
         total = jnp.einsum("nij...,ih,jw->n...hw", grid, down, across, precision="highest")
         count = down.sum(0)[:, None] * across.sum(0)[None, :]
-        return total / jnp.maximum(count, 1)
+        return total / jnp.maximum(count, 1).reshape((1,) * (total.ndim - 2) + count.shape)
 
 
 def sliding(size: tuple[int, ...], window: object, strides: object) -> Windows:
