@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jaxai._cpu import threefry
+from jaxai._frame import noisy
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3), (2,), (1,), (), (0, 3), (64, 64, 3)])
@@ -19,11 +20,14 @@ def test_numbers_are_those_of_jax(shape):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_narrow_types_are_those_of_jax(dtype):
-    key = jax.random.key(1)
-    found = threefry.normal(key, (4, 3), dtype)
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, jax.random.normal(key, (4, 3), dtype))
+def test_noise_of_narrow_types_is_that_of_float32_rounded(dtype):
+    images, key = np.zeros((1, 8, 8, 3)), jax.random.key(1)
+    wide, narrow = (
+        noisy.copies(jax.numpy.asarray(images, kind), jax.numpy.ones((1, 1, 1, 1), kind), key, np.arange(2))
+        for kind in ("float32", dtype)
+    )
+    assert narrow.dtype == dtype
+    np.testing.assert_array_equal(narrow, wide.astype(dtype))
 
 
 @pytest.mark.parametrize("implementation", ["rbg", "threefry2x32"])

@@ -83,8 +83,8 @@ def black_box(
     """Wrap any Python function so that the methods of `jaxai.perturbation` can ask it.
 
     The function may be a remote service or a model of another framework. It is called from the host with at
-    most `batch_size` images, in arrays of its own; everything else (masks, changed images, solves) stays compiled. Explanations
-    of a wrapped function cannot run inside `jit`.
+    most `batch_size` images, in arrays of its own; everything else (masks, changed images, solves) stays
+    compiled. Explanations of a wrapped function cannot run inside `jit`.
 
     Args:
         predict: `predict(images) -> scores`, NumPy float [batch, height, width, channels] to [batch,
