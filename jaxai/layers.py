@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial, register_dataclass
 
 from ._frame import model as _model
+from ._frame.model import as_model, kind, output_shapes
 from ._program import layout
 from ._program.graph import graph_of
 from ._program.named import Named
@@ -88,7 +89,7 @@ def chain(stages: Mapping[str, Callable[[jax.Array], jax.Array]]) -> Chain:
     for name, stage in stages.items():
         if not isinstance(name, str) or not callable(stage):
             raise TypeError(f"`stages` must map names to callables; got {name!r}: {stage!r}")
-    return Chain(tuple(stages), tuple(_model.as_model(stage) for stage in stages.values()))
+    return Chain(tuple(stages), tuple(as_model(stage) for stage in stages.values()))
 
 
 @register_dataclass
@@ -118,7 +119,7 @@ class Body:
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return the layer's activations of these images."""
-        return split(self.model, self.layer, images)[0]
+        return _split(self.model, self.layer, images)[0]
 
 
 def _identity(x: jax.Array) -> jax.Array:
@@ -136,7 +137,9 @@ def layer_names(model: Any, images: Any = None) -> tuple[str, ...]:
 
 
 def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
-    """Return the name of `layer`; None picks the last that is not a pool and has more than one position.
+    """Return the name of `layer`; None picks the last hidden one with positions that is not a pool.
+
+    Stages that return no array are passed over.
 
     Raises:
         ValueError: If the name is unknown, or no layer has positions.
@@ -149,25 +152,34 @@ def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
         if layer not in names and layer != OUTPUT:
             raise ValueError(f"unknown layer {layer!r}; the layers are {', '.join(names)}")
         return layer
+    model = as_model(model)
+    output = getattr(output_shapes(model, images), "shape", None)
+    likest = None
     for name in reversed(names):
-        if "pool" in name:
-            continue
-        shape = _model.scores_shape(Body(_model.as_model(model), name), images)
-        if len(shape) != 4:
+        shape = getattr(output_shapes(Body(model, name), images), "shape", ())
+        if "pool" in name or len(shape) != 4:
             continue
         known, found = _layout(model, name, images)
+        if known and found is None:
+            continue
         height, width = (2, 3) if found == layout.NCHW else (1, 2)
-        if (found or not known) and shape[height] * shape[width] > 1:
+        if shape[height] * shape[width] == 1:
+            continue
+        # Dense scores, those of a segmentation for example, are what is explained, also before a softmax.
+        if shape != output:
             return name
+        likest = likest or (name if name != names[-1] else None)
+    if likest is not None:
+        return likest
     raise ValueError(
-        f"no layer of this model has positions [batch, height, width, channels]; the layers are"
+        f"no hidden layer of this model has positions [batch, height, width, channels]; the layers are"
         f" {', '.join(names)}. Mark the stages with jaxai.chain or jaxai.layers.named"
     )
 
 
 def _layout(model: Any, layer: str, images: jax.Array) -> tuple[bool, str | None]:
     """Return whether the axes of a layer are known, and "NHWC" or "NCHW" if they lie so."""
-    return _read_layout(*_model.abstract(Body(_model.as_model(model), layer), images))
+    return _read_layout(*_model.abstract(Body(as_model(model), layer), images))
 
 
 @lru_cache(maxsize=256)
@@ -194,7 +206,7 @@ def split_positions(
     Raises:
         ValueError: If the layer's values are not laid out like an image, as attention matrices are not.
     """
-    model = _model.as_model(model)
+    model = as_model(model)
     layer = resolve(model, layer, images)
     acts, head = split(model, layer, images)
     known, found = _layout(model, layer, images) if acts.ndim == 4 else (True, None)
@@ -224,10 +236,26 @@ def split(
         `acts`, the layer's output, and `head`, a callable pytree with `head(acts) == model(images)`.
 
     Raises:
-        ValueError: If there is no such layer.
+        ValueError: If there is no such layer, or it returns no array.
     """
-    model = _model.as_model(model)
+    model = as_model(model)
     layer = resolve(model, layer, images)
+    acts, head = _split(model, layer, images)
+    return one_array(acts, layer), head
+
+
+def one_array(acts: Any, layer: str) -> jax.Array:
+    """Return a layer's activations if they are one array.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if not hasattr(acts, "shape"):
+        raise ValueError(f"`layer` must be a layer that returns one array; {layer!r} returns {kind(acts)}")
+    return acts
+
+
+def _split(model, layer, images):
     if hasattr(model, "split"):
         return model.split(layer, images)
     if layer not in layer_names(model) or not hasattr(model, "layer_names"):

@@ -95,9 +95,9 @@ def test_errors():
         jaxai.lime(black_box(lambda x: np.zeros(3)), IMAGES, 0, **RUN)
     with pytest.raises(ValueError, match="classes 0 to 1; got 2"):
         jaxai.lime(black_box(predict), IMAGES, 2, **RUN)
-    with pytest.raises(ValueError, match="classes from 0; got -1"):
+    with pytest.raises(ValueError, match="classes 0 and above; got -1"):
         jaxai.lime(black_box(predict), IMAGES, -1, **RUN)
-    with pytest.raises(TypeError, match="integer classes"):
+    with pytest.raises(TypeError, match="an integer class"):
         jaxai.lime(black_box(predict), IMAGES, 0.5, **RUN)
     with pytest.raises(ValueError, match="with batch = 2"):
         jaxai.lime(black_box(predict), IMAGES, np.array([0, 1, 0]), **RUN)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxai
+from jaxai._frame.targets import Target
 from jaxai.cam import _dense_head
 from jaxai.cam._core import look
 
@@ -107,9 +108,17 @@ def test_whole_networks_give_what_their_heads_do(lite):
 
 
 def test_heads_of_real_networks_begin_with_a_dense_layer(lite, vgg):
-    for (net, x, *_), layer, affine in ((lite, "conv_head", True), (vgg, "conv5_3", False)):
-        view = look(net, layer, x[:1], None, None)
-        assert _dense_head.find(view.head, view.acts).affine == affine
+    for (net, x, *_), layer in ((lite, "conv_head"), (vgg, "conv5_3")):
+        view = look(net, layer, x[:1], Target(), None)
+        assert _dense_head.find(view.head, view.acts) is not None
+
+
+def test_class_activation_maps_of_real_networks(lite, vgg):
+    net, x, classes, golden = lite
+    found = jaxai.class_activation_map(net, x, classes, layer="conv_head", relu=False, upsample=False)
+    assert distance(found / 49, golden["cam.grad_cam"]) < 1e-3
+    with pytest.raises(ValueError, match="global average pooling and one linear layer"):
+        jaxai.class_activation_map(vgg[0], vgg[1][:1], 0, layer="conv5_3")
 
 
 def test_layer_attributions_of_efficientnet(lite):

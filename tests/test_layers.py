@@ -70,7 +70,7 @@ def test_a_model_without_layers_has_its_output():
 
 def test_the_default_layer_is_the_last_with_positions(net):
     assert layers.resolve(net, None, IMAGES) == "add"
-    with pytest.raises(ValueError, match="no layer of this model has positions"):
+    with pytest.raises(ValueError, match="no hidden layer of this model has positions"):
         layers.resolve(lambda x: x.sum((1, 2)), None, IMAGES)
 
 

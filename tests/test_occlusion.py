@@ -149,7 +149,8 @@ def test_batches_targets_jit_and_vmap():
     for way in (False, True):
         explain = lambda x, t=None, way=way: jaxai.occlusion(plain_net, x, t, incremental=way, **run)  # noqa: E731
         both = explain(images)
-        many = explain(images, jnp.stack([plain_net(images).argmax(1), jnp.array([0, 1, 2])], axis=1))
+        top = plain_net(images).argmax(1)
+        many = explain(images, jnp.stack([top, jnp.where(top == 0, 1, 0)], axis=1))
         assert many.shape == (3, 2, 12, 20)
         np.testing.assert_allclose(many[:, 0], both, atol=1e-5)
         np.testing.assert_allclose(explain(images[1:2])[0], both[1], atol=1e-5)

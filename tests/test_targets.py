@@ -7,9 +7,15 @@ import pytest
 from jax.tree_util import Partial
 
 from jaxai._frame import targets
+from jaxai._frame.model import scores_shape
+from jaxai._frame.targets import Target
 
 SCORES = jnp.array([[1.0, 5.0, 2.0], [4.0, 0.0, -1.0]])
 IMAGES = jnp.arange(24.0).reshape(2, 2, 2, 3)
+
+
+def classes(given):
+    return Target(jnp.asarray(given))
 
 
 def model(x):
@@ -23,24 +29,25 @@ def model(x):
         (np.int64(2), [2, 2]),
         ([0, 2], [0, 2]),
         (np.array([2, 1]), [2, 1]),
-        (jnp.array([[0, 1], [2, 2]]), [[0, 1], [2, 2]]),
+        (jnp.array([[0, 1], [2, 0]]), [[0, 1], [2, 0]]),
     ],
 )
 def test_classes_become_int32(given, expected):
-    _, _, found = targets.prepare(model, IMAGES, given)
+    found = targets.prepare(model, IMAGES, given)[2].classes
     assert found.dtype == jnp.int32
     np.testing.assert_array_equal(found, expected)
 
 
 def test_none_stays_and_callables_become_pytrees():
-    assert targets.prepare(model, IMAGES, None)[2] is None
+    assert targets.prepare(model, IMAGES, None)[2] == Target()
 
     def margin(scores):
         return scores[:, 0] - scores[:, 1]
 
     found = targets.prepare(model, IMAGES, margin)[2]
-    assert isinstance(found, Partial) and found.func is margin
+    assert isinstance(found.function, Partial) and found.function.func is margin
     assert targets.prepare(model, IMAGES, found)[2] is found
+    assert targets.prepare(model, IMAGES, found.plain)[2].function is found.function
 
 
 @pytest.mark.parametrize(
@@ -73,16 +80,18 @@ def test_scores_without_classes_need_a_callable():
 def test_traced_classes_are_taken_as_they_are():
     @jax.jit
     def traced(classes):
-        return targets.prepare(model, IMAGES, classes)[2]
+        return targets.prepare(model, IMAGES, classes)[2].classes
 
     np.testing.assert_array_equal(traced(jnp.array([7, 1])), [7, 1])
     # A list may hold traced numbers.
-    np.testing.assert_array_equal(jax.jit(lambda c: targets.prepare(model, IMAGES, [c, 1])[2])(0), [0, 1])
+    np.testing.assert_array_equal(
+        jax.jit(lambda c: targets.prepare(model, IMAGES, [c, 1])[2].classes)(0), [0, 1]
+    )
 
 
 def test_concrete_classes_are_checked_under_jit_as_well():
     with pytest.raises(ValueError, match="got 9"):
-        jax.jit(lambda x: targets.prepare(model, x, np.array([9, 0]))[2])(IMAGES)
+        jax.jit(lambda x: targets.prepare(model, x, np.array([9, 0]))[2].classes)(IMAGES)
 
 
 def test_the_shape_of_scores_is_traced_once_for_each_structure_and_shape():
@@ -94,41 +103,45 @@ def test_the_shape_of_scores_is_traced_once_for_each_structure_and_shape():
 
     for weights in (np.eye(3, dtype=np.float32), jnp.ones((3, 3))):
         for scale in (2.0, 3.0):
-            assert targets.scores_shape(Partial(net, weights, scale), IMAGES) == (2, 3)
-    assert targets.scores_shape(Partial(net, weights[:, :2], 2.0), IMAGES[:1]) == (1, 2)
+            assert scores_shape(Partial(net, weights, scale), IMAGES) == (2, 3)
+    assert scores_shape(Partial(net, weights[:, :2], 2.0), IMAGES[:1]) == (1, 2)
     assert traced == [(2, 2, 2, 3), (1, 2, 2, 3)]
 
 
-def test_select_and_probability():
-    np.testing.assert_array_equal(targets.select(SCORES, jnp.array([1, 2])), [5, -1])
-    np.testing.assert_array_equal(targets.select(SCORES, jnp.array([[1, 0], [2, 0]])), [[5, 1], [-1, 4]])
-    np.testing.assert_array_equal(targets.select(SCORES, None), [5, 4])
-    np.testing.assert_array_equal(targets.select(SCORES, Partial(lambda s: s.sum(1))), [8, 3])
+def test_values_and_probabilities():
+    np.testing.assert_array_equal(classes([1, 2]).of(SCORES), [5, -1])
+    np.testing.assert_array_equal(classes([[1, 0], [2, 0]]).of(SCORES), [[5, 1], [-1, 4]])
+    np.testing.assert_array_equal(Target().of(SCORES), [5, 4])
+    np.testing.assert_array_equal(Target(function=Partial(lambda s: s.sum(1))).of(SCORES), [8, 3])
     with pytest.raises(ValueError, match=r"must return shape \(2,\)"):
-        targets.select(SCORES, Partial(lambda s: s))
+        Target(function=Partial(lambda s: s)).of(SCORES)
     expected = np.exp([5, -1]) / np.exp(np.asarray(SCORES)).sum(1)
-    np.testing.assert_allclose(targets.probability(SCORES, jnp.array([1, 2])), expected, rtol=1e-6)
+    np.testing.assert_allclose(classes([1, 2]).probability(SCORES), expected, rtol=1e-6)
 
 
-def test_repeat_tile_and_take():
-    classes = jnp.array([[0, 1], [2, 0]])
-    np.testing.assert_array_equal(targets.repeat(classes, 2), [[0, 1], [0, 1], [2, 0], [2, 0]])
-    np.testing.assert_array_equal(targets.tile(classes, 2), [[0, 1], [2, 0], [0, 1], [2, 0]])
-    np.testing.assert_array_equal(targets.tile(jnp.array([4, 5]), 2), [4, 5, 4, 5])
-    np.testing.assert_array_equal(targets.take(classes, jnp.array([1])), [[2, 0]])
-    for same in (targets.repeat, targets.tile, targets.take):
-        assert same(None, 1) is None
+def test_copies_of_images():
+    two = classes([[0, 1], [2, 0]])
+    np.testing.assert_array_equal(two.repeat(2).classes, [[0, 1], [0, 1], [2, 0], [2, 0]])
+    np.testing.assert_array_equal(two.tile(2).classes, [[0, 1], [2, 0], [0, 1], [2, 0]])
+    np.testing.assert_array_equal(classes([4, 5]).tile(2).classes, [4, 5, 4, 5])
+    np.testing.assert_array_equal(two.take(jnp.array([1])).classes, [[2, 0]])
+    for same in (Target.repeat, Target.tile, Target.take):
+        assert same(Target(), 1) == Target()
+    flat, copies, together = two.each()
+    np.testing.assert_array_equal(flat.classes, [0, 1, 2, 0])
+    np.testing.assert_array_equal(copies(jnp.array([5, 6])), [5, 5, 6, 6])
+    np.testing.assert_array_equal(together(flat.classes), two.classes)
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 3])
 def test_gradients_of_several_targets(batch_size):
-    classes = jnp.array([[0, 1, 2], [2, 1, 1]])
-    values, grads = targets.gradients(model, IMAGES, classes, batch_size=batch_size)
+    several = classes([[0, 1, 2], [2, 1, 0]])
+    values, grads = several.gradients(model, IMAGES, batch_size=batch_size)
     assert grads.shape == (2, 3, 2, 2, 3)
     x = np.asarray(IMAGES)
     for n in range(2):
         for k in range(3):
-            c = int(classes[n, k])
+            c = int(several.classes[n, k])
             expected = np.zeros((2, 2, 3))
             expected[..., c] = 2 * x[n, ..., c]
             np.testing.assert_allclose(grads[n, k], expected, rtol=1e-6)
@@ -136,20 +149,20 @@ def test_gradients_of_several_targets(batch_size):
 
 
 def test_gradients_of_other_values_of_a_class():
-    classes = jnp.array([[0, 1], [2, 1]])
+    several = classes([[0, 1], [2, 1]])
     x = IMAGES / 24
-    values, grads = targets.gradients(model, x, classes, value=targets.probability)
+    values, grads = several.gradients(model, x, value=Target.probability)
     for k in range(2):
-        one_value, one = targets.gradients(model, x, classes[:, k], value=targets.probability)
+        one_value, one = classes(several.classes[:, k]).gradients(model, x, value=Target.probability)
         np.testing.assert_allclose(values[:, k], one_value, rtol=1e-6)
         np.testing.assert_allclose(grads[:, k], one, atol=1e-6)
-    expected = jax.grad(lambda x: jax.nn.softmax(model(x))[jnp.arange(2), classes[:, 0]].sum())(x)
+    expected = jax.grad(lambda x: jax.nn.softmax(model(x))[jnp.arange(2), several.classes[:, 0]].sum())(x)
     np.testing.assert_allclose(grads[:, 0], expected, atol=1e-6)
 
 
 def test_gradients_of_the_top_class_and_of_callables():
-    _, top = targets.gradients(model, IMAGES, None)
-    _, second = targets.gradients(model, IMAGES, jnp.argmax(model(IMAGES), -1))
+    _, top = Target().gradients(model, IMAGES)
+    _, second = classes(jnp.argmax(model(IMAGES), -1)).gradients(model, IMAGES)
     np.testing.assert_array_equal(top, second)
-    _, both = targets.gradients(model, IMAGES, Partial(lambda s: s.sum(1)))
+    _, both = Target(function=Partial(lambda s: s.sum(1))).gradients(model, IMAGES)
     np.testing.assert_allclose(both, 2 * IMAGES)

@@ -46,6 +46,11 @@ def _suited(model, images):
     return min(_MOST, round(at_224 * _PIXELS / max(1, math.prod(images.shape[1:-1]))))
 
 
+def groups(batch_size: int | None, size: int) -> int | None:
+    """Return how many groups of `size` images may be in flight: at least one; None stays None."""
+    return None if batch_size is None else max(1, batch_size // size)
+
+
 def even_chunks(count: int, batch_size: int) -> tuple[int, int]:
     """Return how many chunks of which size to make of `count` elements, with least work.
 
@@ -98,6 +103,26 @@ def map_chunks(fn: Callable[[Any], Any], xs: Any, *, batch_size: int | None, cou
         return fn(xs)
     ys = jax.lax.map(fn, _fold(xs, count, batch_size)[0])
     return jax.tree.map(lambda y: y.reshape(y.shape[0] * y.shape[1], *y.shape[2:])[:count], ys)
+
+
+def map_images(
+    fn: Callable[..., Any], images: jax.Array, target: Any, *others: Any, batch_size: int | None
+) -> Any:
+    """Apply `fn(images, target, *others)` to images, their targets and what else belongs to each, in chunks.
+
+    Args:
+        fn: Returns a pytree of arrays [chunk, ...].
+        images: [batch, ...].
+        target: A `targets.Target`.
+        *others: Pytrees of arrays [batch, ...].
+        batch_size: At most this many images at once; None means all.
+    """
+
+    def chunk(arguments):
+        x, classes, rest = arguments
+        return fn(x, target.of_classes(classes), *rest)
+
+    return map_chunks(chunk, (images, target.classes, others), batch_size=batch_size)
 
 
 def _add(a, b):

@@ -1,35 +1,63 @@
 """Checks of arguments, shared by every method: one clear line for a caller's mistake."""
 
+import math
+import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+_PACKAGE = str(Path(__file__).parents[1])
+
 
 def images(x: Any, name: str = "images") -> jax.Array:
     """Return `x` as a floating array of shape [batch, height, width, channels].
 
+    Concrete values are looked at (0.1 ms for 16 images of 224 x 224), because XLA may compile a ReLU so that
+    NaN becomes zero: a damaged image would get a map that looks like an explanation. Traced ones cannot be.
+
     Raises:
         TypeError: If the values are not floating point (uint8 pixels were not preprocessed).
-        ValueError: If the rank is not four, an axis is empty, or three channels come before large images.
+        ValueError: If the rank is not four, an axis is empty, three channels come before large images, or
+            concrete values are NaN or infinite.
     """
-    x = jnp.asarray(x)
-    if x.ndim != 4:
-        raise ValueError(f"`{name}` must be [batch, height, width, channels]; got shape {x.shape}")
-    if x.shape[1] == 3 and min(x.shape[2:]) >= 16:
+    array = jnp.asarray(x)
+    if array.ndim != 4:
+        raise ValueError(f"`{name}` must be [batch, height, width, channels]; got shape {array.shape}")
+    if array.shape[1] == 3 and min(array.shape[2:]) >= 16:
         raise ValueError(
-            f"`{name}` must be [batch, height, width, channels]; got shape {x.shape}, which looks like"
+            f"`{name}` must be [batch, height, width, channels]; got shape {array.shape}, which looks like"
             " [batch, channels, height, width]: transpose them, and back within the model"
         )
-    if 0 in x.shape:
-        raise ValueError(f"`{name}` must have no empty axis; got shape {x.shape}")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
+    if 0 in array.shape:
+        raise ValueError(f"`{name}` must have no empty axis; got shape {array.shape}")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
-            f"`{name}` must be floating point, as the model takes them; got {x.dtype}"
+            f"`{name}` must be floating point, as the model takes them; got {array.dtype}"
             " (preprocess the photo first)"
         )
-    return x
+    if not _finite(array):
+        bad = np.flatnonzero(~np.asarray(jnp.isfinite(array).all((1, 2, 3))))
+        raise ValueError(f"`{name}` must be finite; got NaN or infinite values in image {bad[0]}")
+    return array
+
+
+def _finite(x: jax.Array) -> bool:
+    if isinstance(x, jax.core.Tracer) or not x.is_fully_addressable:
+        return True
+    if len(x.devices()) > 1 or next(iter(x.devices())).platform != "cpu":
+        return bool(jnp.isfinite(x).all())
+    values = np.asarray(x).reshape(-1)
+    if values.dtype.itemsize == 2:
+        # NumPy converts half precision slowly; NaN and infinity have all bits of the exponent.
+        exponent = np.uint16(0x7F80 if x.dtype == jnp.bfloat16 else 0x7C00)
+        return bool((values.view(np.uint16) & exponent).max() < exponent)
+    # One pass without a temporary array. Finite values may overflow in the product: then look at each.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values @ values) or np.isfinite(values).all())
 
 
 def key(value: Any) -> jax.Array:
@@ -46,11 +74,38 @@ def key(value: Any) -> jax.Array:
     raise TypeError(f"`key` must be a typed key, jax.random.key(seed); got {kind}")
 
 
+def at_least(value: Any, name: str, least: int) -> int:
+    """Return `value` as a Python int of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise ValueError(f"`{name}` must be {wanted}; got {value!r}")
+    return int(value)
+
+
 def positive(value: Any, name: str) -> int:
     """Return `value` as a Python int of at least one."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"`{name}` must be a positive integer; got {value!r}")
-    return int(value)
+    return at_least(value, name, 1)
+
+
+def number(value: Any, name: str, interval: str) -> Any:
+    """Return `value`, a Python float if it is concrete, if it lies in an interval, such as `"(0, 1]"`.
+
+    Traced numbers are returned as they are.
+
+    Raises:
+        ValueError: If it is no number, NaN, or outside.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return value
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    try:
+        found = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    inside = low <= found <= high
+    if not inside or (found == low and interval[0] == "(") or (found == high and interval[-1] == ")"):
+        raise ValueError(f"`{name}` must be a number in {interval}; got {value!r}")
+    return found
 
 
 def batch_size(value: Any) -> int | None:
@@ -71,3 +126,26 @@ def pair(value: Any, name: str) -> tuple[int, int]:
     if len(values) != 2:
         raise ValueError(f"`{name}` must be an integer or a pair (rows, columns); got {value!r}")
     return positive(values[0], name), positive(values[1], name)
+
+
+def like_images(value: Any, images: jax.Array, name: str) -> jax.Array:
+    """Return a value that broadcasts to the images, such as a baseline, as an array of their shape and type.
+
+    Raises:
+        ValueError: If it does not broadcast.
+    """
+    array = jnp.asarray(value, images.dtype)
+    try:
+        return jnp.broadcast_to(array, images.shape)
+    except ValueError:
+        raise ValueError(
+            f"`{name}` must broadcast to the images' shape {images.shape}; got {array.shape}"
+        ) from None
+
+
+def warn(message: str) -> None:
+    """Warn at the line outside this package from which it was called."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

@@ -1,64 +1,207 @@
-"""Targets as the methods take them: checked, frozen, and pulled through a network (`jaxai.targets`)."""
+"""What is explained of a batch of images: the one place where `targets` are taken apart (`jaxai.targets`)."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
+from jax.tree_util import Partial, register_dataclass
 
-from . import batching, checks
+from . import batching, checks, scores
 from .model import as_model as as_model
-from .model import scores_shape
-
-Targets: TypeAlias = None | int | jax.Array | np.ndarray | list | tuple | Callable[..., Any]
+from .model import one_array, output_shapes, scores_shape
 
 
-def prepare(model: Any, images: Any, targets: Targets) -> tuple[Any, jax.Array, Any]:
-    """Check the arguments that every method shares and bring them into the form its compiled part takes.
+@register_dataclass
+@dataclass(frozen=True)
+class Target:
+    """What is explained: each image's top class, classes, or a function of what the model returns.
 
-    Returns:
-        The model as a callable pytree, the images as an array [batch, height, width, channels], and the
-        targets as None, int32[batch], int32[batch, k] or a `Partial`.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit or a class does not exist.
+    Attributes:
+        classes: None, int32[batch], or int32[batch, k] for k targets per image.
+        function: `outputs -> float[batch]`; then there are no classes.
+        normalized: Whether the model's scores are probabilities already.
     """
-    model, images = as_model(model), checks.images(images)
-    return model, images, as_targets(targets, model, images)
+
+    classes: jax.Array | None = None
+    function: Partial | None = None
+    normalized: bool = field(default=False, metadata={"static": True})
+
+    @property
+    def plain(self) -> Any:
+        """The target as a public method takes it."""
+        return self.classes if self.function is None else self.function
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes that results have after the batch: (k,) for k targets per image, otherwise none."""
+        return () if self.classes is None else self.classes.shape[1:]
+
+    def of_classes(self, classes: jax.Array | None) -> "Target":
+        """Return the target with other classes, those of some of the images for example."""
+        return replace(self, classes=classes)
+
+    def frozen(self, outputs: Any) -> "Target":
+        """Return the target with None replaced by each image's top class."""
+        if self.function is not None or self.classes is not None:
+            return self
+        return self.of_classes(jnp.argmax(_class_scores(outputs), axis=-1).astype(jnp.int32))
+
+    def of(self, outputs: Any) -> jax.Array:
+        """Return the value that is explained: the class's score, or what the function returns.
+
+        Args:
+            outputs: Scores [batch, classes]; anything a model may return for a function.
+
+        Returns:
+            float32[batch], or float32[batch, k] for k targets per image.
+        """
+        if self.function is None:
+            return self._pick(_class_scores(outputs).astype(jnp.float32))
+        values = jnp.asarray(self.function(outputs))
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(outputs)]
+        if values.ndim != 1 or all(shape[:1] != values.shape for shape in shapes):
+            raise ValueError(
+                f"a callable target must return shape {shapes[0][:1]} for outputs of shape"
+                f" {', '.join(map(str, shapes))}; got {values.shape}"
+            )
+        return values.astype(jnp.float32)
+
+    def probability(self, outputs: Any) -> jax.Array:
+        """Return the probability of the class, as `scores.probabilities` defines it; like `of`.
+
+        A function receives the raw outputs: its own value is what is explained.
+        """
+        if self.function is not None:
+            return self.of(outputs)
+        target = self.frozen(outputs)
+        return target._pick(scores.probabilities(_class_scores(outputs), normalized=self.normalized))
+
+    def _pick(self, values: jax.Array) -> jax.Array:
+        chosen = self.frozen(values).classes
+        assert chosen is not None
+        count = values.shape[1]
+        # Indexing would not know how to spread its result over devices that share the classes.
+        marked = jnp.clip(chosen, 0, count - 1)[..., None] == jnp.arange(count)
+        return jnp.where(marked, values if chosen.ndim == 1 else values[:, None], 0).sum(-1)
+
+    def cotangents(self, outputs: Any, value: "Value | None" = None) -> Any:
+        """Return d value / d outputs, with a leading axis k for k targets per image.
+
+        Args:
+            outputs: As for `of`.
+            value: `value(target, outputs) -> float[batch]`; None is `Target.of`.
+        """
+
+        def direction(target):
+            return jax.grad(lambda s: (value or Target.of)(target, s).sum())(outputs)
+
+        if not self.axes:
+            return direction(self)
+        assert self.classes is not None
+        found = _class_scores(outputs)
+        if value is None:
+            # Of the scores' own sharding, as the type of a cotangent must be.
+            chosen = self.classes.T[..., None] == jnp.arange(found.shape[1])
+            return jnp.where(chosen, jnp.ones_like(found), 0)
+        return jax.vmap(lambda classes: direction(self.of_classes(classes)), in_axes=1)(self.classes)
+
+    def pull(self, pullback: Callable[[Any], Any], directions: Any, *, batch_size: int | None) -> Any:
+        """Apply `pullback`, a function of one cotangent, to what `cotangents` returns.
+
+        Args:
+            pullback: Maps a cotangent of the outputs to a pytree of arrays [batch, ...].
+            directions: As `cotangents` returns them.
+            batch_size: At most this many images' backward passes at once; None means all.
+
+        Returns:
+            The pytree of results [batch, ...], or [batch, k, ...].
+        """
+        if not self.axes:
+            return pullback(directions)
+        assert self.classes is not None
+        together = batching.groups(batch_size, len(self.classes))
+        found = batching.map_chunks(jax.vmap(pullback), directions, batch_size=together)
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), found)
+
+    def gradients(
+        self,
+        fn: Callable[[jax.Array], Any],
+        x: jax.Array,
+        *,
+        value: "Value | None" = None,
+        batch_size: int | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the values of `fn(x)` and their gradients: one forward pass, one backward pass per target.
+
+        Args:
+            fn: Maps `x` to scores; a model, or the head that `layers.split` returns.
+            x: Float array [batch, ...].
+            value: As for `cotangents`.
+            batch_size: At most this many images' backward passes at once; None means all.
+
+        Returns:
+            Values [batch] and gradients [batch, ...]; for k targets per image [batch, k] and [batch, k, ...].
+        """
+        measure = value or Target.of
+        if self.function is not None:
+            # Whatever the model returns, the function makes one array of it.
+            values, pullback = jax.vjp(lambda x: measure(self, fn(x)), x)
+            return values, pullback(jnp.ones_like(values))[0]
+        outputs, pullback = jax.vjp(fn, x)
+        target = self.frozen(outputs)
+        if target.axes and value is not None:
+            values = jax.vmap(lambda c: value(self.of_classes(c), outputs), 1, 1)(target.classes)
+        else:
+            values = measure(target, outputs)
+        directions = target.cotangents(outputs, value)
+        return values, target.pull(lambda d: pullback(d)[0], directions, batch_size=batch_size)
+
+    def take(self, indices: jax.Array) -> "Target":
+        """Return the target of the images at `indices`."""
+        return self if self.classes is None else self.of_classes(self.classes[indices])
+
+    def tile(self, count: int) -> "Target":
+        """Return the target of `count` copies of the whole batch, one after the other."""
+        if self.classes is None:
+            return self
+        return self.of_classes(jnp.tile(self.classes, (count,) + (1,) * len(self.axes)))
+
+    def repeat(self, count: int) -> "Target":
+        """Return the target of images repeated `count` times each: image 0, image 0, ..., image 1, ..."""
+        return self if self.classes is None else self.of_classes(jnp.repeat(self.classes, count, axis=0))
+
+    def each(self) -> "tuple[Target, Callable[[jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]":
+        """Return k targets per image as targets of k copies of each image.
+
+        Returns:
+            The target of the copies, a function that repeats arrays [batch, ...] for them, and one that
+            brings results back to [batch, k, ...]. All three change nothing where there is no axis k.
+        """
+        if not self.axes:
+            return self, lambda x: x, lambda x: x
+        assert self.classes is not None
+        shape = self.classes.shape
+        flat = self.of_classes(self.classes.reshape(-1))
+        return (
+            flat,
+            lambda x: jnp.repeat(x, shape[1], axis=0),
+            lambda x: x.reshape(*shape, *x.shape[1:]),
+        )
 
 
-def as_targets(targets: Targets, model: Any, images: jax.Array) -> Any:
-    """Return `targets` as None, int32[batch], int32[batch, k] or a `Partial`, checked against the scores."""
-    if targets is None:
-        return None
-    if callable(targets):
-        return targets if isinstance(targets, Partial) else Partial(targets)
-    batch = images.shape[0]
-    # Concrete classes are looked at on the host, so that nothing waits for a device or is traced.
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(targets))
-    classes = jnp.asarray(targets) if traced else np.asarray(targets)
-    if not jnp.issubdtype(classes.dtype, jnp.integer):
-        raise TypeError(
-            "`targets` must be None, an integer class, int[batch], int[batch, k] or a callable;"
-            f" got {getattr(targets, 'dtype', type(targets).__name__)}"
-        )
-    if classes.ndim == 0:
-        classes = (jnp if traced else np).broadcast_to(classes, (batch,))
-    if classes.ndim > 2 or classes.shape[0] != batch or 0 in classes.shape:
-        raise ValueError(
-            f"`targets` must be int[batch] or int[batch, k] with batch = {batch}; got shape {classes.shape}"
-        )
-    if not traced:
-        count = class_count(scores_shape(model, images))
-        low, high = int(classes.min()), int(classes.max())
-        if low < 0 or high >= count:
-            wrong = low if low < 0 else high
-            raise ValueError(f"`targets` must be classes 0 to {count - 1}; got {wrong}")
-    return jnp.asarray(classes.astype(np.int32))
+Value: TypeAlias = Callable[[Target, Any], jax.Array]
+Targets: TypeAlias = None | int | jax.Array | np.ndarray | list | tuple | Callable[..., Any] | Target
+
+
+def _class_scores(outputs: Any) -> jax.Array:
+    array = one_array(outputs)
+    class_count(array.shape)
+    return array
 
 
 def class_count(shape: tuple[int, ...]) -> int:
@@ -75,134 +218,144 @@ def class_count(shape: tuple[int, ...]) -> int:
     return shape[1]
 
 
-def freeze(scores: jax.Array, targets: Any) -> Any:
-    """Return `targets` with None replaced by each image's top class, int32[batch]."""
-    if targets is not None:
-        return targets
-    class_count(scores.shape)
-    return jnp.argmax(scores, axis=-1).astype(jnp.int32)
+def prepare(
+    model: Any, images: Any, targets: Targets, *, probability: bool = False
+) -> tuple[Any, jax.Array, Target]:
+    """Check the arguments that every method shares and bring them into the form its compiled part takes.
+
+    Args:
+        model: As users pass it.
+        images: As users pass them.
+        targets: As users pass them.
+        probability: Whether the probability of classes is explained; then the model's program is read to see
+            whether it returns probabilities.
+
+    Returns:
+        The model as a callable pytree, the images as an array [batch, height, width, channels], the target.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit or a class does not exist.
+    """
+    model, images = as_model(model), checks.images(images)
+    target = as_target(targets, images, lambda: class_count(scores_shape(model, images)))
+    if probability and target.function is None:
+        class_count(scores_shape(model, images))
+        target = replace(target, normalized=scores.are_probabilities(model, images))
+    return model, images, target
+
+
+def as_target(targets: Targets, images: jax.Array, count: Callable[[], int] | None) -> Target:
+    """Return `targets` as a `Target`, checked.
+
+    Args:
+        targets: As users pass them.
+        images: Checked images.
+        count: Returns the number of classes, asked for if it is needed; None if it is not known yet.
+    """
+    if targets is None or isinstance(targets, Target):
+        return targets or Target()
+    if callable(targets):
+        return Target(function=targets if isinstance(targets, Partial) else Partial(targets))
+    batch = images.shape[0]
+    # Concrete classes are looked at on the host, so that nothing waits for a device or is traced.
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(targets))
+    classes = jnp.asarray(targets) if traced else np.asarray(targets)
+    if not jnp.issubdtype(classes.dtype, jnp.integer):
+        raise TypeError(
+            "`targets` must be None, an integer class, int[batch], int[batch, k] or a callable;"
+            f" got {getattr(targets, 'dtype', type(targets).__name__)}"
+        )
+    if classes.ndim == 0:
+        classes = (jnp if traced else np).broadcast_to(classes, (batch,))
+    if classes.ndim > 2 or classes.shape[0] != batch or 0 in classes.shape:
+        raise ValueError(
+            f"`targets` must be int[batch] or int[batch, k] with batch = {batch}; got shape {classes.shape}"
+        )
+    if not traced:
+        check_classes(classes, None if count is None else count())
+    return Target(jnp.asarray(classes.astype(np.int32)))
+
+
+def check_classes(classes: np.ndarray, count: int | None) -> None:
+    low, high = int(classes.min()), int(classes.max())
+    if low < 0 or (count is not None and high >= count):
+        known = "0 and above" if count is None else f"0 to {count - 1}" if count > 1 else "0, the only one"
+        raise ValueError(f"`targets` must be classes {known}; got {low if low < 0 else high}")
+    if classes.ndim == 2:
+        ordered = np.sort(classes, axis=1)
+        twice = ordered[:, 1:] == ordered[:, :-1]
+        if twice.any():
+            image = int(twice.any(1).argmax())
+            raise ValueError(
+                f"`targets` [batch, k] are k different classes per image; image {image} has class"
+                f" {int(ordered[image, 1:][twice[image]][0])} twice. For one-hot rows pass the class,"
+                " targets.argmax(-1)"
+            )
 
 
 @partial(jax.jit, static_argnames="batch_size")
-def top_classes(model: Any, images: jax.Array, *, batch_size: int | None) -> jax.Array:
-    """Return each image's top class, int32[batch], with at most `batch_size` images in flight."""
-    batch_size = batching.chunk_size(batch_size, model, images)
-    return batching.map_chunks(lambda x: freeze(model(x), None), images, batch_size=batch_size)
+def _top_classes(model, images, *, batch_size):
+    size = batching.chunk_size(batch_size, model, images)
+    return batching.map_chunks(lambda x: Target().frozen(model(x)).classes, images, batch_size=size)
 
 
-def select(scores: jax.Array, targets: Any) -> jax.Array:
-    """Return what `targets` say of `scores`: float32[batch], or float32[batch, k] for k classes.
+def frozen(model: Any, images: jax.Array, target: Target, batch_size: int | None) -> Target:
+    """Return the target with None replaced by each image's top class, at most `batch_size` in flight."""
+    if target.function is not None or target.classes is not None:
+        return target
+    return target.of_classes(_top_classes(model, images, batch_size=batch_size))
 
-    Args:
-        scores: [batch, classes] (any shape with a batch axis for a callable target).
-        targets: As `prepare` returns them.
+
+def join(model: Any, images: Any, target: Target) -> tuple[Any, Target]:
+    """Return a model that returns one array, and the target of it, for methods that read the program.
+
+    A dict or a tuple is laid side by side, float32 [batch, values]; a single array stays what it is.
+
+    Raises:
+        TypeError: If the model returns several arrays and the target is no function, which could choose.
     """
-    if callable(targets):
-        values = jnp.asarray(targets(scores))
-        if values.shape != scores.shape[:1]:
-            raise ValueError(
-                f"a callable target must return shape {scores.shape[:1]} for scores of shape"
-                f" {scores.shape}; got {values.shape}"
-            )
-        return values.astype(jnp.float32)
-    targets = freeze(scores, targets)
-    count = class_count(scores.shape)
-    scores = scores.astype(jnp.float32)
-    # Indexing would not know how to spread its result over devices that share the classes.
-    chosen = jnp.clip(targets, 0, count - 1)[..., None] == jnp.arange(count)
-    return jnp.where(chosen, scores if targets.ndim == 1 else scores[:, None], 0).sum(-1)
+    outputs = output_shapes(model, images)
+    if target.function is None:
+        one_array(outputs)
+    if hasattr(outputs, "shape"):
+        return model, target
+    shapes, tree = jax.tree.flatten(outputs)
+    parts = Parts(tree, tuple((leaf.shape, leaf.dtype) for leaf in shapes), images.shape[0], target.function)
+    return Partial(_side_by_side, model), replace(target, function=Partial(_on_parts, parts))
 
 
-def probability(scores: jax.Array, targets: Any) -> jax.Array:
-    """Return `select` of the softmax of `scores`; a callable target receives the raw scores."""
-    if callable(targets):
-        return select(scores, targets)
-    targets = freeze(scores, targets)
-    return select(jax.nn.softmax(scores.astype(jnp.float32), axis=-1), targets)
+def _side_by_side(model, images):
+    batch = images.shape[0]
+
+    def rows(leaf):
+        own = leaf if jnp.shape(leaf)[:1] == (batch,) else jnp.broadcast_to(leaf, (batch, *jnp.shape(leaf)))
+        return own.reshape(batch, -1).astype(jnp.float32)
+
+    return jnp.concatenate([rows(leaf) for leaf in jax.tree.leaves(model(images))], axis=1)
 
 
-def repeat(targets: Any, count: int) -> Any:
-    """Return targets for images repeated `count` times each: image 0, image 0, ..., image 1, ..."""
-    if targets is None or callable(targets):
-        return targets
-    return jnp.repeat(targets, count, axis=0)
+def _on_parts(parts, joined):
+    return parts(joined)
 
 
-def take(targets: Any, indices: jax.Array) -> Any:
-    """Return the targets of the images at `indices`."""
-    if targets is None or callable(targets):
-        return targets
-    return targets[indices]
+@register_dataclass
+@dataclass(frozen=True)
+class Parts:
+    """A target of several outputs as one of the array that `join` makes of them."""
 
+    tree: Any = field(metadata={"static": True})
+    leaves: tuple[Any, ...] = field(metadata={"static": True})
+    batch: int = field(metadata={"static": True})
+    function: Partial
 
-def tile(targets: Any, count: int) -> Any:
-    """Return targets for `count` copies of the whole batch, one after the other."""
-    if targets is None or callable(targets):
-        return targets
-    return jnp.tile(targets, (count,) + (1,) * (targets.ndim - 1))
-
-
-Value = Callable[[jax.Array, Any], jax.Array]
-
-
-def cotangents(scores: jax.Array, targets: Any, *, value: Value = select) -> jax.Array:
-    """Return d target / d scores: like `scores`, with a leading axis k for k classes an image.
-
-    Args:
-        scores: [batch, classes] (any shape with a batch axis for a callable target).
-        targets: As `prepare` returns them.
-        value: What is said of a class, `value(scores, int32[batch]) -> float[batch]`: its score, or for
-            example `probability`.
-    """
-
-    def direction(target):
-        return jax.grad(lambda s: value(s, target).sum())(scores)
-
-    if not callable(targets) and targets is not None and targets.ndim == 2:
-        class_count(scores.shape)
-        if value is select:
-            # Of the scores' own sharding, as the type of a cotangent must be.
-            chosen = targets.T[..., None] == jnp.arange(scores.shape[1])
-            return jnp.where(chosen, jnp.ones_like(scores), 0)
-        return jax.vmap(direction, in_axes=1)(targets)
-    return direction(targets)
-
-
-def values(scores: jax.Array, targets: Any, *, value: Value = select) -> jax.Array:
-    """Return float32[batch], or float32[batch, k] for k classes an image, of any `value` of a class."""
-    if not callable(targets) and targets is not None and targets.ndim == 2 and value is not select:
-        return jax.vmap(value, in_axes=(None, 1), out_axes=1)(scores, targets)
-    return value(scores, targets)
-
-
-def gradients(
-    fn: Callable[[jax.Array], jax.Array],
-    x: jax.Array,
-    targets: Any,
-    *,
-    value: Value = select,
-    batch_size: int | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Return the target values of `fn(x)` and their gradients: one forward, one backward pass a target.
-
-    Args:
-        fn: Maps `x` to scores; a model, or the head that `layers.split` returns.
-        x: Float array [batch, ...].
-        targets: As `prepare` returns them.
-        value: What is said of a class, as in `cotangents`.
-        batch_size: At most so many images' backward passes at once; None means all.
-
-    Returns:
-        Values [batch] and gradients [batch, ...]; for k classes an image [batch, k] and [batch, k, ...].
-    """
-    scores, pullback = jax.vjp(fn, x)
-    targets = targets if callable(targets) else freeze(scores, targets)
-    results = values(scores, targets, value=value)
-    directions = cotangents(scores, targets, value=value)
-    if results.ndim == 1:
-        return results, pullback(directions)[0]
-    chunk = None if batch_size is None else max(1, batch_size // x.shape[0])
-    stacked = batching.map_chunks(
-        jax.vmap(lambda direction: pullback(direction)[0]), directions, batch_size=chunk
-    )
-    return results, jnp.moveaxis(stacked, 0, 1)
+    def __call__(self, joined: jax.Array) -> jax.Array:
+        """Take the outputs apart again and return what the function says of them."""
+        found, start = [], 0
+        for shape, dtype in self.leaves:
+            own = shape[:1] == (self.batch,)
+            size = math.prod(shape[1:] if own else shape)
+            columns = joined[:, start : start + size].astype(dtype)
+            found.append(columns.reshape(-1, *shape[1:]) if own else columns[0].reshape(shape))
+            start += size
+        return self.function(jax.tree.unflatten(self.tree, found))

@@ -1,30 +1,71 @@
 """Maps from the head's form: CAM of a pooled linear head, and Grad-CAM of every class at once."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._frame import batching
 from .._frame import targets as _targets
 from .._frame.describe import Passes, describes, one_head, unless_relu
+from .._frame.model import one_array
 from .._frame.targets import Targets
+from .._program.graph import trace
 from . import _dense_head
 from ._core import View, explain, weighted
 
 
 def _cam(view: View) -> jax.Array:
-    dense = _dense_head.find(view.head, view.acts)
-    if dense is None or not dense.affine or dense.kernel.shape[0] != view.acts.shape[-1]:
+    if not _is_pooled_and_linear(view):
         raise ValueError(
-            f"`layer` must be followed by global average pooling and one linear layer; {view.layer!r} is not:"
-            " use grad_cam, which equals CAM divided by the number of positions there"
+            "`layer` must be followed by global average pooling and one linear layer, and a callable target"
+            f" be linear; {view.layer!r} is not: use grad_cam, which equals CAM divided by the number of"
+            " positions there"
         )
     _, grads = view.gradients()
     # The pool divides by the number of positions, so the sum of the gradient is the linear layer's weight.
     return weighted(view, grads.sum((-3, -2), keepdims=True))
+
+
+def _is_pooled_and_linear(view: View) -> bool:
+    """Return whether the target is affine in the means of the channels and nothing else."""
+    function, acts = view.targets.function, view.acts
+
+    def head(acts):
+        return view.head(acts) if function is None else view.targets.of(view.head(acts))
+
+    dense = _dense_head.find(head, acts)
+    if dense is None or dense.kernel.shape[0] != acts.shape[-1]:
+        return False
+    features = jax.eval_shape(dense.before, acts)
+    product = jax.ShapeDtypeStruct((features.shape[0], dense.kernel.shape[1]), features.dtype)
+    if not _is_affine(dense.before, acts) or not _is_affine(dense.after, product):
+        return False
+    # Feature c is made of channel c alone: it is the mean if all positions take part with equal shares of 1.
+    with jax.ensure_compile_time_eval():
+        _, pullback = jax.vjp(dense.before, jnp.zeros(acts.shape, acts.dtype))
+        slopes = pullback(jnp.ones(features.shape, features.dtype))[0]
+    if isinstance(slopes, jax.core.Tracer):
+        # A parameter takes part.
+        return False
+    share = 1 / math.prod(acts.shape[1:3])
+    precision = 4 * float(jnp.finfo(features.dtype).eps)
+    return bool(np.allclose(np.asarray(slopes, np.float32), share, rtol=precision, atol=0))
+
+
+def _is_affine(fn: Callable[[jax.Array], jax.Array], x: Any) -> bool:
+    """Return whether a function is affine: the program of its derivative does not read where it is taken."""
+
+    def derivative(x, direction):
+        return jax.vjp(fn, x)[1](direction)[0]
+
+    x, direction = (jnp.zeros(s.shape, s.dtype) for s in (x, jax.eval_shape(fn, x)))
+    graph, *_ = trace(derivative, x, direction)
+    return graph.outputs[0] not in graph.dependents(graph.inputs[:1])
 
 
 @describes(title="CAM", result="heatmap", cost=one_head, signed=unless_relu)
@@ -40,6 +81,8 @@ def class_activation_map(
 ) -> Float[Array, "batch *k height width"]:
     """Weight each channel by the class's weight in the linear layer after global average pooling.
 
+    Linear layers without anything between them count as one.
+
     Args:
         model: A layered model whose head after `layer` is a global average pool and one linear layer.
         images: Model input, float [batch, height, width, channels].
@@ -54,7 +97,8 @@ def class_activation_map(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If the head has another form, shapes do not fit, or a class or layer does not exist.
+        ValueError: If the head has another form (which is read from its program), shapes do not fit, or a
+            class or layer does not exist.
 
     References:
         Zhou et al.: Learning Deep Features for Discriminative Localization. CVPR 2016, arXiv 1512.04150,
@@ -62,6 +106,7 @@ def class_activation_map(
 
     Example:
         >>> import jax.numpy as jnp
+    import numpy as np
         >>> import jaxai
         >>> dense = jnp.array([[1.0, 0.0], [0.0, 2.0]])
         >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2)) @ dense})
@@ -80,8 +125,9 @@ def _all_weights(view: View) -> jax.Array:
     dense = _dense_head.find(view.head, view.acts)
     if dense is None:
         scores = jax.eval_shape(view.head, view.acts)
-        every = jnp.broadcast_to(jnp.arange(_targets.class_count(scores.shape)), scores.shape)
-        _, grads = _targets.gradients(view.head, view.acts, every, batch_size=view.batch_size or batch * 64)
+        every = jnp.broadcast_to(jnp.arange(_targets.class_count(one_array(scores).shape)), scores.shape)
+        every = view.targets.of_classes(every)
+        _, grads = every.gradients(view.head, view.acts, batch_size=view.batch_size or batch * 64)
         return grads.astype(jnp.float32).mean((-3, -2))
 
     # The sum of a gradient over a channel's positions is the derivative along that channel of ones. Ones pass
@@ -144,6 +190,7 @@ def grad_cam_all_classes(
 
     Example:
         >>> import jax.numpy as jnp
+    import numpy as np
         >>> import jaxai
         >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
         >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)

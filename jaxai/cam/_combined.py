@@ -95,18 +95,18 @@ def fused_cam(
 def _fused(model, images, targets, arrays, *, names, method, static, reduce, scale, batch_size):
     batch_size = batching.chunk_size(batch_size, model, images)
 
-    def chunk(arguments):
-        x, t = arguments
+    def chunk(x, t):
         # The compiler merges the layers' equal forward passes.
         found = [
             scaled(
-                maps.upsample(method(model, x, t, layer=name, **dict(static), **arrays), x.shape[1:3]), scale
+                maps.upsample(method(model, x, t.plain, layer=name, **dict(static), **arrays), x.shape[1:3]),
+                scale,
             )
             for name in names
         ]
         return REDUCTIONS[reduce](jnp.stack(found), axis=0)
 
-    return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, batch_size=batch_size)
 
 
 def _stages(model: Any, images: jax.Array) -> list[str]:
@@ -174,7 +174,6 @@ def guided_grad_cam(
     from ..rules import guided_backprop
 
     model, images, targets = _targets.prepare(model, images, targets)
-    if targets is None:
-        targets = _targets.top_classes(model, images, batch_size=checks.batch_size(batch_size))
+    targets = _targets.frozen(model, images, targets, checks.batch_size(batch_size)).plain
     cam = grad_cam(model, images, targets, layer=layer, batch_size=batch_size)
     return guided_backprop(model, images, targets, batch_size=batch_size) * cam[..., None]

@@ -28,7 +28,7 @@ class View:
         model: The layered model.
         layer: The layer's name.
         images: [batch, height, width, channels].
-        targets: As `targets.prepare` returns them.
+        targets: What to explain.
         acts: The layer's activations, float32 [batch, h, w, features].
         head: The rest of the network, acts -> scores; takes the whole batch.
         batch_size: At most so many images in flight, or None.
@@ -37,14 +37,14 @@ class View:
     model: Any
     layer: str
     images: jax.Array
-    targets: Any
+    targets: _targets.Target
     acts: jax.Array
     head: Callable[[jax.Array], jax.Array]
     batch_size: int | None
 
-    def frozen(self) -> Any:
+    def frozen(self) -> _targets.Target:
         """Return the targets with None replaced by each image's top class."""
-        return self.targets if callable(self.targets) else _targets.freeze(self.scores(), self.targets)
+        return self.targets.frozen(self.scores())
 
     def scores(self) -> jax.Array:
         """Return the scores of the images."""
@@ -52,9 +52,7 @@ class View:
 
     def gradients(self, **keywords: Any) -> tuple[jax.Array, jax.Array]:
         """Return the target values, [batch] or [batch, k], and the gradients at the layer, in float32."""
-        values, grads = _targets.gradients(
-            self.head, self.acts, self.targets, batch_size=self.batch_size, **keywords
-        )
+        values, grads = self.targets.gradients(self.head, self.acts, batch_size=self.batch_size, **keywords)
         return values, grads.astype(jnp.float32)
 
     def beside(self, grads: jax.Array) -> jax.Array:
@@ -63,13 +61,12 @@ class View:
 
     def for_each_target(self, cam: jax.Array) -> jax.Array:
         """Repeat a map that knows no targets, [batch, h, w], for k classes an image."""
-        if callable(self.targets) or self.targets is None or self.targets.ndim == 1:
-            return cam
-        return jnp.repeat(cam[:, None], self.targets.shape[1], axis=1)
+        _, copies, together = self.targets.each()
+        return together(copies(cam))
 
     def samples(self, of: jax.Array) -> int:
         """Return how many variations of a whole batch, the images or the activations, may be in flight."""
-        return max(1, batching.chunk_size(self.batch_size, self.model, of) // of.shape[0])
+        return batching.groups(batching.chunk_size(self.batch_size, self.model, of), of.shape[0])
 
 
 Member = Callable[..., jax.Array]
@@ -85,6 +82,7 @@ def explain(
     relu: bool,
     upsample: bool,
     batch_size: int | None,
+    probability: bool = False,
     **options: Any,
 ) -> jax.Array:
     """Check the arguments and run a member of the family in chunks of images.
@@ -98,9 +96,10 @@ def explain(
         relu: Whether `finish` applies the ReLU.
         upsample: Whether `finish` resizes the maps.
         batch_size: At most so many images, or variations of them or their activations, in flight.
+        probability: Whether the member looks at probabilities.
         **options: Handed to the member; arrays are arguments of the compiled program.
     """
-    model, images, targets = _targets.prepare(model, images, targets)
+    model, images, targets = _targets.prepare(model, images, targets, probability=probability)
     if layer is not None:
         layer = layers.resolve(model, layer, images)
     static, arrays = _options.split(options)
@@ -122,17 +121,16 @@ def explain(
 def _explain(model, images, targets, arrays, *, member, static, layer, relu, upsample, batch_size):
     name = layers.resolve(model, layer, images)
 
-    def chunk(arguments):
-        x, t = arguments
+    def chunk(x, t):
         view = look(model, name, x, t, batch_size)
         cam = member(view, **dict(static), **arrays)
         return finish(cam, x, relu=relu, upsample=upsample)
 
     together = batching.chunk_size(batch_size, model, images)
-    return batching.map_chunks(chunk, (images, targets), batch_size=together)
+    return batching.map_images(chunk, images, targets, batch_size=together)
 
 
-def look(model: Any, layer: str, images: jax.Array, targets: Any, batch_size: int | None) -> View:
+def look(model: Any, layer: str, images: jax.Array, targets: _targets.Target, batch_size: int | None) -> View:
     """Return the view of some images at a layer.
 
     Raises:

@@ -25,14 +25,12 @@ class DenseHead(NamedTuple):
         before: acts -> features [batch, inputs].
         kernel: Of the first dense layer, [inputs, outputs].
         after: Its product [batch, outputs] -> scores.
-        affine: Whether nothing but sums with constants comes after.
         channels: Number of channels.
     """
 
     before: Callable[[jax.Array], jax.Array]
     kernel: jax.Array
     after: Callable[[jax.Array], jax.Array]
-    affine: bool
     channels: int
 
 
@@ -53,21 +51,12 @@ def find(head: Callable[[jax.Array], jax.Array], acts: jax.Array) -> DenseHead |
 
     beside = graph.part(graph.inputs[:-1], [ref for ref in read if ref not in dependent])
     fixed = values(beside, flat[:-1])
-    affine = all(_adds_constant(node, late) for node in above.nodes if late.intersection(node.outputs))
     return DenseHead(
         before=lambda acts: evaluate(below, [acts], known=fixed)[0],
         kernel=fixed[kernel],
         after=lambda product: evaluate(above, [product], known=fixed)[0],
-        affine=affine,
         channels=channels,
     )
-
-
-def _adds_constant(node: Node, late: set[int]) -> bool:
-    """Return whether a node leaves its operand as it is, but for its shape and a constant that is added."""
-    moving = [place for place, ref in enumerate(node.inputs) if ref in late]
-    moves = fact(node.name).rearranges or node.name == "add"
-    return len(moving) == 1 and (moves or (node.name == "sub" and moving == [0]))
 
 
 def _first_dense(graph: Graph, dependent: set[int], channels: int) -> Node | None:

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 from .. import layers
 from .._frame import batching, checks
 from .._frame import noisy as _noise
-from .._frame import targets as _targets
 from .._frame.describe import Passes, describes, unless_relu
-from .._frame.targets import Targets
+from .._frame.scores import log_probabilities
+from .._frame.targets import Target, Targets
 from ._core import View, explain, weighted
 from ._gradient import plus_plus_weights
 
@@ -25,7 +25,7 @@ def _smooth_plus_plus(view: View, *, key, num_samples: int, noise, noise_unit: s
     def some(indices, valid):
         def one(x):
             acts, head = layers.split_positions(view.model, view.layer, x)
-            grads = _targets.gradients(head, acts, targets)[1].astype(jnp.float32)
+            grads = targets.gradients(head, acts)[1].astype(jnp.float32)
             return jnp.stack([grads, grads**2, grads**3])
 
         powers = jax.vmap(one)(_noise.copies(view.images, deviation, key, indices))
@@ -110,14 +110,15 @@ def smooth_grad_cam_plus_plus(
     )
 
 
-def _residual_softmax(scores: jax.Array, targets: Any) -> jax.Array:
-    if callable(targets):
-        return _targets.select(scores, targets)
-    scores = scores.astype(jnp.float32)
-    return _targets.select(scores, targets) + _targets.select(jax.nn.log_softmax(scores), targets)
+def _residual_softmax(target: Target, scores: Any) -> jax.Array:
+    if target.function is not None:
+        return target.of(scores)
+    if target.normalized:
+        raise ValueError("`utility='rest'` needs logits; the model returns probabilities: use 'probability'")
+    return target.of(scores) + target.of(log_probabilities(scores))
 
 
-UTILITIES = {"rest": _residual_softmax, "logit": _targets.select, "probability": _targets.probability}
+UTILITIES = {"rest": _residual_softmax, "logit": Target.of, "probability": Target.probability}
 
 
 def _shapley(view: View, *, utility: str) -> jax.Array:
@@ -197,18 +198,21 @@ def shapley_cam(
         relu=relu,
         upsample=upsample,
         batch_size=batch_size,
+        probability=utility != "logit",
         utility=checks.choice(utility, "utility", tuple(UTILITIES)),
     )
 
 
 def _finer(view: View, *, strength, comparisons: int) -> jax.Array:
-    if callable(view.targets):
+    if view.targets.function is not None:
         raise TypeError("finer_cam contrasts a class with its neighbours; got a callable target")
 
-    def contrast(scores, target):
+    def contrast(target, scores):
         scores = scores.astype(jnp.float32)
-        own = _targets.select(scores, target)
-        distance = jnp.abs(scores - own[:, None]).at[jnp.arange(target.shape[0]), target].set(-1)
+        if scores.shape[1] == 1:
+            raise ValueError("finer_cam contrasts a class with others; the model has one score: use grad_cam")
+        own = target.of(scores)
+        distance = jnp.abs(scores - own[:, None]).at[jnp.arange(len(own)), target.classes].set(-1)
         rivals = jnp.argsort(distance, axis=-1)[:, 1 : comparisons + 1]
         others = jnp.take_along_axis(scores, rivals, axis=1)
         # Probabilities divided by their sum over the rivals, however small it is.

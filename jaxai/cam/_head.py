@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._frame import batching
-from .._frame import targets as _targets
 from .._frame.describe import Passes, describes, unless_relu
 from .._frame.targets import Targets
 from . import _dense_head
@@ -24,10 +23,10 @@ def _drops(view: View) -> tuple[jax.Array, jax.Array]:
     if dense is None:
 
         def without(index):
-            return _targets.select(view.head(view.acts * (jnp.arange(channels) != index)), targets)
+            return targets.of(view.head(view.acts * (jnp.arange(channels) != index)))
 
         values = batching.map_chunks(jax.vmap(without), indices, batch_size=view.samples(view.acts))
-        return _targets.select(view.scores(), targets), values
+        return targets.of(view.scores()), values
 
     # Each channel reaches the dense layer by itself, so taking it away subtracts its share of the product.
     features = dense.before(view.acts)
@@ -36,10 +35,10 @@ def _drops(view: View) -> tuple[jax.Array, jax.Array]:
 
     def without_some(some):
         rest = product[None] - _dense_head.channel_rows(dense, change, some)
-        return jax.vmap(lambda z: _targets.select(dense.after(z), targets))(rest)
+        return jax.vmap(lambda z: targets.of(dense.after(z)))(rest)
 
     values = batching.map_chunks(without_some, indices, batch_size=_dense_head.BLOCK)
-    return _targets.select(dense.after(product), targets), values
+    return targets.of(dense.after(product)), values
 
 
 def _ablation(view: View) -> jax.Array:
@@ -107,10 +106,10 @@ def ablation_cam(
     )
 
 
-def _recipro(view: View, *, gaussian: bool, probability: bool) -> jax.Array:
+def _recipro(view: View, *, gaussian: bool, logit: bool) -> jax.Array:
     batch, height, width, _ = view.acts.shape
     targets = view.frozen()
-    value = _targets.probability if probability else _targets.select
+    value = targets.of if logit else targets.probability
     rows, columns = jnp.arange(height), jnp.arange(width)
 
     def spread(positions, centre):
@@ -122,7 +121,7 @@ def _recipro(view: View, *, gaussian: bool, probability: bool) -> jax.Array:
     def one(index):
         row, column = index // width, index % width
         mask = spread(rows, row)[None, :, None, None] * spread(columns, column)[None, None, :, None]
-        return value(view.head(view.acts[:, row, column][:, None, None] * mask), targets)
+        return value(view.head(view.acts[:, row, column][:, None, None] * mask))
 
     values = batching.map_chunks(
         jax.vmap(one), jnp.arange(height * width), batch_size=view.samples(view.acts)
@@ -159,7 +158,8 @@ def recipro_cam(
         images: Model input, float [batch, height, width, channels].
         targets: What to explain.
         gaussian: Spread each position's features; otherwise keep them where they are.
-        probability: Score by the softmax of the class, as the paper does; otherwise by its logit.
+        probability: Score by the probability of the class, as the paper does (see `jaxai.targets`); otherwise
+            by its logit.
         layer: A layer's name; None picks the last one with positions.
         relu: Drop negative values.
         upsample: Resize the map to the image.
@@ -197,4 +197,5 @@ def recipro_cam(
         batch_size=batch_size,
         gaussian=bool(gaussian),
         probability=bool(probability),
+        logit=not probability,
     )

@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 from .. import maps
 from .._cpu import threefry
 from .._frame import batching, checks
-from .._frame import targets as _targets
 from .._frame.describe import Passes, describes, unless_relu
 from .._frame.targets import Targets
 from ._core import View, explain, weighted
@@ -39,7 +38,7 @@ def _mask_scores(view: View, change: Change, num_samples: int) -> jax.Array:
         masked = jax.vmap(one)(indices)
         count = masked.shape[0]
         scores = view.model(masked.reshape(count * batch, *view.images.shape[1:]))
-        values = _targets.select(scores, _targets.tile(targets, count))
+        values = targets.tile(count).of(scores)
         return values.reshape(count, batch, *values.shape[1:])
 
     scores = batching.map_chunks(

@@ -50,7 +50,7 @@ def activations_at(model: Any, names: tuple[str, ...], x: jax.Array) -> dict[str
     for name in names:
         stop = name if name in known else None
         x = model(x, stop=stop) if start is None else model(x, start=start, stop=stop)
-        found[name] = x
+        found[name] = layers.one_array(x, name)
         start = stop
     return found
 

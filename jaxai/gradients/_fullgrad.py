@@ -79,6 +79,7 @@ def _remainders(node: Node, operands: Sequence[Any], moving: list[int]) -> list[
 
 
 def _decompose(model: Any, images: jax.Array, targets: Any, batch_size: int | None) -> FullGradients:
+    model, targets = _targets.join(model, images, targets)
     graph, flat, _ = trace(model, images)
     moves = _moves(graph, graph.inputs[-1])
     places = [
@@ -106,21 +107,14 @@ def _decompose(model: Any, images: jax.Array, targets: Any, batch_size: int | No
 
     changes = {out: jnp.zeros(graph.avals[out].shape, graph.avals[out].dtype) for out in places}
     scores, pullback, remainders = jax.vjp(run, images, changes, has_aux=True)
-    targets = targets if callable(targets) else _targets.freeze(scores, targets)
-    directions = _targets.cotangents(scores, targets)
-    several = directions.ndim > scores.ndim
+    targets = targets.frozen(scores)
 
     def shares(direction):
         gradient, by_place = pullback(direction)
         gradients = [gradient, *(by_place[out] for out in places)]
         return [_share(r, g) for r, g in zip([images, *remainders], gradients, strict=True)]
 
-    if several:
-        chunk = None if batch_size is None else max(1, batch_size // images.shape[0])
-        found = batching.map_chunks(jax.vmap(shares), directions, batch_size=chunk)
-        found = [jnp.moveaxis(term, 0, 1) for term in found]
-    else:
-        found = shares(directions)
+    found = targets.pull(shares, targets.cotangents(scores), batch_size=batch_size)
     return FullGradients(found[0], tuple(found[1:]))
 
 
@@ -183,11 +177,10 @@ def full_gradients(
 def _full_gradients(model, images, targets, *, batch_size):
     batch_size = batching.chunk_size(batch_size, model, images)
 
-    def chunk(arguments):
-        x, t = arguments
+    def chunk(x, t):
         return _decompose(model, x, t, batch_size)
 
-    return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, batch_size=batch_size)
 
 
 @describes(title="FullGrad", result="heatmap", cost=one_backward)
@@ -238,8 +231,7 @@ def full_grad(
 def _full_grad(model, images, targets, *, batch_size):
     batch_size = batching.chunk_size(batch_size, model, images)
 
-    def chunk(arguments):
-        x, t = arguments
+    def chunk(x, t):
         parts = _decompose(model, x, t, batch_size)
         spatial = [part for part in parts.biases if part.ndim == parts.input.ndim]
         total = _processed(parts.input)
@@ -247,7 +239,7 @@ def _full_grad(model, images, targets, *, batch_size):
             total = total + maps.upsample(_processed(part), x.shape[1:3])
         return total
 
-    return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, batch_size=batch_size)
 
 
 def _processed(share: jax.Array) -> jax.Array:

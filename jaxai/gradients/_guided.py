@@ -1,5 +1,6 @@
 """Integrated gradients along a path that the gradient itself chooses."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -87,33 +88,24 @@ def guided_integrated_gradients(
 
 @partial(jax.jit, static_argnames=("steps", "fraction", "max_distance", "batch_size"))
 def _guided(model, images, targets, baseline, *, steps, fraction, max_distance, batch_size):
-    several = not callable(targets) and targets is not None and targets.ndim == 2
-
-    def chunk(arguments):
-        x, start, t = arguments
-        t = t if callable(t) else _targets.freeze(model(x), t)
-        shape = (x.shape[0], *(t.shape[1:] if several else ()), *x.shape[1:])
-        if several:
-            # Each target has a path of its own.
-            x, start = (jnp.repeat(a, t.shape[1], axis=0) for a in (x, start))
-            t = t.reshape(-1)
+    def chunk(x, t, start):
+        # Each target has a path of its own.
+        t, copies, together = t.frozen(model(x)).each()
+        x, start = copies(x), copies(start)
 
         def step(state, number):
             point, total = state
-            grad = _targets.gradients(model, point.astype(x.dtype), t)[1].astype(jnp.float32)
+            grad = t.gradients(model, point.astype(x.dtype))[1].astype(jnp.float32)
             move = jax.vmap(partial(_move, steps=steps, fraction=fraction, max_distance=max_distance))
             after = move(point, grad, x, start, jnp.broadcast_to(number, x.shape[:1]))
             return (after, total + (after - point) * grad), None
 
         state = (start.astype(jnp.float32), jnp.zeros(x.shape, jnp.float32))
         (_, total), _ = jax.lax.scan(step, state, jnp.arange(1, steps + 1))
-        return total.reshape(shape)
+        return together(total)
 
-    return batching.map_chunks(
-        chunk,
-        (images, baseline, targets),
-        batch_size=max(1, batch_size // targets.shape[1]) if several else batch_size,
-    )
+    size = batching.groups(batch_size, math.prod(targets.axes))
+    return batching.map_images(chunk, images, targets, baseline, batch_size=size)
 
 
 def _move(point, grad, image, start, number, *, steps, fraction, max_distance):

@@ -66,14 +66,13 @@ def layer_gradients(
 
 @partial(jax.jit, static_argnames=("layer", "times_activation", "batch_size"))
 def _layer_gradients(model, images, targets, *, layer, times_activation, batch_size):
-    def chunk(arguments):
-        x, t = arguments
+    def chunk(x, t):
         acts, head = layers.split(model, layer, x)
-        grads = _targets.gradients(head, acts, t, batch_size=batch_size)[1]
+        grads = t.gradients(head, acts, batch_size=batch_size)[1]
         return _beside(acts, grads) * grads if times_activation else grads
 
     together = batching.chunk_size(batch_size, model, images)
-    return batching.map_chunks(chunk, (images, targets), batch_size=together)
+    return batching.map_images(chunk, images, targets, batch_size=together)
 
 
 def _beside(acts, grads):
@@ -147,26 +146,25 @@ def layer_integrated_gradients(
 
 @partial(jax.jit, static_argnames=("layer", "batch_size"))
 def _layer_integrated(model, images, targets, baseline, nodes, weights, *, layer, batch_size):
-    def chunk(arguments):
-        x, start, t = arguments
+    def chunk(x, t, start):
         acts, head = layers.split(model, layer, x)
         origin = layers.Body(model, layer)(start)
-        t = t if callable(t) else _targets.freeze(head(acts), t)
+        t = t.frozen(head(acts))
 
         def one(position):
             point = origin + position.astype(acts.dtype) * (acts - origin)
-            return _targets.gradients(head, point, t)[1].astype(jnp.float32)
+            return t.gradients(head, point)[1].astype(jnp.float32)
 
         def some(samples, valid):
             positions, weight = samples
             return jnp.tensordot(weight * valid, jax.vmap(one)(positions), axes=1)
 
-        size = max(1, batching.chunk_size(batch_size, model, acts) // x.shape[0])
+        size = batching.groups(batching.chunk_size(batch_size, model, acts), x.shape[0])
         grads = batching.sum_chunks(some, (nodes, weights), batch_size=size)
         return _beside((acts - origin).astype(jnp.float32), grads) * grads
 
     together = batching.chunk_size(batch_size, model, images)
-    return batching.map_chunks(chunk, (images, baseline, targets), batch_size=together)
+    return batching.map_images(chunk, images, targets, baseline, batch_size=together)
 
 
 @describes(
@@ -303,17 +301,16 @@ def conductance(
 
 @partial(jax.jit, static_argnames=("layer", "rule", "batch_size"))
 def _along_input(model, images, targets, baseline, nodes, weights, *, layer, rule, batch_size):
-    def chunk(arguments):
-        x, start, t = arguments
-        t = t if callable(t) else _targets.freeze(model(x), t)
+    def chunk(x, t, start):
+        t = t.frozen(model(x))
 
         def one(position):
             point = start + position.astype(x.dtype) * (x - start)
             acts, head = layers.split(model, layer, point)
-            grads = _targets.gradients(head, acts, t)[1].astype(jnp.float32)
+            grads = t.gradients(head, acts)[1].astype(jnp.float32)
             return acts.astype(jnp.float32), grads
 
-        size = max(1, batch_size // x.shape[0])
+        size = batching.groups(batch_size, x.shape[0])
         if rule == "influence":
 
             def some(samples, valid):
@@ -323,7 +320,7 @@ def _along_input(model, images, targets, baseline, nodes, weights, *, layer, rul
             return batching.sum_chunks(some, (nodes, weights), batch_size=size)
         return _steps(one, nodes, rule, size)
 
-    return batching.map_chunks(chunk, (images, baseline, targets), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, baseline, batch_size=batch_size)
 
 
 def _steps(one, nodes, rule, size):

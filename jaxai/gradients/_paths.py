@@ -77,9 +77,8 @@ def integrate(model, images, targets, own, shared, samples, *, path, batch_size,
         prepare: `prepare(model, images, targets, own) -> own`, run once for each chunk of images.
     """
 
-    def chunk(arguments):
-        x, t, mine = arguments
-        t = t if callable(t) else _targets.freeze(model(x), t)
+    def chunk(x, t, mine):
+        t = t.frozen(model(x))
         mine = mine if prepare is None else prepare(model, x, t, mine)
         batch = x.shape[0]
 
@@ -88,14 +87,14 @@ def integrate(model, images, targets, own, shared, samples, *, path, batch_size,
             points, steps = jax.vmap(each, in_axes=(None, None, None, 0))(x, mine, shared, chosen)
             count = points.shape[0]
             flat = points.astype(x.dtype).reshape(count * batch, *x.shape[1:])
-            grads = _targets.gradients(model, flat, _targets.tile(t, count), batch_size=batch_size)[1]
+            grads = t.tile(count).gradients(model, flat, batch_size=batch_size)[1]
             grads = grads.reshape(count, batch, *grads.shape[1:]).astype(jnp.float32)
             steps = steps if grads.ndim == steps.ndim else steps[:, :, None]
             return jnp.tensordot(valid, grads * steps, axes=1)
 
-        return batching.sum_chunks(some, samples, batch_size=max(1, batch_size // batch))
+        return batching.sum_chunks(some, samples, batch_size=batching.groups(batch_size, batch))
 
-    return batching.map_chunks(chunk, (images, targets, own), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, own, batch_size=batch_size)
 
 
 def line(image, own, shared, sample):
@@ -206,13 +205,7 @@ def as_baseline(baseline: ArrayLike | None, images: jax.Array) -> jax.Array:
     Raises:
         ValueError: If it does not broadcast to the images.
     """
-    value = jnp.asarray(0 if baseline is None else baseline, images.dtype)
-    try:
-        return jnp.broadcast_to(value, images.shape)
-    except ValueError:
-        raise ValueError(
-            f"`baseline` must broadcast to the images' shape {images.shape}; got {value.shape}"
-        ) from None
+    return checks.like_images(0 if baseline is None else baseline, images, "baseline")
 
 
 PROBES = 8
@@ -226,7 +219,7 @@ def _adapt(model, images, targets, own):
     def one(baseline):
         def score(position):
             points = (baseline + position * (images - baseline)).astype(images.dtype)
-            values = _targets.select(model(points), targets)
+            values = targets.of(model(points))
             return values if values.ndim == 1 else jnp.abs(values).sum(1)
 
         change = jnp.abs(jnp.diff(jax.lax.map(score, grid), axis=0))
@@ -286,12 +279,9 @@ def completeness_gap(
     model, images, targets = _targets.prepare(model, images, targets)
     attributions = jnp.asarray(attributions)
     lead = attributions.shape[:-3]
-    expected = images.shape[:1] if getattr(targets, "ndim", 1) == 1 else targets.shape
-    if attributions.shape != (*expected, *images.shape[1:]):
-        raise ValueError(
-            f"`attributions` must be {(*expected, *images.shape[1:])} for these targets;"
-            f" got {attributions.shape}"
-        )
+    expected = (images.shape[0], *targets.axes, *images.shape[1:])
+    if attributions.shape != expected:
+        raise ValueError(f"`attributions` must be {expected} for these targets; got {attributions.shape}")
     size = batching.chunk_size(batch_size, model, images)
     difference = _differences(model, images, targets, as_baselines(baseline, images), batch_size=size)
     return attributions.astype(jnp.float32).reshape(*lead, -1).sum(-1) - difference
@@ -299,11 +289,10 @@ def completeness_gap(
 
 @partial(jax.jit, static_argnames="batch_size")
 def _differences(model, images, targets, baselines, *, batch_size):
-    def chunk(arguments):
-        x, t, own = arguments
-        scores = model(x)
-        t = t if callable(t) else _targets.freeze(scores, t)
-        start = jax.lax.map(lambda b: _targets.select(model(b), t), jnp.moveaxis(own, 1, 0))
-        return _targets.select(scores, t) - start.mean(0)
+    def chunk(x, t, own):
+        outputs = model(x)
+        t = t.frozen(outputs)
+        start = jax.lax.map(lambda b: t.of(model(b)), jnp.moveaxis(own, 1, 0))
+        return t.of(outputs) - start.mean(0)
 
-    return batching.map_chunks(chunk, (images, targets, baselines), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, baselines, batch_size=batch_size)

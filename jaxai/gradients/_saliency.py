@@ -55,11 +55,10 @@ def saliency(
 def _saliency(model, images, targets, *, batch_size):
     batch_size = batching.chunk_size(batch_size, model, images)
 
-    def chunk(arguments):
-        x, t = arguments
-        return _targets.gradients(model, x, t, batch_size=batch_size)[1]
+    def chunk(x, t):
+        return t.gradients(model, x, batch_size=batch_size)[1]
 
-    return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, batch_size=batch_size)
 
 
 @describes(title="input x gradient", result="pixels", cost=one_backward, signed=True)

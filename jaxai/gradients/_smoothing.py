@@ -98,15 +98,14 @@ def smooth_moments(
 
 @partial(jax.jit, static_argnames=("method", "num_samples", "batch_size", "static"))
 def _smooth(model, images, targets, deviation, key, arrays, *, method, num_samples, batch_size, static):
-    def chunk(arguments):
-        x, t, spread = arguments
-        t = t if callable(t) else _targets.freeze(model(x), t)
+    def chunk(x, t, spread):
+        t = t.frozen(model(x))
         batch = x.shape[0]
 
         def run(indices):
             copies = _noise.copies(x, spread, key, indices)
             flat = copies.reshape(-1, *x.shape[1:])
-            maps = method(model, flat, _targets.tile(t, indices.shape[0]), **dict(static), **arrays)
+            maps = method(model, flat, t.tile(indices.shape[0]).plain, **dict(static), **arrays)
             return maps.astype(jnp.float32).reshape(-1, batch, *maps.shape[1:])
 
         def some(indices, valid):
@@ -114,13 +113,13 @@ def _smooth(model, images, targets, deviation, key, arrays, *, method, num_sampl
             mean = jnp.tensordot(valid, maps, axes=1) / count
             return count, mean, jnp.tensordot(valid, (maps - mean[None]) ** 2, axes=1)
 
-        size = max(1, batch_size // batch)
+        size = batching.groups(batch_size, batch)
         _, mean, squares = batching.sum_chunks(some, jnp.arange(num_samples), batch_size=size, merge=_merge)
         variance = squares / num_samples
         error = jnp.sqrt(variance / max(num_samples - 1, 1))
         return Moments(mean, mean**2 + variance, variance, error)
 
-    return batching.map_chunks(chunk, (images, targets, deviation), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, deviation, batch_size=batch_size)
 
 
 def _merge(some, others):

@@ -86,7 +86,7 @@ def feature_ablation(
         probability=False,
     )
     _scoring.check_finite(values)
-    return SuperpixelDrops(_drops(values), superpixels.labels, targets)
+    return SuperpixelDrops(_drops(values), superpixels.labels, targets.plain)
 
 
 @jax.jit
@@ -167,7 +167,7 @@ def feature_permutation(
     )
     values = values.reshape(batch, superpixels.count + 1, *values.shape[1:])
     _scoring.check_finite(values)
-    return SuperpixelDrops(_drops(values), superpixels.labels, targets)
+    return SuperpixelDrops(_drops(values), superpixels.labels, targets.plain)
 
 
 @partial(jax.jit, static_argnames=("batch", "count"))

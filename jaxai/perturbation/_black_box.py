@@ -88,8 +88,9 @@ def black_box(
 
     Args:
         predict: `predict(images) -> scores`, NumPy float [batch, height, width, channels] to [batch,
-            classes]. Class targets take the softmax of scores where the method does so for a model; where
-            `predict` returns probabilities, pass a callable target: `lambda scores: scores[:, 3]`.
+            classes]. Where a method explains probabilities, scores are taken for logits unless all of them
+            lie in [0, 1] and each row sums to 1 (see `jaxai.targets`). For other probabilities, those of
+            independent labels or of one class, pass a callable target: `lambda scores: scores[:, 3]`.
         cache: Folder that keeps the scores of every batch, by the content of its images: a run that failed
             goes on where it stopped. Use one folder for one model.
         progress: Show a bar on the terminal.

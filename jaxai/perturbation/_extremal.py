@@ -129,20 +129,11 @@ _STATIC = ("area", "variant", "steps", "stride", "sigma", "flip", "batch_size")
 
 @partial(jax.jit, static_argnames=_STATIC)
 def _search(model, images, pyramid, targets, settings, *, batch_size, **options):
-    def chunk(arguments):
-        x, levels, t = arguments
-        t = t if callable(t) else _targets.freeze(model(x), t)
-        count = 1 if callable(t) or t.ndim == 1 else t.shape[1]
-        masks = _descend(
-            model,
-            jnp.repeat(levels, count, axis=0),
-            t if callable(t) else t.reshape(-1),
-            settings,
-            **options,
-        )
-        return masks.reshape(len(x), *([] if callable(t) or t.ndim == 1 else [count]), *masks.shape[1:])
+    def chunk(x, t, levels):
+        t, copies, together = t.frozen(model(x)).each()
+        return together(_descend(model, copies(levels), t, settings, **options))
 
-    return batching.map_chunks(chunk, (images, pyramid, targets), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, pyramid, batch_size=batch_size)
 
 
 def _descend(model, pyramid, targets, settings, *, area, variant, steps, stride, sigma, flip):
@@ -161,7 +152,7 @@ def _descend(model, pyramid, targets, settings, *, area, variant, steps, stride,
         x = jnp.concatenate(shown)
         if flip:
             x = jnp.where(mirror, x[:, :, ::-1], x)
-        values = _targets.select(model(x), _targets.tile(targets, len(shown)))
+        values = targets.tile(len(shown)).of(model(x))
         values = values.reshape(len(shown), -1)
         reward = values[0] - values[1] if variant == "dual" else values[0]
         reward = -reward if variant == "delete" else reward

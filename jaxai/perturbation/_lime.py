@@ -82,8 +82,8 @@ def lime(
 
     The defaults are `lime_image`'s: fair coins for each superpixel, the first mask showing everything;
     hidden superpixels take their mean colour; weights exp(-d^2 / (2 kernel_width^2)) of the cosine distance
-    between masks; ridge regression with an intercept. Probabilities (the softmax of the scores) are
-    explained. All images and all targets share the forward passes and, with equal masks, the factorisation.
+    between masks; ridge regression with an intercept. Probabilities are explained (see `jaxai.targets`). All
+    images and all targets share the forward passes and, with equal masks, the factorisation.
 
     `LIME_PRESETS["captum"]` and `LIME_PRESETS["xplique"]` hold the keywords that follow those libraries:
     `lime(..., **LIME_PRESETS["captum"])`. Both explain raw scores (pass a callable target to do so);
@@ -150,7 +150,7 @@ def lime(
         [[2.0, 2.0]]
     """
     _check_options(sampling, distance, regression, feature_selection, masks is not None)
-    model, images, targets = _scoring.prepare(model, images, targets)
+    model, images, targets = _scoring.prepare(model, images, targets, probability=True)
     superpixels = _segments.prepare(segments, images, num_segments)
     labels, count, present = superpixels.labels, superpixels.count, superpixels.present
     width = _positive_number(kernel_width, "kernel_width")
@@ -208,7 +208,7 @@ def lime(
         segments=labels,
         masks=shown[..., :used, :],
         predictions=predictions,
-        targets=targets,
+        targets=targets.plain,
     )
 
 

@@ -83,9 +83,7 @@ def meaningful_perturbation(
         True
     """
     needs_gradients(model, "meaningful_perturbation")
-    model, images, targets = _targets.prepare(model, images, targets)
-    if isinstance(jitter, bool) or not isinstance(jitter, int) or jitter < 0:
-        raise ValueError(f"`jitter` must be a number of pixels; got {jitter!r}")
+    model, images, targets = _targets.prepare(model, images, targets, probability=True)
     background = _fills.background(fill, images, None, 0, key=key)
     prices = jnp.asarray([area_weight, smoothness, power, learning_rate], jnp.float32)
     return _search(
@@ -97,24 +95,21 @@ def meaningful_perturbation(
         prices,
         steps=checks.positive(steps, "steps"),
         grid=checks.pair(grid, "grid"),
-        jitter=jitter,
+        jitter=checks.at_least(jitter, "jitter", 0),
         batch_size=batching.chunk_size(batch_size, model, images),
     )
 
 
 @partial(jax.jit, static_argnames=("steps", "grid", "jitter", "batch_size"))
 def _search(model, images, background, targets, key, prices, *, steps, grid, jitter, batch_size):
-    def chunk(arguments):
-        x, behind, t = arguments
-        t = t if callable(t) else _targets.freeze(model(x), t)
-        many = not callable(t) and t.ndim == 2
-        count = t.shape[1] if many else 1
-        x, behind = jnp.repeat(x, count, axis=0), jnp.repeat(behind, count, axis=0)
-        flat = t if callable(t) else t.reshape(-1)
-        found = _descend(model, x, behind, flat, key, prices, steps=steps, grid=grid, jitter=jitter)
-        return found.reshape(-1, count, *found.shape[1:]) if many else found
+    def chunk(x, t, behind):
+        t, copies, together = t.frozen(model(x)).each()
+        found = _descend(
+            model, copies(x), copies(behind), t, key, prices, steps=steps, grid=grid, jitter=jitter
+        )
+        return together(found)
 
-    return batching.map_chunks(chunk, (images, background, targets), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, background, batch_size=batch_size)
 
 
 def _descend(model, x, behind, targets, key, prices, *, steps, grid, jitter):
@@ -127,7 +122,7 @@ def _descend(model, x, behind, targets, key, prices, *, steps, grid, jitter):
         changed = shown * x + (1 - shown) * behind
         if jitter:
             changed = jnp.roll(changed, shift, axis=(1, 2))
-        score = _targets.probability(model(changed), targets)
+        score = targets.probability(model(changed))
         down, across = jnp.abs(jnp.diff(coarse, axis=1)), jnp.abs(jnp.diff(coarse, axis=2))
         rough = (down**power).sum((1, 2)) + (across**power).sum((1, 2))
         return jnp.sum(score + area_weight * jnp.abs(1 - coarse).sum((1, 2)) + smoothness * rough)

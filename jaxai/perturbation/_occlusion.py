@@ -86,7 +86,7 @@ def occlusion(
     place = _windows.sliding(images.shape[1:3], window, strides)
     background = _fills.background(fill, images, None, 0, key=key)
     chunk = _scoring.in_flight(model, images, batch_size, images.shape[0] * (place.total + 1))
-    if _is_incremental(incremental, model, images, place):
+    if _is_incremental(incremental, model, images, targets, place):
         values = _incremental(model, images, background, targets, place=place, batch_size=chunk)
         _scoring.check_finite(values)
         return _drops(values, place=place)
@@ -105,7 +105,7 @@ def occlusion(
     return _drops(values, place=place)
 
 
-def _is_incremental(wanted, model, images, place):
+def _is_incremental(wanted, model, images, targets, place):
     if wanted is not None and not isinstance(wanted, bool):
         raise TypeError(f"`incremental` must be True, False or None; got {wanted!r}")
     if isinstance(model, BlackBox):
@@ -115,7 +115,8 @@ def _is_incremental(wanted, model, images, place):
     if wanted is not None:
         return wanted
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    return patches.saving(patches.program(model, one, place)[0]) >= _WORTHWHILE
+    one_output, _ = _targets.join(model, one, targets)
+    return patches.saving(patches.program(one_output, one, place)[0]) >= _WORTHWHILE
 
 
 @partial(jax.jit, static_argnames=("place", "batch_size"))
@@ -123,24 +124,23 @@ def _incremental(model, images, background, targets, *, place, batch_size):
     """Return the values of the image and of all windows, [batch, 1 + windows, *k], image by image."""
 
     def one(arguments):
-        x, behind, target = arguments
-        plan, flat = patches.program(model, x[None], place)
+        x, behind, classes = arguments
+        target = targets.of_classes(None if classes is None else classes[None])
+        one_output, target = _targets.join(model, x[None], target)
+        plan, flat = patches.program(one_output, x[None], place)
         env = patches.originals(plan, flat)
-        whole = model(x[None])
-        if not callable(target):
-            target = _targets.freeze(whole, None if target is None else target[None])
+        whole = one_output(x[None])
+        target = target.frozen(whole)
 
         def some(numbers):
             outputs = patches.scores(plan, env, behind[None], place, numbers)
-            return _targets.select(outputs, _targets.repeat(target, len(numbers)))
+            return target.repeat(len(numbers)).of(outputs)
 
         size = batch_size * patches.lightness(plan)
         covered = batching.map_chunks(some, jnp.arange(place.total), batch_size=size)
-        return jnp.concatenate([_targets.select(whole, target), covered])
+        return jnp.concatenate([target.of(whole), covered])
 
-    if callable(targets):
-        return jax.lax.map(lambda xs: one((*xs, targets)), (images, background))
-    return jax.lax.map(one, (images, background, targets))
+    return jax.lax.map(one, (images, background, targets.classes))
 
 
 def _covered(place: _windows.Windows, images: jax.Array, background: jax.Array, indices: jax.Array):

@@ -50,7 +50,7 @@ def owen_values(
     At each branch the two halves share what their parent gets as two players would, with the parent's
     surroundings shown or hidden: about S^2 / 2 forward passes instead of 2^S. It is what shap's Partition
     explainer computes when its budget suffices. The values sum to score(image) - score(all hidden).
-    Probabilities (the softmax of the scores) are explained.
+    Probabilities are explained (see `jaxai.targets`).
 
     Args:
         model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
@@ -112,7 +112,7 @@ def owen_values(
     values = play.values(jnp.asarray(masks[0] if same else masks))
     shares, base, total = _sum(values, jnp.asarray(coefficients))
     return ShapleyExplanation(
-        shares, base, total, jnp.zeros_like(shares), play.superpixels.labels, play.targets
+        shares, base, total, jnp.zeros_like(shares), play.superpixels.labels, play.targets.plain
     )
 
 

@@ -72,7 +72,7 @@ def rise(
         >>> bool(m[0, 0, 0] == m.max())
         True
     """
-    model, images, targets = _scoring.prepare(model, images, targets)
+    model, images, targets = _scoring.prepare(model, images, targets, probability=True)
     key, num_masks = checks.key(key), checks.positive(num_masks, "num_masks")
     checks.choice(divisor, "divisor", DIVISORS)
     if not 0 < probability < 1:

@@ -13,10 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial, register_dataclass
+from jax.tree_util import register_dataclass
 
 from .._frame import batching, checks
+from .._frame import scores as scores_rule
 from .._frame import targets as _targets
+from .._frame.targets import Target
 from ._black_box import BlackBox
 
 _ASKED_AT_ONCE = 16
@@ -43,38 +45,23 @@ class Perturbation:
         return self.fn(*self.static, *self.arrays, indices)
 
 
-def prepare(model: Any, images: Any, targets: Any) -> tuple[Any, jax.Array, Any]:
+def prepare(
+    model: Any, images: Any, targets: Any, *, probability: bool = False
+) -> tuple[Any, jax.Array, Target]:
     """Check the shared arguments as `targets.prepare` does; a `BlackBox` is left as it is."""
     if not isinstance(model, BlackBox):
-        return _targets.prepare(model, images, targets)
+        return _targets.prepare(model, images, targets, probability=probability)
     images = checks.images(images)
-    if targets is None:
-        return model, images, None
-    if callable(targets):
-        return model, images, targets if isinstance(targets, Partial) else Partial(targets)
-    classes = np.asarray(targets)
-    if not np.issubdtype(classes.dtype, np.integer):
-        raise TypeError(f"`targets` must be None, integer classes or a callable; got {classes.dtype}")
-    batch = images.shape[0]
-    classes = np.broadcast_to(classes, (batch,)) if classes.ndim == 0 else classes
-    if classes.ndim > 2 or classes.shape[0] != batch or 0 in classes.shape:
-        raise ValueError(
-            f"`targets` must be int[batch] or int[batch, k] with batch = {batch}; got {classes.shape}"
-        )
-    if classes.min() < 0:
-        raise ValueError(f"`targets` must be classes from 0; got {classes.min()}")
-    return model, images, jnp.asarray(classes, jnp.int32)
+    return model, images, _targets.as_target(targets, images, None)
 
 
-def frozen(model: Any, images: jax.Array, targets: Any, batch_size: int | None) -> Any:
+def frozen(model: Any, images: jax.Array, targets: Target, batch_size: int | None) -> Target:
     """Return `targets` with None replaced by the top class of each unchanged image."""
-    if targets is not None:
-        return targets
     if isinstance(model, BlackBox):
-        return _targets.freeze(
-            jnp.asarray(model.scores_in_chunks(images, batch_size or _ASKED_AT_ONCE)), None
-        )
-    return _targets.top_classes(model, images, batch_size=batch_size)
+        if targets.function is not None or targets.classes is not None:
+            return targets
+        return targets.frozen(jnp.asarray(model.scores_in_chunks(images, batch_size or _ASKED_AT_ONCE)))
+    return _targets.frozen(model, images, targets, batch_size)
 
 
 def in_flight(model: Any, images: jax.Array, batch_size: int | None, count: int) -> int:
@@ -90,7 +77,7 @@ def in_flight(model: Any, images: jax.Array, batch_size: int | None, count: int)
 def scores(
     model: Any,
     perturb: Any,
-    targets: Any,
+    targets: Target,
     *,
     count: int,
     batch_size: int,
@@ -105,38 +92,37 @@ def scores(
         targets: As `frozen` returns them, for the originals.
         count: How many changed images there are, static.
         batch_size: At most so many at once.
-        probability: Take the softmax of class scores; a callable target receives the raw scores.
+        probability: Explain the probability of classes, as `scores.probabilities` defines it; a callable
+            target receives the raw scores.
         start: Index of the first one.
 
     Returns:
         float32 [count], or [count, k] for k classes an image.
     """
+    how = {"count": count, "batch_size": batch_size, "probability": probability}
     if isinstance(model, BlackBox):
-        return _host_scores(
-            model, perturb, targets, count=count, batch_size=batch_size, probability=probability, start=start
-        )
-    return _scores(
-        model,
-        perturb,
-        targets,
-        np.int32(start),
-        count=count,
-        batch_size=batch_size,
-        probability=probability,
-    )
+        return _host_scores(model, perturb, targets, start=start, **how)
+    values, _, extents = _scores(model, perturb, targets, np.int32(start), **how)
+    # A program that was read to return probabilities has been warned of.
+    if extents is not None and not targets.normalized and not isinstance(extents, jax.core.Tracer):
+        scores_rule.warn_of(np.asarray(extents), normalized=False)
+    return values
 
 
 @partial(jax.jit, static_argnames=("count", "batch_size", "probability"))
 def _scores(model, perturb, targets, start, *, count, batch_size, probability):
     def chunk(indices):
         x, owners = perturb(indices)
-        return _pick(model(x), _targets.take(targets, owners), probability)
+        return _pick(model(x), targets.take(owners), probability)
 
     return batching.map_chunks(chunk, start + jnp.arange(count, dtype=jnp.int32), batch_size=batch_size)
 
 
 def _pick(outputs, targets, probability):
-    return (_targets.probability if probability else _targets.select)(outputs, targets)
+    """Return the values that are explained; if they are probabilities also the scores, and what these are."""
+    if not probability or targets.function is not None:
+        return targets.of(outputs), None, None
+    return targets.probability(outputs), targets.of(outputs), scores_rule.extent(outputs)
 
 
 _call_perturb = jax.jit(lambda perturb, indices: perturb(indices))
@@ -152,14 +138,18 @@ def _host_scores(model, perturb, targets, *, count, batch_size, probability, sta
             valid = min(batch_size, start + count - first)
             x, owners = _call_perturb(perturb, jnp.minimum(indices, start + count - 1))
             outputs = jnp.asarray(model.scores(x[:valid]))
-            chosen = _targets.take(targets, owners[:valid])
-            if chosen is not None and not callable(chosen) and outputs.ndim == 2:
-                largest = int(chosen.max())
-                if largest >= outputs.shape[1]:
-                    raise ValueError(f"`targets` must be classes 0 to {outputs.shape[1] - 1}; got {largest}")
-            parts.append(np.asarray(_call_pick(outputs, chosen, probability=probability)))
+            chosen = targets.take(owners[:valid])
+            if chosen.classes is not None and outputs.ndim == 2:
+                _targets.check_classes(np.asarray(chosen.classes), outputs.shape[1])
+            parts.append(jax.device_get(_call_pick(outputs, chosen, probability=probability)))
             advance(valid)
-    return jnp.concatenate(parts)
+    values, raw, extents = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    if extents is not None:
+        # There is no program to read, so that the values say whether they are probabilities.
+        normalized = scores_rule.sum_to_one(extents)
+        values = raw if normalized else values
+        scores_rule.warn_of(extents, normalized=normalized)
+    return jnp.asarray(values)
 
 
 def check_finite(values: jax.Array) -> None:
@@ -211,7 +201,7 @@ def of_masks(
     background: jax.Array,
     segments: jax.Array,
     masks: jax.Array,
-    targets: Any,
+    targets: Target,
     *,
     batch_size: int,
     probability: bool,
@@ -226,7 +216,7 @@ def of_masks(
         masks: float [samples, S] for all images, or [batch, samples, S].
         targets: As `frozen` returns them.
         batch_size: At most so many changed images at once.
-        probability: Take the softmax of class scores.
+        probability: Explain the probability of classes.
     """
     batch, samples = images.shape[0], masks.shape[-2]
     values = scores(

@@ -48,7 +48,7 @@ def kernel_shap(
     drawn in complementary pairs whose sizes are spread evenly, those of one size as disjoint pieces of random
     orders. The efficiency constraint is eliminated, so the values sum to score(image) - score(all hidden).
     With num_samples >= 2^S - 2 they are exact.
-    Probabilities (the softmax of the scores) are explained.
+    Probabilities are explained (see `jaxai.targets`).
 
     Args:
         model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
@@ -117,7 +117,7 @@ def kernel_shap(
             f"{num_samples} masks do not tell {play.superpixels.count} superpixels apart; raise `num_samples`"
         )
     _regression.warn_unknown(error, num_samples)
-    return ShapleyExplanation(fit, base, total, error, play.superpixels.labels, play.targets)
+    return ShapleyExplanation(fit, base, total, error, play.superpixels.labels, play.targets.plain)
 
 
 @partial(jax.jit, static_argnames=("samples", "leverage"))

@@ -40,7 +40,7 @@ def exact_shapley(
 ) -> ShapleyExplanation:
     """Compute the Shapley values of at most 12 superpixels exactly, from all 2^S coalitions.
 
-    Probabilities (the softmax of the scores) are explained.
+    Probabilities are explained (see `jaxai.targets`).
 
     Args:
         model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
@@ -93,7 +93,7 @@ def exact_shapley(
     values = play.values(jnp.asarray(masks))
     shares, base, total = _exact(values, jnp.asarray(masks), play.superpixels.present)
     return ShapleyExplanation(
-        shares, base, total, jnp.zeros_like(shares), play.superpixels.labels, play.targets
+        shares, base, total, jnp.zeros_like(shares), play.superpixels.labels, play.targets.plain
     )
 
 
@@ -143,8 +143,8 @@ def permutation_shapley(
     """Estimate Shapley values from random orders, each walked forwards and backwards.
 
     Superpixels are shown one after the other; each gets the change it makes, averaged over the orders. The
-    values are unbiased and sum to score(image) - score(all hidden). Probabilities (the softmax of the
-    scores) are explained. 2 num_permutations (S - 1) + 2 forward passes.
+    values are unbiased and sum to score(image) - score(all hidden). Probabilities are explained
+    (see `jaxai.targets`). 2 num_permutations (S - 1) + 2 forward passes.
 
     Args:
         model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
@@ -196,7 +196,7 @@ def permutation_shapley(
     masks, ranks = _orders(key, present, number=number)
     values = play.values(masks)
     shares, error, base, total = _walks(values, ranks, present)
-    return ShapleyExplanation(shares, base, total, error, play.superpixels.labels, play.targets)
+    return ShapleyExplanation(shares, base, total, error, play.superpixels.labels, play.targets.plain)
 
 
 @partial(jax.jit, static_argnames="number")

@@ -55,7 +55,7 @@ def game(
     key: jax.Array | None = None,
 ) -> Game:
     """Check the arguments of a Shapley method, which are as in `kernel_shap`."""
-    model, images, targets = _scoring.prepare(model, images, targets)
+    model, images, targets = _scoring.prepare(model, images, targets, probability=True)
     superpixels = _segments.prepare(segments, images, num_segments)
     background = _fills.background(fill, images, superpixels.labels, superpixels.count, key=key)
     chunk = _scoring.in_flight(model, images, batch_size, images.shape[0])

@@ -97,27 +97,23 @@ def _deep_lift(model, images, targets, baseline, *, strict, batch_size):
     batch_size = batching.chunk_size(batch_size, model, images)
     shared = baseline.shape[0] == 1
 
-    def chunk(arguments):
-        x, b, t = arguments
+    def chunk(x, t, b):
         return _pairs(model, x, baseline if b is None else b, t, strict, batch_size)
 
-    return batching.map_chunks(chunk, (images, None if shared else baseline, targets), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, None if shared else baseline, batch_size=batch_size)
 
 
 def _pairs(model, images, baselines, targets, strict, batch_size):
     """Explain each image against its baseline, or against the only one, which is then run once."""
-    one_target = targets is None or callable(targets)
-    classes = None if batch_size is None else max(1, batch_size // images.shape[0])
+    classes = batching.groups(batch_size, images.shape[0])
 
     def single(x, b, t):
-        t = targets if one_target else t[None]
+        t = targets.of_classes(None if t is None else t[None])
         return explain(model, x[None], b[None], t, strict, classes)[0]
 
     shared = baselines.shape[0] == 1
-    axes = (0, None if shared else 0, None if one_target else 0)
-    return jax.vmap(single, axes)(
-        images, baselines[0] if shared else baselines, None if one_target else targets
-    )
+    axes = (0, None if shared else 0, 0)
+    return jax.vmap(single, axes)(images, baselines[0] if shared else baselines, targets.classes)
 
 
 @describes(
@@ -182,28 +178,28 @@ def deep_lift_shap(
 def _deep_lift_shap(model, images, targets, baselines, *, strict, batch_size):
     batch_size = batching.chunk_size(batch_size, model, images)
 
-    def chunk(arguments):
-        x, t = arguments
-        t = t if callable(t) else _targets.freeze(model(x), t)
+    def chunk(x, t):
+        t = t.frozen(model(x))
 
         def some(b, valid):
-            size = max(1, batch_size // b.shape[0])
+            size = batching.groups(batch_size, b.shape[0])
             values = jax.vmap(lambda one: _pairs(model, x, one[None], t, strict, size))(b)
             return jnp.tensordot(valid, values.astype(jnp.float32), axes=1)
 
-        total = batching.sum_chunks(some, baselines, batch_size=max(1, batch_size // x.shape[0]))
+        total = batching.sum_chunks(some, baselines, batch_size=batching.groups(batch_size, x.shape[0]))
         return total / baselines.shape[0]
 
-    return batching.map_chunks(chunk, (images, targets), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, batch_size=batch_size)
 
 
 def _scored(model, targets, images):
-    return _targets.select(model(images), targets)
+    return targets.of(model(images))
 
 
 def explain(model, images, baselines, targets, strict, batch_size):
     """Return the attributions of images against baselines of the same shape."""
-    if callable(targets):
+    model, targets = _targets.join(model, images, targets)
+    if targets.function is not None:
         # The target is part of the function, or the sum would hold for the scores only.
         model = Partial(_scored, model, targets)
     net, flat = network(model, images, wholes=False)
@@ -218,7 +214,7 @@ def explain(model, images, baselines, targets, strict, batch_size):
         return (images - baselines) * (0 if found is None else found.astype(images.dtype))
 
     scores = ours[net.output]
-    if callable(targets):
+    if targets.function is not None:
         return pull(jnp.ones_like(scores))
     return start(scores, targets, "one_hot", pull, batch_size)
 

@@ -139,9 +139,9 @@ def _bound(value, images, name):
 def _lrp(model, images, targets, low, high, *, composite, relevance, strict, batch_size):
     batch_size = batching.chunk_size(batch_size, model, images)
 
-    def chunk(arguments):
-        x, t, below, above = arguments
-        net, flat = network(Partial(marked, model) if composite.layers else model, x)
+    def chunk(x, t, below, above):
+        named, t = _targets.join(Partial(marked, model) if composite.layers else model, x, t)
+        net, flat = network(named, x)
         check_support(unsupported(net), strict, "lrp")
         env = net.forward(flat)
         head = net.head()
@@ -156,19 +156,16 @@ def _lrp(model, images, targets, low, high, *, composite, relevance, strict, bat
             return _from_logits(head, env, t, relevance, pull, batch_size)
         return start(env[net.output], t, relevance, pull, batch_size)
 
-    return batching.map_chunks(chunk, (images, targets, low, high), batch_size=batch_size)
+    return batching.map_images(chunk, images, targets, low, high, batch_size=batch_size)
 
 
 def start(scores, targets, relevance, pull, batch_size):
     """Run `pull` from the targets' relevance: once, or once for each of k classes."""
-    targets = targets if callable(targets) else _targets.freeze(scores, targets)
-    directions = _targets.cotangents(scores, targets)
+    targets = targets.frozen(scores)
+    directions = targets.cotangents(scores)
     if relevance == "score":
         directions = directions * finite(scores)
-    if directions.ndim == scores.ndim:
-        return pull(directions)
-    chunk = None if batch_size is None else max(1, batch_size // scores.shape[0])
-    return jnp.moveaxis(batching.map_chunks(jax.vmap(pull), directions, batch_size=chunk), 0, 1)
+    return targets.pull(pull, directions, batch_size=batch_size)
 
 
 def _from_logits(head: Sequence[Operation], env: dict[int, Any], targets, relevance, pull, batch_size):
@@ -186,9 +183,9 @@ def _from_logits(head: Sequence[Operation], env: dict[int, Any], targets, releva
         return value
 
     logits = env[head[0].inputs[0]]
-    if callable(targets):
+    if targets.function is not None:
         outputs, back = jax.vjp(partial(follow, moves_only=False), logits)
-        (direction,) = back(_targets.cotangents(outputs, targets))
+        (direction,) = back(targets.cotangents(outputs))
         return pull(direction * finite(logits) if relevance == "score" else direction)
     scores, back = jax.vjp(partial(follow, moves_only=True), logits)
     return start(scores, targets, relevance, lambda r: pull(*back(r)), batch_size)
