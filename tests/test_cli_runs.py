@@ -267,18 +267,66 @@ def test_a_method_that_fails_leaves_the_others(run, drawn, tmp_path):
     assert code == 2 and len(errors) == 1 and not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        ("occlusion", "occlusion.fill=noise"),
+        ("feature_ablation", "feature_ablation.fill=noise"),
+        ("owen_values", "owen_values.fill=noise"),
+        ("sobol", "sobol.fill=noise"),
+        ("hsic", "hsic.sampler=latin_hypercube"),
+        ("grad_cam", "grad_cam.upsample=False"),
+    ],
+)
+def test_options_that_need_what_the_command_has(run, tmp_path, method, option):
+    photo(tmp_path / "a.png")
+    small = {
+        "occlusion": ["-o", "occlusion.window=16"],
+        "hsic": ["-o", "hsic.num_designs=16", "-o", "hsic.grid=2"],
+    }
+    small["sobol"] = ["-o", "sobol.num_designs=2", "-o", "sobol.grid=2"]
+    words = ("--method", method, "--segments", "grid", "-o", option, *small.get(method, []))
+    code, _, errors = run("explain", "a.png", *words)
+    assert (code, errors) == (0, [])
+    name, value = option.split(".")[1].split("=")
+    assert str(record(tmp_path / "out")["methods"][method]["options"][name]) == value
+    assert np.isfinite(np.load(tmp_path / "out/maps.npz")[method]).all()
+
+
+@pytest.mark.parametrize(
+    "method", ["conductance", "deep_lift_shap", "expected_gradients", "forgrad", "fused_cam"]
+)
+def test_methods_that_need_more_than_a_photo(run, drawn, tmp_path, network, method):
+    photo(tmp_path / "a.png")
+    small = {"conductance": "steps=4", "expected_gradients": "num_samples=4"}
+    words = ["-o", f"{method}.{small[method]}"] if method in small else []
+    code, _, errors = run("explain", "a.png", "--method", method, *words)
+    assert (code, errors) == (0, [])
+    found = np.load(tmp_path / "out/maps.npz")[method]
+    assert found.shape[:2] == (SIZE, SIZE) and np.isfinite(found).all()
+    assert np.ptp(found) > 0 or method == "forgrad"  # The gradient of this network has no pattern.
+    if method == "deep_lift_shap":
+        corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * 3, indexing="ij"), -1).reshape(8, 1, 1, 3)
+        baselines = jax.numpy.asarray(np.broadcast_to(corners, (8, SIZE, SIZE, 3)), jax.numpy.float32)
+        target = int(np.load(tmp_path / "out/maps.npz")["targets"][0])
+        images = network.preprocess(str(tmp_path / "a.png"))
+        expected = jaxai.deep_lift_shap(network.model, images, target, baselines=baselines)[0]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_an_inner_error_says_that_it_is_one(run, drawn, tmp_path, monkeypatch):
     photo(tmp_path / "a.png"), photo(tmp_path / "b.png")
 
-    def broken(*arguments, **options):
+    def broken(model, images, targets, *, batch_size=None):
         return np.zeros(3) + np.zeros(2)
 
     monkeypatch.setattr(
         "jaxai.cli.methods.perturbation.segment", lambda *a, **o: np.zeros((2, SIZE, SIZE), int)
     )
-    from jaxai.cli.registry import METHODS
+    from jaxai.cli.methods import METHODS
 
-    monkeypatch.setitem(METHODS, "saliency", dataclasses.replace(METHODS["saliency"], run=broken))
+    broken.__name__ = "saliency"
+    monkeypatch.setitem(METHODS, "saliency", dataclasses.replace(METHODS["saliency"], function=broken))
     code, _, errors = run("explain", "a.png", "b.png", "--method", "saliency,grad_cam")
     assert code == 2
     assert errors[0].startswith(

@@ -18,6 +18,7 @@ from ._gradient import grad_cam, layer_cam
 
 REDUCTIONS = {"max": jnp.max, "mean": jnp.mean, "product": jnp.prod}
 SCALES = ("minmax", "tanh", "none")
+_ROWS = 7
 
 
 @describes(title="fused LayerCAM", result="heatmap", cost=lambda o: Passes(heads=o.layers * o.targets))
@@ -44,7 +45,7 @@ def fused_cam(
         images: Model input, float [batch, height, width, channels].
         targets: What to explain.
         names: The layers' names; None takes the last layer of each resolution, those of fewer than seven
-            rows left out.
+            rows left out where there are others.
         method: A member of the CAM family (or any method that takes `layer=`).
         reduce: `"mean"`, `"max"` or `"product"` over the layers.
         scale: `"minmax"` maps each layer's map to [0, 1]; `"tanh"` is tanh(2 map / maximum); `"none"`.
@@ -110,13 +111,13 @@ def _fused(model, images, targets, arrays, *, names, method, static, reduce, sca
 
 
 def _stages(model: Any, images: jax.Array) -> list[str]:
-    """Return the last layer of each resolution, those of fewer than seven rows left out."""
+    """Return the last layer of each resolution; fewer than seven rows only where there is no other."""
     last: dict[int, str] = {}
     for name in layers.layer_names(model, images):
         acts: Any = jax.eval_shape(layers.Body(model, name), images)
-        if getattr(acts, "ndim", 0) == 4 and acts.shape[1] >= min(7, images.shape[1]):
+        if getattr(acts, "ndim", 0) == 4 and acts.shape[1] * acts.shape[2] > 1:
             last[acts.shape[1]] = name
-    return list(last.values())
+    return [name for rows, name in last.items() if rows >= _ROWS] or list(last.values())
 
 
 def scaled(cam: jax.Array, scale: str) -> jax.Array:

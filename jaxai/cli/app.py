@@ -8,6 +8,7 @@ from .atlas import atlas
 from .convert import convert
 from .dream import dream
 from .explain import explain
+from .method_pages import methods
 from .visualize import visualize
 
 app = typer.Typer(
@@ -35,5 +36,5 @@ def _options(
     """Explain what image networks see."""
 
 
-for command in (explain, dream, visualize, atlas, listing.models, listing.layers, listing.methods, convert):
+for command in (explain, dream, visualize, atlas, listing.models, listing.layers, methods, convert):
     app.command()(command)

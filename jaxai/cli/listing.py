@@ -1,4 +1,4 @@
-"""`jaxai layers`, `jaxai models` and `jaxai methods`: what there is to name."""
+"""`jaxai layers` and `jaxai models`: what there is to name."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -37,17 +37,6 @@ def layers(
         shape = jax.eval_shape(lambda m, x, name=name: m(x, stop=name), network, photo).shape[1:]
         note = "default of layer methods" if name == default else ""
         rows.append((name, " x ".join(map(str, shape)), note))
-    _table(rows)
-
-
-def methods() -> None:
-    """List the methods of `jaxai explain`: what they do, their cost in forward passes, their paper."""
-    from .registry import METHODS
-
-    terminal.say("Cost in forward passes of the network, for k classes a photo.")
-    terminal.say("")
-    rows = [("METHOD", "COST", "WHAT IT IS", "PAPER")]
-    rows += [(m.name, m.cost, m.summary, m.paper) for m in METHODS.values()]
     _table(rows)
 
 

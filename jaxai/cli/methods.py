@@ -1,28 +1,69 @@
 """Methods as the command runs them: chosen by name, with options, on a batch of photos."""
 
-import ast
 import inspect
-import math
-import types
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, Union, get_args, get_origin
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import layers, perturbation
+from .. import layers, maps, perturbation
+from .._frame import describe
+from .._frame.describe import Description
 from ..perturbation._segments import METHODS as SEGMENTATIONS
-from . import names, session
-from .registry import METHODS, Method
+from . import names, options, session
+from .supplies import PREFERRED, SUPPLIED, Run
 
-# What the command itself passes on; each has an option of its own.
-_RESERVED = ("key", "layer", "segments", "num_segments", "batch_size", "normalize", "indices", "masks")
-_LONGEST = 200
+_FAMILIES = ("cam", "gradients", "rules", "perturbation")
+# What `jaxai explain` offers, by name.
+METHODS: dict[str, Description] = {
+    name: description
+    for family in _FAMILIES
+    for name, description in sorted(describe.table().items())
+    if description.family == family and not description.left_out
+}
 _GRID = 8
 _PADDING = 16
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A method with the options that were set."""
+
+    description: Description
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.description.name
+
+    @property
+    def result(self) -> str:
+        """What the command makes of it: a heatmap, pixels, or values of superpixels."""
+        return "heatmap" if self.description.result == "layer" else self.description.result
+
+    @property
+    def signed(self) -> bool:
+        """Values have signs with these options."""
+        return self.description.has_signs(**self.settings())
+
+    def settings(self) -> dict[str, Any]:
+        """Return the values of all options, those that were not set too."""
+        preferred = {name: value for name, value in PREFERRED.items() if name in self.description.options}
+        # Arrays and functions can only be left out.
+        known = {
+            name: value
+            for name, value in self.description.options.items()
+            if name not in SUPPLIED and (value is not None or name in options_of(self.description))
+        }
+        return {**known, **preferred, **self.options}
+
+    def needs(self, name: str) -> bool:
+        """Tell whether the method has a parameter."""
+        return name in self.description.parameters
 
 
 def check_segmentation(method: str) -> None:
@@ -35,123 +76,64 @@ def check_segmentation(method: str) -> None:
         raise ValueError(f"`--segments`: {names.unknown('method', method, SEGMENTATIONS)}")
 
 
-def choose(text: str, options: Sequence[str]) -> list[Method]:
+def find(word: str) -> Description:
+    """Return the description of a method.
+
+    Raises:
+        ValueError: If there is none of this name, or the command does not offer it.
+    """
+    name = word.replace("-", "_")
+    if name in METHODS:
+        return METHODS[name]
+    if left_out := describe.table().get(name):
+        raise ValueError(f"the command does not offer {name}: {left_out.left_out}")
+    raise ValueError(names.unknown("method", word, METHODS, "jaxai methods"))
+
+
+def choose(text: str, settings: Sequence[str]) -> list[Chosen]:
     """Return the methods of a list with commas, with `METHOD.NAME=VALUE` options set.
 
     Raises:
         ValueError: If there is no such method or option, or a value is of the wrong kind.
     """
-    chosen: dict[str, Method] = {}
-    for word in (word.strip() for word in text.split(",")):
-        name = word.replace("-", "_")
-        if name not in METHODS:
-            raise ValueError(names.unknown("method", word, METHODS, "jaxai methods"))
-        chosen[name] = METHODS[name]
-    for text in options:
+    found = [Chosen(find(word.strip())) for word in text.split(",")]
+    chosen = {method.name: method for method in found}
+    for text in settings:
         left, equals, value = text.partition("=")
         name, dot, option = left.strip().replace("-", "_").partition(".")
         shown = f"`--option {names.shortened(text)}`"
         if not (equals and dot):
             raise ValueError(f"{shown} must be METHOD.NAME=VALUE")
         if name not in chosen:
-            raise ValueError(f"{shown}: {name!r} is not among the methods {', '.join(chosen)}")
-        known = options_of(chosen[name])
+            raise ValueError(
+                f"{shown}: {names.shortened(name)!r} is not among the methods {', '.join(chosen)}"
+            )
+        known = options_of(chosen[name].description)
         if option not in known:
             close = names.near(option, list(known))
             hint = f"did you mean {names.either(close)}?" if close else ""
             hint = hint or f"{name} has the options {', '.join(known) or 'none'}"
-            raise ValueError(f"{shown}: {name} has no option {option!r}; {hint}")
+            raise ValueError(f"{shown}: {name} has no option {names.shortened(option)!r}; {hint}")
         try:
-            read = _value(value.strip(), known[option].annotation)
+            read = options.read(value.strip(), known[option].annotation)
         except ValueError as error:
             raise ValueError(f"{shown}: {error}") from error
-        method = chosen[name]
-        chosen[name] = replace(method, options={**method.options, option: read})
+        chosen[name] = replace(chosen[name], options={**chosen[name].options, option: read})
     return list(chosen.values())
 
 
-def options_of(method: Method) -> dict[str, inspect.Parameter]:
+def options_of(description: Description) -> dict[str, inspect.Parameter]:
     """Return the options of a method that the command can set, by name."""
     return {
-        name: parameter
-        for name, parameter in inspect.signature(method.run).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-        and parameter.default is not parameter.empty
-        and name not in _RESERVED
-        and set(_kinds(parameter.annotation)) - {type(None)}
+        name: description.parameters[name]
+        for name in description.options
+        if name not in SUPPLIED and set(options.kinds(description.parameters[name].annotation)) - {type(None)}
     }
 
 
-def _kinds(annotation: Any) -> tuple[type, ...]:
-    """Return the kinds of an option's values that can be written: of what is an array, its numbers."""
-    if annotation is Any:
-        return (int, float, bool, str, tuple, type(None))
-    if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(dict.fromkeys(kind for part in get_args(annotation) for kind in _kinds(part)))
-    kind = get_origin(annotation) or annotation
-    return (kind,) if kind in (int, float, bool, str, tuple, type(None)) else ()
-
-
-def _value(text: str, annotation: Any) -> Any:
-    """Read an option's value.
-
-    Raises:
-        ValueError: If it is not of the option's kind, not finite, or larger than compiled programs can count.
-    """
-    kinds = _kinds(annotation)
-    value = _literal(text, kinds)
-    if str in kinds and isinstance(value, str):
-        return value
-    numbers = value if isinstance(value, tuple) and tuple in kinds else (value,)
-    if tuple in kinds and isinstance(value, list):
-        numbers = value = tuple(value)
-    for number in numbers:
-        if isinstance(number, (int, float)) and not isinstance(number, bool):
-            if not (math.isfinite(number) and (isinstance(number, float) or abs(number) <= session.MOST)):
-                raise ValueError("expected a finite number of at most 2147483647")
-        elif value is not number:
-            raise ValueError("expected numbers with commas between")
-    if isinstance(value, int) and not isinstance(value, bool) and int not in kinds and float in kinds:
-        return float(value)
-    if type(value) not in kinds:
-        listed = names.either([_NAMES[kind] for kind in kinds])
-        raise ValueError(f"expected {listed}")
-    return value
-
-
-_NAMES = {
-    int: "a whole number",
-    float: "a number",
-    bool: "True or False",
-    str: "a word",
-    tuple: "several numbers with commas between",
-    type(None): "None",
-}
-
-
-def _literal(text: str, kinds: tuple[type, ...]) -> Any:
-    if len(text) > _LONGEST:
-        raise ValueError(f"expected at most {_LONGEST} characters; got {len(text)}")
-    if text.lower() in ("true", "false", "none"):
-        text = text.capitalize()
-    with suppress(ValueError, SyntaxError):
-        return ast.literal_eval(text)
-    # Such as "nan", which is then refused for what it is.
-    with suppress(ValueError):
-        return float(text) if float in kinds else text
-    return text
-
-
-def defaults(method: Method) -> dict[str, Any]:
-    """Return the keywords of a method that have defaults, with those."""
-    parameters = inspect.signature(method.run).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
-
-
-def settings(method: Method, **passed: Any) -> dict[str, Any]:
-    """Return the values of a method's options as they are reported, those at their default too."""
-    values = {name: value for name, value in defaults(method).items() if name not in _RESERVED}
-    return {name: _plain(value) for name, value in {**values, **method.options, **passed}.items()}
+def reported(method: Chosen) -> dict[str, Any]:
+    """Return the values of a method's options as a record holds them."""
+    return {name: _plain(value) for name, value in method.settings().items()}
 
 
 def _plain(value: Any) -> Any:
@@ -209,52 +191,26 @@ class Result:
     clock: session.Clock
 
 
-def run(
-    method: Method,
-    net: Any,
-    images: jax.Array,
-    targets: np.ndarray,
-    *,
-    key: jax.Array,
-    layer: str | None,
-    segments: Superpixels | None,
-    batch_size: int | None,
-    repeated: bool,
-) -> Result:
+def run(method: Chosen, about: Run) -> Result:
     """Run a method on a batch.
 
-    Args:
-        method: One of `choose`.
-        net: The network, `Pretrained`.
-        images: What the network takes.
-        targets: Classes [batch, k].
-        key: Randomness.
-        layer: For methods that look at one; None means the model's own choice.
-        segments: Superpixels of the batch, for methods that need them.
-        batch_size: At most so many images in flight.
-        repeated: There are more batches, so that shapes should repeat.
+    Raises:
+        ValueError: If the method does not take the batch, its layer or an option.
     """
-    available = {
-        "key": key,
-        "layer": layer,
-        "segments": None if segments is None else jnp.asarray(segments.labels),
-        "batch_size": batch_size,
-        "normalize": net.normalize,
-    }
-    keywords = {name: available[name] for name in method.needs} | method.options
-    if repeated and segments is not None and "num_segments" in defaults(method):
-        # Batches of other counts of superpixels would each compile anew.
-        keywords["num_segments"] = -(-max(segments.counts) // _PADDING) * _PADDING
-    single = targets.shape[1] == 1
-    asked = jnp.asarray(targets[:, 0] if single else targets)
+    given = {name: SUPPLIED[name](about) for name in method.description.parameters if name in SUPPLIED}
+    preferred = {name: value for name, value in PREFERRED.items() if name in method.description.options}
+    single = about.targets.ndim == 1
     with session.timed() as clock:
-        found = jax.block_until_ready(method.run(net.model, images, asked, **keywords))
+        found = method.description.function(**given, **{**preferred, **method.options})
+        if method.description.result == "layer":
+            found = _summed(found, about.images, single)
+        found = jax.block_until_ready(found)
 
     def host(array: Any) -> np.ndarray:
         values = np.asarray(jnp.asarray(array, jnp.float32))
         return values[:, None] if single else values
 
-    used = layers.resolve(net.model, layer, images) if "layer" in method.needs else None
+    used = layers.resolve(about.net.model, about.layer, about.images) if method.needs("layer") else None
     if method.result != "segments":
         return Result(host(found), None, {}, used, clock)
     weights = found.weights if hasattr(found, "weights") else found.values
@@ -264,3 +220,15 @@ def run(
         if getattr(found, name, None) is not None
     }
     return Result(host(found.heatmap), host(weights), extra, used, clock)
+
+
+def _summed(values: jax.Array, images: jax.Array, single: bool) -> jax.Array:
+    """Sum attributions of a layer over its features and bring them to the photo's size."""
+    if values.ndim != (4 if single else 5):
+        raise ValueError("`layer` must have activations [batch, height, width, channels] to be shown")
+    return maps.upsample(values.sum(-1), images.shape[1:3])
+
+
+def padded(count: int) -> int:
+    """Return a number of superpixels that other batches are likely to share, so that programs do."""
+    return -(-count // _PADDING) * _PADDING

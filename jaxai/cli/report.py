@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from .. import _files, plots
+from .. import _files, maps, plots
 from . import classes, outputs
-from .registry import Method
+from .methods import Chosen
 
 FIGURE, MAPS, FACTS = "explanation.png", "maps.npz", "explanation.json"
 
 
-def file_names(methods: Iterable[Method]) -> list[str]:
+def file_names(methods: Iterable[Chosen]) -> list[str]:
     """Return the names of the files that are written about a photo."""
     return [*(f"{method.name}.png" for method in methods), FIGURE, MAPS, FACTS]
 
@@ -31,7 +32,7 @@ class Part:
         facts: What the record says of it.
     """
 
-    method: Method
+    method: Chosen
     maps: np.ndarray
     weights: np.ndarray | None
     facts: dict[str, Any]
@@ -117,11 +118,15 @@ class Writer:
     def _panel(self, part: Part, k: int, title: str) -> plots.Panel:
         method = part.method
         if method.result == "heatmap":
+            heatmap = part.maps[k]
+            if heatmap.shape != self.photo.shape[:2]:
+                # With `upsample=False`.
+                heatmap = np.asarray(maps.upsample(jnp.asarray(heatmap), self.photo.shape[:2]))
             return plots.heatmap_panel(
-                self.photo, part.maps[k], title=title, signed=method.signed, label=method.unit
+                self.photo, heatmap, title=title, signed=method.signed, label=method.description.unit
             )
         if method.result == "pixels":
-            return plots.pixels_panel(part.maps[k], title=title, label=method.unit)
+            return plots.pixels_panel(part.maps[k], title=title, label=method.description.unit)
         return plots.segments_panel(self.photo, self.segments, part.weights[k], title=title)
 
     def _method_figure(self, part: Part):
@@ -130,7 +135,7 @@ class Writer:
         rows = method.result == "segments"
         panels = [] if rows and len(named) > 1 else [plots.photo_panel(self.photo, title="photo")]
         for k, item in enumerate(named):
-            title = classes.named(item) if len(named) > 1 else method.heading
+            title = classes.named(item) if len(named) > 1 else method.description.title
             if not rows:
                 panels.append(self._panel(part, k, title))
                 continue
@@ -139,10 +144,18 @@ class Writer:
             panels.append(self._panel(part, k, "strongest regions for the class"))
             panels.append(
                 plots.heatmap_panel(
-                    self.photo, part.maps[k], title="weights of all regions", signed=True, label=method.unit
+                    self.photo,
+                    part.maps[k],
+                    title="weights of all regions",
+                    signed=True,
+                    label=method.description.unit,
                 )
             )
-        title = method.heading if len(named) > 1 else f"{method.heading}: {classes.named(named[0])}"
+        title = (
+            method.description.title
+            if len(named) > 1
+            else f"{method.description.title}: {classes.named(named[0])}"
+        )
         return plots.compose(panels, title=title, columns=3 if rows else None)
 
     def _whole_figure(self):
@@ -151,7 +164,7 @@ class Writer:
         panels = []
         for k, item in enumerate(self.named):
             panels.append(plots.photo_panel(self.photo, title="photo" if single else classes.named(item)))
-            panels += [self._panel(part, k, part.method.heading) for part in self.parts]
+            panels += [self._panel(part, k, part.method.description.title) for part in self.parts]
         title = classes.named(self.named[0]) if single else ""
         return plots.compose(panels, title=title, columns=None if single else len(self.parts) + 1)
 

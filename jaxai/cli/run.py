@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from . import classes, errors, methods, outputs, report, session, terminal
 from .names import recorded
 from .photos import Photo
-from .registry import Method
+from .supplies import Run
 
 _IN_FLIGHT = 16
 _LISTED = 5
@@ -22,7 +23,7 @@ class Request:
     """What one run of the command is to do, checked."""
 
     net: Any
-    methods: list[Method]
+    methods: list[methods.Chosen]
     wanted: classes.Wanted
     layer: str | None
     segmentation: str
@@ -113,7 +114,7 @@ def _batches(request, photos, size, outcome, advance) -> Iterator[_Batch]:
 
 
 def _explain(request, batch, place, advance, outcome, *, repeated, quiet) -> None:
-    net, key = request.net, jax.random.key(request.seed)
+    net = request.net
     pixels = batch.pixels
     logits = np.asarray(_scores(net.model, net.normalize(pixels)), np.float32)
     finite = np.isfinite(logits).all(-1)
@@ -133,9 +134,9 @@ def _explain(request, batch, place, advance, outcome, *, repeated, quiet) -> Non
     for index, photo in zip(indices, photos, strict=True):
         _print_classes(photo, net, logits[index], one_line=quiet)
     cut, cut_seconds = None, 0.0
-    if any("segments" in method.needs for method in request.methods):
+    if any(method.needs("segments") for method in request.methods):
         with session.timed() as clock:
-            cut = methods.superpixels(jax.numpy.asarray(pixels), request.segmentation)
+            cut = methods.superpixels(jnp.asarray(pixels), request.segmentation)
         cut_seconds = clock.seconds
     writers = {}
     for index, photo in zip(indices, photos, strict=True):
@@ -149,19 +150,20 @@ def _explain(request, batch, place, advance, outcome, *, repeated, quiet) -> Non
                 "seconds_of_batch": round(cut_seconds, 4),
             }
         writers[index] = report.Writer(place(photo), pixels[index], named, labels, facts, request.sources)
+    about = Run(
+        net=net,
+        images=images,
+        targets=jnp.asarray(wanted[:, 0] if wanted.shape[1] == 1 else wanted),
+        key=jax.random.key(request.seed),
+        layer=request.layer,
+        segments=None if cut is None else jnp.asarray(cut.labels),
+        # Batches of other counts of superpixels would each compile anew.
+        num_segments=methods.padded(max(cut.counts)) if cut is not None and repeated else None,
+        batch_size=request.batch_size,
+    )
     for method in request.methods:
         try:
-            result = methods.run(
-                method,
-                net,
-                images,
-                wanted,
-                key=key,
-                layer=request.layer,
-                segments=cut if "segments" in method.needs else None,
-                batch_size=request.batch_size,
-                repeated=repeated,
-            )
+            result = methods.run(method, about)
         except Exception as error:
             line = outcome.fail(photos, error, f"{method.name}: ")
             for writer in writers.values():
@@ -185,7 +187,9 @@ def _scores(model: Any, images: jax.Array) -> jax.Array:
     return model(images)
 
 
-def _part(method: Method, result: methods.Result, index: int, cut: methods.Superpixels | None) -> report.Part:
+def _part(
+    method: methods.Chosen, result: methods.Result, index: int, cut: methods.Superpixels | None
+) -> report.Part:
     """Return what a method says of one photo of a batch."""
     weights = None
     if result.weights is not None:
@@ -193,9 +197,9 @@ def _part(method: Method, result: methods.Result, index: int, cut: methods.Super
         weights = result.weights[index][:, : cut.counts[index]]
     facts = {
         "result": method.result,
-        "paper": method.paper,
+        "paper": method.description.paper,
         "layer": result.layer,
-        "options": methods.settings(method),
+        "options": methods.reported(method),
         "files": {"picture": f"{method.name}.png", "maps": f"{report.MAPS}:{method.name}"},
         **{name: outputs.numbers(values[index]) for name, values in result.extra.items()},
         "seconds_of_batch": round(result.clock.seconds, 4),

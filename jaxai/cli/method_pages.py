@@ -1,0 +1,123 @@
+"""`jaxai methods`: what the methods say of themselves, as a list, a page for each, and a table."""
+
+import re
+import textwrap
+from typing import Annotated, Any
+
+import typer
+
+from .._frame.describe import SIZES, Description
+from . import terminal
+from .methods import METHODS, find, options_of
+from .supplies import PREFERRED
+
+_WIDTH = 80
+_RESULTS = {
+    "heatmap": "a map of the image",
+    "pixels": "a value for each pixel and channel",
+    "layer": "a value for each activation of a layer; the command shows their sum over channels as a map",
+    "segments": "a value for each superpixel",
+}
+_SETTINGS = {"key": "--seed", "layer": "--layer", "segments": "--segments"}
+_PASSES = (
+    "Cost: plain numbers are forward passes of the network for one photo; a backward pass takes about twice"
+    " the time of one; a head is a pass of the layers behind the one that is looked at."
+)
+
+
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="METHOD", help="A method to describe in full.", show_default="all")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the list as a Markdown table.")] = False,
+) -> None:
+    """List the methods of `jaxai explain` with their cost and paper, or describe one with its options."""
+    lines = page(find(name)) if name else table() if markdown else listing()
+    for line in lines:
+        terminal.say(line)
+
+
+def listing() -> list[str]:
+    """Return all methods in lines of at most 80 characters."""
+    lines = _wrapped(f"{_PASSES} {_letters()}")
+    family = ""
+    for description in METHODS.values():
+        if description.family != family:
+            family = description.family
+            lines += ["", family.upper()]
+        lines.append(f"{description.name:<30}{description.passes()}")
+        lines += _indented(f"{description.summary} {description.paper}.")
+    return [*lines, "", "`jaxai methods METHOD` describes one with its options."]
+
+
+def page(description: Description) -> list[str]:
+    """Return all that a method says of itself, in lines of at most 80 characters."""
+    lines = [f"{description.name}: {description.title}", ""]
+    for paragraph in description.sections[""].split("\n\n"):
+        lines += [*_wrapped(paragraph), ""]
+    unit = f"; {description.unit}" if description.unit else ""
+    signs = "with signs" if description.has_signs() else "without signs"
+    lines += _indented(f"Result: {_RESULTS[description.result]}, {signs}{unit}.", first="")
+    lines += _indented(f"Cost: {description.passes()} ({_letters(str(description.passes()))})", first="")
+    used = [f"{word} ({option})" for word, option in _SETTINGS.items() if word in description.parameters]
+    lines += _indented(f"Uses: {', '.join(used) or 'nothing but the photo and the class'}.", first="")
+    if known := options_of(description):
+        lines += ["", f"Options, set by -o {description.name}.NAME=VALUE:"]
+        for name, parameter in known.items():
+            lines.append(f"  {name} = {_shown(PREFERRED.get(name, parameter.default))}")
+            lines += _indented(description.arguments.get(name, ""), first="      ")
+    lines += ["", "References:"]
+    for reference in description.references:
+        lines += _indented(reference, first="  ")
+    example, setting = f"  jaxai explain cat --method {description.name}", _setting(description)
+    if len(example + setting) > _WIDTH:
+        example, setting = f"{example} \\", f"   {setting}"
+        return [*lines, "", "Example:", example, setting]
+    return [*lines, "", "Example:", example + setting]
+
+
+def table() -> list[str]:
+    """Return the methods as rows of a Markdown table."""
+    lines = ["| method | name | result | cost | paper |", "|---|---|---|---|---|"]
+    for description in METHODS.values():
+        result = f"signed {description.result}" if description.has_signs() else description.result
+        row = (
+            f"`{description.name}`",
+            description.title,
+            result,
+            str(description.passes()),
+            description.paper,
+        )
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
+def _letters(text: str | None = None) -> str:
+    """Return what the letters of a cost mean: of all, or of those that occur in a text."""
+    meant = {
+        letter: what for letter, what in SIZES.items() if text is None or re.search(rf"\b{letter}\b", text)
+    }
+    if not meant:
+        return "passes for one photo"
+    return ", ".join(f"{letter}: {what}" for letter, what in meant.items()) + ("." if text is None else "")
+
+
+def _wrapped(text: str, first: str = "", then: str = "") -> list[str]:
+    options = {"initial_indent": first, "subsequent_indent": then, "break_on_hyphens": False}
+    return textwrap.wrap(text, _WIDTH, **options)
+
+
+def _indented(text: str, first: str = "  ") -> list[str]:
+    return _wrapped(text, first, first or "  ")
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _setting(description: Description) -> str:
+    """Return an option as it is set, the first that is a number or a word."""
+    for name, parameter in options_of(description).items():
+        if isinstance(parameter.default, (int, float, str)) and not isinstance(parameter.default, bool):
+            return f" -o {description.name}.{name}={parameter.default}"
+    return ""

@@ -1,0 +1,71 @@
+"""Values of methods' options as they are written on the command line: read and checked by their kind."""
+
+import ast
+import math
+import types
+from contextlib import suppress
+from typing import Any, Union, get_args, get_origin
+
+from . import names, session
+
+_LONGEST = 200
+
+
+def kinds(annotation: Any) -> tuple[type, ...]:
+    """Return the kinds of an option's values that can be written: of what is an array, its numbers."""
+    if annotation is Any:
+        return (int, float, bool, str, tuple, type(None))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(dict.fromkeys(kind for part in get_args(annotation) for kind in kinds(part)))
+    kind = get_origin(annotation) or annotation
+    return (kind,) if kind in (int, float, bool, str, tuple, type(None)) else ()
+
+
+def read(text: str, annotation: Any) -> Any:
+    """Read an option's value.
+
+    Raises:
+        ValueError: If it is not of the option's kind, not finite, or larger than compiled programs can count.
+    """
+    allowed = kinds(annotation)
+    value = _literal(text, allowed)
+    if str in allowed and isinstance(value, str):
+        return value
+    numbers = value if isinstance(value, tuple) and tuple in allowed else (value,)
+    if tuple in allowed and isinstance(value, list):
+        numbers = value = tuple(value)
+    for number in numbers:
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+            if not (math.isfinite(number) and (isinstance(number, float) or abs(number) <= session.MOST)):
+                raise ValueError("expected a finite number of at most 2147483647")
+        elif value is not number:
+            raise ValueError("expected numbers with commas between")
+    if isinstance(value, int) and not isinstance(value, bool) and int not in allowed and float in allowed:
+        return float(value)
+    if type(value) not in allowed:
+        listed = names.either([_NAMES[kind] for kind in allowed])
+        raise ValueError(f"expected {listed}")
+    return value
+
+
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a word",
+    tuple: "several numbers with commas between",
+    type(None): "None",
+}
+
+
+def _literal(text: str, allowed: tuple[type, ...]) -> Any:
+    if len(text) > _LONGEST:
+        raise ValueError(f"expected at most {_LONGEST} characters; got {len(text)}")
+    if text.lower() in ("true", "false", "none"):
+        text = text.capitalize()
+    with suppress(ValueError, SyntaxError):
+        return ast.literal_eval(text)
+    # Such as "nan", which is then refused for what it is.
+    with suppress(ValueError):
+        return float(text) if float in allowed else text
+    return text

@@ -1,0 +1,66 @@
+"""What the command gives to methods beyond their options, by the names of their parameters."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import gradients
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a method is run on.
+
+    Attributes:
+        net: The network, `Pretrained`.
+        images: What the network takes, a batch.
+        targets: Classes [batch] or [batch, k].
+        key: Randomness.
+        layer: For methods that look at one; None means the model's own choice.
+        segments: Superpixels of the batch, if a method needs them.
+        num_segments: Their static number, where batches are to share programs.
+        batch_size: Images in flight at most.
+    """
+
+    net: Any
+    images: jax.Array
+    targets: jax.Array
+    key: jax.Array
+    layer: str | None = None
+    segments: jax.Array | None = None
+    num_segments: int | None = None
+    batch_size: int | None = None
+
+
+def plain_colours(run: Run) -> jax.Array:
+    """Return eight photos of one colour each, the corners of the colour cube, as the model takes them."""
+    corners = jnp.array(list(itertools.product((0.0, 1.0), repeat=run.images.shape[-1])))
+    photos = jnp.broadcast_to(corners[:, None, None, :], (len(corners), *run.images.shape[1:]))
+    return run.net.normalize(photos).astype(run.images.dtype)
+
+
+def _mean_gradient(run: Run) -> jax.Array:
+    """Return the magnitude of the gradient's mean over the channels, as Xplique filters it."""
+    found = gradients.saliency(run.net.model, run.images, run.targets, batch_size=run.batch_size)
+    return jnp.abs(found.mean(-1))
+
+
+SUPPLIED: dict[str, Callable[[Run], Any]] = {
+    "model": lambda run: run.net.model,
+    "images": lambda run: run.images,
+    "targets": lambda run: run.targets,
+    "key": lambda run: run.key,
+    "layer": lambda run: run.layer,
+    "segments": lambda run: run.segments,
+    "num_segments": lambda run: run.num_segments,
+    "batch_size": lambda run: run.batch_size,
+    "baselines": plain_colours,
+    "references": plain_colours,
+    "maps": _mean_gradient,
+}
+# Options that the command sets otherwise than the methods do, because it shows one map.
+PREFERRED: dict[str, Any] = {"times_activation": True}
