@@ -16,7 +16,7 @@ import jaxai
 from jaxai.cli import main
 from jaxai.cli.methods import METHODS
 
-SAMPLES, SEED = 48, 7
+SAMPLES, SEED = 96, 7
 FEW = ("-o", f"lime.num_samples={SAMPLES}")
 FILES = ["explanation.json", "explanation.png", "grad_cam.png", "lime.png", "maps.npz"]
 
@@ -152,7 +152,7 @@ def test_several_photos_and_classes_equal_each_alone(run, tmp_path, cat, monkeyp
 
 
 PERTURBATIONS = {
-    "lime": ("num_samples=16",),
+    "lime": ("num_samples=160",),
     "kernel_shap": ("num_samples=160",),
     "rise": ("num_masks=16",),
     "occlusion": ("window=56", "strides=56"),

@@ -165,7 +165,7 @@ def test_a_photo_of_one_colour_has_superpixels(tmp_path, capsys):
     Image.new("RGB", (1, 1), (90, 90, 90)).save(tmp_path / "one.png")
     out = tmp_path / "out"
     words = ["explain", str(tmp_path / "one.png"), "--segments", "felzenszwalb", "--out", str(out)]
-    assert main([*words, "--method", "lime", "-o", "lime.num_samples=20"]) == 0
+    assert main([*words, "--method", "lime", "-o", "lime.num_samples=200"]) == 0
     assert '"method": "grid"' in (out / "explanation.json").read_text()
     # Hiding a superpixel by its own colour changes nothing.
     np.testing.assert_allclose(np.load(out / "maps.npz")["lime_weights"], 0, atol=1e-6)
