@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import typer
 
@@ -61,7 +62,7 @@ def atlas(
     with _files.folder(out) as place, session.timed() as clock:
         made = features.atlas(
             net.model,
-            cropped,
+            jnp.asarray(cropped),
             layer=layer,
             key=jax.random.key(seed),
             grid=grid,

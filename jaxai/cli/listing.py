@@ -1,7 +1,7 @@
 """`jaxai layers` and `jaxai models`: what there is to name."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ def layers(
     from ..layers import resolve
 
     known, network = _network(model)
-    photo = jax.ShapeDtypeStruct((1, known.input_size, known.input_size, 3), np.float32)
+    photo: Any = jax.ShapeDtypeStruct((1, known.input_size, known.input_size, 3), np.float32)
     default = resolve(network, None, photo)
     rows = [("LAYER", "SHAPE", "")]
     for name in network.layer_names:

@@ -71,7 +71,7 @@ class Writer:
         parts = [*self.parts, part]
         with outputs.locked(self.folder), _files.folder(self.folder) as new:
             (new / f"{part.method.name}.png").write_bytes(plots.png(self._method_figure(part)))
-            np.savez_compressed(new / MAPS, **self._arrays(parts))
+            _save(new / MAPS, self._arrays(parts))
             old = outputs.record(self.folder / FACTS)
             same = _digest(old) == self.facts["image"]["sha256"]
             if self.parts and not same:
@@ -127,6 +127,7 @@ class Writer:
             )
         if method.result == "pixels":
             return plots.pixels_panel(part.maps[k], title=title, label=method.description.unit)
+        assert self.segments is not None and part.weights is not None
         return plots.segments_panel(self.photo, self.segments, part.weights[k], title=title)
 
     def _method_figure(self, part: Part):
@@ -167,6 +168,10 @@ class Writer:
             panels += [self._panel(part, k, part.method.description.title) for part in self.parts]
         title = classes.named(self.named[0]) if single else ""
         return plots.compose(panels, title=title, columns=None if single else len(self.parts) + 1)
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez_compressed(path, **arrays)
 
 
 def _digest(record: dict[str, Any]) -> Any:

@@ -117,7 +117,7 @@ def _explain(request, batch, place, advance, outcome, *, repeated, quiet) -> Non
     net = request.net
     pixels = batch.pixels
     logits = np.asarray(_scores(net.model, net.normalize(pixels)), np.float32)
-    finite = np.isfinite(logits).all(-1)
+    finite = np.asarray(np.isfinite(logits).all(-1))
     for index in np.flatnonzero(~finite[: len(batch.photos)]):
         photo = batch.photos[index]
         outcome.fail([photo], ValueError(f"{net.name} returns scores that are not finite for {photo.source}"))
@@ -192,7 +192,7 @@ def _part(
 ) -> report.Part:
     """Return what a method says of one photo of a batch."""
     weights = None
-    if result.weights is not None:
+    if result.weights is not None and cut is not None:
         # Padding, where the batch holds photos with more superpixels, is left out.
         weights = result.weights[index][:, : cut.counts[index]]
     facts = {

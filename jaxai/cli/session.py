@@ -178,10 +178,10 @@ class Clock:
 _clocks: list[Clock] = []
 
 
-def _listen(event: str, duration: float, **_: Any) -> None:
+def _listen(event: str, duration_secs: float, **_: Any) -> None:
     if event == "/jax/core/compile/backend_compile_duration":
         for clock in _clocks:
-            clock.compiling += duration
+            clock.compiling += duration_secs
 
 
 jax.monitoring.register_event_duration_secs_listener(_listen)

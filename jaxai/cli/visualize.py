@@ -79,7 +79,7 @@ def visualize(
     outputs.check_folder(out, _FILES, sources)
     session.start(device, precision)
     net = session.load(model, precision)
-    size = size or net.input_size
+    size = size or int(net.input_size)
     wanted = [item for text in features_wanted for item in _expand(text, net, size)]
     objectives, labels = [name for name, _ in wanted], [label for _, label in wanted]
     files = _file_names(objectives) if single else [None] * len(wanted)
