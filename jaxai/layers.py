@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax.tree_util import Partial, register_dataclass
 
 from ._frame import model as _model
-from ._frame.model import as_model, kind, output_shapes
 from ._program import layout
 from ._program.graph import graph_of
 from ._program.named import Named
@@ -89,7 +88,7 @@ def chain(stages: Mapping[str, Callable[[jax.Array], jax.Array]]) -> Chain:
     for name, stage in stages.items():
         if not isinstance(name, str) or not callable(stage):
             raise TypeError(f"`stages` must map names to callables; got {name!r}: {stage!r}")
-    return Chain(tuple(stages), tuple(as_model(stage) for stage in stages.values()))
+    return Chain(tuple(stages), tuple(_model.as_model(stage) for stage in stages.values()))
 
 
 @register_dataclass
@@ -152,18 +151,16 @@ def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
         if layer not in names and layer != OUTPUT:
             raise ValueError(f"unknown layer {layer!r}; the layers are {', '.join(names)}")
         return layer
-    model = as_model(model)
-    output = getattr(output_shapes(model, images), "shape", None)
+    model = _model.as_model(model)
+    output = getattr(_model.output_shapes(model, images), "shape", None)
     likest = None
     for name in reversed(names):
-        shape = getattr(output_shapes(Body(model, name), images), "shape", ())
+        shape = getattr(_model.output_shapes(Body(model, name), images), "shape", ())
         if "pool" in name or len(shape) != 4:
             continue
         known, found = _layout(model, name, images)
-        if known and found is None:
-            continue
         height, width = (2, 3) if found == layout.NCHW else (1, 2)
-        if shape[height] * shape[width] == 1:
+        if not (found or not known) or shape[height] * shape[width] == 1:
             continue
         # Dense scores, those of a segmentation for example, are what is explained, also before a softmax.
         if shape != output:
@@ -179,7 +176,7 @@ def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
 
 def _layout(model: Any, layer: str, images: jax.Array) -> tuple[bool, str | None]:
     """Return whether the axes of a layer are known, and "NHWC" or "NCHW" if they lie so."""
-    return _read_layout(*_model.abstract(Body(as_model(model), layer), images))
+    return _read_layout(*_model.abstract(Body(_model.as_model(model), layer), images))
 
 
 @lru_cache(maxsize=256)
@@ -206,7 +203,7 @@ def split_positions(
     Raises:
         ValueError: If the layer's values are not laid out like an image, as attention matrices are not.
     """
-    model = as_model(model)
+    model = _model.as_model(model)
     layer = resolve(model, layer, images)
     acts, head = split(model, layer, images)
     known, found = _layout(model, layer, images) if acts.ndim == 4 else (True, None)
@@ -238,7 +235,7 @@ def split(
     Raises:
         ValueError: If there is no such layer, or it returns no array.
     """
-    model = as_model(model)
+    model = _model.as_model(model)
     layer = resolve(model, layer, images)
     acts, head = _split(model, layer, images)
     return one_array(acts, layer), head
@@ -251,7 +248,9 @@ def one_array(acts: Any, layer: str) -> jax.Array:
         ValueError: If they are not.
     """
     if not hasattr(acts, "shape"):
-        raise ValueError(f"`layer` must be a layer that returns one array; {layer!r} returns {kind(acts)}")
+        raise ValueError(
+            f"`layer` must be a layer that returns one array; {layer!r} returns {_model.kind(acts)}"
+        )
     return acts
 
 

@@ -82,12 +82,8 @@ class Target:
         return target._pick(scores.probabilities(_class_scores(outputs), normalized=self.normalized))
 
     def _pick(self, values: jax.Array) -> jax.Array:
-        chosen = self.frozen(values).classes
-        assert chosen is not None
-        count = values.shape[1]
-        # Indexing would not know how to spread its result over devices that share the classes.
-        marked = jnp.clip(chosen, 0, count - 1)[..., None] == jnp.arange(count)
-        return jnp.where(marked, values if chosen.ndim == 1 else values[:, None], 0).sum(-1)
+        chosen = _is_class(self.frozen(values).classes, values.shape[1])
+        return jnp.where(chosen, values if chosen.ndim == 2 else values[:, None], 0).sum(-1)
 
     def cotangents(self, outputs: Any, value: "Value | None" = None) -> Any:
         """Return d value / d outputs, with a leading axis k for k targets per image.
@@ -106,8 +102,7 @@ class Target:
         found = _class_scores(outputs)
         if value is None:
             # Of the scores' own sharding, as the type of a cotangent must be.
-            chosen = self.classes.T[..., None] == jnp.arange(found.shape[1])
-            return jnp.where(chosen, jnp.ones_like(found), 0)
+            return jnp.where(_is_class(self.classes.T, found.shape[1]), jnp.ones_like(found)[None], 0)
         return jax.vmap(lambda classes: direction(self.of_classes(classes)), in_axes=1)(self.classes)
 
     def pull(self, pullback: Callable[[Any], Any], directions: Any, *, batch_size: int | None) -> Any:
@@ -196,6 +191,14 @@ class Target:
 
 Value: TypeAlias = Callable[[Target, Any], jax.Array]
 Targets: TypeAlias = None | int | jax.Array | np.ndarray | list | tuple | Callable[..., Any] | Target
+
+
+def _is_class(classes: Any, count: int) -> jax.Array:
+    """Return where each class is, bool [..., count]; indexing could not spread over devices."""
+    classes = jnp.clip(classes, 0, count - 1)[..., None]
+    return classes == jax.lax.broadcasted_iota(
+        classes.dtype, (1,) * (classes.ndim - 1) + (count,), classes.ndim - 1
+    )
 
 
 def _class_scores(outputs: Any) -> jax.Array:
@@ -321,7 +324,9 @@ def join(model: Any, images: Any, target: Target) -> tuple[Any, Target]:
     if hasattr(outputs, "shape"):
         return model, target
     shapes, tree = jax.tree.flatten(outputs)
-    parts = Parts(tree, tuple((leaf.shape, leaf.dtype) for leaf in shapes), images.shape[0], target.function)
+    parts = OfParts(
+        tree, tuple((leaf.shape, leaf.dtype) for leaf in shapes), images.shape[0], target.function
+    )
     return Partial(_side_by_side, model), replace(target, function=Partial(_on_parts, parts))
 
 
@@ -341,7 +346,7 @@ def _on_parts(parts, joined):
 
 @register_dataclass
 @dataclass(frozen=True)
-class Parts:
+class OfParts:
     """A target of several outputs as one of the array that `join` makes of them."""
 
     tree: Any = field(metadata={"static": True})

@@ -106,7 +106,6 @@ def class_activation_map(
 
     Example:
         >>> import jax.numpy as jnp
-    import numpy as np
         >>> import jaxai
         >>> dense = jnp.array([[1.0, 0.0], [0.0, 2.0]])
         >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2)) @ dense})
@@ -190,7 +189,6 @@ def grad_cam_all_classes(
 
     Example:
         >>> import jax.numpy as jnp
-    import numpy as np
         >>> import jaxai
         >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
         >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
