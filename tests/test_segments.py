@@ -133,7 +133,13 @@ def test_lime_takes_64_bit_labels():
     images = jnp.ones((1, 4, 4, 1))
     labels = np.repeat(np.arange(4), 4).reshape(4, 4)
     explain = [
-        jaxai.lime(lambda x: x.sum((1, 2)), images, 0, segments=labels.astype(t), key=jax.random.key(0))
+        jaxai.lime(
+            lambda x: x.sum((1, 2)),
+            images,
+            lambda scores: scores[:, 0],
+            segments=labels.astype(t),
+            key=jax.random.key(0),
+        )
         for t in (np.int32, np.int64, np.uint64)
     ]
     assert all(np.array_equal(e.weights, explain[0].weights) for e in explain)
