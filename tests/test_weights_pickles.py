@@ -357,6 +357,9 @@ def test_what_is_nested_is_never_hashed_compared_or_shown(tmp_path, way, kind):
         (b"}(Nu.", "a key is neither"),
         (b"(N.", "not a state dict"),
         (b"\x80\x06}.", "the unknown protocol 6"),
+        (b"\x95" + b"\xff" * 8 + b"}.", "a frame of its description of the tensors has no end"),
+        (b"\x95\x02" + bytes(7) + KEY + b".", "across the end of its frame"),
+        (b"\x95\x20" + bytes(7) + b"\x95" + bytes(40), "across the end of its frame"),
         (b".", "finds nothing to work on"),
         (b"h\7.", "finds nothing to work on"),
         (b"Na.", "finds nothing to work on"),
@@ -480,7 +483,7 @@ def test_a_file_twice_or_that_no_tensor_uses(tmp_path, torch_names):
 
 
 def test_archives_that_contradict_themselves(tmp_path, torch_names):
-    """An encrypted file, and one that has another name where it stands."""
+    """An encrypted file, one that overlaps the next, and one that has another name where it stands."""
     storage, path = Storage([1.0, 2.0]), tmp_path / "x.pth"
     zip_file(path, {"a": Tensor(storage)}, torch_names, [storage])
     whole = path.read_bytes()
@@ -491,9 +494,27 @@ def test_archives_that_contradict_themselves(tmp_path, torch_names):
         path.write_bytes(data)
         with pytest.raises(Refused, match="is encrypted, or kept in another way"):
             read_torch(path)
+    # Its place in the local header grows, so that its bytes would be those of what follows.
+    data = bytearray(whole)
+    struct.pack_into("<H", data, whole.index(b"archive/data.pkl") - 2, 99)
+    path.write_bytes(data)
+    with pytest.raises(Refused, match="archive/data.pkl overlaps what follows it"):
+        read_torch(path)
     path.write_bytes(whole.replace(b"archive/data/0", b"archive/data/1", 1))
     with pytest.raises(Refused, match="archive/data/0 has another name where it stands"):
         read_torch(path)
+
+
+def test_damage_of_what_is_not_a_weight_is_noticed(tmp_path, torch_names):
+    """A counter's storage, of which nothing becomes a weight."""
+    data = bytearray((GOLDENS / "tiny_zip.pth").read_bytes())
+    with zipfile.ZipFile(GOLDENS / "tiny_zip.pth") as archive:
+        info = archive.getinfo("tiny_zip/data/6")
+    start = info.header_offset + 30 + sum(struct.unpack_from("<HH", data, info.header_offset + 26))
+    data[start] ^= 1
+    (tmp_path / "x.pth").write_bytes(data)
+    with pytest.raises(Refused, match="the checksum of tiny_zip/data/6 is another"):
+        read_torch(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("order", ["Little", "", "little\0", "x" * 17])
@@ -629,4 +650,7 @@ def test_not_a_torch_file(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("word/document.xml", "text")
     with pytest.raises(ValueError, match=r"without one data\.pkl"):
+        read_torch(path)
+    path.write_bytes(b"PK\3\4" + b"PK\5\6" + bytes(18))
+    with pytest.raises(Refused, match=r"without one data\.pkl"):
         read_torch(path)

@@ -74,7 +74,7 @@ def torchvision(*, norm, seed=0):
 
 def folded(state, *, norm):
     """What a state dict of `torchvision` becomes, by the definitions of the layers alone."""
-    state = {key: value.astype(np.float64) for key, value in state.items() if value.size > 1 or value.ndim}
+    state = {key: value.astype(np.float64) for key, value in state.items() if "tracked" not in key}
     arrays, position = {}, 0
     for block, count in enumerate(vgg.CONVOLUTIONS[11], 1):
         for index in range(1, count + 1):

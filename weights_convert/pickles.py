@@ -127,8 +127,14 @@ def interpret(data: bytes, position: int, storages: dict[str, Storage]) -> tuple
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    frame = 0
     for _ in range(_MOST_INSTRUCTIONS):
-        opcode, argument, position = _instruction(data, position)
+        start = position
+        opcode, argument, position = _instruction(data, start)
+        if start < frame and (position > frame or opcode == "FRAME"):
+            raise Refused("damaged: an instruction stands across the end of its frame")
+        if opcode == "FRAME" and (frame := position + argument) > len(data):
+            raise Refused("truncated: a frame of its description of the tensors has no end")
         try:
             if opcode == "STOP":
                 return _pop(stack), position
@@ -190,7 +196,7 @@ def _step(
             if argument > pickle.HIGHEST_PROTOCOL:
                 raise Refused(f"damaged, or a pickle of the unknown protocol {argument}")
         case "FRAME":
-            pass
+            pass  # How many bytes pickle reads at once, which `interpret` has checked.
         case "MARK":
             stack.append(_MARK)
         case _ if opcode in _LITERALS:

@@ -1,11 +1,12 @@
 """Torch's `.pth` files, legacy and zip: where the numbers lie that `pickles` describes."""
 
+import itertools
 import math
 import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Set
+from collections.abc import Mapping, Set
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -40,7 +41,7 @@ _SIZES = {
 }  # fmt: skip
 
 # From a storage's key to where it starts in the file.
-Places = Callable[[str], int]
+Places = Mapping[str, int]
 
 
 def is_torch(start: bytes) -> bool:
@@ -79,92 +80,96 @@ class _Bounded:
         return data
 
 
+class _Archive:
+    """The files of a zip archive that are kept as they are, each in a place of its own.
+
+    Attributes:
+        entries: What the archive says of each file, by name.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file, self._size = file, os.fstat(file.fileno()).st_size
+        try:
+            listed = zipfile.ZipFile(_Bounded(file)).infolist()  # type: ignore[arg-type]
+        except Refused:
+            raise
+        except _ZIP_ERRORS:
+            raise Refused("truncated or damaged: its list of files cannot be read") from None
+        self.entries = {entry.filename: entry for entry in listed}
+        if len(self.entries) != len(listed):
+            raise Refused("damaged: a file stands twice in its zip archive")
+        starts = sorted(entry.header_offset for entry in listed)
+        self._ends = dict(itertools.pairwise([*starts, self._size]))
+
+    def read(self, name: str, most: int) -> bytes:
+        """Return the bytes of a file, of which there are at most some."""
+        size = self.entries[name].file_size
+        if size > most:
+            raise Refused(f"{shown(name)} has {size} bytes; at most {most} are read")
+        self._file.seek(self.place(name))
+        return self._file.read(size)
+
+    def place(self, name: str) -> int:
+        """Return where the bytes of a file start, after a look at their checksum."""
+        entry, words = self.entries[name], shown(name)
+        # An archive that says so can hold gigabytes of zeros in kilobytes.
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+            raise Refused(
+                f"{words} is compressed; expected a file made by torch.save, which compresses nothing"
+            )
+        if entry.flag_bits & ~_PLAIN_FLAGS:
+            raise Refused(f"damaged: {words} is encrypted, or kept in another way that torch does not use")
+        start = b""
+        if 0 <= entry.header_offset < self._size:
+            self._file.seek(entry.header_offset)
+            start = self._file.read(30)
+        if len(start) < 30 or not start.startswith(_ZIP_START):
+            raise Refused(f"truncated or damaged: {words} is not where the list of files says")
+        length, extra = struct.unpack("<HH", start[26:30])
+        encoding = "utf-8" if entry.flag_bits & _UTF_8 else "cp437"
+        if self._file.read(length) != entry.orig_filename.encode(encoding):
+            raise Refused(f"damaged: {words} has another name where it stands than in the list of files")
+        position = entry.header_offset + 30 + length + extra
+        end = position + entry.file_size
+        if end > self._ends[entry.header_offset]:
+            raise Refused(f"truncated or damaged: {words} overlaps what follows it, or has no end")
+        self._file.seek(position)
+        value = 0
+        for left in range(entry.file_size, 0, -_BLOCK):
+            value = zlib.crc32(self._file.read(min(left, _BLOCK)), value)
+        if value != entry.CRC:
+            raise Refused(f"truncated or damaged: the checksum of {words} is another")
+        return position
+
+
 def _read_zip(file: BinaryIO) -> dict[str, Stored]:
-    try:
-        entries = zipfile.ZipFile(_Bounded(file)).infolist()  # type: ignore[arg-type]
-    except Refused:
-        raise
-    except _ZIP_ERRORS:
-        raise Refused("truncated or damaged: its list of files cannot be read") from None
-    files = {entry.filename: entry for entry in entries}
-    if len(files) != len(entries):
-        raise Refused("damaged: a file stands twice in its zip archive")
-    mains = [name for name in files if name.split("/")[-1] == "data.pkl"]
+    archive = _Archive(file)
+    mains = [name for name in archive.entries if name.split("/")[-1] == "data.pkl"]
     if len(mains) != 1:
         raise Refused("a zip archive without one data.pkl; expected a file made by torch.save")
     folder = mains[0].removesuffix("data.pkl")
-
     order = b"little"
-    if f"{folder}byteorder" in files:
-        order = _small(file, files[f"{folder}byteorder"], 16)
+    if f"{folder}byteorder" in archive.entries:
+        order = archive.read(f"{folder}byteorder", 16)
         if order not in (b"little", b"big"):
             raise Refused("damaged: its order of bytes is neither little nor big")
     storages: dict[str, Storage] = {}
-    data = _small(file, files[mains[0]], _LONGEST_PICKLE)
+    data = archive.read(mains[0], _LONGEST_PICKLE)
     root, end = interpret(data, 0, storages)
     if end != len(data):
         raise Refused("damaged: something follows its description of the tensors")
 
-    held = {name.removeprefix(f"{folder}data/") for name in files if name.startswith(f"{folder}data/")}
-    _compare(storages.keys(), held)
+    start = f"{folder}data/"
+    _compare(
+        storages.keys(), {name.removeprefix(start) for name in archive.entries if name.startswith(start)}
+    )
     for key, storage in storages.items():
-        size, expected = files[f"{folder}data/{key}"].file_size, storage.total * _SIZES[storage.dtype]
+        size, expected = archive.entries[start + key].file_size, storage.total * _SIZES[storage.dtype]
         if size != expected:
             raise Refused(f"damaged: storage {shown(key)} has {size} bytes, expected {expected}")
-    places: dict[str, int] = {}
-
-    def place(key: str) -> int:
-        if key not in places:
-            entry = files[f"{folder}data/{key}"]
-            position = _place(file, entry)
-            _check(file, position, entry)
-            places[key] = position
-        return places[key]
-
-    return _state(file, root, storages, place, swapped=order == b"big")
-
-
-def _place(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
-    """Return where the bytes of an archive's file start."""
-    name = shown(entry.filename)
-    # An archive that says so can hold gigabytes of zeros in kilobytes.
-    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-        raise Refused(f"{name} is compressed; expected a file made by torch.save, which compresses nothing")
-    if entry.flag_bits & ~_PLAIN_FLAGS:
-        raise Refused(f"damaged: {name} is encrypted, or kept in another way that torch does not use")
-    size, start = os.fstat(file.fileno()).st_size, b""
-    if 0 <= entry.header_offset < size:
-        file.seek(entry.header_offset)
-        start = file.read(30)
-    if len(start) < 30 or not start.startswith(_ZIP_START):
-        raise Refused(f"truncated or damaged: {name} is not where the list of files says")
-    length, extra = struct.unpack("<HH", start[26:30])
-    encoding = "utf-8" if entry.flag_bits & _UTF_8 else "cp437"
-    if file.read(length) != entry.orig_filename.encode(encoding):
-        raise Refused(f"damaged: {name} has another name where it stands than in the list of files")
-    position = entry.header_offset + 30 + length + extra
-    if position + entry.file_size > size:
-        raise Refused(f"truncated: it has {size} bytes, {name} ends after {position + entry.file_size}")
-    return position
-
-
-def _small(file: BinaryIO, entry: zipfile.ZipInfo, most: int) -> bytes:
-    if entry.file_size > most:
-        raise Refused(f"{shown(entry.filename)} has {entry.file_size} bytes; at most {most} are read")
-    position = _place(file, entry)
-    _check(file, position, entry)
-    file.seek(position)
-    return file.read(entry.file_size)
-
-
-def _check(file: BinaryIO, position: int, entry: zipfile.ZipInfo) -> None:
-    """Compare the bytes of an archive's file with their checksum."""
-    file.seek(position)
-    value, left = 0, entry.file_size
-    while left > 0 and (block := file.read(min(left, _BLOCK))):
-        value, left = zlib.crc32(block, value), left - len(block)
-    if value != entry.CRC:
-        raise Refused(f"truncated or damaged: the checksum of {shown(entry.filename)} is another")
+    # Those too that are not wanted, so that damage anywhere is noticed.
+    places = {key: archive.place(start + key) for key in storages}
+    return _state(file, root, storages, places, swapped=order == b"big")
 
 
 def _read_legacy(file: BinaryIO) -> dict[str, Stored]:
@@ -199,7 +204,7 @@ def _read_legacy(file: BinaryIO) -> dict[str, Stored]:
         places[key], position = position + 8, end
     if position != size:
         raise Refused(f"damaged: {size - position} bytes follow its last storage")
-    return _state(file, root, storages, places.__getitem__)
+    return _state(file, root, storages, places)
 
 
 def _compare(described: Set[str], held: Set[str]) -> None:
@@ -210,7 +215,7 @@ def _compare(described: Set[str], held: Set[str]) -> None:
 
 
 def _state(
-    file: BinaryIO, root: Any, storages: dict[str, Storage], place: Places, *, swapped: bool = False
+    file: BinaryIO, root: Any, storages: dict[str, Storage], places: Places, *, swapped: bool = False
 ) -> dict[str, Stored]:
     for wrapper in ("state_dict", "model"):
         if isinstance(root, dict) and isinstance(root.get(wrapper), dict):
@@ -222,12 +227,12 @@ def _state(
         if type(name) is not str or type(value) is not Tensor:
             raise Refused(f"not a state dict: {shown(name)} is not a tensor")
     return {
-        name: _stored(file, name, tensor, storages[tensor.key].dtype, place, swapped)
+        name: _stored(file, name, tensor, storages[tensor.key].dtype, places, swapped)
         for name, tensor in root.items()
     }
 
 
-def _stored(file: BinaryIO, name: str, tensor: Tensor, dtype: str, place: Places, swapped: bool) -> Stored:
+def _stored(file: BinaryIO, name: str, tensor: Tensor, dtype: str, places: Places, swapped: bool) -> Stored:
     shape, count = tensor.shape, math.prod(tensor.shape)
     # Where an axis has one position, its stride says nothing.
     strides = [stride if length > 1 else 0 for length, stride in zip(shape, tensor.strides, strict=True)]
@@ -241,7 +246,7 @@ def _stored(file: BinaryIO, name: str, tensor: Tensor, dtype: str, place: Places
     def read() -> np.ndarray:
         if not count:
             return np.zeros(shape, FLOATS[dtype])
-        start = place(tensor.key) + (tensor.first + tensor.offset) * _SIZES[dtype]
+        start = places[tensor.key] + (tensor.first + tensor.offset) * _SIZES[dtype]
         numbers = read_numbers(file, start, dtype, (reach,))
         steps = [stride * _SIZES[dtype] for stride in strides]
         values = np.lib.stride_tricks.as_strided(numbers, shape, steps, writeable=False)

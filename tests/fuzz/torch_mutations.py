@@ -142,7 +142,9 @@ def changed_instructions(instructions, rng):
             case 6 if numbers:
                 made[rng.choice(numbers)] = whole(rng.choice(NUMBERS))
             case 7 if words:
-                made[rng.choice(words)] = word(rng.choice(WORDS))
+                # A key, among others.
+                nested = b")" + rng.choice((b"\x85" * 200_000, b"q\0h\0\x86" * 60))
+                made[rng.choice(words)] = rng.choice((word(rng.choice(WORDS)), nested))
             case 8 if words:
                 made[rng.choice(words)] = made[rng.choice(words)]
             case 9:
@@ -156,8 +158,11 @@ def changed_instructions(instructions, rng):
     return made
 
 
-def torch_state(rng):
-    """Return a network's name and state dict, and its description in one of the ways that mean the same."""
+def torch_state(rng, *, changed=False):
+    """Return a network's name and state dict, and its description in one of the ways that mean the same.
+
+    With `changed`, an array of the state dict is another.
+    """
     name = rng.choice(("vgg11", "vgg11_bn"))
     state = tiny_weights.torchvision(norm=name.endswith("bn"), seed=rng.randrange(5))
     cast = rng.choice((*FLOATS, None))
@@ -168,7 +173,43 @@ def torch_state(rng):
         if rng.random() < 0.2:
             key = f"classifier.{index}.weight"
             state[key] = state[key].reshape(len(state[key]), -1, *((7, 7) if index == 0 else (1, 1)))
+    if changed:
+        state = changed_state(state, rng)
     return name, state, Description(state, rng, wrapper=rng.choice((None, None, "state_dict", "model")))
+
+
+def changed_state(state, rng):
+    """Return a state dict in which one array is another: its shape, which may be broadcast, type or name."""
+    state = dict(state)
+    key = rng.choice(list(state))
+    array, some = state[key], np.random.default_rng(rng.randrange(9))
+    match rng.randrange(12):
+        case 0 if array.ndim:
+            state[key] = array[:1]
+        case 1:
+            state[key] = array[None] if rng.random() < 0.5 else array[..., None]
+        case 2:
+            state[key] = array.swapaxes(0, -1) if array.ndim else array[None, None]
+        case 3:
+            state[key] = array.reshape(-1) if array.ndim > 1 else array.reshape(-1, 1)
+        case 4 if array.ndim > 1:
+            state[key] = array.reshape(array.shape[1], array.shape[0], *array.shape[2:])
+        case 5:
+            state[key] = array.ravel()[0]
+        case 6:
+            dtype = rng.choice(("int8", "uint8", "int32", "int64"))
+            state[key] = some.integers(0, 9, array.shape).astype(dtype)
+        case 7:
+            state[key] = array.astype(rng.choice(("bool", "complex64")))
+        case 8 if array.ndim:
+            state[key] = array * np.array(rng.choice((np.nan, np.inf, -1.0)), array.dtype)
+        case 9:
+            del state[key]
+        case 10:
+            state[f"{key}.more"] = array
+        case 11:
+            state[rng.choice(("x.num_batches_tracked", "head.fc.weight"))] = state.pop(key)
+    return {key: np.ascontiguousarray(array).reshape(np.shape(array)) for key, array in state.items()}
 
 
 def changed_storages(storages, counts, instructions, rng):
@@ -284,11 +325,11 @@ def changed_archive(data, rng):
 
 
 def zip_input(rng):
-    name, _, made = torch_state(rng)
+    harmless, kind = rng.random() < 0.1, rng.randrange(12)
+    name, _, made = torch_state(rng, changed=not harmless and kind > 9)
     instructions, storages, counts = made.instructions, made.storages, made.counts
-    options, harmless = {}, rng.random() < 0.1
+    options = {}
     if not harmless:
-        kind = rng.randrange(10)
         if kind < 4:
             instructions = changed_instructions(instructions, rng)
         elif kind < 6:
@@ -327,9 +368,10 @@ def zip_input(rng):
 
 
 def legacy_input(rng):
-    name, _, made = torch_state(rng)
+    harmless, kind = rng.random() < 0.1, rng.randrange(12)
+    name, _, made = torch_state(rng, changed=not harmless and kind > 9)
     instructions, storages, counts = made.instructions, made.storages, made.counts
-    options, harmless, kind = {}, rng.random() < 0.1, rng.randrange(10)
+    options = {}
     if not harmless:
         if kind < 5:
             instructions = changed_instructions(instructions, rng)
@@ -351,6 +393,6 @@ def legacy_input(rng):
                 )
             )
     data = tiny_weights.legacy_file(instructions, storages, counts, **options)
-    if not harmless and kind > 7:
+    if not harmless and kind in (8, 9):
         data = changed_bytes(data, rng)
     return name, data, harmless

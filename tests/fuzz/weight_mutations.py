@@ -12,13 +12,14 @@ from jaxai.weights_convert import files
 
 
 def safetensors_input(rng):
-    name, state, _ = torch_state(rng)
+    harmless, changed = rng.random() < 0.1, rng.random() < 0.2
+    name, state, _ = torch_state(rng, changed=changed and not harmless)
     header, data = tiny_weights.safetensors_parts(state, rng.choice((None, {"format": "pt"})))
-    if rng.random() < 0.1:
+    if harmless or changed:
         items = list(header.items())
         rng.shuffle(items)
         text = json.dumps(dict(items)).encode() + b" " * rng.randrange(9)
-        return name, tiny_weights.safetensors_file(text, data), True
+        return name, tiny_weights.safetensors_file(text, data), harmless
     keys = [key for key in header if key != "__metadata__"]
     key, other = rng.sample(keys, 2)
     entry = header[key]
