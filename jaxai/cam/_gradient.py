@@ -1,5 +1,6 @@
 """Class activation maps weighted by the gradient of the score: a line of weights each."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,23 +12,23 @@ from .._frame.describe import describes, one_head, unless_relu
 from .._frame.targets import Targets
 from ._core import View, by_gradient, explain, weighted
 
-SHARED_ARGS = """
-    Args:
-        model: A layered model (`jaxai.models`, `jaxai.chain`, `jaxai.layers.named`).
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain (see `jaxai.targets`); logits are differentiated.
-        layer: A name of `model.layer_names`; None picks the last layer that is not a pool and has positions.
-        relu: Keep only evidence for the target.
-        upsample: Resize the map to the image, bilinear between half-pixel centres.
-        batch_size: At most so many images in flight; None chooses by size.
+SHARED_ARGS = """\
+Args:
+    model: A layered model (`jaxai.models`, `jaxai.chain`, `jaxai.layers.named`).
+    images: Model input, float [batch, height, width, channels].
+    targets: What to explain (see `jaxai.targets`); logits are differentiated.
+    layer: A name of `model.layer_names`; None picks the last layer that is not a pool and has positions.
+    relu: Keep only evidence for the target.
+    upsample: Resize the map to the image, bilinear between half-pixel centres.
+    batch_size: At most so many images in flight; None chooses by size.
 
-    Returns:
-        Maps [batch, height, width] ([batch, h, w] of the layer without `upsample`); [batch, k, ...] for k
-        classes an image.
+Returns:
+    Maps [batch, height, width] ([batch, h, w] of the layer without `upsample`); [batch, k, ...] for k
+    classes an image.
 
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
+Raises:
+    TypeError: If an argument is of the wrong kind.
+    ValueError: If shapes do not fit, or a class or layer does not exist.
 """
 
 
@@ -76,8 +77,9 @@ def _method(weights: Callable[[jax.Array, jax.Array], jax.Array]) -> GradientCam
 
     cam.__name__ = cam.__qualname__ = weights.__name__
     cam.__module__ = weights.__module__
-    summary, _, references = (weights.__doc__ or "").partition("\n    References:")
-    cam.__doc__ = f"{summary.rstrip()}\n{SHARED_ARGS}\n    References:{references}"
+    # Python 3.13 takes the indentation of docstrings away, older ones leave it.
+    summary, _, references = inspect.cleandoc(weights.__doc__ or "").partition("\nReferences:")
+    cam.__doc__ = f"{summary.rstrip()}\n\n{SHARED_ARGS}\nReferences:{references}"
     return cam
 
 
