@@ -313,23 +313,58 @@ def test_elementwise_results_depend_on_their_own_position(name):
                 assert not others.any()
 
 
-def readers(run, operands, axis, place, out_axis):
-    """Return which results along `out_axis` change with the first operand's values at a place of an axis."""
-    x = operands[0]
+def readers(run, operands, axis, place, out_axis, number=0, result=0):
+    """Return which results along `out_axis` change with an operand's values at a place of an axis."""
+    x = operands[number]
     index = tuple(place if i == axis else slice(None) for i in range(x.ndim))
-    before, found = run(*operands)[0], False
+    before, found = run(*operands)[result], False
     for by in (0.05, 50, -50):
         # Steps of many sizes move maxima and minima too.
         by = by * (1 + np.arange(x[index].size).reshape(x[index].shape) / 100)
-        change = differs(before, run(moved(x, index, by), *operands[1:])[0])
+        after = run(*(moved(x, index, by) if i == number else v for i, v in enumerate(operands)))
+        change = differs(before, after[result])
         found = found | change.any(tuple(i for i in range(change.ndim) if i != out_axis))
     return found
+
+
+def keeps_order(run, operands, number, axis):
+    """Return whether results further along an axis read places of an operand that lie further along it."""
+    for result, y in enumerate(run(*operands)):
+        places = range(operands[number].shape[axis])
+        moves = np.stack([readers(run, operands, axis, place, axis, number, result) for place in places], 1)
+        reads = [tuple(np.flatnonzero(row)) for row in moves if row.any()]
+        ends = np.array([(read[0], read[-1]) for read in reads])
+        if (np.diff(ends, axis=0) < 0).any() or (len(places) > 1 < y.shape[axis] and len(set(reads)) == 1):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("name", [name for name in where("aligned") if not FACTS[name].elementwise])
+def test_aligned_axes_stay_in_their_place_and_order(name):
+    for _, run, operands in examples(name):
+        rank = run(*operands)[0].ndim
+        for number, x in enumerate(operands):
+            for axis in range(x.ndim if x.ndim == rank else 0):
+                assert keeps_order(run, operands, number, axis)
+
+
+def test_what_moves_or_turns_axes_is_not_aligned():
+    for name, axis in {"transpose": 1, "rev": 1, "scatter": 0, "sort": 1}.items():
+        _, run, operands = node_of(name, 0)
+        number = 2 if name == "scatter" else 0
+        assert not FACTS[name].aligned and not keeps_order(run, operands, number, axis)
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_windows_say_which_operands_move_which_results(name):
     """Nothing outside of a window moves its result; its ends do, where the operand has them."""
-    loose = FACTS[name].flat or name in ("dynamic_update_slice", "reduce_and", "reduce_or", "reduce_xor")
+    loose = FACTS[name].flat or name in (
+        "dynamic_update_slice",
+        "scatter",
+        "reduce_and",
+        "reduce_or",
+        "reduce_xor",
+    )
     for node, run, operands in examples(name):
         shapes = [x.shape for x in (*operands, *run(*operands))]
         for axis, size in enumerate(shapes[0]):

@@ -39,6 +39,8 @@ class Fact:
         elementwise: All operands that are not scalars have the results' shape, and a result depends on the
             operands' values at its own position alone. With several results, each on the operand of its
             number.
+        aligned: What lies along axis i of an operand of the results' rank lies along axis i of the results,
+            in the same order, whatever their lengths and the window. What is elementwise is aligned.
         rearranges: Every result is a value of an operand, in a place that does not depend on the values.
         linear: f(a + b) = f(a) + f(b) and f(c a) = c f(a), in all operands together.
         homogeneous: f(c a) = c f(a) for c > 0, in all operands together.
@@ -54,6 +56,7 @@ class Fact:
     """
 
     elementwise: bool = False
+    aligned: bool = False
     rearranges: bool = False
     linear: bool = False
     homogeneous: bool = False
@@ -185,9 +188,9 @@ def _transpose(params, shapes, axis):
     return Window(list(params["permutation"]).index(axis))
 
 
-_ELEMENTWISE = Fact(elementwise=True, window=_same)
+_ELEMENTWISE = Fact(elementwise=True, aligned=True, window=_same)
 _MOVES = Fact(rearranges=True, linear=True, homogeneous=True, keeps_sign=True)
-_KEEPS = replace(_MOVES, elementwise=True, window=_same)
+_KEEPS = replace(_MOVES, elementwise=True, aligned=True, window=_same)
 _PICKS = Fact(homogeneous=True, picks=True, keeps_sign=True)
 _SUMS = Fact(linear=True, homogeneous=True, sums=True, keeps_sign=True)
 _PRODUCT = Fact(linear_in=(0, 1), keeps_sign=True)
@@ -212,14 +215,14 @@ FACTS: dict[str, Fact] = {
     **_all("add add_any", _ELEMENTWISE, linear=True, homogeneous=True, keeps_sign=True),
     **_all("sub", _ELEMENTWISE, linear=True, homogeneous=True),
     **_all("select_n", _ELEMENTWISE, linear=True, homogeneous=True, keeps_sign=True),
-    **_all("mul", _PRODUCT, elementwise=True, window=_same),
+    **_all("mul", _PRODUCT, elementwise=True, aligned=True, window=_same),
     **_all("div", _ELEMENTWISE, linear_in=(0,), keeps_sign=True),
     **_all("pow", _ELEMENTWISE, keeps_sign=True),
     **_all("rem", _ELEMENTWISE, homogeneous=True, keeps_sign=True),
     **_all("atan2", _ELEMENTWISE, keeps_sign=True),
     **_all("nextafter", _ELEMENTWISE),
     **_all("real imag conj complex", _ELEMENTWISE, linear=True, homogeneous=True),
-    **_all("max min", _PICKS, elementwise=True, window=_same),
+    **_all("max min", _PICKS, elementwise=True, aligned=True, window=_same),
     **_all("clamp", _ELEMENTWISE, homogeneous=True, keeps_sign=True),
     # Values in other places.
     **_all("copy name reduce_precision convert_element_type optimization_barrier", _KEEPS),
@@ -229,27 +232,29 @@ FACTS: dict[str, Fact] = {
     **_all("transpose", _MOVES, window=_transpose),
     **_all("squeeze", _MOVES, window=_squeeze),
     **_all("broadcast_in_dim", _MOVES, window=_broadcast),
-    **_all("slice", _MOVES, window=_slice),
-    **_all("pad", _MOVES, window=_pad),
-    **_all("concatenate", _MOVES, window=_concatenate),
+    **_all("slice", _MOVES, aligned=True, window=_slice),
+    **_all("pad", _MOVES, aligned=True, window=_pad),
+    **_all("concatenate", _MOVES, aligned=True, window=_concatenate),
     **_all("rev", _MOVES, window=_unreversed),
-    **_all("split", _MOVES, window=_split),
+    **_all("split", _MOVES, aligned=True, window=_split),
     **_all("stack", _MOVES, window=_stack),
     **_all("unstack", _MOVES, window=_unstack),
-    **_all("dynamic_slice dynamic_update_slice", _MOVES, window=_whole),
+    **_all("dynamic_slice dynamic_update_slice", _MOVES, aligned=True, window=_whole),
     **_all("tile", _MOVES, window=_tile),
-    **_all("gather scatter", _MOVES),
+    **_all("gather", _MOVES),
+    **_all("scatter", _MOVES, window=_same),
     # Sums and extremes.
     **_all("reduce_sum", _SUMS, window=_reduce),
-    **_all("reduce_window_sum", _SUMS, window=_reduce_window),
-    **_all("cumsum", _SUMS, window=_along),
-    **_all("scatter-add fft", Fact(linear=True, homogeneous=True)),
+    **_all("reduce_window_sum", _SUMS, aligned=True, window=_reduce_window),
+    **_all("cumsum", _SUMS, aligned=True, window=_along),
+    **_all("scatter-add", Fact(linear=True, homogeneous=True), window=_same),
+    **_all("fft", Fact(linear=True, homogeneous=True)),
     **_all("reduce_max reduce_min", _PICKS, window=_reduce),
-    **_all("reduce_window_max reduce_window_min", _PICKS, window=_reduce_window),
-    **_all("cummax cummin", _PICKS, window=_along),
+    **_all("reduce_window_max reduce_window_min", _PICKS, aligned=True, window=_reduce_window),
+    **_all("cummax cummin", _PICKS, aligned=True, window=_along),
     **_all("sort", Fact(homogeneous=True, keeps_sign=True), window=_along),
     **_all("reduce_prod reduce_and reduce_or reduce_xor", Fact(keeps_sign=True), window=_reduce),
-    **_all("cumprod cumlogsumexp", Fact(), window=_along),
+    **_all("cumprod cumlogsumexp", Fact(aligned=True), window=_along),
     **_all("argmax argmin", Fact(flat=True), window=_reduce),
     # Products.
     **_all("dot_general", _PRODUCT, window=_dot_general),

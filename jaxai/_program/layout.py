@@ -1,22 +1,20 @@
 """Which axis of a value runs along the images' height and which along their width, read from the program."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from .facts import Window, fact
-from .graph import Constant, Graph, Node, values_of
+from .graph import Graph, Node
+from .run import evaluate
 
 # An axis as the parts that were merged into it, major first: what of the images each runs along, its length.
 Axis = tuple[tuple[str, int], ...]
 Axes = tuple[Axis, ...]
 
 NHWC, NCHW = "NHWC", "NCHW"
-# Where the axes of one operand stay in place, whatever the window along them.
-_STAY = frozenset(
-    "pad rev concatenate slice dynamic_slice dynamic_update_slice cumsum cumprod cummax cummin cumlogsumexp"
-    " sort split reduce_window reduce_window_sum reduce_window_max reduce_window_min select_and_gather_add"
-    " scatter scatter-add".split()
-)
+# What the axes of a value run along: what images do not reach runs along nothing, and some cannot be told.
+FIXED, UNKNOWN = "fixed", "unknown"
 
 
 def of(graph: Graph) -> Axes | None:
@@ -28,14 +26,13 @@ def of(graph: Graph) -> Axes | None:
     Returns:
         The axes, or None if an operation cannot be followed.
     """
-    images = graph.inputs[-1]
-    _, height, width, _ = graph.shape(images)
-    known: dict[int, Axes | None] = {images: ((), _axis("height", height), _axis("width", width), ())}
-    for node in graph.nodes:
-        if any(ref in known for ref in values_of(node.inputs)):
-            known.update(zip(node.outputs, _results(graph, node, known), strict=True))
-    (out,) = graph.outputs
-    return ((),) * len(graph.shape(out)) if isinstance(out, Constant) or out not in known else known[out]
+    _, height, width, _ = graph.shape(graph.inputs[-1])
+    images: Axes = ((), _axis("height", height), _axis("width", width), ())
+    args = [*[FIXED] * (len(graph.inputs) - 1), images]
+    (out,) = evaluate(graph, args, each=partial(_results, graph))
+    if out is UNKNOWN:
+        return None
+    return out if isinstance(out, tuple) else ((),) * len(graph.shape(graph.outputs[0]))
 
 
 def name(axes: Axes, shape: Sequence[int]) -> str | None:
@@ -65,21 +62,22 @@ def _size(axis: Axis) -> int:
     return total
 
 
-def _results(graph: Graph, node: Node, known: dict[int, Axes | None]) -> list[Axes | None]:
+def _results(graph: Graph, node: Node, operands: Sequence[Any]) -> list[Any]:
+    """Return what the results' axes run along; operands are axes, `FIXED`, `UNKNOWN` or arrays."""
+    followed = {place: axes for place, axes in enumerate(operands) if isinstance(axes, tuple)}
+    if any(axes is UNKNOWN for axes in operands):
+        return [UNKNOWN] * len(node.outputs)
+    if not followed:
+        return [FIXED] * len(node.outputs)
+    if node.name == "reshape":
+        return [_reshaped(followed[0], graph.shape(node.inputs[0]), graph.shape(node.outputs[0])) or UNKNOWN]
     shapes = [graph.shape(ref) for ref in node.outputs]
     found: list[list[Axis]] = [[()] * len(shape) for shape in shapes]
-    for place, ref in enumerate(node.inputs):
-        if isinstance(ref, Constant) or ref not in known:
-            continue
-        axes = known[ref]
-        if axes is None:
-            return [None] * len(shapes)
-        if node.name == "reshape":
-            return [_reshaped(axes, graph.shape(ref), shapes[0])]
+    for place, axes in followed.items():
         for axis, along in enumerate(axes):
-            targets = _targets(graph, node, place, axis, known) if along else ()
+            targets = _targets(graph, node, place, axis, followed) if along else ()
             if targets is None:
-                return [None] * len(shapes)
+                return [UNKNOWN] * len(shapes)
             for result, shape in zip(found, shapes, strict=True):
                 for target in targets:
                     if target < len(shape) and shape[target] > 1:
@@ -96,13 +94,13 @@ def _joined(before: Axis, along: Axis, size: int) -> Axis:
 
 
 def _targets(
-    graph: Graph, node: Node, place: int, axis: int, followed: dict[int, Axes | None]
+    graph: Graph, node: Node, place: int, axis: int, followed: dict[int, Axes]
 ) -> Sequence[int] | None:
     """Return the axes of the results along which an operand's axis runs on; None if that is unknown."""
     params, shapes = node.params, [graph.shape(ref) for ref in (*node.inputs, *node.outputs)]
     known = fact(node.name)
-    if known.elementwise:
-        return (axis,)
+    if known.aligned:
+        return (axis,) if len(shapes[place]) == len(shapes[-1]) else None
     if node.name == "conv_general_dilated" and place == 0:
         numbers = params["dimension_numbers"]
         where = numbers.lhs_spec.index(axis)
@@ -113,21 +111,18 @@ def _targets(
         return _gathered(params["dimension_numbers"], axis, len(shapes[-1]))
     if node.name == "gather" or (node.name.startswith("dynamic") and place > 1):
         return ()
-    if node.name in _STAY:
-        return (axis,)
-    if node.name in ("split", "stack", "unstack") or place == 0:
+    if node.name == "stack" or place == 0:
         reads = known.window(params, shapes, axis)
         return (reads.axis,) if isinstance(reads, Window) else () if reads == "all" else None
     return None
 
 
-def _summed(node: Node, place: int, axis: int, followed: dict[int, Axes | None]) -> bool:
+def _summed(node: Node, place: int, axis: int, followed: dict[int, Axes]) -> bool:
     """Return whether a product sums over an axis along which both operands run: attention to values."""
-    contracted, other = node.params["dimension_numbers"][0], node.inputs[1 - place]
-    if isinstance(other, Constant) or axis not in contracted[place]:
+    contracted, other = node.params["dimension_numbers"][0], 1 - place
+    if other not in followed or axis not in contracted[place]:
         return False
-    axes = followed.get(other)
-    return axes is not None and bool(axes[contracted[1 - place][contracted[place].index(axis)]])
+    return bool(followed[other][contracted[other][contracted[place].index(axis)]])
 
 
 def _product(params: dict[str, Any], shapes, place: int, axis: int, summed: bool) -> Sequence[int] | None:
