@@ -51,9 +51,8 @@ class Settings(NamedTuple):
     dtype: Any = None
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(x: jax.Array, kernel: jax.Array, settings: Settings) -> Any:
-    """Convolve images [batch, *sizes, channels] with a kernel [*window, channels per group, features]."""
+def forward(x: jax.Array, kernel: jax.Array, settings: Settings) -> jax.Array:
+    """Convolve as `convolve` does, for programs that take no gradient of it."""
     if not _is_depthwise(x, kernel, settings):
         return _plain(x, kernel, settings)
     # oneDNN has no fast depthwise convolution in bfloat16: up to 40 times slower than shifted products.
@@ -64,6 +63,12 @@ def convolve(x: jax.Array, kernel: jax.Array, settings: Settings) -> Any:
         cpu=lambda x, k: on_cpu(x, k, settings),
         default=lambda x, k: _plain(x, k, settings),
     )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: jax.Array, kernel: jax.Array, settings: Settings) -> Any:
+    """Convolve images [batch, *sizes, channels] with a kernel [*window, channels per group, features]."""
+    return forward(x, kernel, settings)
 
 
 def _forward(x, kernel, settings):

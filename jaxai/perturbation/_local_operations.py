@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .._cpu import conv
 from .._program.facts import Window, fact
 from .._program.graph import Constant, Graph, Node
 
@@ -97,42 +98,20 @@ def _elementwise(node, graph, moving, shapes, out):
 
 
 def _convolution(params, shapes):
-    numbers, kernel = params["dimension_numbers"], shapes[1]
+    numbers = params["dimension_numbers"]
     plain = tuple(map(tuple, (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec))) == _NHWC
     if not plain or params["batch_group_count"] != 1:
         return None
-    strides, dilation = tuple(params["window_strides"]), tuple(params["rhs_dilation"])
-    groups = params["feature_group_count"]
-    plain_conv = partial(
-        lax.conv_general_dilated,
-        window_strides=strides,
-        padding="VALID",
-        rhs_dilation=dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
+    settings = conv.Settings(
+        strides=tuple(params["window_strides"]),
+        # Patches are cut out with their padding.
+        padding=((0, 0), (0, 0)),
+        dilation=tuple(params["rhs_dilation"]),
+        groups=params["feature_group_count"],
         precision=params["precision"],
-        preferred_element_type=params["preferred_element_type"],
+        dtype=params["preferred_element_type"],
     )
-    if not (groups > 1 and kernel[2] == 1 and kernel[3] == groups):
-        return lambda operands: plain_conv(*operands)
-    shifted = partial(_shifted, strides=strides, dilation=dilation)
-    return lambda operands: lax.platform_dependent(*operands, cpu=shifted, default=plain_conv)
-
-
-def _shifted(x, kernel, *, strides, dilation):
-    """Convolve each channel alone as a sum of shifted products: faster than a convolution on the CPU."""
-    total = None
-    for i in range(kernel.shape[0]):
-        for j in range(kernel.shape[1]):
-            ends = [
-                n - (k - 1 - at) * d
-                for n, k, at, d in zip(x.shape[1:3], kernel.shape[:2], (i, j), dilation, strict=True)
-            ]
-            rows = slice(i * dilation[0], ends[0], strides[0])
-            columns = slice(j * dilation[1], ends[1], strides[1])
-            term = x[:, rows, columns] * kernel[i, j, 0]
-            total = term if total is None else total + term
-    return total
+    return lambda operands: conv.forward(*operands, settings)
 
 
 def _reduce_window(maximum, params, shapes):
