@@ -50,7 +50,7 @@ def magnitude(
     """Reduce the channels of signed pixel attributions to one map.
 
     Args:
-        attributions: Signed values a pixel and channel.
+        attributions: Signed values per pixel and channel.
         method: `"max"`: largest magnitude (Simonyan et al. 2014); `"l2"`: Euclidean norm; `"sum"`: signed
             sum; `"sum_abs"`: sum of magnitudes.
     """

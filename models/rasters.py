@@ -124,7 +124,7 @@ def _deep_rows(opened: Opened, reading: Reading) -> Callable[[int, int], np.ndar
         raise ValueError(f"{name} has {infinite} NaN or infinite values")
     low, high = min(low for low, _ in extents), max(high for _, high in extents)
     if reading.white is None and not 0 <= low <= high <= most:
-        what = "lie in [0, 1] where it is float" if image.mode == "F" else "have 8 or 16 bits a pixel"
+        what = "lie in [0, 1] where it is float" if image.mode == "F" else "have 8 or 16 bits per pixel"
         raise ValueError(f"{name} must {what}; got values from {low:g} to {high:g}{_advice(low)}")
     if opened.wide and reading.white is None:
         opened.notes.append(f"65535 is taken as white in its 32-bit integers, up to {high:g}; white= sets it")

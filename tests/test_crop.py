@@ -254,4 +254,4 @@ class TestErrors:
                 call()
 
     def test_too_deep(self):
-        self.raises(Image.fromarray(np.full((4, 4), 70000, np.int32)), "8 or 16 bits a pixel; got values")
+        self.raises(Image.fromarray(np.full((4, 4), 70000, np.int32)), "8 or 16 bits per pixel; got values")

@@ -317,7 +317,7 @@ def test_bad_objectives():
         objectives.channel("a", 1) + "b"
     with pytest.raises(ValueError, match="one of l1, l2"):
         directions.activation_difference("a", VECTOR, kind="huber")
-    with pytest.raises(ValueError, match="one value an image"):
+    with pytest.raises(ValueError, match="one value per image"):
         objectives.custom(lambda a: a.sum(), "acts")(VIEW)
 
 

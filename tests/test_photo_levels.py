@@ -92,7 +92,7 @@ class TestWhite:
         np.testing.assert_allclose(quiet(path)[..., 0], deep / 32767, atol=1e-6)
         deep[0, 0] = -1
         tifffile.imwrite(path, deep, photometric="minisblack")
-        refused(path, "8 or 16 bits a pixel; got values from -1 to 32767$")
+        refused(path, "8 or 16 bits per pixel; got values from -1 to 32767$")
 
     def test_integers_of_32_bits(self, tmp_path):
         path = tmp_path / "x.tif"
@@ -105,7 +105,7 @@ class TestWhite:
         assert not said
         np.testing.assert_allclose(pixels[..., 0], stored / 55000, atol=1e-6)
         tifffile.imwrite(path, stored * 5, photometric="minisblack")
-        refused(path, "8 or 16 bits a pixel; got values from 0 to 275000 .white= sets another white")
+        refused(path, "8 or 16 bits per pixel; got values from 0 to 275000 .white= sets another white")
 
     def test_sixteen_bit_colours_of_files(self, tmp_path):
         deep = np.full((2, 3, 3), 4000, ">u2")

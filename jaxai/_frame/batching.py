@@ -91,7 +91,7 @@ def map_chunks(fn: Callable[[Any], Any], xs: Any, *, batch_size: int | None, cou
     Args:
         fn: Maps a pytree of arrays [chunk, ...] to a pytree of arrays [chunk, ...].
         xs: Pytree of arrays [count, ...].
-        batch_size: At most so many elements at once; None means all.
+        batch_size: At most this many elements at once; None means all.
         count: The length of the first axis, where `xs` has no leaf to tell.
 
     Returns:
@@ -142,7 +142,7 @@ def sum_chunks(
         fn: `fn(chunk, valid)` returns the chunk's sum; `valid` is float[chunk], 0 for padding, 1 at least
             once.
         xs: Pytree of arrays [count, ...].
-        batch_size: At most so many elements at once; None means all.
+        batch_size: At most this many elements at once; None means all.
         merge: What makes one of two sums; zeros must be neutral as the first.
 
     Returns:

@@ -131,7 +131,7 @@ class Writer:
         return plots.segments_panel(self.photo, self.segments, part.weights[k], title=title)
 
     def _method_figure(self, part: Part):
-        """Photo and map; for superpixels also all weights; a row a class if there are several of those."""
+        """Photo and map; for superpixels also all weights; a row per class if there are several of those."""
         method, named = part.method, self.named
         rows = method.result == "segments"
         panels = [] if rows and len(named) > 1 else [plots.photo_panel(self.photo, title="photo")]
@@ -160,7 +160,7 @@ class Writer:
         return plots.compose(panels, title=title, columns=3 if rows else None)
 
     def _whole_figure(self):
-        """All methods side by side, a row a class."""
+        """All methods side by side, a row per class."""
         single = len(self.named) == 1
         panels = []
         for k, item in enumerate(self.named):

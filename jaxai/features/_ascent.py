@@ -30,7 +30,7 @@ def gradient_ascent(
         x0: Where to start, floating point, any shape with a batch axis.
         step_size: A number (it does not recompile); negative descends.
         steps: How many steps; a change recompiles.
-        batch_size: At most so many images in flight; None means all.
+        batch_size: At most this many images in flight; None means all.
 
     Returns:
         The images after the last step, like `x0`.
@@ -94,6 +94,6 @@ def values_of(objective: Callable[[Any], Any], x: jax.Array) -> jax.Array:
     values = jnp.asarray(objective(x))
     if values.shape != x.shape[:1]:
         raise ValueError(
-            f"`objective` must return shape {x.shape[:1]}, one value an image; got {values.shape}"
+            f"`objective` must return shape {x.shape[:1]}, one value per image; got {values.shape}"
         )
     return values.astype(jnp.float32)

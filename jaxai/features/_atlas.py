@@ -64,7 +64,7 @@ def atlas(
         steps: Steps of each.
         normalize: Maps photos in [0, 1] to what the model takes.
         cosine_power: As in `directions.direction`.
-        batch_size: At most so many images in flight.
+        batch_size: At most this many images in flight.
         **options: Further keywords of `visualize`.
 
     Returns:
@@ -261,7 +261,7 @@ def semantic_dictionary(
         steps: Steps of each.
         normalize: Maps photos in [0, 1] to what the model takes.
         cosine_power: As in `directions.direction`.
-        batch_size: At most so many images in flight.
+        batch_size: At most this many images in flight.
         **options: Further keywords of `visualize`.
 
     Returns:

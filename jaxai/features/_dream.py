@@ -57,12 +57,12 @@ def deep_dream(
         jitter: Largest shift in pixels, both ways.
         guide: Photos in [0, 1] whose features replace the norm: each position of the layer is drawn to the
             guide's feature that it matches best (largest dot product). None means no guide.
-        tile: Compute gradients in tiles of this many pixels a side and shift by up to half a tile, so that
+        tile: Compute gradients in tiles of this many pixels per side and shift by up to half a tile, so that
             memory does not grow with the photo. None means whole octaves up to one megapixel, tiles of 512
             above.
         indices: Numbers of the images to draw shifts for, instead of 0, 1, ...: image 5 of a batch alone is
             `deep_dream(model, images[5:6], indices=[5], ...)`.
-        batch_size: At most so many images in flight; None chooses by size.
+        batch_size: At most this many images in flight; None chooses by size.
 
     Returns:
         Images in [0, 1], shaped as the given ones.

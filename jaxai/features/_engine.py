@@ -231,7 +231,7 @@ def run(
         keys: A key for each run.
         start: Photos to start from [runs, height, width, channels], or None.
         recipe: All that is static.
-        batch_size: At most so many views in flight, though never less than one of each copy.
+        batch_size: At most this many views in flight, though never less than one of each copy.
 
     Returns:
         images [runs, copies, h, w, channels], opacity and importance [runs, copies, h, w], history [runs,

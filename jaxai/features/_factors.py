@@ -98,7 +98,7 @@ def layer_activations(
         photos: Float in [0, 1].
         layer: A layer's name.
         normalize: Maps photos in [0, 1] to what the model takes.
-        batch_size: At most so many photos in flight; None chooses by size.
+        batch_size: At most this many photos in flight; None chooses by size.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -147,7 +147,7 @@ def channel_factors(
         key: Typed key of the start.
         steps: Number of updates.
         normalize: Maps photos in [0, 1] to what the model takes.
-        batch_size: At most so many photos in flight; None chooses by size.
+        batch_size: At most this many photos in flight; None chooses by size.
 
     Returns:
         `maps` [batch, h, w, factors], `directions` [factors, channels], `error`.

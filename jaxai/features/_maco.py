@@ -83,7 +83,7 @@ def natural_spectrum(
 def fit_power_law(spectrum: Float[Array, "channels height half"]) -> tuple[tuple[float, float], ...]:
     """Fit a / f^b to each channel of a magnitude spectrum, by least squares of the logarithms.
 
-    Frequencies from above zero to half a cycle a pixel count alike.
+    Frequencies from above zero to half a cycle per pixel count alike.
 
     Returns:
         (a, b) for each channel.
@@ -154,13 +154,13 @@ def maco(
             this size; or (a, b) of the power law a / f^b for each channel, as `fit_power_law` fits them;
             None is a law fitted to four photographs.
         input_size: Side of what the network sees in pixels; None means `size`.
-        crops: Boxes a step.
+        crops: Boxes per step.
         crop: Side of the boxes at the end and at the start, as parts of the image.
         noise: Standard deviation of normal noise, and amplitude of uniform noise, on what the network sees.
         optimizer: An Optax optimizer; None is Nadam 1.0.
         snapshots: Steps after which to keep the images.
         indices: Numbers of the runs, as for `visualize`.
-        batch_size: At most so many views in flight.
+        batch_size: At most this many views in flight.
 
     Returns:
         A `Visualization`.

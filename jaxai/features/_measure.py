@@ -32,7 +32,7 @@ def measure(
         objective: One or several, as for `visualize`.
         photos: Float in [0, 1], [batch, height, width, channels].
         normalize: Maps photos in [0, 1] to what the model takes.
-        batch_size: At most so many photos in flight; None chooses by size.
+        batch_size: At most this many photos in flight; None chooses by size.
 
     Returns:
         float32[objectives, batch].
@@ -111,7 +111,7 @@ def exemplars(
         photos: Float in [0, 1], [batch, height, width, channels].
         top: How many; at most all of them are returned.
         normalize: Maps photos in [0, 1] to what the model takes.
-        batch_size: At most so many photos in flight; None chooses by size.
+        batch_size: At most this many photos in flight; None chooses by size.
 
     Returns:
         Indices into the photos, and values.

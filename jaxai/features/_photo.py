@@ -96,7 +96,7 @@ def invert(
     """Rebuild photos from their activations at a layer, starting from noise: what the layer still knows.
 
     The objective is minus the squared distance of the activations over the photo's mean squared activation,
-    minus `smoothness` times the total variation a pixel and channel.
+    minus `smoothness` times the total variation per pixel and channel.
 
     Args:
         model: Layered model.

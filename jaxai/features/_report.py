@@ -78,7 +78,7 @@ def report(
         others: Other networks as name: (model, normalize, input size), for `transfer`.
         classes: The class of each image, in the other networks.
         views: Transformed views of each image.
-        batch_size: At most so many images in flight; None chooses by size.
+        batch_size: At most this many images in flight; None chooses by size.
 
     Returns:
         A `Report`.

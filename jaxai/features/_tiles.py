@@ -25,7 +25,7 @@ def gradient(objective: Callable[[jax.Array], jax.Array], images: jax.Array, til
     Args:
         objective: images [batch, rows, columns, channels] -> values [batch].
         images: Images [batch, height, width, channels].
-        tile: At most so many pixels a side.
+        tile: At most this many pixels per side.
 
     Returns:
         An array like `images`; where two tiles overlap, the later one's gradient.

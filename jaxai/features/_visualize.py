@@ -109,16 +109,16 @@ def visualize(
             `jaxai.features.parametrize`.
         transforms: Ranges of the random transforms; None for none.
         optimizer: An Optax optimizer, made once and reused (a new one compiles again); None is Adam 0.05.
-        redirect: During so many first steps, ReLUs whose whole gradient is zero pass what would revive them.
-        copies: Images a run. They are optimised together: objectives such as `diversity` relate them.
-        crops: Transformed views of each image a step, over which the objective is averaged.
+        redirect: How many of the first steps let ReLUs whose whole gradient is zero pass what would revive them.
+        copies: Images per run. They are optimised together: objectives such as `diversity` relate them.
+        crops: Transformed views of each image per step, over which the objective is averaged.
         anneal: Whether crops shrink along the run from the largest to the smallest part, as in MACO.
         alpha: Whether the images have an opacity, seen in front of random backgrounds.
         channels: Of the images: 1 is grey, 3 has decorrelated colours, others are free.
         start: Photos in [0, 1] to start from, one for each run (or one for all), instead of noise.
         snapshots: Steps after which to keep the images.
         indices: Numbers of the runs, instead of 0, 1, ...: `indices=[5]` reproduces run 5 alone.
-        batch_size: At most so many images in flight; None chooses by size.
+        batch_size: At most this many images in flight; None chooses by size.
 
     Returns:
         A `Visualization`; images [N, height, width, channels] in [0, 1], history [N, steps]. The copies of a

@@ -204,7 +204,7 @@ def _custom(acts, fn):
     values = jnp.asarray(fn(acts))
     if values.shape != acts.shape[:1]:
         raise ValueError(
-            f"a custom objective must return shape {acts.shape[:1]}, one value an image; got {values.shape}"
+            f"a custom objective must return shape {acts.shape[:1]}, one value per image; got {values.shape}"
         )
     return values
 

@@ -42,7 +42,7 @@ def decorrelate_colors(x: jax.Array) -> jax.Array:
 
 
 def frequencies(height: int, width: int) -> np.ndarray:
-    """Return the spatial frequency of each coefficient of a real 2-d Fourier transform, cycles a pixel."""
+    """Return the spatial frequency of each coefficient of a real 2-d Fourier transform, cycles per pixel."""
     return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
 
 
@@ -184,7 +184,7 @@ class CPPN:
     atan(x)^2 / 0.6 side by side; the last starts at zero, so every image starts grey.
 
     Attributes:
-        width: Units a layer.
+        width: Units per layer.
         layers: Number of layers before the last.
         symmetric: Whether colours depend on the distance from the middle column and row alone.
     """

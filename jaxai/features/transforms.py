@@ -338,7 +338,7 @@ def _shift_plain(x, shifts, count, first, reach):
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 1) + [(left, right, 0)])
     for bit in reversed(range(bits)):
         step = 1 << bit
-        # Fused, the chain of selects would read two to the power of its length values a pixel.
+        # Fused, the chain of selects would read two to the power of its length values per pixel.
         x = jax.lax.optimization_barrier(jnp.where((code >> bit) & 1 == 1, x[..., step:], x[..., :-step]))
     return (1 - fraction) * x[..., :-1] + fraction * x[..., 1:]
 

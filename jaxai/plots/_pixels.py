@@ -97,9 +97,9 @@ def segment_mask(
         photo: Pixels in [0, 1], RGB or grey.
         segments: Labels 0 to S - 1, integers of any type.
         weights: A weight for each superpixel; those at or below zero are never shown.
-        regions: At most so many superpixels, the largest weights first.
+        regions: At most this many superpixels, the largest weights first.
         boundaries: Draw thin lines between all superpixels too.
-        scale: The picture is so many times larger than the photo, so that lines can be thinner than its
+        scale: The picture is this many times larger than the photo, so that lines can be thinner than its
             pixels.
 
     Returns:
