@@ -96,10 +96,10 @@ from .rules import (
 )
 
 if TYPE_CHECKING:
-    from . import models, plots, weights_convert
+    from . import metrics, models, plots, weights_convert
 
-# Subpackages that need Flax, Matplotlib or file formats load when first used.
-_LAZY = ("models", "plots", "weights_convert")
+# Subpackages that need Flax, Matplotlib or file formats, or explain nothing, load when first used.
+_LAZY = ("metrics", "models", "plots", "weights_convert")
 
 __all__ = [
     "ablation_cam",
@@ -165,6 +165,7 @@ __all__ = [
     "maco",
     "maps",
     "meaningful_perturbation",
+    "metrics",
     "models",
     "occlusion",
     "owen_values",

@@ -18,7 +18,7 @@ import jaxai
 ROOT = Path(jaxai.__file__).parent
 # What may import Flax, Matplotlib and file formats; the rest is JAX, optax and NumPy.
 OUTER = ("models", "weights_convert", "plots", "cli")
-LAZY = ("models", "plots", "weights_convert")
+LAZY = ("metrics", "models", "plots", "weights_convert")
 
 
 def public():

@@ -35,6 +35,11 @@ def uniform(key: jax.Array, shape: tuple[int, ...], minval: float = 0.0, maxval:
     return _between(_bits(key, shape), np.float32(minval), np.float32(maxval))
 
 
+def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return what `jax.random.bits` does, uint32."""
+    return _bits(key, shape) if _written_out(key, shape) else jax.random.bits(key, shape, jnp.uint32)
+
+
 def _written_out(key, shape):
     config: Any = jax.config
     return (

@@ -81,6 +81,14 @@ class Target:
         target = self.frozen(outputs)
         return target._pick(scores.probabilities(_class_scores(outputs), normalized=self.normalized))
 
+    def is_top(self, outputs: Any) -> jax.Array:
+        """Return 1 where the class is the top one and 0 where not, like `of`; NaN for a function."""
+        if self.function is not None:
+            return jnp.full_like(self.of(outputs), jnp.nan)
+        found = Target().frozen(outputs).classes
+        assert found is not None and self.classes is not None
+        return (self.classes == found.reshape(-1, *(1,) * len(self.axes))).astype(jnp.float32)
+
     def _pick(self, values: jax.Array) -> jax.Array:
         chosen = _is_class(self.frozen(values).classes, values.shape[1])
         return jnp.where(chosen, values if chosen.ndim == 2 else values[:, None], 0).sum(-1)

@@ -98,14 +98,17 @@ def _neighbour_means(images, segments, count):
 
 
 def blur(images: jax.Array, sigma: float) -> jax.Array:
-    """Blur images [batch, height, width, channels] by a Gaussian of `sigma` pixels; borders are repeated.
+    """Blur images [batch, height, width, channels] by a Gaussian of `sigma` pixels; borders are repeated."""
+    return filtered(images, _gauss(images.shape[1], sigma), _gauss(images.shape[2], sigma))
+
+
+def filtered(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Filter images by a matrix [height, height] down and one [width, width] across.
 
     Each axis is one matrix product, which is fast at any width on every platform.
     """
-    blurred = jnp.einsum(
-        "ih,bhwc->biwc", _gauss(images.shape[1], sigma), images.astype(jnp.float32), precision="highest"
-    )
-    blurred = jnp.einsum("jw,biwc->bijc", _gauss(images.shape[2], sigma), blurred, precision="highest")
+    blurred = jnp.einsum("ih,bhwc->biwc", rows, images.astype(jnp.float32), precision="highest")
+    blurred = jnp.einsum("jw,biwc->bijc", columns, blurred, precision="highest")
     return blurred.astype(images.dtype)
 
 

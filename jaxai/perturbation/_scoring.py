@@ -83,7 +83,8 @@ def scores(
     batch_size: int,
     probability: bool,
     start: Any = 0,
-) -> jax.Array:
+    top: bool = False,
+) -> Any:
     """Return the target values of `count` changed images.
 
     Args:
@@ -95,41 +96,43 @@ def scores(
         probability: Explain the probability of classes, as `scores.probabilities` defines it; a callable
             target receives the raw scores.
         start: Index of the first one.
+        top: Whether to return as well where the class is still the top one, as `Target.is_top` does.
 
     Returns:
-        float32 [count], or [count, k] for k classes an image.
+        float32 [count], or [count, k] for k classes an image; two such arrays with `top`.
     """
-    how = {"count": count, "batch_size": batch_size, "probability": probability}
+    how = {"count": count, "batch_size": batch_size, "probability": probability, "top": top}
     if isinstance(model, BlackBox):
         return _host_scores(model, perturb, targets, start=start, **how)
-    values, _, extents = _scores(model, perturb, targets, np.int32(start), **how)
+    values, _, extents, right = _scores(model, perturb, targets, np.int32(start), **how)
     # A program that was read to return probabilities has been warned of.
     if extents is not None and not targets.normalized and not isinstance(extents, jax.core.Tracer):
         scores_rule.warn_of(np.asarray(extents), normalized=False)
-    return values
+    return (values, right) if top else values
 
 
-@partial(jax.jit, static_argnames=("count", "batch_size", "probability"))
-def _scores(model, perturb, targets, start, *, count, batch_size, probability):
+@partial(jax.jit, static_argnames=("count", "batch_size", "probability", "top"))
+def _scores(model, perturb, targets, start, *, count, batch_size, probability, top):
     def chunk(indices):
         x, owners = perturb(indices)
-        return _pick(model(x), targets.take(owners), probability)
+        return _pick(model(x), targets.take(owners), probability, top)
 
     return batching.map_chunks(chunk, start + jnp.arange(count, dtype=jnp.int32), batch_size=batch_size)
 
 
-def _pick(outputs, targets, probability):
-    """Return the values that are explained; if they are probabilities also the scores, and what these are."""
+def _pick(outputs, targets, probability, top):
+    """Return what is explained; of probabilities the scores, and what these are; where the class is top."""
+    right = targets.is_top(outputs) if top else None
     if not probability or targets.function is not None:
-        return targets.of(outputs), None, None
-    return targets.probability(outputs), targets.of(outputs), scores_rule.extent(outputs)
+        return targets.of(outputs), None, None, right
+    return targets.probability(outputs), targets.of(outputs), scores_rule.extent(outputs), right
 
 
 _call_perturb = jax.jit(lambda perturb, indices: perturb(indices))
-_call_pick = jax.jit(_pick, static_argnames="probability")
+_call_pick = jax.jit(_pick, static_argnames=("probability", "top"))
 
 
-def _host_scores(model, perturb, targets, *, count, batch_size, probability, start):
+def _host_scores(model, perturb, targets, *, count, batch_size, probability, start, top):
     parts = []
     with model.progress_bar(count) as advance:
         for first in range(start, start + count, batch_size):
@@ -141,15 +144,15 @@ def _host_scores(model, perturb, targets, *, count, batch_size, probability, sta
             chosen = targets.take(owners[:valid])
             if chosen.classes is not None and outputs.ndim == 2:
                 _targets.check_classes(np.asarray(chosen.classes), outputs.shape[1])
-            parts.append(jax.device_get(_call_pick(outputs, chosen, probability=probability)))
+            parts.append(jax.device_get(_call_pick(outputs, chosen, probability=probability, top=top)))
             advance(valid)
-    values, raw, extents = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    values, raw, extents, right = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
     if extents is not None:
         # There is no program to read, so that the values say whether they are probabilities.
         normalized = scores_rule.sum_to_one(extents)
         values = raw if normalized else values
         scores_rule.warn_of(extents, normalized=normalized)
-    return jnp.asarray(values)
+    return (jnp.asarray(values), jnp.asarray(right)) if top else jnp.asarray(values)
 
 
 def check_finite(values: jax.Array) -> None:

@@ -1,0 +1,56 @@
+"""Correlations and areas over the last axis, NaN where nothing varies."""
+
+import jax
+import jax.numpy as jnp
+
+
+def area(curve: jax.Array, share: jax.Array) -> jax.Array:
+    """Return the area under curves [..., points] over `share` [..., points] by the trapezoidal rule."""
+    return ((curve[..., 1:] + curve[..., :-1]) / 2 * jnp.diff(share)).sum(-1)
+
+
+def pearson(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return the linear correlation, in [-1, 1]."""
+    x = x - x.mean(-1, keepdims=True)
+    y = y - y.mean(-1, keepdims=True)
+    return _ratio((x * y).sum(-1), (x * x).sum(-1), (y * y).sum(-1))
+
+
+def _ratio(product, first, second):
+    norm = jnp.sqrt(first) * jnp.sqrt(second)
+    return jnp.where(norm > 0, jnp.clip(product / jnp.where(norm > 0, norm, 1), -1, 1), jnp.nan)
+
+
+def jackknife(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the linear correlation and its standard error, from the correlations without one sample each."""
+    n = x.shape[-1]
+    x = x - x.mean(-1, keepdims=True)
+    y = y - y.mean(-1, keepdims=True)
+    # The sums of squares of n - 1 centred values, once value i has gone: s - n / (n - 1) d_i^2.
+    less = n / (n - 1)
+    sums = [(a * b).sum(-1, keepdims=True) - less * a * b for a, b in ((x, y), (x, x), (y, y))]
+    without = _ratio(sums[0], jnp.maximum(sums[1], 0), jnp.maximum(sums[2], 0))
+    spread = jnp.square(without - without.mean(-1, keepdims=True)).sum(-1)
+    return pearson(x, y), jnp.sqrt(spread * (n - 1) / n)
+
+
+def ranks(x: jax.Array) -> jax.Array:
+    """Return the ranks of values [..., n] from 0, equal values sharing their mean rank."""
+
+    def one(values):
+        ordered = jnp.sort(values)
+        first = jnp.searchsorted(ordered, values, side="left", method="sort")
+        return (first + jnp.searchsorted(ordered, values, side="right", method="sort") - 1) / 2
+
+    flat = jax.vmap(one)(x.reshape(-1, x.shape[-1]))
+    return flat.reshape(x.shape).astype(jnp.float32)
+
+
+def spearman(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return the correlation of ranks, in [-1, 1]."""
+    return pearson(ranks(x), ranks(y))
+
+
+def cosine(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return the cosine of the angle between two vectors."""
+    return _ratio((x * y).sum(-1), (x * x).sum(-1), (y * y).sum(-1))
