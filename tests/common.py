@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import lax
 
 
@@ -39,3 +40,8 @@ def parts(net, images, targets):
 
 def raw(method, net, images, targets, **options):
     return method(net, images, targets, layer="conv2", relu=False, upsample=False, **options)
+
+
+def slow_but(quick, values):
+    """Mark parameters as slow, all but one."""
+    return [value if value == quick else pytest.param(value, marks=pytest.mark.slow) for value in values]

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import slow_but
 
 import jaxai
 from jaxai.perturbation import black_box
@@ -41,7 +42,7 @@ CALLS = {
 METHODS = {name: (lambda m, t, call=call: call(m, IMAGES, t)) for name, call in CALLS.items()}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", slow_but("rise", METHODS))
 def test_same_as_a_model_of_jax(name):
     for targets in (None, jnp.array([[0, 1], [1, 0]])):
         expected = METHODS[name](model, targets)

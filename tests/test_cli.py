@@ -96,6 +96,7 @@ def test_maps_are_those_of_the_library(cat, lite0, photos):
     np.testing.assert_allclose(maps["lime"], lime.heatmap[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_record_tells_how_to_do_it_again(cat, lite0, photos):
     facts = record(cat)
     assert facts["image"]["source"] == "cat"
@@ -122,6 +123,7 @@ def test_the_record_tells_how_to_do_it_again(cat, lite0, photos):
     assert facts["versions"]["jaxai"] == jaxai.__version__
 
 
+@pytest.mark.slow
 def test_several_photos_and_classes_equal_each_alone(run, tmp_path, cat, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # As in a terminal, with a progress bar.
     (tmp_path / "in/cat").mkdir(parents=True)
@@ -160,6 +162,7 @@ PERTURBATIONS = {
 }
 
 
+@pytest.mark.slow
 def test_black_box_methods_on_an_image_and_a_folder(run, tmp_path):
     from skimage import data
 
@@ -196,6 +199,7 @@ def test_the_target_is_what_is_explained(run, tmp_path, lite0, photos):
         assert record(out)["targets"][0]["label"] == lite0.labels[index]
 
 
+@pytest.mark.slow
 def test_the_layer_is_passed_on(run, tmp_path, lite0, photos):
     out = tmp_path / "out"
     assert run("explain", "cat", "--method", "grad_cam", "--layer", "block5a", "--out", out)[0] == 0
@@ -205,6 +209,7 @@ def test_the_layer_is_passed_on(run, tmp_path, lite0, photos):
     assert record(out)["methods"]["grad_cam"]["layer"] == "block5a"
 
 
+@pytest.mark.slow
 def test_bfloat16_sees_the_same(run, tmp_path, cat):
     words = ("--method", "grad_cam", "--precision", "bfloat16", "--out", tmp_path / "out")
     assert run("explain", "cat", *words)[0] == 0
@@ -318,6 +323,7 @@ def test_help_and_version(run):
     assert run("--version")[1] == [f"jaxai {jaxai.__version__}"]
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_caches_programs_and_sets_flags(tmp_path, weights_cache, cat):
     words = ("explain", "cat", "--method", "grad_cam", "--device", "cpu", "--out", tmp_path / "out")
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

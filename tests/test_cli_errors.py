@@ -136,6 +136,7 @@ def test_weights_that_are_of_another_network(refused, broken, tmp_path):
         assert name in refused("convert", broken / name, "--model", "vgg16", "--out", tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_photos_of_every_kind_are_taken(tmp_path, capsys):
     colors = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     rgb = Image.fromarray(colors)
@@ -161,6 +162,7 @@ def test_photos_of_every_kind_are_taken(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_photo_of_one_colour_has_superpixels(tmp_path, capsys):
     Image.new("RGB", (1, 1), (90, 90, 90)).save(tmp_path / "one.png")
     out = tmp_path / "out"
@@ -236,6 +238,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such limits")
 def test_files_that_cannot_grow(tmp_path, lite0):
     words = [*CAM, "--out", str(tmp_path / "out")]

@@ -48,6 +48,14 @@ def drawn(monkeypatch):
     monkeypatch.setattr(report.plots, "png", lambda figure: b"\x89PNG")
 
 
+@pytest.fixture
+def heeded():
+    """Heed Ctrl-C, which a process that was started in the background ignores, and the command with it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def photo(path, seed=0):
     """Write a photo of random colours."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -342,7 +350,7 @@ def test_an_inner_error_says_that_it_is_one(run, drawn, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("number", "code", "line"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
 )
-def test_what_is_finished_is_kept(run, drawn, tmp_path, monkeypatch, number, code, line):
+def test_what_is_finished_is_kept(run, drawn, heeded, tmp_path, monkeypatch, number, code, line):
     photo(tmp_path / "a.png")
     before = {name: signal.getsignal(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP")}
     from jaxai.cli import methods

@@ -254,6 +254,7 @@ def masks_program(net, name, samples):
     return compiled(runs[name], net, photos(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lime", "rise", "integrated_gradients"])
 def test_memory_is_flat_in_the_number_of_samples(net, name):
     few, many = (temporary(masks_program(net, name, samples)) for samples in (32, 256))
@@ -269,6 +270,7 @@ def test_batch_size_bounds_memory(net):
     assert temporary(chunked) <= temporary(whole) / 3
 
 
+@pytest.mark.slow
 def test_batch_size_bounds_the_views_of_an_ascent(net):
     def ascent(batch_size):
         return compiled(

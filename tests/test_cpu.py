@@ -59,6 +59,7 @@ print(json.dumps([added, os.environ.get("XLA_FLAGS", ""), jaxai.configure_cpu()]
     assert flags.split()[:2] == own.split()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's settings")
 @pytest.mark.parametrize(
     ("options", "variables", "few"),
@@ -103,6 +104,7 @@ print(json.dumps([before, cpu.backend_started(), added, said, os.environ.get("XL
     assert len(said) == 1 and "call jaxai.configure_cpu() before the first" in said[0]
 
 
+@pytest.mark.slow
 def test_images_that_shrink_to_one_position():
     code = """
 import json, warnings, jax, jaxai
@@ -121,6 +123,7 @@ print(json.dumps([mapped[0].tolist(), mapped[1].tolist(), model(x).tolist(), flo
     assert np.isfinite(relevance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("onednn", [True, False])
 def test_results_are_those_without_the_flags(lite0, photos, onednn):
     choices = [

@@ -80,6 +80,7 @@ def test_the_default_law_is_that_of_four_photographs(photos):
     np.testing.assert_allclose(fitted, NATURAL, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_maco_moves_phases_only_and_maps_importance():
     found = jaxai.maco(NET, ["a:1", "a:2"], size=16, crops=4, **QUICK)
     assert found.images.shape == (2, 16, 16, 3)
@@ -90,6 +91,7 @@ def test_maco_moves_phases_only_and_maps_importance():
     np.testing.assert_allclose(made / made.mean(), law / law.mean(), rtol=0.01)
 
 
+@pytest.mark.slow
 def test_maco_with_a_measured_spectrum_and_bad_ones():
     spectrum = jaxai.features.natural_spectrum(PHOTOS)
     assert spectrum.shape == (3, 12, 7)

@@ -21,6 +21,7 @@ def run(*arguments):
         return stop.code
 
 
+@pytest.mark.slow
 def test_visualize_writes_a_sheet_images_and_a_record(tmp_path, capsys):
     out = tmp_path / "seen"
     options = ["--size", 32, "--steps", 2, "--batch-size", 2, "--photos", "cat", "--photos", "coffee"]
@@ -68,6 +69,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, wanted, messa
     assert not (tmp_path / "seen").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_warnings_are_lines(tmp_path, capsys):
     arguments = ["--size", 16, "--steps", 1, "--recipe", "pixels", "--no-single", "--out", tmp_path / "seen"]
@@ -80,6 +82,7 @@ def test_warnings_are_lines(tmp_path, capsys):
     assert not list((tmp_path / "seen").glob("block*"))
 
 
+@pytest.mark.slow
 def test_atlas_writes_a_map(tmp_path, capsys):
     out = tmp_path / "atlas"
     arguments = ["--layer", "stem", "--grid", 2, "--samples", 4, "--size", 32, "--steps", 1]

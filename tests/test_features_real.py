@@ -15,6 +15,7 @@ def vgg():
     return jaxai.models.load("vgg16_features")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("kind", ["fourier", "pixels", "laplacian", "cppn"])
 @pytest.mark.parametrize(("network", "layer"), [("lite0", "block2a"), ("vgg", "conv2_1")])
@@ -33,6 +34,7 @@ def test_objectives_rise_for_every_parametrization(request, network, layer, kind
     assert (history[:, -1] > history[:, 0]).all()
 
 
+@pytest.mark.slow
 def test_the_default_recipe_rises_on_vgg_and_a_run_alone_is_the_same(vgg):
     options = {"key": QUICK["key"], "normalize": vgg.normalize, "size": 40, "steps": 10, "redirect": 4}
     found = jaxai.visualize(vgg.model, ["conv3_1:5", "conv3_1:7"], **options)

@@ -92,6 +92,7 @@ def test_cams_of_efficientnet(lite):
     check_cams(*lite, "conv_head")
 
 
+@pytest.mark.slow
 def test_cams_of_vgg16(vgg):
     net, x, classes, golden = vgg
     scores = jax.jit(lambda net, x: net(x))(net, x)
@@ -99,6 +100,7 @@ def test_cams_of_vgg16(vgg):
     check_cams(net, x, classes, golden, "conv5_3")
 
 
+@pytest.mark.slow
 def test_whole_networks_give_what_their_heads_do(lite):
     net, x, classes, golden = lite
     found = jaxai.grad_cam(net, x, classes, relu=False, upsample=False)
@@ -107,6 +109,7 @@ def test_whole_networks_give_what_their_heads_do(lite):
     assert distance(shallow, golden["cam.score_cam"]) < 1e-3
 
 
+@pytest.mark.slow
 def test_heads_of_real_networks_begin_with_a_dense_layer(lite, vgg):
     for (net, x, *_), layer in ((lite, "conv_head"), (vgg, "conv5_3")):
         view = look(net, layer, x[:1], Target(), None)
@@ -121,6 +124,7 @@ def test_class_activation_maps_of_real_networks(lite, vgg):
         jaxai.class_activation_map(vgg[0], vgg[1][:1], 0, layer="conv5_3")
 
 
+@pytest.mark.slow
 def test_layer_attributions_of_efficientnet(lite):
     net, x, classes, golden = lite
     options = dict(layer="block6d")
@@ -147,6 +151,7 @@ def check_pixels(found, expected):
     assert np.median(errors) < 1e-4 and np.max(errors) < 2e-3, errors
 
 
+@pytest.mark.slow
 def test_pixel_attributions_of_efficientnet(lite, photos):
     # In float64, as the goldens: in float32 two networks differ where a ReLU is at its kink, by up to 1%.
     net, _, _, golden = lite
@@ -164,6 +169,7 @@ def test_pixel_attributions_of_efficientnet(lite, photos):
     check_pixels(np.asarray(found)[:, ::2, ::2] * 0.9, golden["pixels.integrated_gradients_white"])
 
 
+@pytest.mark.slow
 def test_pixel_attributions_of_vgg16(vgg, photos):
     net, _, _, golden = vgg
     names = ("cat", "coffee", "astronaut")

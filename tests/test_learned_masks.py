@@ -26,6 +26,7 @@ def meaningful(x, t, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [extremal, meaningful])
 def test_corners_and_batches(method):
     both = method(IMAGES, jnp.array([[0, 1], [1, 0]]))
@@ -58,6 +59,7 @@ def test_variants():
         assert mask[:8, :12].mean() > 2 * mask[8:, 12:].mean()
 
 
+@pytest.mark.slow
 def test_pyramid_of_blurs_and_flips_run():
     found = jaxai.extremal_perturbation(model, IMAGES[:1], 0, steps=3, stride=4, sigma=5.0)
     assert found.shape == (1, 16, 24) and jnp.isfinite(found).all()

@@ -152,6 +152,7 @@ def test_linear_score_by_hand():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["uniform", "paired", "stratified", "glime"])
 def test_every_sampling_tends_to_the_closed_form(sampling):
     labels = jnp.asarray(TOYS["toy_segments"](2, 4))[None]
@@ -273,6 +274,7 @@ class TestBatches:
             shared.weights, self.run(images, jnp.stack([labels[0]] * 3)).weights, atol=1e-6
         )
 
+    @pytest.mark.slow
     def test_options_on_padded_images(self):
         _, images, labels = small_batch()
         for options in (
@@ -307,6 +309,7 @@ def test_designs():
         assert np.array_equal(draw(sampling, 51), draw(sampling)[..., :51, :])
 
 
+@pytest.mark.slow
 def test_a_tolerance_stops_early():
     run = dict(segments=SEGMENTS, key=KEY, num_samples=1000, sampling="paired")
     full = jaxai.lime(MODEL, IMAGE, 0, **run)

@@ -125,6 +125,7 @@ def test_against_a_loop(window, strides):
     np.testing.assert_allclose(found[0], direct(predict, image, window, strides, 0.5), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["64_40", "60_50"])
 def test_captum_on_the_real_network(lite0, setting):
     from skimage.data import chelsea
@@ -143,6 +144,7 @@ def test_captum_on_the_real_network(lite0, setting):
     np.testing.assert_allclose(found[0], golden[f"lite_occlusion_{setting}"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_batches_targets_jit_and_vmap():
     images = jax.random.normal(jax.random.key(0), (3, 12, 20, 3))
     run = dict(window=(5, 6), strides=(4, 7), fill="image_mean")

@@ -88,12 +88,14 @@ def test_the_wheel_holds_jaxai_alone_and_whole(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.slow
 def test_the_wheel_works_installed(wheel, tmp_path):
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     assert all(path.is_relative_to(site.resolve()) for path in use(site, tmp_path))
 
 
+@pytest.mark.slow
 def test_an_editable_install_uses_the_sources(source, tmp_path):
     site = tmp_path / "site"
     zipfile.ZipFile(backend(source, "build_editable", tmp_path / "out")).extractall(site)

@@ -120,6 +120,7 @@ def test_linear_networks_give_input_times_gradient():
     np.testing.assert_allclose(jaxai.deep_lift(net, IMAGES, 1, baseline=BASELINE), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_shap_is_the_mean_over_baselines():
     net, baselines = NETWORKS["max_pool"], jnp.concatenate([BASELINE, -BASELINE, 2 * IMAGES[:1]])
     ours = jaxai.deep_lift_shap(net, IMAGES, 2, baselines=baselines)
@@ -136,6 +137,7 @@ def test_shap_is_the_mean_over_baselines():
     )
 
 
+@pytest.mark.slow
 def test_alone_jit_vmap_and_k_targets():
     net = NETWORKS["max_pool"]
     explain = partial(jaxai.deep_lift, net, baseline=BASELINE)

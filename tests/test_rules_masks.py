@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import slow_but
 from flax import nnx
 from jax import lax
 
@@ -69,7 +70,7 @@ def methods():
 
 # Which scores are masked depends on the image there.
 @pytest.mark.filterwarnings("ignore:deep_lift has no rule for select_n")
-@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("dtype", slow_but("float32", LOW))
 @pytest.mark.parametrize("name", NETWORKS)
 def test_infinite_masks_are_large_masks(name, dtype):
     x = jnp.asarray(IMAGES, dtype)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import slow_but
 from jax import lax
 
 import jaxai
@@ -126,13 +127,14 @@ def cat_128(photos):
 
 
 # The composites use every other rule, on the layers it is made for.
-@pytest.mark.parametrize("name", rules.COMPOSITES)
+@pytest.mark.parametrize("name", slow_but("epsilon_plus", rules.COMPOSITES))
 def test_lite0_with_real_weights(lite0, photos, name):
     x = jnp.asarray(cat_128(photos))
     ours = jaxai.lrp(lite0.model, x, 285, composite=name, low=-2.2, high=2.7, strict=True)
     assert distance(blocks(ours, 2), GOLDEN[f"lite0.{name}"]) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ILL_CONDITIONED)
 def test_lite0_in_double_precision(lite0, photos, name):
     with jax.enable_x64(True):
@@ -141,7 +143,7 @@ def test_lite0_in_double_precision(lite0, photos, name):
     assert distance(blocks(np.asarray(ours), 2), GOLDEN[f"lite0.{name}"]) < 1e-6
 
 
-@pytest.mark.parametrize("name", ALL_LAYERS)
+@pytest.mark.parametrize("name", slow_but("epsilon", ALL_LAYERS))
 def test_medical_vgg16(brain_mri, photos, name):
     x = centre(photos["astronaut"], 240)
     ours = jaxai.lrp(brain_mri.model, x, 2, composite=EVERY.get(name, name), low=0.0, high=1.0, strict=True)

@@ -232,6 +232,7 @@ class TestSlic:
             assert label(image, connectivity=1, background=-1).max() == image.max() + 1
             assert image.max() < jaxai.perturbation.slic_bound(image.shape, n_segments=30)
 
+    @pytest.mark.slow
     def test_batch_jit_and_vmap(self, pictures):
         both = jaxai.perturbation.slic(pictures, n_segments=30)
         assert np.array_equal(jaxai.perturbation.slic(pictures[1:], n_segments=30)[0], both[1])

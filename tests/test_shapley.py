@@ -91,6 +91,7 @@ def from_all_coalitions(players, output):
     return (np.where(masks, joined[:, None], -left[:, None]) * value[:, None]).sum(0)
 
 
+@pytest.mark.slow
 def test_sampling_error_is_below_that_of_shap(golden):
     np.testing.assert_allclose(from_all_coalitions(6, 1), by_definition(6, 1), atol=1e-12)
     model, image, segments = as_network(16)
@@ -118,6 +119,7 @@ class TestShapOnTheRealNetwork:
 
     real = np.load(GOLDENS / "shapley_lite.npz")
 
+    @pytest.mark.slow
     def test_kernel_and_partition_explainers(self, lite0):
         from skimage.data import chelsea
 
@@ -131,6 +133,7 @@ class TestShapOnTheRealNetwork:
         owen_shares = jaxai.owen_values(lite0.model, x, top, segments=segments, hierarchy=self.real["tree"])
         np.testing.assert_allclose(owen_shares.values[0], self.real["partition"], atol=1e-4)
 
+    @pytest.mark.slow
     def test_sampling_error_is_at_most_that_of_shap(self):
         exact = self.real["kernel_exact"]
         table = jnp.asarray(self.real["table"], jnp.float32)

@@ -109,7 +109,7 @@ def visualize(
             `jaxai.features.parametrize`.
         transforms: Ranges of the random transforms; None for none.
         optimizer: An Optax optimizer, made once and reused (a new one compiles again); None is Adam 0.05.
-        redirect: How many of the first steps let ReLUs whose whole gradient is zero pass what would revive them.
+        redirect: How many of the first steps let a ReLU whose whole gradient is zero pass what revives it.
         copies: Images per run. They are optimised together: objectives such as `diversity` relate them.
         crops: Transformed views of each image per step, over which the objective is averaged.
         anneal: Whether crops shrink along the run from the largest to the smallest part, as in MACO.
