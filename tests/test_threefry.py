@@ -42,6 +42,11 @@ def test_numbers_follow_the_older_order_where_that_is_configured():
         np.testing.assert_array_equal(threefry.uniform(key, (9, 2)), jax.random.uniform(key, (9, 2)))
 
 
+def test_bits_are_those_of_jax():
+    key = jax.random.key(3)
+    np.testing.assert_array_equal(threefry.bits(key, (7, 3)), jax.random.bits(key, (7, 3)))
+
+
 def test_numbers_do_not_depend_on_the_loop_or_the_batch():
     keys = jax.random.split(jax.random.key(0), 3)
     expected = np.stack([threefry.uniform(k, (6, 5)) for k in keys])

@@ -16,6 +16,11 @@ def of_images(maps: Any, images: jax.Array, target: Target) -> jax.Array:
     Raises:
         ValueError: If the shape does not fit, or concrete values are NaN or infinite.
     """
+    return with_channels(maps, images, target).sum(-1)
+
+
+def with_channels(maps: Any, images: jax.Array, target: Target) -> jax.Array:
+    """Return the maps as `of_images` does, with their channels; maps without channels get one."""
     values = _floats(maps)
     lead, size = (images.shape[0], *target.axes), images.shape[1:3]
     without = (*lead, *size)
@@ -26,13 +31,29 @@ def of_images(maps: Any, images: jax.Array, target: Target) -> jax.Array:
                 f"`maps` must be {words}, {without} for these images and targets, or have channels after it;"
                 f" got shape {values.shape}{_advice(values.shape, without)}"
             )
-        values = values.sum(-1)
-    return _checked(values)
+        return _checked(values)
+    return _checked(values)[..., None]
 
 
 def _advice(shape, expected):
     small = len(shape) == len(expected) and shape[:-2] == expected[:-2]
     return " (jaxai.maps.upsample makes them larger)" if small and shape[-1] < expected[-1] else ""
+
+
+def of_method(maps: Any, batch: int, target: Target) -> jax.Array:
+    """Return what a method returns as maps of any size, float32 [batch, *k, height, width].
+
+    Raises:
+        ValueError: If the leading axes do not fit, or concrete values are NaN or infinite.
+    """
+    values, lead = _floats(maps), (batch, *target.axes)
+    if values.shape[: len(lead)] != lead or values.ndim - len(lead) not in (2, 3) or 0 in values.shape:
+        words = "[batch, k, height, width]" if target.axes else "[batch, height, width]"
+        raise ValueError(
+            f"`method` must return maps {words}, {lead} first, with or without channels;"
+            f" got shape {values.shape}"
+        )
+    return _checked(values if values.ndim == len(lead) + 2 else values.sum(-1), "the method's maps")
 
 
 def alone(maps: Any, name: str = "maps") -> jax.Array:
@@ -118,6 +139,10 @@ def _checked(values, name="maps"):
         bad = ~np.isfinite(np.asarray(values)).reshape(len(values), -1).all(1)
         if bad.any():
             raise ValueError(
-                f"`{name}` must be finite; that of image {bad.argmax()} has NaN or infinite values"
+                f"{_quoted(name)} must be finite; that of image {bad.argmax()} has NaN or infinite values"
             )
     return values
+
+
+def _quoted(name):
+    return name if " " in name else f"`{name}`"

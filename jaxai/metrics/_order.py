@@ -133,8 +133,9 @@ def share(asked: Asked, taken: jax.Array) -> jax.Array:
 def curve(asked: Asked, taken: jax.Array, values: jax.Array) -> Curve:
     """Return values [batch, *k, points] as a curve with the area under it."""
     found = share(asked, taken)
-    return Curve(values, _statistics.area(values, _for_each(found, values)), found)
+    return Curve(values, _statistics.area(values, for_each(found, values)), found)
 
 
-def _for_each(share, values):
+def for_each(share: jax.Array, values: jax.Array) -> jax.Array:
+    """Return what belongs to images, [batch, n], so that it broadcasts to values [batch, *k, n]."""
     return share.reshape(share.shape[0], *(1,) * (values.ndim - 2), share.shape[1])

@@ -9,11 +9,12 @@ def area(curve: jax.Array, share: jax.Array) -> jax.Array:
     return ((curve[..., 1:] + curve[..., :-1]) / 2 * jnp.diff(share)).sum(-1)
 
 
-def pearson(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return the linear correlation, in [-1, 1]."""
-    x = x - x.mean(-1, keepdims=True)
-    y = y - y.mean(-1, keepdims=True)
-    return _ratio((x * y).sum(-1), (x * x).sum(-1), (y * y).sum(-1))
+def pearson(x: jax.Array, y: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    """Return the linear correlation, in [-1, 1], of the values whose weight is not 0."""
+    w = jnp.ones_like(x) if weights is None else jnp.broadcast_to(weights, x.shape)
+    x = x - (w * x).sum(-1, keepdims=True) / w.sum(-1, keepdims=True)
+    y = y - (w * y).sum(-1, keepdims=True) / w.sum(-1, keepdims=True)
+    return _ratio((w * x * y).sum(-1), (w * x * x).sum(-1), (w * y * y).sum(-1))
 
 
 def _ratio(product, first, second):

@@ -1,0 +1,349 @@
+"""Faithfulness region by region: one region alone, regions added one by one, the map as a mask."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from .. import maps as _display
+from .._cpu import threefry
+from .._frame import checks
+from .._frame.targets import Target, Targets
+from ..perturbation import _scoring
+from ..perturbation._scoring import Perturbation
+from . import _hidden, _maps, _order, _statistics
+
+
+class AverageDrop(NamedTuple):
+    """What is left of a probability if the map is laid over the image as a mask.
+
+    Attributes:
+        drop: max(0, p - o) / p, float32 [batch] ([batch, k] for k targets per image); lower is better.
+        increase: 1 where o > p, else 0; higher is better.
+        gain: max(0, o - p) / (1 - p); higher is better.
+    """
+
+    drop: Float[Array, "batch *k"]
+    increase: Float[Array, "batch *k"]
+    gain: Float[Array, "batch *k"]
+
+
+def faithfulness_estimate(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    maps: Float[ArrayLike, "batch *k height width"],
+    targets: Targets = None,
+    *,
+    segments: Int[ArrayLike, "batch height width"] | None = None,
+    fill: Any = 0.0,
+    num_segments: int | None = None,
+    key: jax.Array | None = None,
+    probability: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k"]:
+    """Correlate the map's sum in each region with the fall of the probability without that region; 1 is best.
+
+    Args:
+        model: As for `jaxai.metrics.deletion`.
+        images: As for `deletion`.
+        maps: As for `deletion`.
+        targets: As for `deletion`.
+        segments: The regions, int [batch, height, width]; None: a grid of 8 x 8 rectangles.
+        fill: As for `deletion`.
+        num_segments: As for `deletion`.
+        key: As for `deletion`.
+        probability: False takes the scores of classes themselves.
+        batch_size: As for `deletion`.
+
+    Returns:
+        float32 [batch], or [batch, k] for k targets per image, in [-1, 1]; NaN where nothing varies.
+
+    Raises:
+        TypeError: As `deletion` does.
+        ValueError: As `deletion` does.
+
+    References:
+        Alvarez-Melis, Jaakkola: Towards Robust Interpretability with Self-Explaining Neural Networks.
+        NeurIPS 2018, arXiv 1806.07538, section 5.2.
+    """
+    asked = _in_regions(
+        model,
+        images,
+        maps,
+        targets,
+        segments=segments,
+        fill=fill,
+        num_segments=num_segments,
+        key=key,
+        probability=probability,
+        batch_size=batch_size,
+    )
+    labels, count = asked.units.labels, asked.units.count
+    values = _hidden.scores(asked, Perturbation(_alone, (), (labels,)), count)
+    drops = _hidden.originals(asked)[..., None] - _hidden.classes_last(values)
+    sums = _hidden.on_units(asked.maps, asked.units)
+    return _statistics.pearson(sums, drops, _order.for_each(asked.units.present, sums))
+
+
+def _in_regions(model, images, maps, targets, *, segments, **options):
+    images = checks.images(images)
+    if segments is None:
+        segments = _hidden.grid(images)
+        options["num_segments"] = min(8, images.shape[1]) * min(8, images.shape[2])
+    return _hidden.ask(model, images, maps, targets, segments=segments, **options)
+
+
+def _alone(labels, pairs):
+    owners, rows = pairs
+    return labels[owners] == rows[:, None, None]
+
+
+def monotonicity(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    maps: Float[ArrayLike, "batch *k height width"],
+    targets: Targets = None,
+    *,
+    segments: Int[ArrayLike, "batch height width"] | None = None,
+    fill: Any = 0.0,
+    num_segments: int | None = None,
+    key: jax.Array | None = None,
+    probability: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k"]:
+    """Return in what share of steps the probability does not fall as regions are shown; 1 is best.
+
+    From `fill` on regions are shown one by one, the least relevant first. The paper asks whether the
+    probability never falls: whether the share is 1.
+
+    Args:
+        model: As for `jaxai.metrics.deletion`.
+        images: As for `deletion`.
+        maps: As for `deletion`; regions are ordered by their mean.
+        targets: As for `deletion`.
+        segments: The regions, int [batch, height, width]; None: a grid of 8 x 8 rectangles.
+        fill: What is shown at first, as for `deletion`.
+        num_segments: As for `deletion`.
+        key: As for `deletion`.
+        probability: False takes the scores of classes themselves.
+        batch_size: As for `deletion`.
+
+    Returns:
+        float32 [batch], or [batch, k] for k targets per image, in [0, 1]; NaN for a constant map.
+
+    Raises:
+        TypeError: As `deletion` does.
+        ValueError: As `deletion` does.
+
+    References:
+        Arya et al.: One Explanation Does Not Fit All: A Toolkit and Taxonomy of AI Explainability Techniques.
+        2019, arXiv 1909.03012, section 5.
+        Luss et al.: Leveraging Latent Features for Local Explanations. KDD 2021, arXiv 1905.12698.
+    """
+    asked = _in_regions(
+        model,
+        images,
+        maps,
+        targets,
+        segments=segments,
+        fill=fill,
+        num_segments=num_segments,
+        key=key,
+        probability=probability,
+        batch_size=batch_size,
+    )
+    taken = _order.counts(asked, None, asked.units.count)
+    values = _order.along(asked, taken, least_first=(True,), reveal=True)[..., 0, :]
+    moved = _order.for_each(jnp.diff(taken) > 0, values)
+    steps = jnp.diff(values)
+    kept = jnp.where(jnp.isnan(steps), jnp.nan, (steps >= 0).astype(jnp.float32))
+    return jnp.where(moved, kept, 0).sum(-1) / moved.sum(-1)
+
+
+def monotonicity_correlation(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    maps: Float[ArrayLike, "batch *k height width"],
+    targets: Targets = None,
+    *,
+    key: jax.Array,
+    segments: Int[ArrayLike, "batch height width"] | None = None,
+    num_samples: int = 10,
+    num_segments: int | None = None,
+    probability: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k"]:
+    """Correlate the ranks of each region's magnitude and of what replacing it by noise does; 1 is best.
+
+    Spearman's correlation, over regions, of |sum R| with E[(f(x) - f(x'))^2], where x' has uniform noise
+    between the image's extremes in the region.
+
+    Args:
+        model: As for `jaxai.metrics.deletion`.
+        images: As for `deletion`.
+        maps: As for `deletion`.
+        targets: As for `deletion`.
+        key: Randomness of the noise; a typed key.
+        segments: The regions, int [batch, height, width], as many in every image; None: a grid of 8 x 8
+            rectangles.
+        num_samples: Draws of noise.
+        num_segments: As for `deletion`.
+        probability: False takes the scores of classes themselves.
+        batch_size: As for `deletion`.
+
+    Returns:
+        float32 [batch], or [batch, k] for k targets per image, in [-1, 1]; NaN where nothing varies.
+
+    Raises:
+        TypeError: As `deletion` does.
+        ValueError: As `deletion` does, or if images have different numbers of regions.
+
+    References:
+        Nguyen, Martinez: On Quantitative Aspects of Model Interpretability. 2020, arXiv 2007.07584, section
+        3.2.
+    """
+    asked = _in_regions(
+        model,
+        images,
+        maps,
+        targets,
+        segments=segments,
+        fill=0.0,
+        num_segments=num_segments,
+        key=checks.key(key),
+        probability=probability,
+        batch_size=batch_size,
+    )
+    labels, count = asked.units.labels, asked.units.count
+    if asked.units.padded and segments is not None and not isinstance(labels, jax.core.Tracer):
+        raise ValueError("`segments` must be as many in every image; pad none, or take a grid")
+    draws = checks.positive(num_samples, "num_samples")
+    total = len(asked.images) * count * draws
+    values = _scoring.scores(
+        asked.model,
+        Perturbation(_noisy, (count, draws), (asked.images, labels, key)),
+        asked.target,
+        count=total,
+        batch_size=min(asked.batch_size, total),
+        probability=probability,
+    )
+    _scoring.check_finite(values)
+    values = values.reshape(len(asked.images), count, draws, *values.shape[1:])
+    square = jnp.square(_hidden.originals(asked)[:, None, None] - values).mean(2)
+    sums = jnp.abs(_hidden.on_units(asked.maps, asked.units))
+    return _statistics.spearman(sums, _hidden.classes_last(square))
+
+
+def _noisy(count, draws, images, labels, key, indices):
+    owners, rows = indices // (count * draws), indices % (count * draws)
+
+    def one(image, labels, row):
+        low, high = (edge((0, 1), keepdims=True).astype(jnp.float32) for edge in (image.min, image.max))
+        drawn = threefry.uniform(jax.random.fold_in(key, row % draws), image.shape)
+        noise = (low + (high - low) * drawn).astype(image.dtype)
+        return jnp.where((labels == row // draws)[..., None], noise, image)
+
+    return jax.vmap(one)(images[owners], labels[owners], rows), owners
+
+
+def average_drop(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    maps: Float[ArrayLike, "batch *k height width"],
+    targets: Targets = None,
+    *,
+    fill: Any = 0.0,
+    batch_size: int | None = None,
+) -> AverageDrop:
+    """Return how much of the probability is lost, or won, when the map is laid over the image as a mask.
+
+    The map, scaled to [0, 1] in each image, mixes image and `fill`: x' = m x + (1 - m) fill, p is the
+    probability of x and o that of x'. The mean of `drop` over images is the average drop, that of `increase`
+    the average increase.
+
+    Args:
+        model: As for `jaxai.metrics.deletion`.
+        images: As for `deletion`.
+        maps: As for `deletion`.
+        targets: As for `deletion`; a callable must return values in (0, 1).
+        fill: As for `deletion`, without `"linear"`.
+        batch_size: As for `deletion`.
+
+    Returns:
+        `AverageDrop` with `drop`, `increase` and `gain`; NaN for a constant map.
+
+    Raises:
+        TypeError: As `deletion` does.
+        ValueError: As `deletion` does.
+
+    References:
+        Chattopadhyay et al.: Grad-CAM++: Improved Visual Explanations for Deep Convolutional Networks. WACV
+        2018, arXiv 1710.11063, section 5.1.
+        Zhang et al.: Opti-CAM: Optimizing Saliency Maps for Interpretability. CVIU 2024, arXiv 2301.07002,
+        section 4.1 (average gain).
+    """
+    if isinstance(fill, str) and fill == "linear":
+        raise ValueError("`fill='linear'` needs pixels that are removed or not; a map is a matter of degree")
+    asked = _hidden.ask(model, images, maps, targets, fill=fill, batch_size=batch_size, probability=True)
+    flat = _maps.constant(asked.maps)
+    target, repeat, restore = asked.target.each()
+    copies = len(repeat(asked.images[:1, 0, 0, 0]))
+    shown = _display.normalize(asked.maps).reshape(-1, *asked.maps.shape[-2:])
+    hidden = Perturbation(_fading, (), (shown,))
+    o = restore(_hidden.scores(asked, hidden, 1, target=target, copies=copies)[:, 0])
+    p = _hidden.originals(asked)
+    drop = jnp.maximum(p - o, 0) / jnp.where(p > 0, p, 1)
+    gain = jnp.maximum(o - p, 0) / jnp.where(p < 1, 1 - p, 1)
+    increase = (o > p).astype(jnp.float32)
+    return AverageDrop(*(_maps.undefined(x, flat) for x in (drop, increase, gain)))
+
+
+def _fading(shown, pairs):
+    return 1 - shown[pairs[0]]
+
+
+def sufficiency(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    maps: Float[ArrayLike, "batch height width"],
+    *,
+    similarity: float = 0.9,
+    batch_size: int | None = None,
+) -> Float[Array, " batch"]:
+    """Return in what share of the images with a similar map the model sees the same class; 1 is best.
+
+    Maps are similar if the cosine of the angle between them is at least `similarity`. Quantus compares
+    standardised Euclidean distances instead.
+
+    Args:
+        model: As for `jaxai.metrics.deletion`.
+        images: As for `deletion`; the more, the better.
+        maps: As for `deletion`, of each image's top class.
+        similarity: Least cosine, in [-1, 1].
+        batch_size: At most so many images in flight; None chooses by size.
+
+    Returns:
+        float32 [batch], in [0, 1]; NaN where no other image has a similar map.
+
+    Raises:
+        TypeError: As `deletion` does.
+        ValueError: As `deletion` does.
+
+    References:
+        Dasgupta, Frost, Moshkovitz: Framework for Evaluating Faithfulness of Local Explanations. ICML 2022,
+        arXiv 2202.00734, definition 3.
+    """
+    model, images, _ = _scoring.prepare(model, images, None)
+    values = _maps.of_images(maps, images, Target()).reshape(len(images), -1)
+    similarity = checks.number(similarity, "similarity", "[-1, 1]")
+    chunk = _scoring.in_flight(model, images, batch_size, len(images))
+    classes = _scoring.frozen(model, images, Target(), chunk).classes
+    length = jnp.linalg.norm(values, axis=-1, keepdims=True)
+    values = values / jnp.where(length > 0, length, 1)
+    cosines = jnp.dot(values, values.T, precision="highest")
+    alike = (cosines >= similarity) & ~jnp.eye(len(images), dtype=bool)
+    same = classes[:, None] == classes[None]
+    number = alike.sum(-1)
+    return jnp.where(number > 0, (alike & same).sum(-1) / jnp.maximum(number, 1), jnp.nan)

@@ -1,0 +1,382 @@
+"""Do maps stay what they are when the image hardly changes?"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._cpu import threefry
+from .._frame import checks
+from .._frame import model as _model
+from .._frame import targets as _targets
+from .._frame.targets import Target, Targets
+from . import _methods
+from ._methods import Method
+
+
+class Stability(NamedTuple):
+    """How much more a map changes than something else does.
+
+    Attributes:
+        median: Over the draws that keep the top class, float32 [batch] ([batch, k] for k targets per image);
+            lower is better. NaN where no draw keeps it.
+        largest: The largest, as the paper has it.
+        kept: The share of draws that keep the top class, float32 [batch].
+    """
+
+    median: Float[Array, "batch *k"]
+    largest: Float[Array, "batch *k"]
+    kept: Float[Array, " batch"]
+
+
+def _draws(
+    images: jax.Array, key: jax.Array, radius: Any, count: int, batch_size: int
+) -> Iterator[tuple[int, jax.Array]]:
+    """Yield groups of images moved within the ball |d_i| <= radius, [group, batch, ...], and their size.
+
+    Draw i depends on (key, i) alone and is shared by the images.
+    """
+    together = max(1, batch_size // len(images))
+    for start in range(0, count, together):
+        size = min(together, count - start)
+        yield size, _moved(images, key, radius, jnp.arange(start, start + size))
+
+
+@jax.jit
+def _moved(images, key, radius, indices):
+    def one(index):
+        return radius * threefry.uniform(jax.random.fold_in(key, index), images.shape[1:], -1.0, 1.0)
+
+    return images[None] + jax.vmap(one)(indices).astype(images.dtype)[:, None]
+
+
+def _maps_around(method, model, images, target, key, radius, count, batch_size):
+    """Yield the moved images [group, batch, ...] and their maps [group, batch, *k, height, width]."""
+    for size, moved in _draws(images, key, radius, count, batch_size):
+        flat = moved.reshape(-1, *images.shape[1:])
+        found = _methods.maps_of(method, model, flat, target.tile(size), batch_size)
+        yield moved, found.reshape(size, len(images), *found.shape[1:])
+
+
+def _norm(values: jax.Array, axes: int) -> jax.Array:
+    """Return the Euclidean norm over the last `axes` axes."""
+    return jnp.sqrt(jnp.square(values).sum(tuple(range(-axes, 0))))
+
+
+def _checked(model, images, targets, key, radius, num_samples, batch_size):
+    found = _methods.prepare(model, images, targets, batch_size)
+    radius = checks.number(radius, "radius", "(0, inf]")
+    return *found, checks.key(key), jnp.float32(radius), _methods.samples(num_samples)
+
+
+def max_sensitivity(
+    method: Method,
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    key: jax.Array,
+    radius: float = 0.02,
+    num_samples: int = 10,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k"]:
+    """Return the largest relative change of the map in a small ball around the image; lower is better.
+
+    max_{|d|_inf <= r} ||R(x + d) - R(x)|| / ||R(x)|| over random d. A method whose maps never change is
+    perfect by this measure; `prediction_flips` says how often the model itself changes its mind.
+
+    Args:
+        method: `method(model, images, targets) -> maps`, of any library.
+        model: What the method takes; a callable pytree.
+        images: Model input, float [batch, height, width, channels].
+        targets: What is explained (see `jaxai.targets`); None: each unchanged image's top class.
+        key: Randomness of the draws; a typed key. Each is shared by the images.
+        radius: r, in the units of the input: 0.02 in Captum, 0.2 in Quantus.
+        num_samples: Number of draws.
+        batch_size: At most so many images explained at once; None chooses by size.
+
+    Returns:
+        float32 [batch], or [batch, k] for k targets per image; NaN for a map of zeros.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, a class does not exist, numbers are out of range, or a map is NaN.
+
+    References:
+        Yeh et al.: On the (In)fidelity and Sensitivity of Explanations. NeurIPS 2019, arXiv 1901.09392,
+        definition 2.2, relative as in the authors' program.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> f, image = lambda x: x.sum((1, 2)), jnp.ones((1, 4, 4, 1))
+        >>> jaxai.metrics.max_sensitivity(jaxai.saliency, f, image, 0, key=jax.random.key(0)).tolist()
+        [0.0]
+    """
+    return _changes(method, model, images, targets, key, radius, num_samples, batch_size).max(0)
+
+
+def average_sensitivity(
+    method: Method,
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    key: jax.Array,
+    radius: float = 0.02,
+    num_samples: int = 10,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k"]:
+    """Return the mean relative change of the map in a small ball around the image; lower is better.
+
+    Args:
+        method: As for `max_sensitivity`.
+        model: As for `max_sensitivity`.
+        images: As for `max_sensitivity`.
+        targets: As for `max_sensitivity`.
+        key: As for `max_sensitivity`.
+        radius: As for `max_sensitivity`.
+        num_samples: As for `max_sensitivity`.
+        batch_size: As for `max_sensitivity`.
+
+    Returns:
+        float32 [batch], or [batch, k] for k targets per image; NaN for a map of zeros.
+
+    Raises:
+        TypeError: As `max_sensitivity` does.
+        ValueError: As `max_sensitivity` does.
+
+    References:
+        Bhatt, Weller, Moura: Evaluating and Aggregating Feature-based Model Explanations. IJCAI 2020, arXiv
+        2005.00631, section 3.1.
+    """
+    return _changes(method, model, images, targets, key, radius, num_samples, batch_size).mean(0)
+
+
+def _changes(method, model, images, targets, *options):
+    """Return ||R(x + d) - R(x)|| / ||R(x)|| of all draws, [draws, batch, *k]."""
+    model, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
+    own = _methods.maps_of(method, model, images, target, chunk)
+    size = _norm(own, 2)
+    parts = [
+        _norm(maps - own, 2)
+        for _, maps in _maps_around(method, model, images, target, key, radius, count, chunk)
+    ]
+    return jnp.where(size > 0, jnp.concatenate(parts) / jnp.where(size > 0, size, 1), jnp.nan)
+
+
+def prediction_flips(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    *,
+    key: jax.Array,
+    radius: float = 0.02,
+    num_samples: int = 10,
+    batch_size: int | None = None,
+) -> Float[Array, " batch"]:
+    """Return in what share of the draws of `max_sensitivity` the top class is another one.
+
+    Args:
+        model: As for `max_sensitivity`.
+        images: As for `max_sensitivity`.
+        key: As for `max_sensitivity`: the same key draws the same images.
+        radius: As for `max_sensitivity`.
+        num_samples: As for `max_sensitivity`.
+        batch_size: As for `max_sensitivity`.
+
+    Returns:
+        float32 [batch], in [0, 1].
+
+    Raises:
+        TypeError: As `max_sensitivity` does.
+        ValueError: As `max_sensitivity` does.
+    """
+    model, images, target, chunk, key, radius, count = _checked(
+        model, images, None, key, radius, num_samples, batch_size
+    )
+    kept = _kept(model, images, target, key, radius, count, chunk)
+    return 1 - kept.mean(0)
+
+
+def _kept(model, images, target, key, radius, count, chunk):
+    """Return which draws keep the top class, float32 [draws, batch]."""
+    top = target.classes
+    parts = []
+    for size, moved in _draws(images, key, radius, count, chunk):
+        flat = moved.reshape(-1, *images.shape[1:])
+        found = _targets.frozen(model, flat, Target(), chunk).classes
+        parts.append((found.reshape(size, -1) == top).astype(jnp.float32))
+    return jnp.concatenate(parts)
+
+
+def local_lipschitz(
+    method: Method,
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    key: jax.Array,
+    radius: float = 0.02,
+    num_samples: int = 10,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k"]:
+    """Return the largest change of the map per change of the image in a small ball; lower is better.
+
+    max ||R(x + d) - R(x)|| / ||d|| over random d with |d|_inf <= r. It has the map's unit: compare methods
+    whose maps are of one scale.
+
+    Args:
+        method: As for `max_sensitivity`.
+        model: As for `max_sensitivity`.
+        images: As for `max_sensitivity`.
+        targets: As for `max_sensitivity`.
+        key: As for `max_sensitivity`.
+        radius: As for `max_sensitivity`.
+        num_samples: As for `max_sensitivity`.
+        batch_size: As for `max_sensitivity`.
+
+    Returns:
+        float32 [batch], or [batch, k] for k targets per image.
+
+    Raises:
+        TypeError: As `max_sensitivity` does.
+        ValueError: As `max_sensitivity` does.
+
+    References:
+        Alvarez-Melis, Jaakkola: On the Robustness of Interpretability Methods. 2018, arXiv 1806.08049,
+        equation 2.
+    """
+    model, images, target, chunk, key, radius, count = _checked(
+        model, images, targets, key, radius, num_samples, batch_size
+    )
+    own = _methods.maps_of(method, model, images, target, chunk)
+    parts = []
+    for moved, maps in _maps_around(method, model, images, target, key, radius, count, chunk):
+        distance = _norm((moved - images).astype(jnp.float32), 3)
+        parts.append(_norm(maps - own, 2) / _aligned(distance, own))
+    return jnp.concatenate(parts).max(0)
+
+
+def _aligned(values, maps):
+    """Return values [draws, batch] so that they broadcast to [draws, batch, *k]."""
+    return values.reshape(*values.shape, *(1,) * (maps.ndim - 3))
+
+
+def relative_input_stability(
+    method: Method,
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    key: jax.Array,
+    radius: float = 0.02,
+    num_samples: int = 10,
+    epsilon: float = 1e-3,
+    batch_size: int | None = None,
+) -> Stability:
+    """Return the relative change of the map per relative change of the image; lower is better.
+
+    ||(R(x') - R(x)) / R(x)|| / max(||(x' - x) / x||, epsilon), element by element, over draws x' of the same
+    top class. Where R or x is close to zero the quotient explodes: magnitudes below epsilon times the largest
+    count as that much, and the median over draws is given beside the paper's maximum.
+
+    Args:
+        method: As for `max_sensitivity`.
+        model: As for `max_sensitivity`.
+        images: As for `max_sensitivity`.
+        targets: As for `max_sensitivity`.
+        key: As for `max_sensitivity`.
+        radius: As for `max_sensitivity`.
+        num_samples: As for `max_sensitivity`.
+        epsilon: Least magnitude of a divisor, as a share of the largest of its image or map; the papers' 1e-6
+            lets single pixels decide.
+        batch_size: As for `max_sensitivity`.
+
+    Returns:
+        `Stability` with `median`, `largest` and `kept`.
+
+    Raises:
+        TypeError: As `max_sensitivity` does.
+        ValueError: As `max_sensitivity` does.
+
+    References:
+        Agarwal et al.: Rethinking Stability for Attribution-based Explanations. 2022, arXiv 2203.06877,
+        equation 2.
+    """
+
+    def change(moved, images, model, chunk):
+        return _relative(moved.astype(jnp.float32), images.astype(jnp.float32), epsilon, 3)
+
+    return _stability(change, method, model, images, targets, epsilon, key, radius, num_samples, batch_size)
+
+
+def relative_output_stability(
+    method: Method,
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    key: jax.Array,
+    radius: float = 0.02,
+    num_samples: int = 10,
+    epsilon: float = 1e-3,
+    batch_size: int | None = None,
+) -> Stability:
+    """Return the relative change of the map per change of the scores; lower is better.
+
+    ||(R(x') - R(x)) / R(x)|| / max(||h(x') - h(x)||, epsilon) with the logits h, over draws x' of the same
+    top class; magnitudes of R below epsilon times the largest count as that much.
+
+    Args:
+        method: As for `max_sensitivity`.
+        model: As for `max_sensitivity`.
+        images: As for `max_sensitivity`.
+        targets: As for `max_sensitivity`.
+        key: As for `max_sensitivity`.
+        radius: As for `max_sensitivity`.
+        num_samples: As for `max_sensitivity`.
+        epsilon: Least change of the scores, and least magnitude of a value as a share of the map's largest.
+        batch_size: As for `max_sensitivity`.
+
+    Returns:
+        `Stability` with `median`, `largest` and `kept`.
+
+    Raises:
+        TypeError: As `max_sensitivity` does.
+        ValueError: As `max_sensitivity` does.
+
+    References:
+        Agarwal et al.: Rethinking Stability for Attribution-based Explanations. 2022, arXiv 2203.06877,
+        equation 5.
+    """
+
+    def change(moved, images, model, chunk):
+        flat = moved.reshape(-1, *images.shape[1:])
+        scores = [_model.call(model, flat[i : i + chunk]) for i in range(0, len(flat), chunk)]
+        scores = jnp.concatenate(scores).reshape(*moved.shape[:2], -1)
+        return _norm((scores - _model.call(model, images)).astype(jnp.float32), 1)
+
+    return _stability(change, method, model, images, targets, epsilon, key, radius, num_samples, batch_size)
+
+
+def _relative(moved, own, epsilon, axes):
+    size = jnp.abs(own)
+    least = epsilon * size.max(tuple(range(-axes, 0)), keepdims=True)
+    divisor = jnp.maximum(size, jnp.where(least > 0, least, jnp.nan))
+    return _norm((moved - own) / divisor, axes)
+
+
+def _stability(change, method, model, images, targets, epsilon, *options):
+    epsilon = checks.number(epsilon, "epsilon", "(0, inf]")
+    model, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
+    own = _methods.maps_of(method, model, images, target, chunk)
+    parts = []
+    for moved, maps in _maps_around(method, model, images, target, key, radius, count, chunk):
+        below = jnp.maximum(change(moved, images, model, chunk), epsilon)
+        parts.append(_relative(maps, own, epsilon, 2) / _aligned(below, own))
+    top = _targets.frozen(model, images, Target(), chunk)
+    kept = _kept(model, images, top, key, radius, count, chunk)
+    values = jnp.where(_aligned(kept, own) > 0, jnp.concatenate(parts), jnp.nan)
+    return Stability(jnp.nanmedian(values, axis=0), jnp.nanmax(values, axis=0), kept.mean(0))
