@@ -152,7 +152,8 @@ def test_layers_are_in_the_order_of_use(small_images, dense_net, pooled_net):
         "logits",
     ]
     flat = Partial(lambda p, x: x.mean((1, 2)) @ p["b"] @ p["a"], {"a": jnp.eye(3), "b": jnp.eye(3) * 2})
-    assert [layer.leaves for layer in _parameters.layers(as_model(flat), small_images)] == [(1,), (0,)]
+    found = _parameters.layers(as_model(flat), small_images)
+    assert [(layer.name, layer.leaves) for layer in found] == [("0.b", (1,)), ("0.a", (0,))]
 
 
 def test_layers_of_flax_and_equinox(small_images):

@@ -44,7 +44,7 @@ def layers(model: Any, images: jax.Array) -> tuple[Layer, ...]:
         path, leaf = paths[number]
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             continue
-        name = _name(path, model)
+        name = _place(path, model)
         # A second array of weights of the same place begins a layer.
         open_layer = next((item for item in reversed(found) if item[0] == name), None)
         if open_layer is None or (jnp.ndim(leaf) > 1 and _has_weights(open_layer[1], paths)):
@@ -56,31 +56,32 @@ def layers(model: Any, images: jax.Array) -> tuple[Layer, ...]:
             "`model` has no parameters to draw anew: pass a callable pytree whose leaves are its weights,"
             " such as a Flax or Equinox module, jax.tree_util.Partial(apply, params) or jaxai.chain"
         )
-    return tuple(Layer(name, tuple(numbers)) for name, numbers in _numbered(found))
+    names, named = [name for name, _ in found], []
+    for name, numbers in found:
+        alone = names.count(name) == 1
+        own = name if alone else ".".join(_words(paths[numbers[0]][0], model))
+        named.append(Layer(own, tuple(numbers)))
+    return tuple(named)
 
 
 def _has_weights(numbers, paths):
     return any(jnp.ndim(paths[number][1]) > 1 for number in numbers)
 
 
-def _numbered(found):
-    """Return names that occur once only."""
-    names = [name for name, _ in found]
-    seen: dict[str, int] = {}
-    for name, numbers in found:
-        seen[name] = seen.get(name, 0) + 1
-        yield (f"{name}.{seen[name]}" if names.count(name) > 1 else name), numbers
+def _place(path, model):
+    """Return where an array stands, without its own name."""
+    words = _words(path, model)
+    return ".".join(words[:-1] or words) or "parameters"
 
 
-def _name(path, model):
+def _words(path, model):
     words = [str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path]
-    while words and words[-1] in ("value", "raw_value"):
-        words.pop()
-    words = words[:-1] if len(words) > 1 else words
     names = getattr(model, "layer_names", None)
     if names and words[0] == "stages" and len(words) > 1 and words[1].isdigit():
         words = [names[int(words[1])], *words[2:]]
-    return ".".join(word for word in words if word not in ("args", "module")) or "parameters"
+    while words and words[-1] in ("value", "raw_value"):
+        words.pop()
+    return [word for word in words if word not in ("args", "module")]
 
 
 @lru_cache(maxsize=64)
