@@ -130,3 +130,39 @@ def test_too_few_masks_are_said():
     exact = jaxai.kernel_shap(model, IMAGE, first, num_samples=2**COUNT - 2, **options)
     assert (exact.standard_error == 0).all()
     np.testing.assert_allclose(exact.values[0], shapley_truth(interacting), atol=2e-5)
+
+
+@pytest.mark.parametrize("method", [jaxai.lime, jaxai.kernel_shap])
+def test_padding_is_no_unknown(method):
+    """Each image of a batch has the degrees of freedom of its own superpixels, and the others are named."""
+    columns = 24
+    labels = np.stack([np.arange(columns) // 2, np.arange(columns)])[:, None]
+    images = jax.random.normal(jax.random.key(2), (2, 1, columns, 1))
+    slopes = jax.random.normal(jax.random.key(3), (columns, 3))
+    model = lambda x: jnp.tanh(x[:, 0, :, 0] @ slopes / 3)  # noqa: E731
+
+    def run(which):
+        key = jax.random.key(0)
+        return method(model, images[which], segments=labels[which], key=key, num_samples=masks, fill=0.0)
+
+    # Enough for the 12 superpixels of the first image; the 24 of the second leave too few to know.
+    masks = 26 if method is jaxai.lime else 50
+    with pytest.warns(RuntimeWarning, match=f"{masks} masks .* of image 1, with 24 superpixels, may be off"):
+        both = run(slice(0, 2))
+    alone = run(slice(0, 1))
+    (values, expected) = (
+        (both.weights, alone.weights) if method is jaxai.lime else (both.values, alone.values)
+    )
+    np.testing.assert_allclose(values[0, :12], expected[0], atol=1e-5)
+    np.testing.assert_allclose(both.standard_error[0, :12], alone.standard_error[0], rtol=1e-3, atol=1e-6)
+    assert (alone.standard_error > 0).all() and np.isnan(both.standard_error[1]).all()
+    assert (both.standard_error[0, 12:] == 0).all()
+    with pytest.warns(RuntimeWarning, match="of image 0, with 24 superpixels, may be off"):
+        run(slice(1, 2))
+
+
+def test_the_image_that_needs_more_masks_is_named():
+    labels = np.stack([np.arange(24) // 2, np.arange(24)])[:, None]
+    options = {"segments": labels, "key": jax.random.key(0), "fill": 0.0}
+    with pytest.raises(ValueError, match=r"30 masks do not tell 24 superpixels apart \(image 1\)"):
+        jaxai.kernel_shap(lambda x: 9 * x[:, 0, :3, 0], jnp.ones((2, 1, 24, 1)), num_samples=30, **options)

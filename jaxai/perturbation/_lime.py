@@ -125,7 +125,7 @@ def lime(
         there is an axis k after the batch.
 
     Warns:
-        RuntimeWarning: If there are too few masks to know the standard error, which is NaN then.
+        RuntimeWarning: If there are too few masks to know the standard error of an image, which is NaN then.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -199,7 +199,7 @@ def lime(
             break
     assert fit is not None and predictions is not None
     _lime_fit.check_solved(fit)
-    _regression.warn_unknown(fit.standard_error, used)
+    _regression.warn_unknown(fit.standard_error, used, present)
     return LimeExplanation(
         weights=fit.weights,
         intercept=fit.intercept,

@@ -258,15 +258,30 @@ def root(squares: jax.Array, unknown: jax.Array) -> jax.Array:
     return jnp.where(unknown | ~jnp.isfinite(squares), jnp.nan, jnp.sqrt(jnp.maximum(squares, 0)))
 
 
-def warn_unknown(error: jax.Array, masks: int) -> None:
-    """Warn if concrete standard errors are not known."""
-    if not isinstance(error, Tracer) and np.isnan(np.asarray(error)).any():
-        warnings.warn(
-            f"{masks} masks are too few to tell how far the values may be off: `standard_error` is NaN;"
-            " draw more masks or cut fewer superpixels",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+def warn_unknown(error: jax.Array, masks: int, present: jax.Array) -> None:
+    """Warn if concrete standard errors of some image are not known, and name the image.
+
+    Args:
+        error: Standard errors [batch, *k, S].
+        masks: Number of masks.
+        present: Superpixels of each image, float32 [batch, S].
+    """
+    if isinstance(error, Tracer) or not (unknown := unsolved(error)).any():
+        return
+    first = int(np.argmax(unknown))
+    others = f" and of {unknown.sum() - 1} more" if unknown.sum() > 1 else ""
+    warnings.warn(
+        f"{masks} masks are too few to tell how far the values of image {first}, with"
+        f" {int(present[first].sum())} superpixels,{others} may be off: `standard_error` is NaN there;"
+        " draw more masks or cut fewer superpixels",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def unsolved(values: jax.Array) -> np.ndarray:
+    """Return which images of concrete values [batch, ...] have a NaN, bool [batch]."""
+    return np.isnan(np.asarray(values)).reshape(len(values), -1).any(1)
 
 
 def r_squared(p: Problem, residuals: jax.Array) -> jax.Array:

@@ -70,7 +70,7 @@ def kernel_shap(
         k classes an image there is an axis k after the batch.
 
     Warns:
-        RuntimeWarning: If there are too few masks to know the standard error, which is NaN then.
+        RuntimeWarning: If there are too few masks to know the standard error of an image, which is NaN then.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -112,11 +112,13 @@ def kernel_shap(
     design, masks = _designs(key, present, samples=num_samples, leverage=sampling == "leverage")
     values = play.values(masks)
     fit, error, base, total = _solve_all(values, design, present)
-    if not isinstance(fit, Tracer) and np.isnan(np.asarray(fit)).any():
+    if not isinstance(fit, Tracer) and (unsolved := _regression.unsolved(fit)).any():
+        image = int(np.argmax(unsolved))
         raise ValueError(
-            f"{num_samples} masks do not tell {play.superpixels.count} superpixels apart; raise `num_samples`"
+            f"{num_samples} masks do not tell {int(present[image].sum())} superpixels apart (image {image});"
+            " raise `num_samples`"
         )
-    _regression.warn_unknown(error, num_samples)
+    _regression.warn_unknown(error, num_samples, present)
     return ShapleyExplanation(fit, base, total, error, play.superpixels.labels, play.targets.plain)
 
 
