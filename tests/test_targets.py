@@ -1,11 +1,13 @@
 """What is explained: forms of targets, their checks, and gradients for several of them."""
 
+import every_method
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+import jaxai
 from jaxai._frame import targets
 from jaxai._frame.model import scores_shape
 from jaxai._frame.targets import Target
@@ -45,9 +47,9 @@ def test_none_stays_and_callables_become_pytrees():
         return scores[:, 0] - scores[:, 1]
 
     found = targets.prepare(model, IMAGES, margin)[2]
-    assert isinstance(found.function, Partial) and found.function.func is margin
+    assert found.function.captured.value is margin
     assert targets.prepare(model, IMAGES, found)[2] is found
-    assert targets.prepare(model, IMAGES, found.plain)[2].function is found.function
+    assert targets.prepare(model, IMAGES, found.plain)[2] == found
 
 
 @pytest.mark.parametrize(
@@ -166,3 +168,55 @@ def test_gradients_of_the_top_class_and_of_callables():
     np.testing.assert_array_equal(top, second)
     _, both = Target(function=Partial(lambda s: s.sum(1))).gradients(model, IMAGES)
     np.testing.assert_allclose(both, 2 * IMAGES)
+
+
+# Of each family one; the others are as slow as they are many.
+QUICK = {"saliency", "grad_cam", "lrp", "rise", "deep_lift", "occlusion"}
+
+
+EXPLAINED = [n for n in every_method.METHODS if n not in every_method.NOTHING and n != "finer_cam"]
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in EXPLAINED]
+)
+def test_a_callable_that_sees_other_values_is_another_target(name, pooled_net, small_images):
+    method, seen = every_method.METHODS[name], {}
+
+    def target(scores):
+        return scores @ seen["mix"]
+
+    def explained(mix):
+        seen["mix"] = jnp.asarray(mix, jnp.float32)
+        return [np.asarray(a) for a in every_method.arrays(method(pooled_net, small_images, target))]
+
+    one, two = np.eye(7)[[1, 2]]
+    first, other = explained(one), explained(two)
+    assert any((a != b).any() for a, b in zip(first, other, strict=True))
+    for a, b in zip(first, explained(one), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_callable_options_see_other_values(pooled_net, small_images):
+    seen = {}
+
+    def phi(score):
+        return jnp.exp(seen["scale"] * score)
+
+    def saliency(model, images, targets):
+        return seen["scale"] * jaxai.saliency(model, images, targets)
+
+    def cam(model, images, targets, *, layer):
+        return seen["scale"] * jaxai.hires_cam(model, images, targets, layer=layer)
+
+    def all_of(scale):
+        seen["scale"] = jnp.float32(scale)
+        noisy = {"key": jax.random.key(0), "num_samples": 2}
+        return [
+            jaxai.grad_cam_plus_plus(pooled_net, small_images, 1, score_function=phi),
+            jaxai.gradients.smooth(saliency, pooled_net, small_images, 1, **noisy),
+            jaxai.fused_cam(pooled_net, small_images, 1, names=("conv1", "conv2"), method=cam, scale="none"),
+        ]
+
+    for first, other in zip(all_of(1.0), all_of(2.0), strict=True):
+        assert np.abs(first - other).max() > 1e-4 * np.abs(first).max()

@@ -1,4 +1,4 @@
-"""Keywords of a method, split for compiled code: arrays are its arguments, the rest is part of it."""
+"""Keywords of a method, split for compiled code: arrays and functions are its arguments, the rest is static."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,15 +6,20 @@ from typing import Any
 import jax
 import numpy as np
 
+from .model import as_model
+
 
 def split(options: Mapping[str, Any]) -> tuple[tuple[tuple[str, Any], ...], dict[str, Any]]:
-    """Return the options that are static, as sorted pairs, and those that hold arrays.
+    """Return the options that are static, as sorted pairs, and those that hold arrays or are functions.
 
     Raises:
         TypeError: If an option is neither an array (or a pytree of them) nor hashable.
     """
     static, arrays = {}, {}
     for name, value in options.items():
+        if callable(value):
+            arrays[name] = as_model(value)
+            continue
         leaves = jax.tree.leaves(value)
         if leaves and all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves):
             arrays[name] = value

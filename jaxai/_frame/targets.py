@@ -28,7 +28,7 @@ class Target:
     """
 
     classes: jax.Array | None = None
-    function: Partial | None = None
+    function: Callable[..., Any] | None = None
     normalized: bool = field(default=False, metadata={"static": True})
 
     @property
@@ -267,7 +267,7 @@ def as_target(targets: Targets, images: jax.Array, count: Callable[[], int] | No
     if targets is None or isinstance(targets, Target):
         return targets or Target()
     if callable(targets):
-        return Target(function=targets if isinstance(targets, Partial) else Partial(targets))
+        return Target(function=as_model(targets))
     batch = images.shape[0]
     # Concrete classes are looked at on the host, so that nothing waits for a device or is traced.
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(targets))
@@ -360,7 +360,7 @@ class OfParts:
     tree: Any = field(metadata={"static": True})
     leaves: tuple[Any, ...] = field(metadata={"static": True})
     batch: int = field(metadata={"static": True})
-    function: Partial
+    function: Callable[..., Any]
 
     def __call__(self, joined: jax.Array) -> jax.Array:
         """Take the outputs apart again and return what the function says of them."""

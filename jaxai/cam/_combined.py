@@ -84,7 +84,7 @@ def fused_cam(
         targets,
         arrays,
         names=tuple(layers.resolve(model, name, images) for name in names),
-        method=method,
+        method=_targets.as_model(method),
         static=static,
         reduce=checks.choice(reduce, "reduce", tuple(REDUCTIONS)),
         scale=checks.choice(scale, "scale", SCALES),
@@ -92,7 +92,7 @@ def fused_cam(
     )
 
 
-@partial(jax.jit, static_argnames=("names", "method", "static", "reduce", "scale", "batch_size"))
+@partial(jax.jit, static_argnames=("names", "static", "reduce", "scale", "batch_size"))
 def _fused(model, images, targets, arrays, *, names, method, static, reduce, scale, batch_size):
     batch_size = batching.chunk_size(batch_size, model, images)
 

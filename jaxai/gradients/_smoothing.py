@@ -89,14 +89,14 @@ def smooth_moments(
         _noise.scale(images, noise, noise_unit),
         checks.key(key),
         arrays,
-        method=method,
+        method=_targets.as_model(method),
         num_samples=checks.positive(num_samples, "num_samples"),
         batch_size=batching.chunk_size(batch_size, model, images),
         static=static,
     )
 
 
-@partial(jax.jit, static_argnames=("method", "num_samples", "batch_size", "static"))
+@partial(jax.jit, static_argnames=("num_samples", "batch_size", "static"))
 def _smooth(model, images, targets, deviation, key, arrays, *, method, num_samples, batch_size, static):
     def chunk(x, t, spread):
         t = t.frozen(model(x))
