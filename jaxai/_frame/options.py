@@ -1,4 +1,4 @@
-"""Keywords of a method, split for compiled code: arrays and functions are its arguments, the rest is static."""
+"""Keywords of a method, split for compiled code: arrays and functions are arguments, the rest is static."""
 
 from collections.abc import Mapping
 from typing import Any
