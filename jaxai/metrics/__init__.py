@@ -1,5 +1,7 @@
 """How good a map is: pure functions, arrays in and arrays out, for the maps of any library."""
 
+from ._compare import compare
+from ._comparison import Comparison
 from ._complexity import effective_complexity, entropy, gini
 from ._infidelity import infidelity
 from ._linear import linear
@@ -24,18 +26,8 @@ from ._regions import (
     monotonicity_correlation,
     sufficiency,
 )
-from ._removal import (
-    RelevanceGain,
-    Road,
-    deletion,
-    insertion,
-    irof,
-    pixel_flipping,
-    region_perturbation,
-    relevance_gain,
-    road,
-    selectivity,
-)
+from ._removal import RelevanceGain, deletion, insertion, relevance_gain
+from ._road import Road, road
 from ._robustness import (
     Stability,
     average_sensitivity,
@@ -46,11 +38,16 @@ from ._robustness import (
     relative_output_stability,
 )
 from ._subsets import Correlation, faithfulness_correlation, sensitivity_n
+from ._table import METRICS, Metric
+from ._variants import irof, pixel_flipping, region_perturbation, selectivity
 
 __all__ = [
     "AverageDrop",
+    "Comparison",
     "Correlation",
     "Curve",
+    "METRICS",
+    "Metric",
     "Randomization",
     "RelevanceGain",
     "Road",
@@ -59,6 +56,7 @@ __all__ = [
     "average_drop",
     "average_sensitivity",
     "chance",
+    "compare",
     "deletion",
     "effective_complexity",
     "emprt",

@@ -1,0 +1,199 @@
+"""The table of a comparison: means, paired intervals, agreement, as text, JSON or CSV."""
+
+import csv
+import io
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import _files
+
+_ENDS = {"higher": "max", "lower": "min"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of methods and references in metrics; prints as a table.
+
+    Attributes:
+        methods: The names of the methods.
+        references: The names of the reference rows.
+        metrics: The names of the metrics.
+        better: `"higher"` or `"lower"` for each metric.
+        scores: float64 [rows, metrics, batch], methods first; NaN where a metric is not defined.
+        chance: Mean level of a map of chance by metric, where it is known.
+        seconds: Time per image of each method in the fastest chunk of images; with a single chunk it includes
+            compilation.
+        draws: Resampled numbers of images [draws, batch], the same for all rows.
+        confidence: Of the intervals.
+        settings: What was asked for.
+    """
+
+    methods: tuple[str, ...]
+    references: tuple[str, ...]
+    metrics: tuple[str, ...]
+    better: tuple[str, ...]
+    scores: np.ndarray
+    chance: Mapping[str, float]
+    seconds: Mapping[str, float]
+    draws: np.ndarray
+    confidence: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The names of the rows: methods, then references."""
+        return (*self.methods, *self.references)
+
+    @property
+    def means(self) -> np.ndarray:
+        """Means over the images where a score is defined, [rows, metrics]."""
+        return _mean(self.scores)
+
+    @property
+    def intervals(self) -> np.ndarray:
+        """Bootstrap intervals of the means, [rows, metrics, 2]."""
+        return self._interval(self.scores)
+
+    def _interval(self, values):
+        resampled = np.stack([_mean(values[..., draw]) for draw in self.draws])
+        edges = (1 - self.confidence) / 2
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return np.moveaxis(np.nanquantile(resampled, [edges, 1 - edges], axis=0), 0, -1)
+
+    def difference(self, metric: str, first: str, second: str) -> tuple[float, float, float]:
+        """Return how much higher the first row scores than the second, and the ends of its interval.
+
+        The differences are paired: both rows have the same images in every draw, and images where one of them
+        is not defined count for neither.
+        """
+        column = _place(self.metrics, metric, "metric")
+        one, two = (_place(self.rows, name, "row") for name in (first, second))
+        apart = self.scores[one, column] - self.scores[two, column]
+        low, high = self._interval(apart)
+        return float(_mean(apart)), float(low), float(high)
+
+    @property
+    def agreement(self) -> np.ndarray:
+        """Kendall's tau-b between the orders in which metrics put the methods, [metrics, metrics].
+
+        From -1 to 1, for metrics where lower is better with the sign changed; NaN for fewer than two methods.
+        """
+        signs = np.where(np.array(self.better) == "higher", 1.0, -1.0)
+        values = (self.means[: len(self.methods)] * signs).T
+        return np.array([[_kendall(a, b) for b in values] for a in values])
+
+    def __str__(self) -> str:
+        means, ends = self.means, self.intervals
+        head = [
+            "method",
+            *(f"{m} ({_ENDS[b]})" for m, b in zip(self.metrics, self.better, strict=True)),
+            "s",
+        ]
+        lines = [head]
+        for i, row in enumerate(self.rows):
+            cells = [
+                f"{mean:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(mean) else "-"
+                for mean, (low, high) in zip(means[i], ends[i], strict=True)
+            ]
+            best = self._best()
+            cells = [f"{cell} *" if best[j] == i else cell for j, cell in enumerate(cells)]
+            lines.append([row, *cells, f"{self.seconds[row]:.3g}" if row in self.seconds else ""])
+        if self.chance:
+            cells = [f"{self.chance[m]:.3f}" if m in self.chance else "" for m in self.metrics]
+            lines.append(["(chance)", *cells, ""])
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        text.insert(1, "-" * max(map(len, text)))
+        text.insert(2 + len(self.methods), "-" * len(text[1]))
+        count = self.scores.shape[-1]
+        text.append(f"{count} images; [{self.confidence:.0%} bootstrap intervals]; * best method")
+        return "\n".join(text)
+
+    def _best(self):
+        """Return the best method of each metric, or -1."""
+        found = []
+        for column, better in zip(self.means[: len(self.methods)].T, self.better, strict=True):
+            signed = np.where(np.isfinite(column), column if better == "higher" else -column, -np.inf)
+            found.append(int(signed.argmax()) if np.isfinite(signed).any() else -1)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as numbers, strings, lists and dicts; NaN is None."""
+        return {
+            "rows": list(self.rows),
+            "methods": list(self.methods),
+            "metrics": list(self.metrics),
+            "better": list(self.better),
+            "means": _plain(self.means),
+            "intervals": _plain(self.intervals),
+            "agreement": _plain(self.agreement),
+            "scores": _plain(self.scores),
+            "chance": dict(self.chance),
+            "seconds": dict(self.seconds),
+            "confidence": self.confidence,
+            "settings": dict(self.settings),
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    def to_csv(self) -> str:
+        """Return a line for each row and metric: row, metric, better, mean, low, high, images."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["row", "metric", "better", "mean", "low", "high", "images"])
+        means, ends, number = self.means, self.intervals, np.isfinite(self.scores).sum(-1)
+        for i, row in enumerate(self.rows):
+            for j, metric in enumerate(self.metrics):
+                numbers = ["" if np.isnan(x) else repr(float(x)) for x in (means[i, j], *ends[i, j])]
+                writer.writerow([row, metric, self.better[j], *numbers, int(number[i, j])])
+        return out.getvalue()
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the table to a file: `.json` holds everything, `.csv` means and intervals.
+
+        Raises:
+            ValueError: If the name ends in neither.
+            OSError: If nothing can be written there.
+        """
+        path = Path(path)
+        if path.suffix not in (".json", ".csv"):
+            raise ValueError(f"`path` must end in .json or .csv; got {path.name!r}")
+        text = self.to_json() if path.suffix == ".json" else self.to_csv()
+        with _files.file(path) as new:
+            new.write_text(text, encoding="utf-8")
+
+
+def _mean(values):
+    """Return the mean over images where a score is defined, NaN where it never is."""
+    defined = ~np.isnan(values)
+    number = defined.sum(-1)
+    total = np.where(defined, values, 0).sum(-1)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+
+
+def _place(names, name, what):
+    if name not in names:
+        raise ValueError(f"unknown {what} {name!r}; there are {', '.join(names)}")
+    return names.index(name)
+
+
+def _kendall(a, b):
+    """Return tau-b of the rows that both have."""
+    both = np.isfinite(a) & np.isfinite(b)
+    signs = [np.sign(x[both][:, None] - x[both])[np.triu_indices(both.sum(), 1)] for x in (a, b)]
+    norm = np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum())
+    return float((signs[0] * signs[1]).sum() / norm) if norm > 0 else float("nan")
+
+
+def _plain(values):
+    return np.where(np.isfinite(values), values, None).tolist()
