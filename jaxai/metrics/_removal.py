@@ -76,7 +76,8 @@ def deletion(
         2018, arXiv 1806.07421, algorithm 1.
 
     Example:
-        >>>         >>> import jaxai
+        >>> import jax.numpy as jnp
+        >>> import jaxai
         >>> image = jnp.array([3.0, 1.0, 0.0]).reshape(1, 1, 3, 1)
         >>> f, score = lambda x: x.sum((1, 2)), lambda scores: scores[:, 0]
         >>> r = jaxai.metrics.deletion(f, image, image, score, steps=3, fill=0)
@@ -144,7 +145,8 @@ def insertion(
         2018, arXiv 1806.07421, section 4.2.
 
     Example:
-        >>>         >>> import jaxai
+        >>> import jax.numpy as jnp
+        >>> import jaxai
         >>> image = jnp.array([3.0, 1.0, 0.0]).reshape(1, 1, 3, 1)
         >>> f, score = lambda x: x.sum((1, 2)), lambda scores: scores[:, 0]
         >>> r = jaxai.metrics.insertion(f, image, image, score, steps=3, fill=0)
@@ -211,7 +213,8 @@ def relevance_gain(
         Benchmarks. TMLR 2024, arXiv 2401.06654, section 4.
 
     Example:
-        >>>         >>> import jaxai
+        >>> import jax.numpy as jnp
+        >>> import jaxai
         >>> image = jnp.array([3.0, 1.0, 0.0]).reshape(1, 1, 3, 1)
         >>> f = lambda x: x.sum((1, 2))
         >>> jaxai.metrics.relevance_gain(f, image, image, lambda s: s[:, 0], steps=3, fill=0).gain.tolist()
