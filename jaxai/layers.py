@@ -188,6 +188,16 @@ def _read_layout(structure, leaves):
     return axes is not None, None if axes is None else layout.name(axes, graph.shape(graph.outputs[0]))
 
 
+def channels_last(model: Any, layer: str, images: jax.Array, acts: jax.Array) -> jax.Array:
+    """Return a layer's activations of images, with their channels moved last where those come first.
+
+    Which axis is which is read from the program. Values of other layouts are returned as they are.
+    """
+    if acts.ndim == 4 and _layout(model, layer, images)[1] == layout.NCHW:
+        return jnp.moveaxis(acts, 1, -1)
+    return acts
+
+
 def _moved_back(head: Callable[[jax.Array], jax.Array], acts: jax.Array) -> jax.Array:
     return head(jnp.moveaxis(acts, -1, 1))
 
@@ -206,16 +216,24 @@ def split_positions(
     model = _model.as_model(model)
     layer = resolve(model, layer, images)
     acts, head = split(model, layer, images)
-    known, found = _layout(model, layer, images) if acts.ndim == 4 else (True, None)
+    check_positions(model, layer, images, acts.shape)
+    last = channels_last(model, layer, images, acts)
+    return last, head if last is acts else Partial(_moved_back, head)
+
+
+def check_positions(model: Any, layer: str, images: jax.Array, shape: Sequence[int]) -> None:
+    """Check that a layer's values, of this shape, are laid out like an image.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    known, found = _layout(model, layer, images) if len(shape) == 4 else (True, None)
     if known and found is None:
+        why = ", whose axes do not run along the images' height and width" if len(shape) == 4 else ""
         raise ValueError(
             "`layer` must have activations [batch, height, width, channels];"
-            f" {layer!r} has shape {acts.shape}"
-            + (", whose axes do not run along the images' height and width" if acts.ndim == 4 else "")
+            f" {layer!r} has shape {tuple(shape)}{why}"
         )
-    if found == layout.NCHW:
-        return jnp.moveaxis(acts, 1, -1), Partial(_moved_back, head)
-    return acts, head
 
 
 def split(

@@ -217,7 +217,7 @@ def test_an_atlas_counts_every_activation():
     assert len({tuple(s) for s in np.asarray(found.sources)}) == 20
     for cell in zip(*np.nonzero(np.asarray(found.counts) == 0), strict=True):
         np.testing.assert_array_equal(found.images[cell], 0.5)
-    with pytest.raises(ValueError, match="must have positions"):
+    with pytest.raises(ValueError, match="must have activations \\[batch, height, width, channels\\]"):
         jaxai.atlas(NET, PHOTOS, layer="logits", key=KEY)
 
 

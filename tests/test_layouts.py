@@ -41,8 +41,8 @@ def test_channels_first_gives_the_map_of_channels_last(stages, layer):
 
 
 def attention(x):
-    patches = x.reshape(2, 4, 2, 3, 2, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 12, 12)
-    heads = (patches @ TOKENS).reshape(2, 12, 2, 2).transpose(0, 2, 1, 3)
+    patches = x.reshape(-1, 4, 2, 3, 2, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 12, 12)
+    heads = (patches @ TOKENS).reshape(-1, 12, 2, 2).transpose(0, 2, 1, 3)
     return heads, jax.nn.softmax(heads @ heads.swapaxes(2, 3))
 
 
@@ -76,3 +76,36 @@ def test_images_with_channels_first_get_a_line():
         ValueError, match=r"shape \(2, 3, 32, 24\), which looks like \[batch, channels, height"
     ):
         jaxai.saliency(jaxai.chain(NHWC), jnp.ones((2, 3, 32, 24)), 1)
+
+
+def features(name):
+    """Feature visualizations of a network's layer "conv", small and without random transforms."""
+    key, photos = jax.random.key(0), jax.nn.sigmoid(X)
+    still = {"size": 8, "steps": 4, "transforms": None}
+    return {
+        "visualize": lambda net: jaxai.visualize(net, ["conv:1", "conv:3"], key=key, **still).images,
+        "measure": lambda net: jaxai.features.measure(net, ["conv:1", "logits:2"], photos),
+        "deep_dream": lambda net: jaxai.deep_dream(
+            net, photos, layer="conv", key=key, octaves=2, steps=2, jitter=1, guide=photos[:1]
+        ),
+        "layer_activations": lambda net: jaxai.features.layer_activations(net, photos, layer="conv"),
+        "atlas": lambda net: (
+            jaxai.atlas(net, photos, layer="conv", key=key, grid=2, least=1, **still).directions
+        ),
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["visualize", "measure", "deep_dream", "layer_activations", "atlas"])
+def test_features_of_channels_first_are_those_of_channels_last(name):
+    run = features(name)
+    close(run(jaxai.chain(NCHW)), run(jaxai.chain(NHWC)), 1e-3)
+
+
+def test_an_atlas_of_attention_matrices_is_refused():
+    net = jaxai.chain({"attention": lambda x: attention(x)[1], "logits": lambda a: a[:, :, 0].sum(1)})
+    for draw in (
+        lambda **options: jaxai.atlas(net, jax.nn.sigmoid(X), **options),
+        lambda **options: jaxai.features.semantic_dictionary(net, jax.nn.sigmoid(X[0]), **options),
+    ):
+        with pytest.raises(ValueError, match="'attention' has shape .*do not run along the images' height"):
+            draw(layer="attention", key=jax.random.key(0))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from .._frame import checks
 from . import directions
-from ._factors import layer_activations
+from ._factors import position_activations
 from ._visualize import small_is_meant, visualize
 
 
@@ -82,9 +82,7 @@ def atlas(
     checks.key(key)
     rows, columns = checks.pair(grid, "grid")
     least = checks.positive(least, "least")
-    acts = layer_activations(model, photos, layer=layer, normalize=normalize, batch_size=batch_size)
-    if acts.ndim != 4:
-        raise ValueError(f"`layer` must have positions; {layer!r} has activations {acts.shape[1:]}")
+    acts = position_activations(model, photos, layer=layer, normalize=normalize, batch_size=batch_size)
     place, spread, paint = jax.random.split(key, 3)
     sources = _positions(place, acts.shape, checks.positive(samples, "samples"))
     chosen = acts[sources[:, 0], sources[:, 1], sources[:, 2]]
@@ -277,9 +275,7 @@ def semantic_dictionary(
     photo = jnp.asarray(photo)
     if photo.ndim != 3:
         raise ValueError(f"`photo` must be [height, width, channels]; got shape {photo.shape}")
-    acts = layer_activations(model, photo[None], layer=layer, normalize=normalize)[0]
-    if acts.ndim != 3:
-        raise ValueError(f"`layer` must have positions; {layer!r} has activations {acts.shape}")
+    acts = position_activations(model, photo[None], layer=layer, normalize=normalize)[0]
     rows, columns, features = acts.shape
     with small_is_meant():
         found = visualize(

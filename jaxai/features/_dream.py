@@ -195,10 +195,11 @@ def model_dtype(model: Any) -> jnp.dtype | None:
 
 
 def activations(model: Any, normalize: Any, images: jax.Array, layer: str) -> jax.Array:
-    """Return a layer's activations of photos in [0, 1]; the network runs no further than the layer."""
+    """Return a layer's activations of photos in [0, 1], channels last; the network runs to the layer."""
     x = normalize(images)
     kind = model_dtype(model)
-    return layers.split(model, layer, x if kind is None else x.astype(kind))[0]
+    x = x if kind is None else x.astype(kind)
+    return layers.channels_last(model, layer, x, layers.split(model, layer, x)[0])
 
 
 def _required(layer: Any) -> str:

@@ -42,16 +42,17 @@ class Recipe:
 
 
 def activations_at(model: Any, names: tuple[str, ...], x: jax.Array) -> dict[str, jax.Array]:
-    """Return the activations at layers in forward order; the network runs to the last and no further."""
+    """Return activations at layers in forward order, channels last; the network runs no further."""
     known = layers.layer_names(model)
-    if hasattr(model, "split") or not hasattr(model, "layer_names"):
-        return {name: layers.split(model, name, x)[0] for name in names}
-    found, start = {}, None
+    found, images, start = {}, x, None
     for name in names:
-        stop = name if name in known else None
-        x = model(x, stop=stop) if start is None else model(x, start=start, stop=stop)
-        found[name] = layers.one_array(x, name)
-        start = stop
+        if hasattr(model, "split") or not hasattr(model, "layer_names"):
+            acts = layers.split(model, name, images)[0]
+        else:
+            stop = name if name in known else None
+            x = model(x, stop=stop) if start is None else model(x, start=start, stop=stop)
+            acts, start = layers.one_array(x, name), stop
+        found[name] = layers.channels_last(model, name, images, acts)
     return found
 
 

@@ -116,6 +116,16 @@ def layer_activations(
     )
 
 
+def position_activations(
+    model: Callable[..., Any], photos: jax.Array, *, layer: str, normalize: Any = None, batch_size: Any = None
+) -> Float[Array, "batch rows columns features"]:
+    """Return `layer_activations` of a layer with positions; raise ValueError for another."""
+    acts = layer_activations(model, photos, layer=layer, normalize=normalize, batch_size=batch_size)
+    x = jax.eval_shape(normalize or identity, photos)
+    layers.check_positions(_targets.as_model(model), layer, x, acts.shape)
+    return acts
+
+
 @partial(jax.jit, static_argnames=("layer", "batch_size"))
 def _activations(model, normalize, photos, *, layer, batch_size):
     def chunk(x):
