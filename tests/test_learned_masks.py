@@ -5,6 +5,7 @@ import pytest
 
 import jaxai
 from jaxai.perturbation._extremal import smooth_maximum
+from jaxai.perturbation._fills import blur
 
 KEY = jax.random.key(0)
 IMAGES = jnp.ones((2, 16, 24, 3)).at[1].multiply(0.8)
@@ -16,8 +17,8 @@ def model(x):
 
 
 def extremal(x, t, **options):
-    options = dict(area=0.25, steps=200, stride=3, sigma=4.0, learning_rate=0.1, area_weight=50.0, **options)
-    return jaxai.extremal_perturbation(model, x, t, fill=0.0, flip=False, **options)
+    options = {"variant": "preserve", "steps": 200, "area": 0.25, "stride": 3, "sigma": 4.0, **options}
+    return jaxai.extremal_perturbation(model, x, t, fill=0.0, flip=False, jitter=0, **options)
 
 
 def meaningful(x, t, **options):
@@ -59,10 +60,62 @@ def test_variants():
         assert mask[:8, :12].mean() > 2 * mask[8:, 12:].mean()
 
 
+@pytest.mark.parametrize(
+    ("variant", "size"), [("dual", (64, 64)), ("preserve", (50, 75)), ("delete", (48, 64))]
+)
+def test_a_constant_score_prefers_no_place(variant, size):
+    photo = jax.random.uniform(KEY, (1, *size, 3))
+    mask = jaxai.extremal_perturbation(
+        lambda x: jnp.ones((len(x), 2)), photo, 0, variant=variant, steps=40, stride=4, sigma=8.0
+    )[0]
+    row, column = jnp.arange(size[0])[:, None], jnp.arange(size[1])[None]
+    band = (jnp.minimum(row, size[0] - 1 - row) < 6) | (jnp.minimum(column, size[1] - 1 - column) < 6)
+    assert mask.sum() > 0
+    assert abs((mask * band).sum() / mask.sum() - band.mean()) < 0.05
+
+
+def test_the_unit_of_the_score_does_not_matter():
+    expected = extremal(IMAGES[:1], 0)
+    scaled = extremal(IMAGES[:1], lambda s: 0.01 * s[:, 0] - 3)
+    np.testing.assert_allclose(scaled, expected, atol=1e-3)
+
+
+# Outlines of the objects in the network's crops, drawn by hand: (column, row).
+FLOWER = [(42, 112), (46, 88), (60, 64), (84, 50), (106, 44), (128, 50), (152, 60), (170, 84), (178, 112)]
+FLOWER += [(172, 140), (160, 164), (140, 180), (112, 188), (84, 182), (60, 166), (44, 142)]
+CAT = [(0, 0), (198, 0), (200, 30), (222, 60), (223, 100), (214, 150), (200, 185), (160, 205), (120, 212)]
+CAT += [(80, 205), (60, 190), (30, 165), (0, 140)]
+ROCKET = [(108, 76), (113, 66), (118, 76), (121, 110), (122, 210), (137, 212), (137, 223), (84, 223)]
+ROCKET += [(84, 212), (106, 210), (106, 110)]
+
+
 @pytest.mark.slow
-def test_pyramid_of_blurs_and_flips_run():
-    found = jaxai.extremal_perturbation(model, IMAGES[:1], 0, steps=3, stride=4, sigma=5.0)
-    assert found.shape == (1, 16, 24) and jnp.isfinite(found).all()
+@pytest.mark.parametrize(("name", "outline"), [("flower", FLOWER), ("cat", CAT), ("rocket", ROCKET)])
+def test_masks_of_photos_lie_on_the_object(name, outline, lite0, photos):
+    from scipy.ndimage import distance_transform_edt
+    from skimage.draw import polygon2mask
+    from sklearn.datasets import load_sample_image
+
+    photo = load_sample_image("flower.jpg") if name == "flower" else photos[name]
+    images = lite0.preprocess(photo)
+    target = int(lite0.model(images).argmax())
+    mask = jaxai.extremal_perturbation(lite0.model, images, target)
+    area = float(mask.mean())
+    assert abs(area - 0.1) < 0.03
+
+    def kept(masks):
+        shown = masks[..., None] * images + (1 - masks[..., None]) * blur(images, 20.0)
+        return float(lite0.model(shown)[0, target])
+
+    rows, columns = np.mgrid[:224, :224]
+    away = np.hypot(rows - 111.5, columns - 111.5)
+    disk = jnp.asarray(away <= np.quantile(away, area), jnp.float32)[None]
+    assert kept(mask) > kept(disk)
+    # A bump is flat up to half its radius, 10.5 pixels, which is more than the rocket is wide.
+    inside = polygon2mask((224, 224), np.array(outline)[:, ::-1])
+    near = distance_transform_edt(~inside) <= (10.5 if name == "rocket" else 0)
+    share = float((mask[0] * near).sum() / mask[0].sum())
+    assert share > 0.6 and share > near.mean()
 
 
 def test_smooth_maximum_by_hand():
@@ -95,5 +148,7 @@ def test_errors():
         jaxai.meaningful_perturbation(model, IMAGES, 0, key=KEY, steps=0)
     with pytest.raises(ValueError, match="`jitter` must be"):
         jaxai.meaningful_perturbation(model, IMAGES, 0, key=KEY, jitter=-1)
+    with pytest.raises(ValueError, match="`jitter` must be"):
+        jaxai.extremal_perturbation(model, IMAGES, 0, jitter=-1)
     with pytest.raises(TypeError, match="typed key"):
         jaxai.meaningful_perturbation(model, IMAGES, 0, key=3)
