@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial
 
 import jaxai
@@ -215,14 +216,32 @@ def test_views_may_take_turns(batch_size):
 
 def test_redirected_relus_revive_a_dead_channel_and_nothing_else():
     dead = jaxai.chain({"a": Partial(lambda b, x: jax.nn.relu(x - b), jnp.float32(0.55))})
-    with pytest.warns(UserWarning, match=r"objectives \[0\] had no gradient"):
+    with pytest.warns(UserWarning, match=r"objectives \[0\] had the same value"):
         still = jaxai.visualize(dead, "a:0", **QUICK)
     assert (np.asarray(still.history) == 0).all()
     alive = jaxai.visualize(dead, "a:0", **{**QUICK, "redirect": 16, "steps": 20})
     assert alive.history[0, -1] > 0
     # After the redirected steps the gradient is the network's own.
     short = {**QUICK, "redirect": 1}
-    assert (np.asarray(jaxai.visualize(dead, "a:0", **short).images) != np.asarray(still.images)).any()
+    with pytest.warns(UserWarning, match=r"objectives \[0\] had the same value"):
+        moved = jaxai.visualize(dead, "a:0", **short)
+    assert (np.asarray(moved.images) != np.asarray(still.images)).any()
+
+
+def test_a_channel_that_stays_dead_is_named_although_it_was_redirected():
+    dead = jaxai.chain({"a": Partial(lambda b, x: jax.nn.relu(x - b), jnp.array([100.0, 0.2, 0.2]))})
+    with pytest.warns(UserWarning, match=r"objectives \[0\] had the same value"):
+        found = jaxai.visualize(dead, ["a:0", "a:1"], **{**QUICK, "redirect": 2})
+    assert (found.history[0] == 0).all() and found.history[1, -1] > found.history[1, 0]
+
+
+def test_marked_networks_with_relus():
+    marked = jaxai.layers.named(
+        lambda x: checkpoint_name(relu_layer(kernel(1, 3, 6), x), "early"), jnp.zeros((1, 12, 12, 3))
+    )
+    options = {**QUICK, "redirect": 2}
+    found = jaxai.visualize(marked, "early:1", **options)
+    np.testing.assert_allclose(found.images, jaxai.visualize(NET, "early:1", **options).images, atol=1e-5)
 
 
 def test_half_precision_follows_the_model():
@@ -284,7 +303,7 @@ def test_images_smaller_than_the_network_needs():
 
 
 def test_warnings_name_the_runs_that_went_wrong():
-    with pytest.warns(UserWarning, match=r"objectives \[1\] had no gradient"):
+    with pytest.warns(UserWarning, match=r"objectives \[1\] had the same value"):
         jaxai.visualize(NET, ["late:1", lambda x: jnp.ones(1)], **QUICK)
     with pytest.warns(UserWarning, match="NaN"):
         jaxai.visualize(NET, lambda x: jnp.log(-x.mean((1, 2, 3))), **QUICK)

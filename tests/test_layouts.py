@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import close
+from common import close, slow_but
+from every_method import METHODS
 
 import jaxai
 from jaxai import layers
@@ -38,6 +39,41 @@ VMAPPED = {
 def test_channels_first_gives_the_map_of_channels_last(stages, layer):
     expected = jaxai.grad_cam(jaxai.chain(NHWC), X, 1)
     close(jaxai.grad_cam(jaxai.chain(stages), X, 1, layer=layer), expected)
+
+
+CAMS = [name for name in jaxai.cam.__all__ if name in METHODS]
+SECOND = jnp.asarray(RNG.normal(size=(3, 3, 4, 6)), jnp.float32)
+LAST = jnp.asarray(RNG.normal(size=(6, 5)), jnp.float32)
+
+
+def two_layers(order):
+    def second(h):
+        return jax.nn.relu(
+            jax.lax.conv_general_dilated(h, SECOND, (1, 1), "SAME", dimension_numbers=(order, "HWIO", order))
+        )
+
+    first, places = (NHWC, (1, 2)) if order == "NHWC" else (NCHW, (2, 3))
+    return jaxai.chain({"conv1": first["conv"], "conv2": second, "logits": lambda h: h.mean(places) @ LAST})
+
+
+@pytest.mark.parametrize("name", slow_but("class_activation_map", CAMS))
+def test_every_cam_of_channels_first_is_that_of_channels_last(name):
+    close(METHODS[name](two_layers("NCHW"), X, 1), METHODS[name](two_layers("NHWC"), X, 1), 1e-4)
+
+
+@pytest.mark.parametrize("name", CAMS)
+def test_every_cam_refuses_what_is_not_laid_out_like_an_image(name):
+    net = jaxai.chain(
+        {
+            "attention": lambda x: attention(x)[1],
+            "volume": lambda a: a[..., None],
+            "logits": lambda a: 9 * a[:, 0, 0, :5, 0] - 3,
+        }
+    )
+    for layer in ("attention", "volume"):
+        options = {"names": (layer,)} if name == "fused_cam" else {"layer": layer}
+        with pytest.raises(ValueError, match=f"must have activations .*'{layer}' has shape"):
+            METHODS[name](net, X, 1, **options)
 
 
 def attention(x):

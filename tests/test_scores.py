@@ -109,6 +109,13 @@ def test_an_image_that_is_not_finite_is_refused(name, pooled_net, small_images):
         METHODS[name](pooled_net, small_images.at[1, 2, 3, 0].set(jnp.nan), 1)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_signals_grey_images_and_volumes_are_refused(name, pooled_net):
+    for shape in ((2, 48), (2, 6, 8), (2, 4, 6, 8, 3)):
+        with pytest.raises(ValueError, match=r"must be \[batch, height, width, channels\]; got shape"):
+            METHODS[name](pooled_net, jnp.ones(shape), 1)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 def test_finite_images_are_told_from_others(dtype):
     with jax.enable_x64(dtype == "float64"):

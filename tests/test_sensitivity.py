@@ -81,6 +81,18 @@ def test_hsic_is_xpliques_definition():
     np.testing.assert_allclose(both[1], 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("level", [100.0, 1000.0, 5000.0])
+def test_hsic_of_large_scores_keeps_their_differences(level):
+    random = np.random.RandomState(0)
+    masks = random.randint(0, 2, (60, 4)).astype(np.float32)
+    # Steps that float32 holds exactly at this level.
+    y = level + (masks[:, 0] + 0.25 * masks[:, 1])
+    found = hsic_indices(masks, jnp.asarray(y, jnp.float32))
+    expected = hsic_by_matrices(masks.astype(float), y.astype(float))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.max())
+    assert found.argmax() == 0
+
+
 @pytest.mark.parametrize("method", [jaxai.sobol, jaxai.hsic])
 class TestBoth:
     images = jax.random.uniform(KEY, (2, 8, 12, 3))
@@ -113,6 +125,8 @@ class TestBoth:
         assert not np.allclose(plain, scrambled)
         again = method(self.model, self.images, 0, key=KEY, **self.run)
         assert np.array_equal(again, scrambled)
+        jitted = jax.jit(lambda x: method(self.model, x, 0, key=KEY, **self.run))(self.images)
+        np.testing.assert_allclose(jitted, scrambled, atol=1e-5)
 
     def test_errors(self, method):
         with pytest.raises(ValueError, match="`num_designs` must be at least 2"):

@@ -20,13 +20,14 @@ from ._core import View, explain, weighted
 
 
 def _cam(view: View) -> jax.Array:
+    # Outputs that a class cannot be taken from are refused here.
+    _, grads = view.gradients()
     if not _is_pooled_and_linear(view):
         raise ValueError(
             "`layer` must be followed by global average pooling and one linear layer, and a callable target"
             f" be linear; {view.layer!r} is not: use grad_cam, which equals CAM divided by the number of"
             " positions there"
         )
-    _, grads = view.gradients()
     # The pool divides by the number of positions, so the sum of the gradient is the linear layer's weight.
     return weighted(view, grads.sum((-3, -2), keepdims=True))
 

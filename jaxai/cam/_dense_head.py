@@ -60,46 +60,74 @@ def find(head: Callable[[jax.Array], jax.Array], acts: jax.Array) -> DenseHead |
 
 
 def _first_dense(graph: Graph, dependent: set[int], channels: int) -> Node | None:
-    """Return the first dense layer, if all before it keeps the channels apart on the last axis."""
+    """Return the first dense layer, if all before it keeps the channels apart, at last on the last axis."""
+    source = graph.inputs[-1]
+    axes = {source: len(graph.shape(source)) - 1}
     for node in graph.nodes:
         if not dependent.intersection(values_of(node.inputs)):
             continue
         if node.name == "dot_general":
-            return node if _is_dense(graph, node, dependent, channels) else None
-        if not _keeps_channels(graph, node, dependent, channels):
+            return node if _is_dense(graph, node, dependent, axes, channels) else None
+        axis = _channel_axis(graph, node, axes, channels)
+        if axis is None:
             return None
+        axes.update(dict.fromkeys(node.outputs, axis))
     return None
 
 
-def _is_dense(graph: Graph, node: Node, dependent: set[int], channels: int) -> bool:
+def _is_dense(graph: Graph, node: Node, dependent: set[int], axes: dict[int, int], channels: int) -> bool:
     left, right = node.inputs
     if left not in dependent or right in dependent or isinstance(right, Constant):
         return False
     shape = graph.shape(left)
     dense = node.params["dimension_numbers"] == (((1,), (0,)), ((), ()))
-    return dense and len(shape) == 2 and len(graph.shape(right)) == 2 and shape[1] % channels == 0
+    return (
+        dense
+        and len(shape) == 2
+        and axes[left] == 1
+        and len(graph.shape(right)) == 2
+        and shape[1] % channels == 0
+    )
 
 
-def _keeps_channels(graph: Graph, node: Node, dependent: set[int], channels: int) -> bool:
-    """Return whether value d on the last axis of each result depends on channel d % channels alone."""
+def _channel_axis(graph: Graph, node: Node, axes: dict[int, int], channels: int) -> int | None:
+    """Return the axis of each result on which value d depends on channel d % channels alone, if there is one.
+
+    Args:
+        graph: The head.
+        node: One of its operations.
+        axes: This axis of all values that depend on the activations.
+        channels: Number of channels.
+    """
     shapes = [graph.shape(ref) for ref in (*node.inputs, *node.outputs)]
-    moving = [place for place, ref in enumerate(node.inputs) if ref in dependent]
+    moving = [place for place, ref in enumerate(node.inputs) if ref in axes]
     known, out = fact(node.name), shapes[-1]
-    if not out or any(not shapes[place] or shapes[place][-1] % channels for place in moving):
-        return False
+    own = [axes[node.inputs[place]] for place in moving]
+    if not out:
+        return None
+    if node.name == "transpose":
+        return list(node.params["permutation"]).index(own[0]) if node.params["permutation"][0] == 0 else None
     if node.name == "reshape":
+        if node.params["dimensions"] is not None or len(out) < 2 or out[0] != shapes[0][0]:
+            return None
+        if own[0] < len(shapes[0]) - 1:
+            # Axes of length one behind the channels may go.
+            short = shapes[0][: own[0] + 1]
+            return own[0] if tuple(out) == tuple(short) and set(shapes[0][own[0] + 1 :]) == {1} else None
         # Positions may be flattened into the channels' axis, where the channels stay innermost.
-        plain = node.params["dimensions"] is None
-        return plain and len(out) > 1 and out[0] == shapes[0][0] and out[-1] % channels == 0
+        return len(out) - 1 if out[-1] % channels == 0 else None
     whole = node.name != "concatenate" or len(moving) == len(node.inputs)
     if not whole or not (known.elementwise or moving == [0] or node.name == "concatenate"):
-        return False
-    return all(
-        known.window(node.params, shapes, axis) == Window(len(out) - 1 if axis else 0)
-        and shapes[place][axis] == out[-1 if axis else 0]
-        for place in moving
-        for axis in (0, len(shapes[place]) - 1)
-    )
+        return None
+    found = set()
+    for place, axis in zip(moving, own, strict=True):
+        kept, batch = (known.window(node.params, shapes, at) for at in (axis, 0))
+        if not isinstance(kept, Window) or kept != Window(kept.axis) or batch != Window(0):
+            return None
+        if shapes[place][axis] != out[kept.axis] or shapes[place][0] != out[0]:
+            return None
+        found.add(kept.axis)
+    return found.pop() if len(found) == 1 else None
 
 
 def channel_rows(dense: DenseHead, features: jax.Array, channels: jax.Array) -> jax.Array:

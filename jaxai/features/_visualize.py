@@ -330,15 +330,18 @@ def _for_group(base, model, normalize, objective, redirect):
 def _warn_silent(found, copies):
     if isinstance(found.history, Tracer):
         return
-    silent = np.asarray(found.importance).max((1, 2)) == 0
+    history = np.asarray(found.history)
+    # Redirected gradients change the image of a dead channel too, though not its value.
+    stuck = (history == history[:, :1]).all(1) & (history.shape[1] > 1)
+    silent = stuck | (np.asarray(found.importance).max((1, 2)) == 0)
     if silent.any():
         runs = sorted({int(i) // copies for i in np.flatnonzero(silent)})
         warnings.warn(
-            f"objectives {runs} had no gradient at any step: the channel is dead, or the objective does not"
-            " depend on the image",
+            f"objectives {runs} had the same value at every step: the channel is dead, or the objective does"
+            " not depend on the image",
             stacklevel=3,
         )
-    broken = ~np.isfinite(np.asarray(found.history)).all(1)
+    broken = ~np.isfinite(history).all(1)
     if broken.any():
         runs = sorted({int(i) // copies for i in np.flatnonzero(broken)})
         warnings.warn(f"objectives {runs} became NaN or infinite", stacklevel=3)
