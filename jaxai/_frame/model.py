@@ -203,6 +203,6 @@ def one_array(outputs: Any) -> Any:
 def kind(outputs: Any) -> str:
     """Return in words what outputs are that are not one array."""
     if isinstance(outputs, Mapping):
-        return f"a dict with keys {', '.join(map(repr, outputs))}"
+        return f"a dict with keys {', '.join(sorted(map(repr, outputs)))}"
     name = f"a {type(outputs).__name__}"
     return f"{name} of {len(outputs)}" if isinstance(outputs, (tuple, list)) else name
