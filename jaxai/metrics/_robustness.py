@@ -157,7 +157,7 @@ def average_sensitivity(
 
 def _changes(method, model, images, targets, *options):
     """Return ||R(x + d) - R(x)|| / ||R(x)|| of all draws, [draws, batch, *k]."""
-    model, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
+    _, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
     own = _methods.maps_of(method, model, images, target, chunk)
     size = _norm(own, 2)
     parts = [
@@ -248,7 +248,7 @@ def local_lipschitz(
         Alvarez-Melis, Jaakkola: On the Robustness of Interpretability Methods. 2018, arXiv 1806.08049,
         equation 2.
     """
-    model, images, target, chunk, key, radius, count = _checked(
+    _, images, target, chunk, key, radius, count = _checked(
         model, images, targets, key, radius, num_samples, batch_size
     )
     own = _methods.maps_of(method, model, images, target, chunk)
@@ -370,13 +370,13 @@ def _relative(moved, own, epsilon, axes):
 
 def _stability(change, method, model, images, targets, epsilon, *options):
     epsilon = checks.number(epsilon, "epsilon", "(0, inf]")
-    model, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
+    network, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
     own = _methods.maps_of(method, model, images, target, chunk)
     parts = []
     for moved, maps in _maps_around(method, model, images, target, key, radius, count, chunk):
-        below = jnp.maximum(change(moved, images, model, chunk), epsilon)
+        below = jnp.maximum(change(moved, images, network, chunk), epsilon)
         parts.append(_relative(maps, own, epsilon, 2) / _aligned(below, own))
-    top = _targets.frozen(model, images, Target(), chunk)
-    kept = _kept(model, images, top, key, radius, count, chunk)
+    top = _targets.frozen(network, images, Target(), chunk)
+    kept = _kept(network, images, top, key, radius, count, chunk)
     values = jnp.where(_aligned(kept, own) > 0, jnp.concatenate(parts), jnp.nan)
     return Stability(jnp.nanmedian(values, axis=0), jnp.nanmax(values, axis=0), kept.mean(0))
