@@ -202,12 +202,12 @@ def prediction_flips(
 
 def _kept(model, images, target, key, radius, count, chunk):
     """Return which draws keep the top class, float32 [draws, batch]."""
-    top = target.classes
     parts = []
     for size, moved in _draws(images, key, radius, count, chunk):
         flat = moved.reshape(-1, *images.shape[1:])
         found = _targets.frozen(model, flat, Target(), chunk).classes
-        parts.append((found.reshape(size, -1) == top).astype(jnp.float32))
+        assert found is not None
+        parts.append((found.reshape(size, -1) == target.classes).astype(jnp.float32))
     return jnp.concatenate(parts)
 
 
