@@ -182,7 +182,7 @@ def _descend(model, x, hidden, targets, settings, *, area, variant, steps, strid
         change, momentum = optimizer.step(sgd, gradient, momentum)
         return (jnp.clip(optax.apply_updates(bumps, change), 0, 1), momentum), None
 
-    bumps = jnp.ones((x.shape[0], *(math.ceil(side / stride) for side in size)))
+    bumps = jnp.ones((x.shape[0], *(math.ceil(side / stride) for side in size)), jnp.float32)
     bumps = jax.lax.scan(step, (bumps, sgd.init(bumps)), jnp.arange(steps))[0][0]
     return _crop(smooth_maximum(bumps, stride, sigma), size)
 
@@ -209,8 +209,9 @@ def sharpened(masks: Float[Array, "batch height width"], area: float) -> Float[A
     threshold = jnp.take(jnp.sort(flat, axis=1), hidden, axis=1)[:, None]
     above = flat > threshold + _SAME
     tied = (flat >= threshold - _SAME) & ~above
-    left = flat.shape[1] - hidden - above.sum(1, keepdims=True)
-    return jnp.where(above, 1.0, jnp.where(tied, left / tied.sum(1, keepdims=True), 0.0)).reshape(masks.shape)
+    left = flat.shape[1] - hidden - above.sum(1, keepdims=True, dtype=jnp.int32)
+    share = left.astype(jnp.float32) / tied.sum(1, keepdims=True, dtype=jnp.float32)
+    return jnp.where(above, 1.0, jnp.where(tied, share, 0.0)).reshape(masks.shape)
 
 
 def smooth_maximum(

@@ -118,5 +118,9 @@ def _gauss(length: int, sigma: float) -> jax.Array:
     weights = jnp.exp(-0.5 * (offsets.astype(jnp.float32) / sigma) ** 2)
     sources = jnp.clip(jnp.arange(length)[:, None] + offsets[None, :], 0, length - 1)
     rows = jnp.broadcast_to(jnp.arange(length)[:, None], sources.shape)
-    matrix = jnp.zeros((length, length)).at[rows, sources].add(jnp.broadcast_to(weights, sources.shape))
+    matrix = (
+        jnp.zeros((length, length), jnp.float32)
+        .at[rows, sources]
+        .add(jnp.broadcast_to(weights, sources.shape))
+    )
     return matrix / weights.sum()
