@@ -264,6 +264,9 @@ def test_linear_imputation_of_nothing_and_of_all():
     image = jnp.asarray(RNG.random((1, 5, 7, 2)), jnp.float32)
     np.testing.assert_array_equal(metrics.linear(image, jnp.zeros((1, 5, 7))), image)
     everything = metrics.linear(image, jnp.ones((1, 5, 7)))
+    some = jnp.asarray(RNG.random((2, 5, 7)) < 0.5)
+    both = jnp.concatenate([image, image + 1])
+    close(jax.vmap(lambda x, h: metrics.linear(x[None], h[None])[0])(both, some), metrics.linear(both, some))
     close(everything, jnp.broadcast_to(image.mean((1, 2), keepdims=True), image.shape))
 
 

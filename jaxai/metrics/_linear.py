@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
 def linear(
@@ -30,9 +31,10 @@ def linear(
 
 def _solve(images, hidden, tolerance, iterations):
     """Return the images and the number of iterations."""
-    x = images.astype(jnp.float32)
-    free = (hidden != 0)[..., None].astype(jnp.float32)
-    degree = _neighbours(jnp.ones((1, *x.shape[1:3], 1)))
+    # Channels go before the positions: loops over rows of pixels are vectorised, those over three are not.
+    x = jnp.moveaxis(images.astype(jnp.float32), -1, 1)
+    free = (hidden != 0)[:, None].astype(jnp.float32)
+    degree = _neighbours(jnp.ones((1, 1, *x.shape[2:])))
     right = free * _neighbours((1 - free) * x)
     levels = _levels(free)
 
@@ -40,13 +42,13 @@ def _solve(images, hidden, tolerance, iterations):
         return free * (degree * p - _neighbours(p))
 
     def dot(a, b):
-        return (a * b).sum((1, 2), keepdims=True)
+        return (a * b).sum((2, 3), keepdims=True)
 
-    found = free * _pull_push((1 - free) * x, 1 - free, x.mean((1, 2), keepdims=True))
+    found = free * _pull_push((1 - free) * x, 1 - free, x.mean((2, 3), keepdims=True))
     residual = right - system(found)
     scaled = _precondition(residual, levels)
     # Where nothing is known the system is singular, and the start is a solution.
-    bound = jnp.where(free.min((1, 2), keepdims=True) > 0, jnp.inf, tolerance**2 * dot(right, right))
+    bound = jnp.where(free.min((2, 3), keepdims=True) > 0, jnp.inf, tolerance**2 * dot(right, right))
     state = (found, residual, scaled, dot(residual, scaled), 0)
 
     def unfinished(state):
@@ -64,17 +66,21 @@ def _solve(images, hidden, tolerance, iterations):
         direction = scaled + jnp.where(energy > 0, new / jnp.where(energy > 0, energy, 1), 0) * direction
         return found, residual, direction, new, count + 1
 
-    state = jax.lax.while_loop(unfinished, step, state)
-    return jnp.where(free > 0, state[0], x), state[4]
+    state = lax.while_loop(unfinished, step, state)
+    return jnp.moveaxis(jnp.where(free > 0, state[0], x), 1, -1), state[4]
 
 
 def _smooth(x):
-    """Return x filtered by (1, 2, 1) down and across; zeros outside."""
-    height, width = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))
-    x = x[:, :height] + 2 * x[:, 1:-1] + x[:, 2:]
-    x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
-    return x[:, :, :width] + 2 * x[:, :, 1:-1] + x[:, :, 2:]
+    """Return x filtered by (1, 2, 1) down and across; zeros outside.
+
+    The barriers keep XLA from computing a value again for each of its three readers, pass after pass: six
+    times faster on the CPU.
+    """
+    height, width = x.shape[2:]
+    x = lax.optimization_barrier(jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0))))
+    x = x[:, :, :height] + 2 * x[:, :, 1:-1] + x[:, :, 2:]
+    x = lax.optimization_barrier(jnp.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1))))
+    return x[..., :width] + 2 * x[..., 1:-1] + x[..., 2:]
 
 
 def _neighbours(x):
@@ -84,19 +90,19 @@ def _neighbours(x):
 
 def _halved(x, reduce=jnp.sum):
     """Return blocks of 2 x 2 reduced to one; an odd side is filled up with zeros."""
-    height, width = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
-    return reduce(x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1), axis=(2, 4))
+    height, width = x.shape[2:]
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, height % 2), (0, width % 2)))
+    return reduce(x.reshape(*x.shape[:2], x.shape[2] // 2, 2, x.shape[3] // 2, 2), axis=(3, 5))
 
 
 def _doubled(x, like):
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, : like.shape[1], : like.shape[2]]
+    return jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)[:, :, : like.shape[2], : like.shape[3]]
 
 
 def _levels(free):
     """Return where pixels are free, then blocks of which all pixels are, each twice as wide."""
     found = [free]
-    while min(found[-1].shape[1:3]) > 2:
+    while min(found[-1].shape[2:]) > 2:
         found.append(_halved(found[-1], jnp.min))
     return found
 
@@ -118,7 +124,7 @@ def _precondition(residual, levels):
 def _pull_push(total, weight, mean):
     """Return the mean of the known pixels in the smallest block, 1, 2, 4, ... wide, that has any."""
     own = total / jnp.maximum(weight, 1)
-    if max(weight.shape[1:3]) == 1:
+    if max(weight.shape[2:]) == 1:
         return jnp.where(weight > 0, own, mean)
     wide = _doubled(_pull_push(_halved(total), _halved(weight), mean), weight)
     return jnp.where(weight > 0, own, wide)
