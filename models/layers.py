@@ -127,7 +127,7 @@ class Conv(nnx.Module):
     ):
         shape = (window, window, channels, features)
         self.kernel = _initial(rngs, shape, window * window * channels)
-        self.bias = nnx.Param(jnp.zeros(features))
+        self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
         self.stride, self.same = stride, same
 
     def __call__(self, x):
@@ -143,7 +143,7 @@ class DepthwiseConv(nnx.Module):
 
     def __init__(self, channels: int, *, window: int, stride: int, rngs: nnx.Rngs):
         self.kernel = _initial(rngs, (window, window, 1, channels), window * window)
-        self.bias = nnx.Param(jnp.zeros(channels))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
         self.stride = stride
 
     def __call__(self, x):
@@ -159,7 +159,7 @@ class Dense(nnx.Module):
 
     def __init__(self, inputs: int, features: int, *, rngs: nnx.Rngs):
         self.kernel = _initial(rngs, (inputs, features), inputs)
-        self.bias = nnx.Param(jnp.zeros(features))
+        self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
 
     def __call__(self, x):
         kernel = self.kernel[...]

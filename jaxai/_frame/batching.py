@@ -150,7 +150,7 @@ def sum_chunks(
     """
     count = jax.tree.leaves(xs)[0].shape[0]
     if batch_size is None or batch_size >= count:
-        return fn(xs, jnp.ones(count))
+        return fn(xs, jnp.ones(count, jnp.float32))
     folded, valid = _fold(xs, count, batch_size)
     zeros = jax.tree.map(
         lambda s: jnp.zeros(s.shape, s.dtype),

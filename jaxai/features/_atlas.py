@@ -90,7 +90,7 @@ def atlas(
     cell = jnp.floor(points * jnp.array([rows, columns]) * (1 - 1e-6)).astype(jnp.int32)
     flat = cell[:, 0] * columns + cell[:, 1]
     counts = jnp.bincount(flat, length=rows * columns)
-    sums = jnp.zeros((rows * columns, chosen.shape[1])).at[flat].add(chosen)
+    sums = jnp.zeros((rows * columns, chosen.shape[1]), jnp.float32).at[flat].add(chosen)
     means = sums / jnp.maximum(counts, 1)[:, None]
     filled = np.flatnonzero(np.asarray(counts) >= least)
     images = np.full((rows * columns, size, size, photos.shape[3]), 0.5, np.float32)
@@ -180,7 +180,7 @@ def _embed(points, key, perplexity, *, steps):
     points = points - points.mean(0)
     points = points / jnp.maximum(jnp.sqrt(jnp.square(points).sum(1).mean()), 1e-9)
     distance = _squares(points)
-    others = 1 - jnp.eye(count)
+    others = 1 - jnp.eye(count, dtype=jnp.float32)
 
     def conditional(log_beta):
         logits = jnp.where(others > 0, -distance * jnp.exp(log_beta)[:, None], -jnp.inf)
@@ -195,7 +195,7 @@ def _embed(points, key, perplexity, *, steps):
         wide = entropy > jnp.log(perplexity)
         return (jnp.where(wide, middle, low), jnp.where(wide, high, middle)), None
 
-    bounds = (jnp.full(count, -10.0), jnp.full(count, 20.0))
+    bounds = (jnp.full(count, -10.0, jnp.float32), jnp.full(count, 20.0, jnp.float32))
     low, high = jax.lax.scan(halve, bounds, length=40)[0]
     p = conditional((low + high) / 2)
     p = jnp.maximum((p + p.T) / (2 * count), 1e-12) * others

@@ -100,7 +100,7 @@ def _render(recipe, base, params):
     """Return the images of one run and their opacity: [copies, h, w, channels], [copies, h, w, 1]."""
     images = parametrize.render_group(base, params["color"], recipe.shape)
     if not recipe.alpha:
-        return images, jnp.ones((*images.shape[:3], 1))
+        return images, jnp.ones((*images.shape[:3], 1), jnp.float32)
     return images, parametrize.render_group(base, params["alpha"], (*recipe.size, 1))
 
 
@@ -156,8 +156,8 @@ def _loop(recipe, base, model, normalize, objectives, keys, start, *, batch_size
     views = folded(views[:, :, None], jnp.arange(recipe.crops)[None, None])
     render = jax.vmap(partial(_render, recipe, base))
     state = jax.vmap(recipe.optimizer.init)(params)
-    snapshots = jnp.zeros((len(recipe.snapshots), runs, recipe.copies, *recipe.shape))
-    importance = jnp.zeros((runs, recipe.copies, *recipe.size))
+    snapshots = jnp.zeros((len(recipe.snapshots), runs, recipe.copies, *recipe.shape), jnp.float32)
+    importance = jnp.zeros((runs, recipe.copies, *recipe.size), jnp.float32)
 
     def step(network, carry, number):
         params, state, snapshots, importance = carry

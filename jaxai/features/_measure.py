@@ -75,7 +75,7 @@ def measure(
 def _measure(model, normalize, stacked, photos, *, count, names, batch_size):
     def of_photo(objective, acts, photo):
         view = {name: a[None] for name, a in acts.items()}
-        view = {**view, IMAGES: photo[None], OPACITY: jnp.ones((1, *photo.shape[:2], 1))}
+        view = {**view, IMAGES: photo[None], OPACITY: jnp.ones((1, *photo.shape[:2], 1), jnp.float32)}
         return jnp.broadcast_to(objective(view), (1,))[0].astype(jnp.float32)
 
     def chunk(x):

@@ -103,7 +103,7 @@ def report(
     each = partial(measure, model, normalize=normalize, batch_size=batch_size)
     own = jnp.diagonal(each(wanted, images))
     if photos is None:
-        ranks = jnp.full(count, jnp.nan)
+        ranks = jnp.full(count, jnp.nan, jnp.float32)
     else:
         ranks = percentile(own, each(wanted, photos))
     moved = held_out_views(images, key=key, views=views)
@@ -118,7 +118,7 @@ def report(
             axis=1,
         )
         if others
-        else jnp.zeros((count, 0))
+        else jnp.zeros((count, 0), jnp.float32)
     )
     return Report(
         activation=own,

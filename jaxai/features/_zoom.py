@@ -95,7 +95,13 @@ def dream_zoom(
 def _film(model, normalize, image, key, zoom, angle, step_size, *, layer, frames, sizes, steps, jitter):
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     matrix = jnp.stack([jnp.stack([cosine, -sine]), jnp.stack([sine, cosine])]) / zoom
-    move = Draw(matrix[None], jnp.zeros((1, 2)), jnp.zeros(1), jnp.zeros((1, 3)), key[None])
+    move = Draw(
+        matrix[None],
+        jnp.zeros((1, 2), jnp.float32),
+        jnp.zeros(1, jnp.float32),
+        jnp.zeros((1, 3), jnp.float32),
+        key[None],
+    )
     step = partial(
         octave_steps,
         model,

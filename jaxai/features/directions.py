@@ -115,7 +115,11 @@ def activation_difference(layer: str, tensor: ArrayLike, *, kind: str = "l1") ->
 
 
 def _interpolate(acts, channel, channel2):
-    share = jnp.linspace(0.0, 1.0, acts.shape[0]) if acts.shape[0] > 1 else jnp.full(1, 0.5)
+    share = (
+        jnp.linspace(0.0, 1.0, acts.shape[0], dtype=jnp.float32)
+        if acts.shape[0] > 1
+        else jnp.full(1, 0.5, jnp.float32)
+    )
     first, second = (at_channel(acts, c).reshape(acts.shape[0], -1).mean(1) for c in (channel, channel2))
     return (1 - share) * first + share * second
 
@@ -127,7 +131,7 @@ def channel_interpolation(layer: str, channel: int, other: int) -> Objective:
 
 
 def _alignment(acts, decay):
-    total = jnp.zeros(acts.shape[0])
+    total = jnp.zeros(acts.shape[0], jnp.float32)
     for distance in range(1, min(4, acts.shape[0] - 1) + 1):
         gap = jnp.square(acts[distance:] - acts[:-distance])
         gap = gap.reshape(gap.shape[0], -1).mean(1) / decay**distance

@@ -171,7 +171,7 @@ class Laplacian(_Squashed):
 
     def encode(self, image):
         free = self.unsquash(image)
-        rest = [jnp.zeros((*size, image.shape[2])) for size in self._sizes(image.shape)[1:]]
+        rest = [jnp.zeros((*size, image.shape[2]), jnp.float32) for size in self._sizes(image.shape)[1:]]
         return (free, *rest)
 
 
@@ -200,13 +200,13 @@ class CPPN:
             # Variance scaling by the fan-in, truncated at two deviations as the reference's initializer.
             deviation = np.sqrt(1 / inputs) / 0.87962566
             kernel = deviation * jax.random.truncated_normal(k, -2, 2, (inputs, self.width), jnp.float32)
-            params.append((kernel, jnp.zeros(self.width)))
+            params.append((kernel, jnp.zeros(self.width, jnp.float32)))
             inputs = 2 * self.width
-        params.append((jnp.zeros((inputs, shape[2])), jnp.zeros(shape[2])))
+        params.append((jnp.zeros((inputs, shape[2]), jnp.float32), jnp.zeros(shape[2], jnp.float32)))
         return tuple(params)
 
     def render(self, params, shape):
-        rows, columns = (jnp.linspace(-(3**0.5), 3**0.5, n) for n in shape[:2])
+        rows, columns = (jnp.linspace(-(3**0.5), 3**0.5, n, dtype=jnp.float32) for n in shape[:2])
         x = jnp.stack(jnp.meshgrid(columns, rows), -1)
         x = jnp.abs(x) if self.symmetric else x
         for kernel, bias in params[:-1]:
@@ -251,13 +251,15 @@ class Shared:
         """Return the images of a run, [copies, rows, columns, channels]."""
         own, parts = params
         free = jax.vmap(lambda p: self.base.free(p, shape))(own)
-        coarse = sum((jax.image.resize(part, shape, "linear") for part in parts), jnp.zeros(()))
+        coarse = sum((jax.image.resize(part, shape, "linear") for part in parts), jnp.zeros((), jnp.float32))
         return self.base.squash(free + coarse)
 
     def encode_group(self, image: jax.Array, copies: int) -> Any:
         """Return parameters that render an image in all copies; the shared parts are zero."""
         rows, columns, channels = image.shape
-        parts = tuple(jnp.zeros((max(1, rows // n), max(1, columns // n), channels)) for n in self.divisors)
+        parts = tuple(
+            jnp.zeros((max(1, rows // n), max(1, columns // n), channels), jnp.float32) for n in self.divisors
+        )
         return encode_group(self.base, image, copies), parts
 
 

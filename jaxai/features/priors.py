@@ -45,7 +45,7 @@ def l2(layer: str = IMAGES, *, constant: float = 0.0, epsilon: float = 1e-6) -> 
 
 
 def _box(window):
-    kernel = jnp.full((window, window), 0.5)
+    kernel = jnp.full((window, window), 0.5, jnp.float32)
     return kernel.at[1:-1, 1:-1].set(1.0)
 
 
@@ -58,7 +58,10 @@ def smooth(images: jax.Array, window: int) -> jax.Array:
     def sums(x):
         x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
         shifts = [(i, j) for i in range(window) for j in range(window)]
-        return sum((kernel[i, j] * x[:, i : i + rows, j : j + columns] for i, j in shifts), jnp.zeros(()))
+        return sum(
+            (kernel[i, j] * x[:, i : i + rows, j : j + columns] for i, j in shifts),
+            jnp.zeros((), jnp.float32),
+        )
 
     return sums(images) / sums(jnp.ones((1, rows, columns, 1), images.dtype))
 
@@ -77,7 +80,9 @@ def blur(layer: str = IMAGES) -> Objective:
 
 def _boundary(acts, width, constant):
     rows, columns = acts.shape[1:3]
-    inside = jnp.zeros((rows, columns)).at[width : rows - width, width : columns - width].set(1.0)
+    inside = (
+        jnp.zeros((rows, columns), jnp.float32).at[width : rows - width, width : columns - width].set(1.0)
+    )
     gap = jnp.square(smooth(acts, 5) - acts) + 0.8 * jnp.square(acts - constant)
     return _sum(gap * (1 - inside)[None, :, :, None])
 

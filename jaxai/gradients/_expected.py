@@ -94,7 +94,7 @@ def gradient_shap(
         targets,
         _noise.scale(images, noise, noise_unit)[:, 0],
         (references, checks.key(key)),
-        (jnp.arange(num_samples), jnp.full(num_samples, 1 / num_samples)),
+        (jnp.arange(num_samples), jnp.full(num_samples, 1 / num_samples, jnp.float32)),
         path=_random_line,
         batch_size=batching.chunk_size(batch_size, model, images),
     )

@@ -101,7 +101,7 @@ def _guided(model, images, targets, baseline, *, steps, fraction, max_distance, 
             return (after, total + (after - point) * grad), None
 
         state = (start.astype(jnp.float32), jnp.zeros(x.shape, jnp.float32))
-        (_, total), _ = jax.lax.scan(step, state, jnp.arange(1, steps + 1))
+        (_, total), _ = jax.lax.scan(step, state, jnp.arange(1, steps + 1, dtype=jnp.float32))
         return together(total)
 
     size = batching.groups(batch_size, math.prod(targets.axes))
@@ -132,5 +132,5 @@ def _move(point, grad, image, start, number, *, steps, fraction, max_distance):
     each = sorted_room.sum(1)
     needed = jnp.maximum(wanted, 0) - (jnp.cumsum(each) - each)
     share = jnp.clip(needed / jnp.where(each > 0, each, 1), 0, 1)
-    moved = jnp.zeros(size).at[order].set(jnp.repeat(share, group_size)[:size])
+    moved = jnp.zeros(size, jnp.float32).at[order].set(jnp.repeat(share, group_size)[:size])
     return (point + moved * (ahead - point)).reshape(shape)

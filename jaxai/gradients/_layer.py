@@ -291,8 +291,8 @@ def conductance(
         images,
         targets,
         as_baseline(baseline, images),
-        jnp.linspace(0, 1, steps + 1),
-        jnp.ones(steps + 1),
+        jnp.linspace(0, 1, steps + 1, dtype=jnp.float32),
+        jnp.ones(steps + 1, jnp.float32),
         layer=layers.resolve(model, layer, images),
         rule=checks.choice(rule, "rule", RULES),
         batch_size=batching.chunk_size(batch_size, model, images),
@@ -348,5 +348,5 @@ def _steps(one, nodes, rule, size):
         total = total + change(jnp.concatenate([acts, more_acts]), jnp.concatenate([grads, more_grads]))
         return (total, more_acts[-1:], more_grads[-1:]), None
 
-    state = (jnp.zeros(grads.shape[1:]), acts, grads)
+    state = (jnp.zeros(grads.shape[1:], jnp.float32), acts, grads)
     return jax.lax.scan(step, state, rest.reshape(chunks, size))[0][0]

@@ -89,7 +89,7 @@ def integrate(model, images, targets, own, shared, samples, *, path, batch_size,
             flat = points.astype(x.dtype).reshape(count * batch, *x.shape[1:])
             grads = t.tile(count).gradients(model, flat, batch_size=batch_size)[1]
             grads = grads.reshape(count, batch, *grads.shape[1:]).astype(jnp.float32)
-            steps = steps if grads.ndim == steps.ndim else steps[:, :, None]
+            steps = (steps if grads.ndim == steps.ndim else steps[:, :, None]).astype(jnp.float32)
             return jnp.tensordot(valid, grads * steps, axes=1)
 
         return batching.sum_chunks(some, samples, batch_size=batching.groups(batch_size, batch))
@@ -164,7 +164,7 @@ def integrated_gradients(
     if method == "adaptive":
         steps = checks.positive(steps, "steps")
         index, step = jnp.divmod(jnp.arange(count * steps), steps)
-        own, samples = (baselines, jnp.zeros((images.shape[0], count, steps + 1))), (index, step)
+        own, samples = (baselines, jnp.zeros((images.shape[0], count, steps + 1), jnp.float32)), (index, step)
         return integrate(
             model,
             images,
@@ -214,7 +214,7 @@ PROBES = 8
 def _adapt(model, images, targets, own):
     """Place the ends of the steps: equal shares of the square root of the score's change between probes."""
     baselines, ends = own
-    grid = jnp.linspace(0, 1, PROBES + 1)
+    grid = jnp.linspace(0, 1, PROBES + 1, dtype=jnp.float32)
 
     def one(baseline):
         def score(position):
@@ -226,7 +226,7 @@ def _adapt(model, images, targets, own):
         share = jnp.sqrt(change) + 1e-3 * jnp.sqrt(change.sum(0)) + 1e-12
         share = share / share.sum(0)
         cumulative = jnp.concatenate([jnp.zeros_like(share[:1]), jnp.cumsum(share, axis=0)])
-        wanted = jnp.linspace(0, 1, ends.shape[-1])
+        wanted = jnp.linspace(0, 1, ends.shape[-1], dtype=jnp.float32)
         placed = jax.vmap(lambda known: jnp.interp(wanted, known, grid), in_axes=1)(cumulative)
         return placed.at[:, 0].set(0).at[:, -1].set(1)
 

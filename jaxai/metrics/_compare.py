@@ -83,8 +83,7 @@ def compare(
     _check(methods, chosen, names, references, options, masks)
     confidence = checks.number(confidence, "confidence", "(0, 1)")
     draws, key = checks.positive(draws, "draws"), checks.key(key)
-    # Methods get the model as the user passes it.
-    _, images, target, chunk = _methods.prepare(model, images, targets, batch_size)
+    model, images, target, chunk = _methods.prepare(model, images, targets, batch_size)
     if target.axes:
         raise ValueError("`targets` must be one for each image; compare k targets one after the other")
     batch = images.shape[0]

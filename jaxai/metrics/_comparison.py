@@ -196,5 +196,4 @@ def _kendall(a, b):
 
 
 def _plain(values):
-    found: Any = np.where(np.isfinite(values), values.astype(object), None)
-    return found.tolist()
+    return np.where(np.isfinite(values), values, None).tolist()

@@ -40,12 +40,6 @@ class Asked(NamedTuple):
     batch_size: int
     probability: bool
 
-    @property
-    def regions(self) -> _segments.Superpixels:
-        """The superpixels of a metric that always has some."""
-        assert self.units is not None
-        return self.units
-
 
 def ask(
     model: Any,

@@ -98,18 +98,19 @@ def _count(asked):
 def _ranks(maps, labels, count):
     """Return when each pixel goes, int32 [maps, height, width] from 0, and the number of units [maps]."""
     if labels is None:
-        values = maps.reshape(len(maps), -1)
-        totals = jnp.full(len(maps), values.shape[1], jnp.int32)
+        values, totals = maps.reshape(len(maps), -1), None
     else:
         size = _segments.sums(jnp.ones(labels.shape), labels, count)
         means = _segments.sums(maps, labels, count) / jnp.maximum(size, 1)
         # Labels that an image has not got come last.
-        values, totals = jnp.where(size > 0, means, -jnp.inf), (size > 0).sum(-1).astype(jnp.int32)
+        values, totals = jnp.where(size > 0, means, -jnp.inf), (size > 0).sum(-1)
     order = jnp.argsort(-values, axis=-1, stable=True)
     rank = jax.vmap(lambda o: jnp.zeros(o.shape, jnp.int32).at[o].set(jnp.arange(o.size, dtype=jnp.int32)))(
         order
     )
-    return rank.reshape(maps.shape) if labels is None else _segments.paint(rank, labels), totals
+    if labels is None:
+        return rank.reshape(maps.shape), jnp.full(len(maps), values.shape[1], jnp.int32)
+    return _segments.paint(rank, labels), totals.astype(jnp.int32)
 
 
 def _by_rank(reveal, ranks, totals, taken, least_first, pairs):

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import maps as _display
@@ -81,11 +80,11 @@ def faithfulness_estimate(
         probability=probability,
         batch_size=batch_size,
     )
-    labels, count = asked.regions.labels, asked.regions.count
+    labels, count = asked.units.labels, asked.units.count
     values = _hidden.scores(asked, Perturbation(_alone, (), (labels,)), count)
     drops = _hidden.originals(asked)[..., None] - _hidden.classes_last(values)
     sums = _hidden.on_units(asked.maps, asked.units)
-    return _statistics.pearson(sums, drops, _order.for_each(asked.regions.present, sums))
+    return _statistics.pearson(sums, drops, _order.for_each(asked.units.present, sums))
 
 
 def _in_regions(model, images, maps, targets, *, segments, **options):
@@ -155,7 +154,7 @@ def monotonicity(
         probability=probability,
         batch_size=batch_size,
     )
-    taken = _order.counts(asked, None, asked.regions.count)
+    taken = _order.counts(asked, None, asked.units.count)
     values = _order.along(asked, taken, least_first=(True,), reveal=True)[..., 0, :]
     moved = _order.for_each(jnp.diff(taken) > 0, values)
     steps = jnp.diff(values)
@@ -217,8 +216,8 @@ def monotonicity_correlation(
         probability=probability,
         batch_size=batch_size,
     )
-    labels, count = asked.regions.labels, asked.regions.count
-    if asked.regions.padded and segments is not None and not isinstance(labels, Tracer):
+    labels, count = asked.units.labels, asked.units.count
+    if asked.units.padded and segments is not None and not isinstance(labels, jax.core.Tracer):
         raise ValueError("`segments` must be as many in every image; pad none, or take a grid")
     draws = checks.positive(num_samples, "num_samples")
     total = len(asked.images) * count * draws
@@ -341,7 +340,6 @@ def sufficiency(
     similarity = checks.number(similarity, "similarity", "[-1, 1]")
     chunk = _scoring.in_flight(model, images, batch_size, len(images))
     classes = _scoring.frozen(model, images, Target(), chunk).classes
-    assert classes is not None
     length = jnp.linalg.norm(values, axis=-1, keepdims=True)
     values = values / jnp.where(length > 0, length, 1)
     cosines = jnp.dot(values, values.T, precision="highest")

@@ -157,7 +157,7 @@ def average_sensitivity(
 
 def _changes(method, model, images, targets, *options):
     """Return ||R(x + d) - R(x)|| / ||R(x)|| of all draws, [draws, batch, *k]."""
-    _, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
+    model, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
     own = _methods.maps_of(method, model, images, target, chunk)
     size = _norm(own, 2)
     parts = [
@@ -202,12 +202,12 @@ def prediction_flips(
 
 def _kept(model, images, target, key, radius, count, chunk):
     """Return which draws keep the top class, float32 [draws, batch]."""
+    top = target.classes
     parts = []
     for size, moved in _draws(images, key, radius, count, chunk):
         flat = moved.reshape(-1, *images.shape[1:])
         found = _targets.frozen(model, flat, Target(), chunk).classes
-        assert found is not None
-        parts.append((found.reshape(size, -1) == target.classes).astype(jnp.float32))
+        parts.append((found.reshape(size, -1) == top).astype(jnp.float32))
     return jnp.concatenate(parts)
 
 
@@ -248,7 +248,7 @@ def local_lipschitz(
         Alvarez-Melis, Jaakkola: On the Robustness of Interpretability Methods. 2018, arXiv 1806.08049,
         equation 2.
     """
-    _, images, target, chunk, key, radius, count = _checked(
+    model, images, target, chunk, key, radius, count = _checked(
         model, images, targets, key, radius, num_samples, batch_size
     )
     own = _methods.maps_of(method, model, images, target, chunk)
@@ -370,13 +370,13 @@ def _relative(moved, own, epsilon, axes):
 
 def _stability(change, method, model, images, targets, epsilon, *options):
     epsilon = checks.number(epsilon, "epsilon", "(0, inf]")
-    network, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
+    model, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
     own = _methods.maps_of(method, model, images, target, chunk)
     parts = []
     for moved, maps in _maps_around(method, model, images, target, key, radius, count, chunk):
-        below = jnp.maximum(change(moved, images, network, chunk), epsilon)
+        below = jnp.maximum(change(moved, images, model, chunk), epsilon)
         parts.append(_relative(maps, own, epsilon, 2) / _aligned(below, own))
-    top = _targets.frozen(network, images, Target(), chunk)
-    kept = _kept(network, images, top, key, radius, count, chunk)
+    top = _targets.frozen(model, images, Target(), chunk)
+    kept = _kept(model, images, top, key, radius, count, chunk)
     values = jnp.where(_aligned(kept, own) > 0, jnp.concatenate(parts), jnp.nan)
     return Stability(jnp.nanmedian(values, axis=0), jnp.nanmax(values, axis=0), kept.mean(0))

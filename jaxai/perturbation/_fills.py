@@ -74,7 +74,7 @@ def _paint_colours(colours, segments):
 
 def _means(images, segments, count):
     total = _segments.sums(images, segments, count)
-    size = _segments.sums(jnp.ones(segments.shape), segments, count)
+    size = _segments.sums(jnp.ones(segments.shape, jnp.float32), segments, count)
     return total / jnp.maximum(size, 1)[..., None]
 
 
@@ -89,8 +89,8 @@ def _neighbour_means(images, segments, count):
         ]
         a = jnp.concatenate([pair[0] for pair in pairs])
         b = jnp.concatenate([pair[1] for pair in pairs])
-        length = jnp.zeros((count, count)).at[a, b].add(1.0)
-        return (length + length.T) * (1 - jnp.eye(count))
+        length = jnp.zeros((count, count), jnp.float32).at[a, b].add(1.0)
+        return (length + length.T) * (1 - jnp.eye(count, dtype=jnp.float32))
 
     length = jax.vmap(borders)(segments)
     total = jnp.einsum("nst,ntc->nsc", length, means, precision="highest")

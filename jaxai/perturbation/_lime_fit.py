@@ -152,7 +152,7 @@ def fit_images(
     def weights(mask, exists, own_sums):
         if constant_weight:
             probability, kernel = _kernels.of_counts(exists, kernel_width)
-            weight = jnp.full(samples, jnp.sum(probability * kernel))
+            weight = jnp.full(samples, jnp.sum(probability * kernel), jnp.float32)
         else:
             weight = _kernels.exponential(_kernels.distances(distance, mask, exists, own_sums), kernel_width)
         return weight if used is None else jnp.where(jnp.arange(samples) < used, weight, 0)
@@ -220,7 +220,7 @@ def lime_limit(
 def _limit(masks, predictions, kernel_width):
     batch, samples, *rest = predictions.shape
     count = masks.shape[-1]
-    present = jnp.ones(count)
+    present = jnp.ones(count, jnp.float32)
     probability, kernel = _kernels.of_counts(present, kernel_width)
     shown = jnp.arange(count + 1, dtype=jnp.float32)
     # alpha_p = E[kernel z_1 ... z_p]; two given ones are among j shown with j (j - 1) / (S (S - 1)).

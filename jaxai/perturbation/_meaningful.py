@@ -135,6 +135,6 @@ def _descend(model, x, behind, targets, key, prices, *, steps, grid, jitter):
         change, moments = optimizer.step(adam, jax.grad(loss)(coarse, shift), moments)
         return (jnp.clip(optax.apply_updates(coarse, change), 0, 1), moments), None
 
-    coarse = jnp.full((len(x), *grid), 0.5)
+    coarse = jnp.full((len(x), *grid), 0.5, jnp.float32)
     (coarse, _), _ = jax.lax.scan(step, (coarse, adam.init(coarse)), jnp.arange(steps))
     return 1 - maps.upsample(coarse, size)

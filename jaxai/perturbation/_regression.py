@@ -48,13 +48,13 @@ def problem(masks: jax.Array, scores: jax.Array, weight: jax.Array, present: jax
         weight: float32 [samples], not negative.
         present: float32 [S], 0 for padding, whose slopes are 0.
     """
-    masks = masks * present
+    masks = masks * present[None]
     total = weight.sum()
     mean = jnp.dot(weight, masks, precision=_EXACT) / total
-    centred = masks - mean
+    centred = masks - mean[None]
     shifted = scores - scores[:1]
     shift = jnp.dot(weight, shifted, precision=_EXACT) / total
-    targets = shifted - shift
+    targets = shifted - shift[None]
     weighted = centred * weight[:, None]
     return Problem(
         centred,
@@ -123,7 +123,7 @@ def sparse_ridge(p: Problem, alpha: jax.Array | float, method: str, number: int,
 def _restricted(p, targets, mean, products, chosen, alpha, clusters):
     """Fit one target on the chosen superpixels."""
     alone = p._replace(
-        centred=p.centred * chosen,
+        centred=p.centred * chosen[None],
         mean=p.mean * chosen,
         targets=targets[:, None],
         target_mean=mean[None],
@@ -147,7 +147,7 @@ def lasso(p: Problem, alpha: jax.Array | float, clusters: int = 1) -> Fit:
     total = p.weight.sum()
 
     def one(targets, mean, products):
-        beta = _selection.lasso(p.gram / total, products / total, p.present, jnp.asarray(alpha))
+        beta = _selection.lasso(p.gram / total, products / total, p.present, jnp.asarray(alpha, jnp.float32))
         refit = _restricted(p, targets, mean, products, (beta != 0).astype(jnp.float32), 0.0, clusters)
         return beta, refit.standard_error[0]
 
@@ -201,8 +201,8 @@ class Samples(NamedTuple):
 
     def freedom(self, present: jax.Array) -> jax.Array:
         """Return how many more clusters there are than unknowns."""
-        drawn = (self.folded(self.weight) > 0).any(1).sum()
-        return drawn - present.sum() - self.intercept
+        drawn = (self.folded(self.weight) > 0).any(1).astype(jnp.float32).sum()
+        return drawn - present.sum() - int(self.intercept)
 
 
 def leave_out(samples: Samples, factor: jax.Array, residuals: jax.Array) -> jax.Array:
@@ -232,7 +232,7 @@ def leave_out(samples: Samples, factor: jax.Array, residuals: jax.Array) -> jax.
     found = samples.folded(residuals)
     if samples.clusters == 1:
         return found / (1 - hat)
-    return jnp.linalg.solve(jnp.eye(samples.clusters) - hat, found)
+    return jnp.linalg.solve(jnp.eye(samples.clusters, dtype=jnp.float32)[None] - hat, found)
 
 
 def spread(samples: Samples, factor: jax.Array, residuals: jax.Array) -> jax.Array:

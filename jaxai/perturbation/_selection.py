@@ -113,7 +113,7 @@ def _lasso_path(gram, products, present, number):
     correlation = jnp.where(usable, jnp.abs(products), 0)
     first = (jnp.arange(len(present)) == jnp.argmax(correlation)).astype(jnp.float32)
     zeros = jnp.zeros_like(present)
-    state = (zeros, first, first * (correlation.max() > 0), zeros, correlation.max(), 0)
+    state = (zeros, first, jnp.where(correlation.max() > 0, first, 0), zeros, correlation.max(), 0)
     return jax.lax.while_loop(more, walk, state)[2] * present
 
 

@@ -156,19 +156,19 @@ def _solve(values, design, present):
     base, total, values = values[0], values[1], values[2:]
     players = present.sum()
     share = (design.masks.sum(1) / players)[:, None]
-    centred = (design.masks - share) * present
-    residual = values - base - share * (total - base)
+    centred = (design.masks - share) * present[None]
+    residual = values - base[None] - share * (total - base)[None]
     weighted = centred * design.weights[:, None]
     gram = jnp.dot(weighted.T, centred, precision=_EXACT)
     scale = jnp.trace(gram) / players
     gram = gram + scale * (jnp.outer(present, present) / players + jnp.diag(1 - present))
     factor, singular = _regression.factorise(gram)
     beta = _regression.solve(factor, gram, jnp.dot(weighted.T, residual, precision=_EXACT))
-    beta = (beta - (beta * present[:, None]).sum(0) / players) * present[:, None]
+    beta = (beta - (beta * present[:, None]).sum(0)[None] / players) * present[:, None]
     left = residual - jnp.dot(centred, beta, precision=_EXACT)
     samples = _regression.Samples(centred, design.weights, 2, intercept=False)
     # What is enumerated is no accident: only the drawn coalitions add to the error.
-    drawn = samples.folded(design.sampled * (design.weights > 0))[..., None]
+    drawn = samples.folded(jnp.where(design.weights > 0, design.sampled, 0))[..., None]
     squares = _regression.spread(samples, factor, _regression.leave_out(samples, factor, left) * drawn)
     pairs = drawn[:, 0].sum()
     # The constraint leaves one unknown less.
@@ -178,5 +178,5 @@ def _solve(values, design, present):
     # degrees of freedom, as for plain residuals, makes up for it.
     squares = squares * (freedom + players - 1) / jnp.maximum(freedom, 1)
     error = _regression.root(squares, few & (pairs > 0))
-    phi = beta + present[:, None] * (total - base) / players
+    phi = beta + present[:, None] * (total - base)[None] / players
     return jnp.where(singular, jnp.nan, phi).T, error.T, base, total

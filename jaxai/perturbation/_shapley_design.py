@@ -84,7 +84,7 @@ def coalitions(key: jax.Array, present: jax.Array, *, samples: int, leverage: bo
 
     rank = rows.astype(jnp.float32) - offsets[level]
     shown_listed = _unrank(rank, levels[level], players, middle[level], table)
-    noise = jnp.where(present > 0, _designs.uniforms(key, samples=budget, count=count), 2.0)
+    noise = jnp.where(present[None] > 0, _designs.uniforms(key, samples=budget, count=count), 2.0)
     order = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
     # A random order is cut into disjoint coalitions of the level before the next order is drawn: they
     # differ, and show all superpixels alike. (Two halves would be each other's complement.)
@@ -93,14 +93,14 @@ def coalitions(key: jax.Array, present: jax.Array, *, samples: int, leverage: bo
     begin = (part * levels[level])[:, None]
     order = order[jnp.maximum(rows - part, 0)]
     shown_sampled = ((order >= begin) & (order < begin + levels[level][:, None])).astype(jnp.float32)
-    shown = jnp.where(listed[:, None], shown_listed, shown_sampled) * present
+    shown = jnp.where(listed[:, None], shown_listed, shown_sampled) * present[None]
 
     exact = kernel[level] / jnp.maximum(pairs[level], 1)
     estimated = kernel[level] / jnp.maximum(rate[level] * drawn, 1e-30)
     # Nothing is left to sample when every level is enumerated.
-    weight = jnp.where(listed, exact, jnp.where(left.sum() > 0, estimated, 0.0))
-    masks = jnp.stack([shown, (1 - shown) * present], axis=1).reshape(2 * budget, count)
-    sampled = jnp.where(listed, 0.0, 1.0)
+    weight = jnp.where(listed, exact, jnp.where(left.sum() > 0, estimated, 0.0)).astype(jnp.float32)
+    masks = jnp.stack([shown, (1 - shown) * present[None]], axis=1).reshape(2 * budget, count)
+    sampled = 1 - listed.astype(jnp.float32)
     return Coalitions(masks, jnp.repeat(weight / 2, 2), jnp.repeat(sampled, 2))
 
 

@@ -133,7 +133,7 @@ def _k_means(colours, starts, steps, iterations):
     place = np.stack(np.meshgrid(*starts, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.float32)
 
     def assign(centres, with_colour):
-        best = jnp.full((height, width), jnp.inf)
+        best = jnp.full((height, width), jnp.inf, jnp.float32)
         label = jnp.zeros((height, width), jnp.int32)
         table = centres.reshape(rows, columns, -1)
         for i in range(-_REACH, _REACH + 1):
@@ -165,7 +165,7 @@ def _k_means(colours, starts, steps, iterations):
         label = assign(centres, jnp.where(index == 0, 0.0, 1.0))
         return update(label, centres), label
 
-    centres = jnp.concatenate([place, jnp.zeros((len(place), colours.shape[-1]))], axis=1)
+    centres = jnp.concatenate([place, jnp.zeros((len(place), colours.shape[-1]), jnp.float32)], axis=1)
     return jax.lax.fori_loop(0, iterations, step, (centres, jnp.zeros((height, width), jnp.int32)))[1]
 
 
