@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -46,7 +47,7 @@ def images(x: Any, name: str = "images") -> jax.Array:
 
 
 def _finite(x: jax.Array) -> bool:
-    if isinstance(x, jax.core.Tracer) or not x.is_fully_addressable:
+    if isinstance(x, Tracer) or not x.is_fully_addressable:
         return True
     if len(x.devices()) > 1 or next(iter(x.devices())).platform != "cpu":
         return bool(jnp.isfinite(x).all())
@@ -95,7 +96,7 @@ def number(value: Any, name: str, interval: str) -> Any:
     Raises:
         ValueError: If it is no number, NaN, or outside.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return value
     low, high = (float(end) for end in interval[1:-1].split(","))
     try:

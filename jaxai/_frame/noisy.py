@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .._cpu import threefry
@@ -25,7 +26,7 @@ def scale(
         ValueError: If the noise is negative or there is no such unit.
     """
     checks.choice(unit, "noise_unit", UNITS)
-    if not isinstance(noise, jax.core.Tracer) and not float(noise) >= 0:
+    if not isinstance(noise, Tracer) and not float(noise) >= 0:
         raise ValueError(f"`noise` must not be negative; got {noise}")
     noise = jnp.asarray(noise, images.dtype)
     if unit == "absolute":

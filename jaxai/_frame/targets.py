@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import Partial, register_dataclass
 
 from . import batching, checks, scores
@@ -270,7 +271,7 @@ def as_target(targets: Targets, images: jax.Array, count: Callable[[], int] | No
         return Target(function=as_model(targets))
     batch = images.shape[0]
     # Concrete classes are looked at on the host, so that nothing waits for a device or is traced.
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(targets))
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(targets))
     classes = jnp.asarray(targets) if traced else np.asarray(targets)
     if not jnp.issubdtype(classes.dtype, jnp.integer):
         raise TypeError(

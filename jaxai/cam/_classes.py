@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._frame import batching
@@ -50,7 +51,7 @@ def _is_pooled_and_linear(view: View) -> bool:
     with jax.ensure_compile_time_eval():
         _, pullback = jax.vjp(dense.before, jnp.zeros(acts.shape, acts.dtype))
         slopes = pullback(jnp.ones(features.shape, features.dtype))[0]
-    if isinstance(slopes, jax.core.Tracer):
+    if isinstance(slopes, Tracer):
         # A parameter takes part.
         return False
     share = 1 / math.prod(acts.shape[1:3])

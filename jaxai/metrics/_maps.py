@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .._frame import checks
 from .._frame.targets import Target
@@ -94,7 +95,7 @@ def masks(values: Any, maps: jax.Array) -> jax.Array:
         raise ValueError(
             f"`masks` must fit the maps, shape {maps.shape} or {maps.shape[1:]}; got shape {array.shape}"
         )
-    if not isinstance(array, jax.core.Tracer):
+    if not isinstance(array, Tracer):
         host = np.asarray(array)
         if not np.isin(host, (0, 1)).all():
             raise ValueError(
@@ -110,7 +111,7 @@ def masks(values: Any, maps: jax.Array) -> jax.Array:
 def constant(maps: jax.Array) -> jax.Array:
     """Return which maps [..., height, width] have one value everywhere, with a warning if any has."""
     flat = maps.max((-2, -1)) == maps.min((-2, -1))
-    if not isinstance(flat, jax.core.Tracer):
+    if not isinstance(flat, Tracer):
         where = np.argwhere(np.asarray(flat))
         if len(where):
             image, *target = where[0].tolist()
@@ -135,7 +136,7 @@ def _floats(maps):
 
 
 def _checked(values, name="maps"):
-    if not isinstance(values, jax.core.Tracer):
+    if not isinstance(values, Tracer):
         bad = ~np.isfinite(np.asarray(values)).reshape(len(values), -1).all(1)
         if bad.any():
             raise ValueError(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import maps as _display
@@ -217,7 +218,7 @@ def monotonicity_correlation(
         batch_size=batch_size,
     )
     labels, count = asked.units.labels, asked.units.count
-    if asked.units.padded and segments is not None and not isinstance(labels, jax.core.Tracer):
+    if asked.units.padded and segments is not None and not isinstance(labels, Tracer):
         raise ValueError("`segments` must be as many in every image; pad none, or take a grid")
     draws = checks.positive(num_samples, "num_samples")
     total = len(asked.images) * count * draws

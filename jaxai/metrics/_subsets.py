@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._cpu import threefry
@@ -177,7 +178,7 @@ def faithfulness_correlation(
 
 def _sizes(asked, sizes, name="sizes"):
     units = _hidden.unit_count(asked)
-    if asked.units is not None and asked.units.padded and not isinstance(asked.units.labels, jax.core.Tracer):
+    if asked.units is not None and asked.units.padded and not isinstance(asked.units.labels, Tracer):
         units = int(asked.units.present.sum(-1).min())
     if sizes is None:
         return tuple(np.unique(np.geomspace(1, max(1, 0.8 * units), 10).round().astype(int)).tolist())

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from . import _kernels
 
@@ -103,7 +104,7 @@ def given(masks: Any, batch: int, count: int) -> jax.Array:
         raise ValueError(
             f"`masks` must be [samples, {count}] or [{batch}, samples, {count}]; got shape {values.shape}"
         )
-    if not isinstance(values, jax.core.Tracer):
+    if not isinstance(values, Tracer):
         host = np.asarray(values)
         # The negation also catches NaN.
         if not ((host >= 0) & (host <= 1)).all():

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._frame.describe import Passes, describes
@@ -89,7 +90,7 @@ def owen_values(
         >>> e.values.tolist()
         [[0.5, 0.5, 1.0]]
     """
-    if isinstance(segments, jax.core.Tracer):
+    if isinstance(segments, Tracer):
         raise TypeError("`segments` must be concrete: the hierarchy is built on the host; got a traced array")
     play = game(
         model,

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import register_dataclass
 
 from .._frame import batching, checks
@@ -106,7 +107,7 @@ def scores(
         return _host_scores(model, perturb, targets, start=start, **how)
     values, _, extents, right = _scores(model, perturb, targets, np.int32(start), **how)
     # A program that was read to return probabilities has been warned of.
-    if extents is not None and not targets.normalized and not isinstance(extents, jax.core.Tracer):
+    if extents is not None and not targets.normalized and not isinstance(extents, Tracer):
         scores_rule.warn_of(np.asarray(extents), normalized=False)
     return (values, right) if top else values
 
@@ -157,7 +158,7 @@ def _host_scores(model, perturb, targets, *, count, batch_size, probability, sta
 
 def check_finite(values: jax.Array) -> None:
     """Raise ValueError if concrete scores are not finite: no surrogate can be fitted to them."""
-    if isinstance(values, jax.core.Tracer):
+    if isinstance(values, Tracer):
         return
     bad = int((~np.isfinite(np.asarray(values))).sum())
     if bad:

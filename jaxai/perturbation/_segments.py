@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._frame import checks
@@ -152,7 +153,7 @@ def prepare(segments: Any, images: jax.Array, num_segments: int | None) -> Super
     expected = images.shape[:3]
     if labels.shape not in (expected, expected[1:]):
         raise ValueError(f"`segments` must have shape {expected} or {expected[1:]}; got {labels.shape}")
-    if isinstance(labels, jax.core.Tracer):
+    if isinstance(labels, Tracer):
         if num_segments is None:
             raise ValueError("`num_segments` must be given where `segments` is traced (jit, vmap)")
         count, padded = checks.positive(num_segments, "num_segments"), True

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .. import maps
 from .._frame import checks
@@ -42,7 +43,7 @@ def points(sampler: str, dimensions: int, number: int, key: jax.Array | None) ->
 
 
 def _seed(key: jax.Array) -> int:
-    if isinstance(key, jax.core.Tracer):
+    if isinstance(key, Tracer):
         raise TypeError(
             "`key` must be a concrete key, as scipy makes the points on the host; got a traced one"
         )

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import ArrayLike, Float
 
@@ -45,7 +46,7 @@ def detection_similarity(
     box, classes = jnp.asarray(box, jnp.float32), jnp.asarray(classes, jnp.float32)
     if box.shape != (4,) or classes.ndim != 1:
         raise ValueError(f"`box` must be [4] and `classes` [classes]; got {box.shape} and {classes.shape}")
-    if not isinstance(box, jax.core.Tracer) and not ((box[2] > box[0]) & (box[3] > box[1])):
+    if not isinstance(box, Tracer) and not ((box[2] > box[0]) & (box[3] > box[1])):
         raise ValueError(f"`box` must be left, top, right, bottom with an area; got {box.tolist()}")
     return Partial(_similarity, box, classes)
 
