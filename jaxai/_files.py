@@ -164,6 +164,8 @@ def _claim(folder: Path, directory: bool) -> tuple[Path, int | None]:
 
 def _locked(descriptor: int) -> bool | None:
     """Lock an open file; False if another holds the lock, None if the file system has no locks."""
+    if fcntl is None:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

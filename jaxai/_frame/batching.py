@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,18 @@ def _suited(model, images):
     parameters = sum(array.size * array.dtype.itemsize for array in arrays)
     at_224 = max(4, os.cpu_count() or 1, parameters / _BYTES_AN_IMAGE)
     return min(_MOST, round(at_224 * _PIXELS / max(1, math.prod(images.shape[1:-1]))))
+
+
+@overload
+def groups(batch_size: int, size: int) -> int: ...
+
+
+@overload
+def groups(batch_size: None, size: int) -> None: ...
+
+
+@overload
+def groups(batch_size: int | None, size: int) -> int | None: ...
 
 
 def groups(batch_size: int | None, size: int) -> int | None:
@@ -97,12 +109,11 @@ def map_chunks(fn: Callable[[Any], Any], xs: Any, *, batch_size: int | None, cou
     Returns:
         The pytree of `fn`'s results, with first axis `count`.
     """
-    if count is None:
-        count = jax.tree.leaves(xs)[0].shape[0]
-    if batch_size is None or batch_size >= count:
+    size: int = jax.tree.leaves(xs)[0].shape[0] if count is None else count
+    if batch_size is None or batch_size >= size:
         return fn(xs)
-    ys = jax.lax.map(fn, _fold(xs, count, batch_size)[0])
-    return jax.tree.map(lambda y: y.reshape(y.shape[0] * y.shape[1], *y.shape[2:])[:count], ys)
+    ys = jax.lax.map(fn, _fold(xs, size, batch_size)[0])
+    return jax.tree.map(lambda y: y.reshape(y.shape[0] * y.shape[1], *y.shape[2:])[:size], ys)
 
 
 def map_images(

@@ -28,11 +28,11 @@ def scale(
     checks.choice(unit, "noise_unit", UNITS)
     if not isinstance(noise, Tracer) and not float(noise) >= 0:
         raise ValueError(f"`noise` must not be negative; got {noise}")
-    noise = jnp.asarray(noise, images.dtype)
+    size = jnp.asarray(noise, images.dtype)
     if unit == "absolute":
-        return jnp.broadcast_to(noise, (images.shape[0], 1, 1, 1))
+        return jnp.broadcast_to(size, (images.shape[0], 1, 1, 1))
     axes = (1, 2, 3)
-    return noise * (images.max(axes, keepdims=True) - images.min(axes, keepdims=True))
+    return size * (images.max(axes, keepdims=True) - images.min(axes, keepdims=True))
 
 
 def copies(

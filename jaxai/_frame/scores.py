@@ -133,7 +133,9 @@ class _Reader:
     def exponential_of_log_softmax(self, ref: Ref) -> bool:
         """Return whether the exponent is z - log(sum(exp(z)))."""
         difference = self.made_by(ref, "sub")
-        log = None if difference is None else self.made_by(difference.inputs[1], "log")
+        if difference is None:
+            return False
+        log = self.made_by(difference.inputs[1], "log")
         total = None if log is None else self.made_by(log.inputs[0], "reduce_sum")
         exp = None if total is None else self.made_by(total.inputs[0], "exp")
         return exp is not None and self.source(exp.inputs[0]) == self.source(difference.inputs[0])

@@ -285,7 +285,7 @@ def as_target(targets: Targets, images: jax.Array, count: Callable[[], int] | No
             f"`targets` must be int[batch] or int[batch, k] with batch = {batch}; got shape {classes.shape}"
         )
     if not traced:
-        check_classes(classes, None if count is None else count())
+        check_classes(np.asarray(classes), None if count is None else count())
     return Target(jnp.asarray(classes.astype(np.int32)))
 
 
@@ -307,7 +307,8 @@ def check_classes(classes: np.ndarray, count: int | None) -> None:
 
 
 @partial(jax.jit, static_argnames="batch_size")
-def _top_classes(model, images, *, batch_size):
+def top_classes(model, images, *, batch_size):
+    """Return each image's top class, int32 [batch], with at most `batch_size` images in flight."""
     size = batching.chunk_size(batch_size, model, images)
     return batching.map_chunks(lambda x: Target().frozen(model(x)).classes, images, batch_size=size)
 
@@ -316,7 +317,7 @@ def frozen(model: Any, images: jax.Array, target: Target, batch_size: int | None
     """Return the target with None replaced by each image's top class, at most `batch_size` in flight."""
     if target.function is not None or target.classes is not None:
         return target
-    return target.of_classes(_top_classes(model, images, batch_size=batch_size))
+    return target.of_classes(top_classes(model, images, batch_size=batch_size))
 
 
 def join(model: Any, images: Any, target: Target) -> tuple[Any, Target]:
@@ -330,6 +331,7 @@ def join(model: Any, images: Any, target: Target) -> tuple[Any, Target]:
     outputs = output_shapes(model, images)
     if target.function is None:
         one_array(outputs)
+        return model, target
     if hasattr(outputs, "shape"):
         return model, target
     shapes, tree = jax.tree.flatten(outputs)

@@ -115,7 +115,7 @@ class Graph:
         """Return the type of a value."""
         return jnp.result_type(ref.value) if isinstance(ref, Constant) else self.avals[ref].dtype
 
-    def producers(self) -> dict[int, Node]:
+    def producers(self) -> dict[Ref, Node]:
         """Return the node that computes each value."""
         return {out: node for node in self.nodes for out in node.outputs}
 
@@ -126,9 +126,9 @@ class Graph:
             counts[ref] = counts.get(ref, 0) + 1
         return counts
 
-    def readers(self) -> dict[int, list[Node]]:
+    def readers(self) -> dict[Ref, list[Node]]:
         """Return the nodes that read each value, in order."""
-        found: dict[int, list[Node]] = {}
+        found: dict[Ref, list[Node]] = {}
         for node in self.nodes:
             for ref in dict.fromkeys(values_of(node.inputs)):
                 found.setdefault(ref, []).append(node)

@@ -48,9 +48,9 @@ def layer(y: jax.Array, operands: Sequence[jax.Array], reference: Callable[..., 
         reference: The operation.
     """
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands]
-    jaxpr = jax.make_jaxpr(reference)(*shapes)
+    jaxpr, result = jax.make_jaxpr(reference, return_shape=True)(*shapes)
     (eqn,) = jaxpr.eqns
-    if list(eqn.invars) != list(jaxpr.jaxpr.invars) or eqn.outvars[0].aval.shape != y.shape:
+    if list(eqn.invars) != list(jaxpr.jaxpr.invars) or result.shape != y.shape:
         raise ValueError(f"a layer must be marked with the one operation that it computes; got {jaxpr}")
     return _mark_p.bind(y, *operands, standard=Standard(eqn.primitive.name, eqn.params))
 

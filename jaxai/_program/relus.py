@@ -1,6 +1,7 @@
 """The ReLUs of a function, in any spelling, and which of them are the activations of its layers."""
 
 from dataclasses import dataclass
+from itertools import permutations
 
 import jax.numpy as jnp
 
@@ -43,7 +44,7 @@ def _match(graph, node: Node, producers, uses, found) -> Relu | None:
         inner = producers.get(x)
         if inner is not None and inner.name == "min" and uses[x] == 1:
             x_inner, upper = _bounded(graph, inner.inputs)
-            if upper is not None and upper > 0:
+            if x_inner is not None and upper is not None and upper > 0:
                 return Relu(x_inner, upper)
         return Relu(x)
     if node.name == "min":
@@ -65,7 +66,7 @@ def _match(graph, node: Node, producers, uses, found) -> Relu | None:
         if graph.splat(on) == 0 and _positive(graph, predicate, producers) == (off, False):
             return Relu(off)
     if node.name == "mul":
-        for x, gate in (node.inputs, node.inputs[::-1]):
+        for x, gate in permutations(node.inputs, 2):
             inner = None if isinstance(gate, Constant) else producers.get(gate)
             if inner is not None and inner.name == "convert_element_type":
                 if _positive(graph, inner.inputs[0], producers) == (x, True):

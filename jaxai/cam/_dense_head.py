@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from .._program.facts import Window, fact
-from .._program.graph import Constant, Graph, Node, trace, values_of
+from .._program.graph import Constant, Graph, Node, Ref, trace, values_of
 from .._program.run import evaluate, values
 
 BLOCK = 64
@@ -43,6 +43,8 @@ def find(head: Callable[[jax.Array], jax.Array], acts: jax.Array) -> DenseHead |
     if dense is None or len(graph.outputs) != 1:
         return None
     features, kernel = dense.inputs
+    if isinstance(kernel, Constant):
+        return None
     below, above = graph.part([source], [features]), graph.part(dense.outputs, graph.outputs)
     read = {kernel, *values_of(r for part in (below, above) for n in part.nodes for r in n.inputs)}
     late = graph.dependents(dense.outputs)
@@ -62,7 +64,7 @@ def find(head: Callable[[jax.Array], jax.Array], acts: jax.Array) -> DenseHead |
 def _first_dense(graph: Graph, dependent: set[int], channels: int) -> Node | None:
     """Return the first dense layer, if all before it keeps the channels apart, at last on the last axis."""
     source = graph.inputs[-1]
-    axes = {source: len(graph.shape(source)) - 1}
+    axes: dict[Ref, int] = {source: len(graph.shape(source)) - 1}
     for node in graph.nodes:
         if not dependent.intersection(values_of(node.inputs)):
             continue
@@ -75,9 +77,9 @@ def _first_dense(graph: Graph, dependent: set[int], channels: int) -> Node | Non
     return None
 
 
-def _is_dense(graph: Graph, node: Node, dependent: set[int], axes: dict[int, int], channels: int) -> bool:
+def _is_dense(graph: Graph, node: Node, dependent: set[int], axes: dict[Ref, int], channels: int) -> bool:
     left, right = node.inputs
-    if left not in dependent or right in dependent or isinstance(right, Constant):
+    if left not in dependent or right in dependent:
         return False
     shape = graph.shape(left)
     dense = node.params["dimension_numbers"] == (((1,), (0,)), ((), ()))
@@ -90,7 +92,7 @@ def _is_dense(graph: Graph, node: Node, dependent: set[int], axes: dict[int, int
     )
 
 
-def _channel_axis(graph: Graph, node: Node, axes: dict[int, int], channels: int) -> int | None:
+def _channel_axis(graph: Graph, node: Node, axes: dict[Ref, int], channels: int) -> int | None:
     """Return the axis of each result on which value d depends on channel d % channels alone, if there is one.
 
     Args:

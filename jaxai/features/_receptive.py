@@ -82,8 +82,8 @@ def _through(graph: Graph, node: Node, operands: Sequence[Any]) -> Sequence[Any]
     shapes = [graph.shape(ref) for ref in (*node.inputs, *node.outputs)]
     seen, *rest = operands
     if node.name in ("concatenate", "stack"):
-        seen = _union(operands)
-    elif not isinstance(seen, _Seen) or any(isinstance(one, _Seen) for one in rest):
+        seen, rest = _union(operands), []
+    if not isinstance(seen, _Seen) or any(isinstance(one, _Seen) for one in rest):
         raise _Unknown(node.name)
     spans = (_move(known.window, node.params, shapes, span) for span in (seen.rows, seen.columns))
     return [_Seen(*spans)] * count

@@ -128,11 +128,9 @@ def xrai(
         checks.choice(baseline, "baseline", ("extremes",))
         axes = (1, 2, 3)
         baseline = [images.min(axes, keepdims=True), images.max(axes, keepdims=True)]
-    if regions is None:
-        if isinstance(images, Tracer):
-            raise TypeError("`regions` must be given under jit or vmap, as they are made on the host")
-        regions = xrai_regions(images)
-    regions = jnp.asarray(regions)
+    if regions is None and isinstance(images, Tracer):
+        raise TypeError("`regions` must be given under jit or vmap, as they are made on the host")
+    regions = jnp.asarray(xrai_regions(images) if regions is None else regions)
     if regions.ndim != 4 or (regions.shape[0], *regions.shape[2:]) != images.shape[:3]:
         raise ValueError(
             f"`regions` must be [batch, regions, height, width] for images of shape {images.shape};"

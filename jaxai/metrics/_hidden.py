@@ -40,6 +40,13 @@ class Asked(NamedTuple):
     batch_size: int
     probability: bool
 
+    @property
+    def regions(self) -> _segments.Superpixels:
+        """The superpixels of a metric that cannot do without."""
+        if self.units is None:
+            raise TypeError("`segments` must be given")
+        return self.units
+
 
 def ask(
     model: Any,

@@ -81,21 +81,27 @@ def imputer(
         raise ValueError(f"`fill` must be a value or one of {', '.join(NAMES)}; got {fill!r}")
     if labels is None and fill in ("segment_mean", "neighbours"):
         raise ValueError(f"`fill={fill!r}` needs superpixels, `segments=`")
-    if key is None and (fill in ("noise", "uniform") or noise):
-        raise TypeError(f"`fill={fill!r}` needs a `key`")
     if fill == "rise_blur":
         height, width = images.shape[1:3]
         return Imputer(_fills.filtered(images, _rise_matrix(height), _rise_matrix(width)))
     if fill == "uniform":
         low, high = (edge((1, 2), keepdims=True).astype(jnp.float32) for edge in (images.min, images.max))
-        drawn = threefry.uniform(jax.random.fold_in(key, 0x756E6966), images.shape[1:])
+        drawn = threefry.uniform(jax.random.fold_in(_needed(key, fill), 0x756E6966), images.shape[1:])
         return Imputer((low + (high - low) * drawn).astype(images.dtype))
     if fill == "linear":
         added = jnp.zeros(images.shape[1:], jnp.float32)
         if noise:
-            added = noise * threefry.normal(jax.random.fold_in(key, 0x726F6164), images.shape[1:])
+            added = noise * threefry.normal(
+                jax.random.fold_in(_needed(key, fill), 0x726F6164), images.shape[1:]
+            )
         return Imputer(jnp.broadcast_to(added.astype(images.dtype), images.shape), solve=True)
     return Imputer(_fills.background(_OTHER.get(fill, fill), images, labels, count, key=key))
+
+
+def _needed(key: jax.Array | None, fill: str) -> jax.Array:
+    if key is None:
+        raise TypeError(f"`fill={fill!r}` needs a `key`")
+    return key
 
 
 def _rise_matrix(length: int) -> jax.Array:

@@ -98,7 +98,8 @@ def _count(asked):
 def _ranks(maps, labels, count):
     """Return when each pixel goes, int32 [maps, height, width] from 0, and the number of units [maps]."""
     if labels is None:
-        values, totals = maps.reshape(len(maps), -1), None
+        values = maps.reshape(len(maps), -1)
+        totals = jnp.full(len(maps), values.shape[1], jnp.int32)
     else:
         size = _segments.sums(jnp.ones(labels.shape), labels, count)
         means = _segments.sums(maps, labels, count) / jnp.maximum(size, 1)
@@ -109,7 +110,7 @@ def _ranks(maps, labels, count):
         order
     )
     if labels is None:
-        return rank.reshape(maps.shape), jnp.full(len(maps), values.shape[1], jnp.int32)
+        return rank.reshape(maps.shape), totals
     return _segments.paint(rank, labels), totals.astype(jnp.int32)
 
 

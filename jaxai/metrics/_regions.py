@@ -81,11 +81,11 @@ def faithfulness_estimate(
         probability=probability,
         batch_size=batch_size,
     )
-    labels, count = asked.units.labels, asked.units.count
+    labels, count = asked.regions.labels, asked.regions.count
     values = _hidden.scores(asked, Perturbation(_alone, (), (labels,)), count)
     drops = _hidden.originals(asked)[..., None] - _hidden.classes_last(values)
     sums = _hidden.on_units(asked.maps, asked.units)
-    return _statistics.pearson(sums, drops, _order.for_each(asked.units.present, sums))
+    return _statistics.pearson(sums, drops, _order.for_each(asked.regions.present, sums))
 
 
 def _in_regions(model, images, maps, targets, *, segments, **options):
@@ -155,7 +155,7 @@ def monotonicity(
         probability=probability,
         batch_size=batch_size,
     )
-    taken = _order.counts(asked, None, asked.units.count)
+    taken = _order.counts(asked, None, asked.regions.count)
     values = _order.along(asked, taken, least_first=(True,), reveal=True)[..., 0, :]
     moved = _order.for_each(jnp.diff(taken) > 0, values)
     steps = jnp.diff(values)
@@ -217,8 +217,8 @@ def monotonicity_correlation(
         probability=probability,
         batch_size=batch_size,
     )
-    labels, count = asked.units.labels, asked.units.count
-    if asked.units.padded and segments is not None and not isinstance(labels, Tracer):
+    labels, count = asked.regions.labels, asked.regions.count
+    if asked.regions.padded and segments is not None and not isinstance(labels, Tracer):
         raise ValueError("`segments` must be as many in every image; pad none, or take a grid")
     draws = checks.positive(num_samples, "num_samples")
     total = len(asked.images) * count * draws
@@ -340,7 +340,7 @@ def sufficiency(
     values = _maps.of_images(maps, images, Target()).reshape(len(images), -1)
     similarity = checks.number(similarity, "similarity", "[-1, 1]")
     chunk = _scoring.in_flight(model, images, batch_size, len(images))
-    classes = _scoring.frozen(model, images, Target(), chunk).classes
+    classes = jnp.asarray(_scoring.frozen(model, images, Target(), chunk).classes)
     length = jnp.linalg.norm(values, axis=-1, keepdims=True)
     values = values / jnp.where(length > 0, length, 1)
     cosines = jnp.dot(values, values.T, precision="highest")

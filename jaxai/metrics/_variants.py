@@ -112,7 +112,7 @@ def region_perturbation(
         probability=probability,
         batch_size=batch_size,
     )
-    count = min(checks.positive(steps, "steps"), asked.units.count)
+    count = min(checks.positive(steps, "steps"), asked.regions.count)
     taken = jnp.broadcast_to(jnp.arange(count + 1, dtype=jnp.int32), (asked.images.shape[0], count + 1))
     values = _order.along(asked, taken, least_first=(least_first,))[..., 0, :]
     fall = (values[..., :1] - values).mean(-1)
@@ -172,10 +172,11 @@ def selectivity(
 
 def _in_windows(model, images, maps, targets, *, window, **options):
     images = checks.images(images)
-    size, window = images.shape[1:3], checks.pair(window, "window")
-    labels = _hidden.windows(size, window)
-    if window[0] > size[0] or window[1] > size[1] or labels[-1, -1] == 0:
-        raise ValueError(f"`window` must be smaller than the image, {size}; got {window}")
+    height, width = images.shape[1:3]
+    window = checks.pair(window, "window")
+    labels = _hidden.windows((height, width), window)
+    if window[0] > height or window[1] > width or labels[-1, -1] == 0:
+        raise ValueError(f"`window` must be smaller than the image, {(height, width)}; got {window}")
     count = int(labels[-1, -1]) + 1
     return _hidden.ask(
         model, images, maps, targets, segments=np.asarray(labels), num_segments=count, **options

@@ -180,7 +180,7 @@ def _descend(model, x, hidden, targets, settings, *, area, variant, steps, strid
         shift = jnp.int32(jnp.round((2 * place - 1) * jitter))
         gradient = jax.grad(loss)(bumps, weight, index % 2 == 0, shift)
         change, momentum = optimizer.step(sgd, gradient, momentum)
-        return (jnp.clip(optax.apply_updates(bumps, change), 0, 1), momentum), None
+        return (jnp.clip(bumps + change, 0, 1), momentum), None
 
     bumps = jnp.ones((x.shape[0], *(math.ceil(side / stride) for side in size)), jnp.float32)
     bumps = jax.lax.scan(step, (bumps, sgd.init(bumps)), jnp.arange(steps))[0][0]

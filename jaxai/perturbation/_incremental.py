@@ -118,10 +118,8 @@ def program(model: Any, image: jax.Array | jax.ShapeDtypeStruct, place: Windows)
         for ref in moving[1:]:
             field = (field[0].joined(fields[ref][0]), field[1].joined(fields[ref][1]))
         out = graph.shape(node.outputs[0])
-        after = tuple(
-            span.through(reads, length)
-            for span, reads, length in zip(field, step.reads, out[1:3], strict=True)
-        )
+        rows, columns = step.reads
+        after = (field[0].through(rows, out[1]), field[1].through(columns, out[2]))
         if after[0].size * after[1].size < _MOST * out[1] * out[2]:
             fields[node.outputs[0]] = after
             steps[node.outputs[0]] = step

@@ -48,6 +48,8 @@ def distances(name: str, masks: jax.Array, present: jax.Array, sums: Moments | N
     masks = masks * present[None]
     if name == "mask_cosine":
         return 1 - _cosine(masks.sum(-1), jnp.square(masks).sum(-1), present.sum())
+    if sums is None:
+        raise TypeError(f"{name} compares pixels: it needs their `moments`")
     hidden = (1 - masks) * present[None]
     if name == "pixel_euclidean":
         apart = sums.image - 2 * sums.mixed + sums.background

@@ -66,7 +66,7 @@ def step(node: Node, graph: Graph, dependent: set[int]) -> Step | None:
         return None
     sizes = [graph.shape(ref) for ref in (*node.inputs, *node.outputs)]
     rows, columns = (known.window(node.params, sizes, axis) for axis in (1, 2))
-    if any(reads in (None, "all") or reads.before < 0 for reads in (rows, columns)):
+    if not (isinstance(rows, Window) and isinstance(columns, Window)) or min(rows.before, columns.before) < 0:
         return None
     run = _ON_PATCHES[node.name](node.params, sizes)
     lowest = -math.inf if node.name == "reduce_window_max" else 0.0
@@ -111,7 +111,7 @@ def _convolution(params, shapes):
         precision=params["precision"],
         dtype=params["preferred_element_type"],
     )
-    return lambda operands: conv.forward(*operands, settings)
+    return lambda operands: conv.forward(operands[0], operands[1], settings)
 
 
 def _reduce_window(maximum, params, shapes):

@@ -133,7 +133,7 @@ def _descend(model, x, behind, targets, key, prices, *, steps, grid, jitter):
         coarse, moments = state
         shift = jax.random.randint(jax.random.fold_in(key, index), (2,), -jitter, jitter + 1, jnp.int32)
         change, moments = optimizer.step(adam, jax.grad(loss)(coarse, shift), moments)
-        return (jnp.clip(optax.apply_updates(coarse, change), 0, 1), moments), None
+        return (jnp.clip(coarse + change, 0, 1), moments), None
 
     coarse = jnp.full((len(x), *grid), 0.5, jnp.float32)
     (coarse, _), _ = jax.lax.scan(step, (coarse, adam.init(coarse)), jnp.arange(steps))

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
@@ -120,9 +121,9 @@ def compose(panels: Sequence[Panel], *, title: str = "", columns: int | None = N
     lines = max(panel.title.count("\n") + 1 if panel.title else 0 for panel in panels)
     width = columns * (_SIDE + (_BAR if bars else 0.1))
     height = rows * (_SIDE * ratio + 0.1 + 0.19 * lines) + (0.36 if title else 0.05)
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=(width, height), dpi=150, layout=layout)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.0, hspace=0.0)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -163,7 +164,7 @@ def _draw_bar(figure: Figure, axes, bar: Bar) -> None:
     mappable = ScalarMappable(Normalize(bar.low, bar.high), colormap(bar.cmap))
     drawn = figure.colorbar(mappable, ax=axes, fraction=0.05, pad=0.02, aspect=22)
     drawn.locator = MaxNLocator(nbins=4, symmetric=bar.low == -bar.high)
-    drawn.formatter.set_powerlimits((-2, 3))
+    drawn.ax.ticklabel_format(axis="y", scilimits=(-2, 3))
     drawn.update_ticks()
     drawn.outline.set_linewidth(0.5)
     drawn.ax.tick_params(labelsize=7, width=0.5, length=2)

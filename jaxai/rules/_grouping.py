@@ -30,10 +30,10 @@ def network(model: Any, images: jax.Array, *, wholes: bool = True) -> tuple[Netw
         TypeError: If the model returns anything but one array.
     """
     graph, flat, tree = trace(model, images)
-    if tree.num_leaves != 1:
+    if tree.num_leaves != 1 or isinstance(output := graph.outputs[0], Constant):
         raise TypeError(f"`model` must return one array of scores; got {tree}")
     _name_layers(graph)
-    image, output = graph.inputs[-1], graph.outputs[0]
+    image = graph.inputs[-1]
     return Network(graph, _Grouping(graph, image).operations(wholes), image, output), flat
 
 

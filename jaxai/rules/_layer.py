@@ -70,7 +70,7 @@ class Layer:
         self.operation = operation
         self.inputs = tuple(env[ref] for ref in operation.inputs)
         outputs = tuple(env[ref] for ref in operation.outputs)
-        self.output = outputs[0] if len(outputs) == 1 else outputs
+        self.output: Any = outputs[0] if len(outputs) == 1 else outputs
         self._env, self._facts, self._given = env, facts, parameters
 
     @property

@@ -117,7 +117,7 @@ class Linear:
     """
 
     node: Node
-    x: int
+    x: Ref
     kernel: Ref
     axis: int | None
     kernel_axis: int | None
@@ -234,7 +234,7 @@ class Network:
             arrived = tuple(total.pop(out, None) for out in operation.outputs)
             if all(each is None for each in arrived):
                 continue
-            parts = step(arrived if len(arrived) > 1 else arrived[0])
+            parts = step(arrived[0] if len(arrived) == 1 else arrived)
             for ref, part in zip(operation.inputs, parts, strict=True):
                 if part is not None and jnp.issubdtype(self.graph.dtype(ref), jnp.floating):
                     total[ref] = total[ref] + part if ref in total else part

@@ -60,7 +60,7 @@ class Softmax(Rule):
 _GATES = {"logistic": 2, "tanh": 1, "erf": 1, "clamp": 1}
 
 
-def gate(graph: Graph, producers: dict[int, Node], node: Node) -> int | None:
+def gate(graph: Graph, producers: dict[Ref, Node], node: Node) -> int | None:
     """Return which factor of a product is its gate, 0 or 1; None if neither or both could be.
 
     A divisor is one. So is a factor that was broadcast where the other was not, or that comes from a sigmoid,
@@ -82,7 +82,7 @@ def gate(graph: Graph, producers: dict[int, Node], node: Node) -> int | None:
     return 0 if grades[0] > grades[1] else 1
 
 
-def _source(ref: Ref, producers: dict[int, Node]) -> Ref:
+def _source(ref: Ref, producers: dict[Ref, Node]) -> Ref:
     """Return what a value was before it was reshaped or broadcast."""
     while not isinstance(ref, Constant) and (node := producers.get(ref)) is not None:
         if not fact(node.name).rearranges or len(node.inputs) != 1:
@@ -91,7 +91,7 @@ def _source(ref: Ref, producers: dict[int, Node]) -> Ref:
     return ref
 
 
-def _grade(ref: Ref, producers: dict[int, Node]) -> int:
+def _grade(ref: Ref, producers: dict[Ref, Node]) -> int:
     node = None if isinstance(ref, Constant) else producers.get(ref)
     if node is None:
         return 0
@@ -102,7 +102,7 @@ def _grade(ref: Ref, producers: dict[int, Node]) -> int:
     return _GATES.get(node.name, 0)
 
 
-def _exponential(ref: Ref, producers: dict[int, Node]) -> int:
+def _exponential(ref: Ref, producers: dict[Ref, Node]) -> int:
     node = None if isinstance(ref, Constant) else producers.get(ref)
     while node is not None and node.name in ("add", "reduce_sum"):
         found = [_source(each, producers) for each in node.inputs if not isinstance(each, Constant)]

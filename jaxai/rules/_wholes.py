@@ -8,6 +8,7 @@ against small variances and the shapes in between do not matter.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 from .._program.facts import fact
 from .._program.graph import Constant, Graph, Node, Ref, values_of
@@ -60,7 +61,7 @@ class _Search:
         self.producers = graph.producers()
         self.readers = replace(graph, nodes=graph.part(graph.inputs, graph.outputs).nodes).readers()
 
-    def depends(self, ref: Ref) -> bool:
+    def depends(self, ref: Ref) -> TypeGuard[int]:
         return not isinstance(ref, Constant) and ref in self.dependent
 
     def overlap(self, one: Whole, other: Whole) -> bool:
