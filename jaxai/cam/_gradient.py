@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ Raises:
 """
 
 
+@runtime_checkable
 class GradientCam(Protocol):
     """The signature of every member of this file."""
 

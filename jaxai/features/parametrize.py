@@ -6,7 +6,7 @@ colours steepest ascent favours natural spectra, in pixels it finds noise.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ _COLOR_ROOT = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0
 COLOR_MATRIX = _COLOR_ROOT / np.linalg.norm(_COLOR_ROOT, axis=0).max()
 
 
+@runtime_checkable
 class Parametrization(Protocol):
     """How parameters make images: a pytree, whose arrays (a spectrum, say) are data of the compiled loop.
 
