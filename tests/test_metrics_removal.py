@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 
 import jaxai
 from jaxai import metrics
-from jaxai.metrics import _imputers
+from jaxai.metrics import _imputers, _linear
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -250,10 +250,23 @@ def test_linear_imputation_against_scipy(share):
     np.testing.assert_array_equal(np.asarray(found)[~hidden], image[~hidden])
 
 
+def test_holes_of_any_size_take_few_iterations():
+    image = jnp.asarray(RNG.random((1, 100, 130, 1)), jnp.float32)
+    hole = np.zeros((3, 100, 130), bool)
+    hole[0, 3:97, 3:120] = True
+    hole[1] = ~hole[0]
+    hole[2] = RNG.random((100, 130)) < 0.5
+    counts = [int(_linear._solve(image, jnp.asarray(h[None]), 1e-6, 300)[1]) for h in hole]
+    assert max(counts) < 60, counts
+
+
 def test_linear_imputation_of_nothing_and_of_all():
     image = jnp.asarray(RNG.random((1, 5, 7, 2)), jnp.float32)
     np.testing.assert_array_equal(metrics.linear(image, jnp.zeros((1, 5, 7))), image)
     everything = metrics.linear(image, jnp.ones((1, 5, 7)))
+    some = jnp.asarray(RNG.random((2, 5, 7)) < 0.5)
+    both = jnp.concatenate([image, image + 1])
+    close(jax.vmap(lambda x, h: metrics.linear(x[None], h[None])[0])(both, some), metrics.linear(both, some))
     close(everything, jnp.broadcast_to(image.mean((1, 2), keepdims=True), image.shape))
 
 

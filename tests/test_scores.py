@@ -95,7 +95,13 @@ def test_a_callable_target_chooses_from_several_outputs(name, heads, pooled_net,
     method, images = METHODS[name], small_images[:2]
     if name == "finer_cam":
         return
-    same(method(heads["dict"], images, chosen), method(pooled_net, images, second))
+    found = method(heads["dict"], images, chosen)
+    if name == "full_gradients":
+        # The outputs are joined, a constant among them, which is a part of its own.
+        *biases, constant = found.biases
+        assert (constant == 0).all()
+        found = found._replace(biases=tuple(biases))
+    same(found, method(pooled_net, images, second))
     if name in NOTHING:
         return
     for targets in (None, 1):

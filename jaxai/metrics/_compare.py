@@ -83,7 +83,8 @@ def compare(
     _check(methods, chosen, names, references, options, masks)
     confidence = checks.number(confidence, "confidence", "(0, 1)")
     draws, key = checks.positive(draws, "draws"), checks.key(key)
-    model, images, target, chunk = _methods.prepare(model, images, targets, batch_size)
+    # Methods get the model as the user passes it.
+    _, images, target, chunk = _methods.prepare(model, images, targets, batch_size)
     if target.axes:
         raise ValueError("`targets` must be one for each image; compare k targets one after the other")
     batch = images.shape[0]

@@ -196,4 +196,5 @@ def _kendall(a, b):
 
 
 def _plain(values):
-    return np.where(np.isfinite(values), values, None).tolist()
+    found: Any = np.where(np.isfinite(values), values.astype(object), None)
+    return found.tolist()

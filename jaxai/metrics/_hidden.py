@@ -42,9 +42,8 @@ class Asked(NamedTuple):
 
     @property
     def regions(self) -> _segments.Superpixels:
-        """The superpixels of a metric that cannot do without."""
-        if self.units is None:
-            raise TypeError("`segments` must be given")
+        """The superpixels of a metric that always has some."""
+        assert self.units is not None
         return self.units
 
 

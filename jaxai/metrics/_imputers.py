@@ -1,16 +1,4 @@
-"""What removed pixels show, in the space of the model's input; shared by all metrics of faithfulness.
-
-On top of a number, a colour [channels] or anything that broadcasts to the images, such as other images:
-
-- `"mean"`: the image's mean colour (`"image_mean"` in `jaxai.lime`);
-- `"segment_mean"`: each superpixel's own mean colour;
-- `"neighbours"`: the mean colour of the superpixels around, each by the length of the common border;
-- `"blur"`: the image after a Gaussian blur of a twentieth of its shorter side;
-- `"rise_blur"`: the blur of RISE's insertion, 11 x 11 pixels (sigma 5), zeros outside of the image;
-- `"noise"`: normal noise with the image's mean and deviation in each channel (needs a `key`);
-- `"uniform"`: uniform noise between the image's extremes in each channel (needs a `key`);
-- `"linear"`: the weighted mean of the eight neighbours, a linear system (ROAD).
-"""
+"""What removed pixels show: the fills that the package's docstring lists, shared by its metrics."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,24 +72,19 @@ def imputer(
     if fill == "rise_blur":
         height, width = images.shape[1:3]
         return Imputer(_fills.filtered(images, _rise_matrix(height), _rise_matrix(width)))
-    if fill == "uniform":
+    if key is None:
+        if fill in ("noise", "uniform") or noise:
+            raise TypeError(f"`fill={fill!r}` needs a `key`")
+    elif fill == "uniform":
         low, high = (edge((1, 2), keepdims=True).astype(jnp.float32) for edge in (images.min, images.max))
-        drawn = threefry.uniform(jax.random.fold_in(_needed(key, fill), 0x756E6966), images.shape[1:])
+        drawn = threefry.uniform(jax.random.fold_in(key, 0x756E6966), images.shape[1:])
         return Imputer((low + (high - low) * drawn).astype(images.dtype))
     if fill == "linear":
         added = jnp.zeros(images.shape[1:], jnp.float32)
-        if noise:
-            added = noise * threefry.normal(
-                jax.random.fold_in(_needed(key, fill), 0x726F6164), images.shape[1:]
-            )
+        if noise and key is not None:
+            added = noise * threefry.normal(jax.random.fold_in(key, 0x726F6164), images.shape[1:])
         return Imputer(jnp.broadcast_to(added.astype(images.dtype), images.shape), solve=True)
     return Imputer(_fills.background(_OTHER.get(fill, fill), images, labels, count, key=key))
-
-
-def _needed(key: jax.Array | None, fill: str) -> jax.Array:
-    if key is None:
-        raise TypeError(f"`fill={fill!r}` needs a `key`")
-    return key
 
 
 def _rise_matrix(length: int) -> jax.Array:

@@ -66,15 +66,13 @@ def pointing_game(
 def _near(marked, tolerance):
     """Return which pixels are at most so far from a marked one, bool [batch, height, width]."""
     height, width = marked.shape[1:]
-
-    def apart(length):
-        return jnp.abs(jnp.arange(length)[:, None] - jnp.arange(length)).astype(jnp.float32)
-
-    # The distance to a marked pixel of the same column, then the nearest over columns.
-    down = jnp.where(marked[:, None], apart(height)[None, :, :, None], jnp.inf).min(2)
-    square = jax.lax.map(
-        lambda column: (jnp.square(down) + jnp.square(column)[None, None]).min(-1), apart(width)
-    )
+    rows = jnp.arange(height, dtype=jnp.float32)[:, None]
+    # The distance to the next marked pixel of the same column, then the nearest over columns.
+    above = jax.lax.cummax(jnp.where(marked, rows, -jnp.inf), axis=1)
+    below = jax.lax.cummin(jnp.where(marked, rows, jnp.inf), axis=1, reverse=True)
+    down = jnp.minimum(rows - above, below - rows)
+    apart = jnp.abs(jnp.arange(width)[:, None] - jnp.arange(width)).astype(jnp.float32)
+    square = jax.lax.map(lambda column: (jnp.square(down) + jnp.square(column)).min(-1), apart)
     return jnp.moveaxis(square, 0, -1) <= tolerance**2
 
 

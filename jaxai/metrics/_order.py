@@ -104,14 +104,12 @@ def _ranks(maps, labels, count):
         size = _segments.sums(jnp.ones(labels.shape), labels, count)
         means = _segments.sums(maps, labels, count) / jnp.maximum(size, 1)
         # Labels that an image has not got come last.
-        values, totals = jnp.where(size > 0, means, -jnp.inf), (size > 0).sum(-1)
+        values, totals = jnp.where(size > 0, means, -jnp.inf), (size > 0).sum(-1).astype(jnp.int32)
     order = jnp.argsort(-values, axis=-1, stable=True)
     rank = jax.vmap(lambda o: jnp.zeros(o.shape, jnp.int32).at[o].set(jnp.arange(o.size, dtype=jnp.int32)))(
         order
     )
-    if labels is None:
-        return rank.reshape(maps.shape), totals
-    return _segments.paint(rank, labels), totals.astype(jnp.int32)
+    return rank.reshape(maps.shape) if labels is None else _segments.paint(rank, labels), totals
 
 
 def _by_rank(reveal, ranks, totals, taken, least_first, pairs):

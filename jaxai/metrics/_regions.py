@@ -340,7 +340,8 @@ def sufficiency(
     values = _maps.of_images(maps, images, Target()).reshape(len(images), -1)
     similarity = checks.number(similarity, "similarity", "[-1, 1]")
     chunk = _scoring.in_flight(model, images, batch_size, len(images))
-    classes = jnp.asarray(_scoring.frozen(model, images, Target(), chunk).classes)
+    classes = _scoring.frozen(model, images, Target(), chunk).classes
+    assert classes is not None
     length = jnp.linalg.norm(values, axis=-1, keepdims=True)
     values = values / jnp.where(length > 0, length, 1)
     cosines = jnp.dot(values, values.T, precision="highest")

@@ -157,12 +157,12 @@ def average_sensitivity(
 
 def _changes(method, model, images, targets, *options):
     """Return ||R(x + d) - R(x)|| / ||R(x)|| of all draws, [draws, batch, *k]."""
-    model, images, target, chunk, key, bound, count = _checked(model, images, targets, *options)
+    _, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
     own = _methods.maps_of(method, model, images, target, chunk)
     size = _norm(own, 2)
     parts = [
         _norm(maps - own, 2)
-        for _, maps in _maps_around(method, model, images, target, key, bound, count, chunk)
+        for _, maps in _maps_around(method, model, images, target, key, radius, count, chunk)
     ]
     return jnp.where(size > 0, jnp.concatenate(parts) / jnp.where(size > 0, size, 1), jnp.nan)
 
@@ -193,21 +193,21 @@ def prediction_flips(
         TypeError: As `max_sensitivity` does.
         ValueError: As `max_sensitivity` does.
     """
-    model, images, target, chunk, key, bound, count = _checked(
+    model, images, target, chunk, key, radius, count = _checked(
         model, images, None, key, radius, num_samples, batch_size
     )
-    kept = _kept(model, images, target, key, bound, count, chunk)
+    kept = _kept(model, images, target, key, radius, count, chunk)
     return 1 - kept.mean(0)
 
 
 def _kept(model, images, target, key, radius, count, chunk):
     """Return which draws keep the top class, float32 [draws, batch]."""
-    top = target.classes
     parts = []
     for size, moved in _draws(images, key, radius, count, chunk):
         flat = moved.reshape(-1, *images.shape[1:])
-        found = _targets.top_classes(model, flat, batch_size=chunk)
-        parts.append((found.reshape(size, -1) == top).astype(jnp.float32))
+        found = _targets.frozen(model, flat, Target(), chunk).classes
+        assert found is not None
+        parts.append((found.reshape(size, -1) == target.classes).astype(jnp.float32))
     return jnp.concatenate(parts)
 
 
@@ -248,12 +248,12 @@ def local_lipschitz(
         Alvarez-Melis, Jaakkola: On the Robustness of Interpretability Methods. 2018, arXiv 1806.08049,
         equation 2.
     """
-    model, images, target, chunk, key, bound, count = _checked(
+    _, images, target, chunk, key, radius, count = _checked(
         model, images, targets, key, radius, num_samples, batch_size
     )
     own = _methods.maps_of(method, model, images, target, chunk)
     parts = []
-    for moved, maps in _maps_around(method, model, images, target, key, bound, count, chunk):
+    for moved, maps in _maps_around(method, model, images, target, key, radius, count, chunk):
         distance = _norm((moved - images).astype(jnp.float32), 3)
         parts.append(_norm(maps - own, 2) / _aligned(distance, own))
     return jnp.concatenate(parts).max(0)
@@ -370,13 +370,13 @@ def _relative(moved, own, epsilon, axes):
 
 def _stability(change, method, model, images, targets, epsilon, *options):
     epsilon = checks.number(epsilon, "epsilon", "(0, inf]")
-    model, images, target, chunk, key, bound, count = _checked(model, images, targets, *options)
+    network, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
     own = _methods.maps_of(method, model, images, target, chunk)
     parts = []
-    for moved, maps in _maps_around(method, model, images, target, key, bound, count, chunk):
-        below = jnp.maximum(change(moved, images, model, chunk), epsilon)
+    for moved, maps in _maps_around(method, model, images, target, key, radius, count, chunk):
+        below = jnp.maximum(change(moved, images, network, chunk), epsilon)
         parts.append(_relative(maps, own, epsilon, 2) / _aligned(below, own))
-    top = _targets.frozen(model, images, Target(), chunk)
-    kept = _kept(model, images, top, key, bound, count, chunk)
+    top = _targets.frozen(network, images, Target(), chunk)
+    kept = _kept(network, images, top, key, radius, count, chunk)
     values = jnp.where(_aligned(kept, own) > 0, jnp.concatenate(parts), jnp.nan)
     return Stability(jnp.nanmedian(values, axis=0), jnp.nanmax(values, axis=0), kept.mean(0))

@@ -172,11 +172,10 @@ def selectivity(
 
 def _in_windows(model, images, maps, targets, *, window, **options):
     images = checks.images(images)
-    height, width = images.shape[1:3]
-    window = checks.pair(window, "window")
-    labels = _hidden.windows((height, width), window)
-    if window[0] > height or window[1] > width or labels[-1, -1] == 0:
-        raise ValueError(f"`window` must be smaller than the image, {(height, width)}; got {window}")
+    size, window = (images.shape[1], images.shape[2]), checks.pair(window, "window")
+    labels = _hidden.windows(size, window)
+    if window[0] > size[0] or window[1] > size[1] or labels[-1, -1] == 0:
+        raise ValueError(f"`window` must be smaller than the image, {size}; got {window}")
     count = int(labels[-1, -1]) + 1
     return _hidden.ask(
         model, images, maps, targets, segments=np.asarray(labels), num_segments=count, **options

@@ -209,8 +209,8 @@ def sharpened(masks: Float[Array, "batch height width"], area: float) -> Float[A
     threshold = jnp.take(jnp.sort(flat, axis=1), hidden, axis=1)[:, None]
     above = flat > threshold + _SAME
     tied = (flat >= threshold - _SAME) & ~above
-    left = flat.shape[1] - hidden - above.sum(1, keepdims=True)
-    share = left.astype(jnp.float32) / tied.sum(1, keepdims=True).astype(jnp.float32)
+    left = flat.shape[1] - hidden - above.sum(1, keepdims=True, dtype=jnp.int32)
+    share = left.astype(jnp.float32) / tied.sum(1, keepdims=True, dtype=jnp.float32)
     return jnp.where(above, 1.0, jnp.where(tied, share, 0.0)).reshape(masks.shape)
 
 
