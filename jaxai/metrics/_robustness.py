@@ -193,10 +193,10 @@ def prediction_flips(
         TypeError: As `max_sensitivity` does.
         ValueError: As `max_sensitivity` does.
     """
-    model, images, target, chunk, key, radius, count = _checked(
+    model, images, target, chunk, key, bound, count = _checked(
         model, images, None, key, radius, num_samples, batch_size
     )
-    kept = _kept(model, images, target, key, radius, count, chunk)
+    kept = _kept(model, images, target, key, bound, count, chunk)
     return 1 - kept.mean(0)
 
 
@@ -248,12 +248,12 @@ def local_lipschitz(
         Alvarez-Melis, Jaakkola: On the Robustness of Interpretability Methods. 2018, arXiv 1806.08049,
         equation 2.
     """
-    _, images, target, chunk, key, radius, count = _checked(
+    _, images, target, chunk, key, bound, count = _checked(
         model, images, targets, key, radius, num_samples, batch_size
     )
     own = _methods.maps_of(method, model, images, target, chunk)
     parts = []
-    for moved, maps in _maps_around(method, model, images, target, key, radius, count, chunk):
+    for moved, maps in _maps_around(method, model, images, target, key, bound, count, chunk):
         distance = _norm((moved - images).astype(jnp.float32), 3)
         parts.append(_norm(maps - own, 2) / _aligned(distance, own))
     return jnp.concatenate(parts).max(0)
