@@ -2,13 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._frame import checks
 from . import _maps
 
 
-def gini(maps: Float[ArrayLike, "batch height width"]) -> Float[Array, " batch"]:
+def gini(maps: Real[ArrayLike, "batch height width *channels"]) -> Float[Array, " batch"]:
     """Return the Gini index of the map's magnitudes: 0 where all are equal, almost 1 for a single pixel.
 
     With the magnitudes in ascending order v_1 <= ... <= v_d, 1 - 2 sum_k v_k / |v|_1 (d - k + 1/2) / d.
@@ -51,7 +51,7 @@ def _flat(maps):
     return values.reshape(len(values), -1)
 
 
-def entropy(maps: Float[ArrayLike, "batch height width"]) -> Float[Array, " batch"]:
+def entropy(maps: Real[ArrayLike, "batch height width *channels"]) -> Float[Array, " batch"]:
     """Return the entropy of the map's magnitudes as shares of their sum; lower is simpler.
 
     The paper's complexity: with P_i = |R_i| / sum_j |R_j|, the entropy -sum_i P_i ln P_i.
@@ -90,7 +90,7 @@ def _entropy(values):
 
 
 def effective_complexity(
-    maps: Float[ArrayLike, "batch height width"], *, share: float = 0.01
+    maps: Real[ArrayLike, "batch height width *channels"], *, share: float = 0.01
 ) -> Float[Array, " batch"]:
     """Return the share of pixels whose magnitude is above a fraction of the map's largest; lower is simpler.
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._frame import checks
 from . import _maps, _statistics
@@ -20,8 +20,8 @@ def _prepared(maps, masks):
 
 
 def pointing_game(
-    maps: Float[ArrayLike, "batch height width"],
-    masks: Bool[ArrayLike, "batch height width"],
+    maps: Real[ArrayLike, "batch height width *channels"],
+    masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
     *,
     tolerance: float = 15.0,
 ) -> Float[Array, " batch"]:
@@ -77,7 +77,8 @@ def _near(marked, tolerance):
 
 
 def mass_accuracy(
-    maps: Float[ArrayLike, "batch height width"], masks: Bool[ArrayLike, "batch height width"]
+    maps: Real[ArrayLike, "batch height width *channels"],
+    masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
 ) -> Float[Array, " batch"]:
     """Return the share of the map's positive mass that lies in the mask; higher is better.
 
@@ -117,7 +118,8 @@ def _mass(values, marked):
 
 
 def rank_accuracy(
-    maps: Float[ArrayLike, "batch height width"], masks: Bool[ArrayLike, "batch height width"]
+    maps: Real[ArrayLike, "batch height width *channels"],
+    masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
 ) -> Float[Array, " batch"]:
     """Return the share of the K most relevant pixels that lie in a mask of K pixels; higher is better.
 
@@ -157,8 +159,8 @@ def _inside(values, marked, number):
 
 
 def top_k_intersection(
-    maps: Float[ArrayLike, "batch height width"],
-    masks: Bool[ArrayLike, "batch height width"],
+    maps: Real[ArrayLike, "batch height width *channels"],
+    masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
     *,
     k: int = 1000,
 ) -> Float[Array, " batch"]:
@@ -195,8 +197,8 @@ def _pixels(value, name, values):
 
 
 def iou(
-    maps: Float[ArrayLike, "batch height width"],
-    masks: Bool[ArrayLike, "batch height width"],
+    maps: Real[ArrayLike, "batch height width *channels"],
+    masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
     *,
     share: float | None = None,
 ) -> Float[Array, " batch"]:
@@ -234,7 +236,8 @@ def _number(share, size, values):
 
 
 def auc(
-    maps: Float[ArrayLike, "batch height width"], masks: Bool[ArrayLike, "batch height width"]
+    maps: Real[ArrayLike, "batch height width *channels"],
+    masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
 ) -> Float[Array, " batch"]:
     """Return how probably a marked pixel is more relevant than one that is not, the area under the ROC curve.
 
@@ -270,7 +273,8 @@ def _auc(values, marked):
 
 
 def focus(
-    maps: Float[ArrayLike, "batch height width"], masks: Bool[ArrayLike, "batch height width"]
+    maps: Real[ArrayLike, "batch height width *channels"],
+    masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
 ) -> Float[Array, " batch"]:
     """Return the share of a mosaic's positive mass that lies on the tiles of the target's class.
 

@@ -188,7 +188,7 @@ def irof(
     maps: Float[ArrayLike, "batch *k height width"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "batch height width"],
+    segments: Int[ArrayLike, "*batch height width"],
     fill: Any = "mean",
     num_segments: int | None = None,
     key: jax.Array | None = None,

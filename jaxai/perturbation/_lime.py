@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from .._frame import checks
 from .._frame.describe import Passes, describes
@@ -62,10 +62,12 @@ def lime(
     images: Float[Array, "batch height width channels"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "batch height width"],
+    segments: Int[ArrayLike, "*batch height width"],
     key: jax.Array | None = None,
     num_samples: int = 1000,
-    masks: Float[ArrayLike, "*batch samples segments"] | None = None,
+    masks: Real[ArrayLike, "*each samples segments"]
+    | Bool[ArrayLike, "*each samples segments"]
+    | None = None,
     sampling: str = "lime",
     fill: Any = "mean",
     distance: str = "mask_cosine",

@@ -23,7 +23,7 @@ class LimeFit(NamedTuple):
 
 
 def fit_lime(
-    masks: Float[ArrayLike, "*batch samples segments"],
+    masks: Float[ArrayLike, "*each samples segments"],
     scores: Float[ArrayLike, "..."],
     *,
     kernel_width: float = 0.25,
@@ -175,7 +175,7 @@ def fit_images(
 
 
 def lime_limit(
-    masks: Float[ArrayLike, "*batch samples segments"],
+    masks: Float[ArrayLike, "*each samples segments"],
     scores: Float[ArrayLike, "..."],
     *,
     kernel_width: float = 0.25,

@@ -39,7 +39,7 @@ def owen_values(
     images: Float[Array, "batch height width channels"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "batch height width"],
+    segments: Int[ArrayLike, "*batch height width"],
     hierarchy: Int[ArrayLike, "merges 2"] | None = None,
     depth: int | None = None,
     fill: Any = 0.0,

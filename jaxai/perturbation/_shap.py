@@ -34,7 +34,7 @@ def kernel_shap(
     images: Float[Array, "batch height width channels"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "batch height width"],
+    segments: Int[ArrayLike, "*batch height width"],
     key: jax.Array,
     num_samples: int = 2048,
     fill: Any = 0.0,
