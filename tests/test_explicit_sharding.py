@@ -19,6 +19,9 @@ SCRIPT = textwrap.dedent("""
     weights = [jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 8), (8, 8))]
     x = jnp.asarray(rng.normal(size=(8, 8, 8, 3)), jnp.float32)
 
+    KEY = jax.random.key(0)
+    CELLS = {"segments": np.arange(64).reshape(8, 8) // 16, "num_segments": 4}
+
     def net(spread, weights, x):
         h = jax.nn.relu(x @ weights[0]).mean((1, 2))
         return jnp.matmul(h, weights[1], out_sharding=P(None, "d") if spread else None)
@@ -29,7 +32,16 @@ SCRIPT = textwrap.dedent("""
         "saliency of two classes": lambda m, x: jaxai.saliency(m, x, np.tile([1, 2], (8, 1))),
         "integrated_gradients": lambda m, x: jaxai.integrated_gradients(m, x, 1, steps=3),
         "occlusion": lambda m, x: jaxai.occlusion(m, x, 1, window=(4, 4), strides=(4, 4)),
-        "rise": lambda m, x: jaxai.rise(m, x, 1, key=jax.random.key(0), num_masks=8, grid=2),
+        "rise": lambda m, x: jaxai.rise(m, x, 1, key=KEY, num_masks=8, grid=2),
+        "lrp": lambda m, x: jaxai.lrp(m, x, 1),
+        "deep_lift": lambda m, x: jaxai.deep_lift(m, x, 1),
+        "guided_backprop": lambda m, x: jaxai.guided_backprop(m, x, 1),
+        "full_grad": lambda m, x: jaxai.full_grad(m, x, 1),
+        "smooth_grad": lambda m, x: jaxai.smooth_grad(m, x, 1, key=KEY, num_samples=3),
+        "guided paths": lambda m, x: jaxai.guided_integrated_gradients(m, x, 1, steps=3),
+        "lime": lambda m, x: jaxai.lime(m, x, 1, key=KEY, num_samples=32, **CELLS).weights,
+        "sobol": lambda m, x: jaxai.sobol(m, x, 1, grid=2, num_designs=4),
+        "extremal": lambda m, x: jaxai.extremal_perturbation(m, x, 1, steps=2, stride=2, sigma=2.0),
     }
     alone = [np.asarray(m(Partial(Partial(net, False), weights), x)) for m in METHODS.values()]
     mesh = jax.make_mesh((len(jax.devices()),), ("d",), axis_types=(AxisType.Explicit,))
@@ -51,5 +63,5 @@ def test_an_explicit_mesh_changes_no_explanation(devices):
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | flags)
     assert done.returncode == 0, done.stderr[-2000:]
     errors = json.loads(done.stdout.splitlines()[-1])
-    assert len(errors) == 6
+    assert len(errors) == 15
     assert max(errors.values()) < 1e-5, errors

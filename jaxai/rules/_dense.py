@@ -18,6 +18,12 @@ def product(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> jax.A
     numbers = (((x.ndim - 1,), (0,)), ((), ()))
     found = tuple(tuple(map(tuple, pair)) for pair in params["dimension_numbers"])
     real = jnp.issubdtype(x.dtype, jnp.floating) and jnp.issubdtype(kernel.dtype, jnp.floating)
-    if found != numbers or kernel.ndim != 2 or not real:
-        return lax.dot_general(x, kernel, **{k: v for k, v in params.items() if k != "out_sharding"})
+    # JAX knows how gradients are spread over the devices of an explicit mesh.
+    spread = params.get("out_sharding") is not None or any(map(_is_spread, (x, kernel)))
+    if found != numbers or kernel.ndim != 2 or not real or spread:
+        return lax.dot_general(x, kernel, **params)
     return multiply(x, kernel, Settings(params["precision"], params["preferred_element_type"]))
+
+
+def _is_spread(x):
+    return any(axis is not None for axis in jax.typeof(x).sharding.spec)
