@@ -150,7 +150,7 @@ def program(structure: Any, leaves: tuple[Any, ...]) -> Any:
     return call.trace(*concrete(structure, leaves)).jaxpr
 
 
-def abstract(model: Any, images: jax.Array) -> tuple[Any, tuple[Any, ...]]:
+def abstract(model: Any, images: jax.Array | jax.ShapeDtypeStruct) -> tuple[Any, tuple[Any, ...]]:
     """Return the structure of a call and the shapes and types of its arrays: together a key for caches."""
     leaves, structure = jax.tree.flatten((model, images))
     return structure, tuple(map(_shape_and_type, leaves))

@@ -165,7 +165,7 @@ class Target:
         directions = target.cotangents(outputs, value)
         return values, target.pull(lambda d: pullback(d)[0], directions, batch_size=batch_size)
 
-    def take(self, indices: jax.Array) -> "Target":
+    def take(self, indices: jax.Array | int) -> "Target":
         """Return the target of the images at `indices`."""
         return self if self.classes is None else self.of_classes(self.classes[indices])
 
@@ -199,7 +199,9 @@ class Target:
 
 
 Value: TypeAlias = Callable[[Target, Any], jax.Array]
-Targets: TypeAlias = None | int | jax.Array | np.ndarray | list | tuple | Callable[..., Any] | Target
+Targets: TypeAlias = (
+    None | int | np.integer | jax.Array | np.ndarray | list | tuple | Callable[..., Any] | Target
+)
 
 
 def _is_class(classes: Any, count: int) -> jax.Array:

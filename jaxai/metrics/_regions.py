@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .. import maps as _display
 from .._cpu import threefry
@@ -37,7 +37,7 @@ def faithfulness_estimate(
     maps: Float[ArrayLike, "batch *k height width"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "*batch height width"] | None = None,
+    segments: Integer[ArrayLike, "*batch height width"] | None = None,
     fill: Any = 0.0,
     num_segments: int | None = None,
     key: jax.Array | None = None,
@@ -107,7 +107,7 @@ def monotonicity(
     maps: Float[ArrayLike, "batch *k height width"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "*batch height width"] | None = None,
+    segments: Integer[ArrayLike, "*batch height width"] | None = None,
     fill: Any = 0.0,
     num_segments: int | None = None,
     key: jax.Array | None = None,
@@ -170,7 +170,7 @@ def monotonicity_correlation(
     targets: Targets = None,
     *,
     key: jax.Array,
-    segments: Int[ArrayLike, "*batch height width"] | None = None,
+    segments: Integer[ArrayLike, "*batch height width"] | None = None,
     num_samples: int = 10,
     num_segments: int | None = None,
     probability: bool = True,

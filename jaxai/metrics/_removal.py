@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .._frame.targets import Targets
 from . import _hidden, _order
@@ -36,7 +36,7 @@ def deletion(
     *,
     steps: int | None = None,
     fill: Any = "mean",
-    segments: Int[ArrayLike, "*batch height width"] | None = None,
+    segments: Integer[ArrayLike, "*batch height width"] | None = None,
     num_segments: int | None = None,
     key: jax.Array | None = None,
     probability: bool = True,
@@ -112,7 +112,7 @@ def insertion(
     *,
     steps: int | None = None,
     fill: Any = "rise_blur",
-    segments: Int[ArrayLike, "*batch height width"] | None = None,
+    segments: Integer[ArrayLike, "*batch height width"] | None = None,
     num_segments: int | None = None,
     key: jax.Array | None = None,
     probability: bool = True,
@@ -177,7 +177,7 @@ def relevance_gain(
     *,
     steps: int | None = None,
     fill: Any = "mean",
-    segments: Int[ArrayLike, "*batch height width"] | None = None,
+    segments: Integer[ArrayLike, "*batch height width"] | None = None,
     num_segments: int | None = None,
     key: jax.Array | None = None,
     probability: bool = True,

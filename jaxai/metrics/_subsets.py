@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .._cpu import threefry
 from .._frame import checks
@@ -42,7 +42,7 @@ def sensitivity_n(
     sizes: Sequence[int] | None = None,
     num_samples: int = 100,
     fill: Any = 0.0,
-    segments: Int[ArrayLike, "*batch height width"] | None = None,
+    segments: Integer[ArrayLike, "*batch height width"] | None = None,
     num_segments: int | None = None,
     probability: bool = False,
     batch_size: int | None = None,
@@ -119,7 +119,7 @@ def faithfulness_correlation(
     subset_size: int | float = 224,
     num_samples: int = 100,
     fill: Any = 0.0,
-    segments: Int[ArrayLike, "*batch height width"] | None = None,
+    segments: Integer[ArrayLike, "*batch height width"] | None = None,
     num_segments: int | None = None,
     probability: bool = False,
     batch_size: int | None = None,

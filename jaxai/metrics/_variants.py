@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .._frame import checks
 from .._frame.targets import Targets
@@ -188,7 +188,7 @@ def irof(
     maps: Float[ArrayLike, "batch *k height width"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "*batch height width"],
+    segments: Integer[ArrayLike, "*batch height width"],
     fill: Any = "mean",
     num_segments: int | None = None,
     key: jax.Array | None = None,

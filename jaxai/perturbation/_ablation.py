@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .._frame import checks
 from .._frame.describe import Passes, describes
@@ -28,7 +28,7 @@ def feature_ablation(
     images: Float[Array, "batch height width channels"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "*batch height width"],
+    segments: Integer[ArrayLike, "*batch height width"],
     fill: Any = 0.0,
     key: jax.Array | None = None,
     num_segments: int | None = None,
@@ -108,7 +108,7 @@ def feature_permutation(
     images: Float[Array, "batch height width channels"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "*batch height width"],
+    segments: Integer[ArrayLike, "*batch height width"],
     key: jax.Array,
     num_segments: int | None = None,
     batch_size: int | None = None,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Real
 
 from .._frame import checks
 from .._frame.describe import Passes, describes
@@ -62,7 +62,7 @@ def lime(
     images: Float[Array, "batch height width channels"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "*batch height width"],
+    segments: Integer[ArrayLike, "*batch height width"],
     key: jax.Array | None = None,
     num_samples: int = 1000,
     masks: Real[ArrayLike, "*each samples segments"]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int, Integer
 
 from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
@@ -39,7 +39,7 @@ def owen_values(
     images: Float[Array, "batch height width channels"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "*batch height width"],
+    segments: Integer[ArrayLike, "*batch height width"],
     hierarchy: Int[ArrayLike, "merges 2"] | None = None,
     depth: int | None = None,
     fill: Any = 0.0,

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .._frame import checks
 from .._frame.describe import Passes, describes
@@ -32,7 +32,7 @@ def exact_shapley(
     images: Float[Array, "batch height width channels"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "*batch height width"],
+    segments: Integer[ArrayLike, "*batch height width"],
     fill: Any = 0.0,
     key: jax.Array | None = None,
     num_segments: int | None = None,
@@ -133,7 +133,7 @@ def permutation_shapley(
     images: Float[Array, "batch height width channels"],
     targets: Targets = None,
     *,
-    segments: Int[ArrayLike, "*batch height width"],
+    segments: Integer[ArrayLike, "*batch height width"],
     key: jax.Array,
     num_permutations: int = 10,
     fill: Any = 0.0,

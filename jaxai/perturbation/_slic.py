@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._frame import checks
 from . import _fills
@@ -21,7 +21,7 @@ _WHITE = np.array([0.95047, 1.0, 1.08883], np.float32)
 
 
 def slic(
-    photos: Float[Array, "batch height width 3"],
+    photos: Float[ArrayLike, "batch height width 3"],
     *,
     n_segments: int = 60,
     compactness: float = 10.0,
