@@ -140,7 +140,7 @@ def call(model: Any, images: jax.Array) -> Any:
     return model(images)
 
 
-def output_shapes(model: Any, images: jax.Array) -> Any:
+def output_shapes(model: Any, images: jax.Array | jax.ShapeDtypeStruct) -> Any:
     """Return what `model(images)` returns as shapes and types (traced once for each model and shape)."""
     return _output_shapes(*abstract(model, images))
 
