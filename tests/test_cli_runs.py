@@ -260,18 +260,20 @@ def test_scores_that_are_not_finite_concern_their_photo_alone(run, drawn, tmp_pa
 
 def test_a_method_that_fails_leaves_the_others(run, drawn, tmp_path):
     photo(tmp_path / "a.png")
-    words = ("explain", "a.png", "--method", "grad_cam,lime,saliency", "--segments", "grid")
-    code, lines, errors = run(*words, "-o", "lime.num_samples=1")
+    words = ("explain", "a.png", "--method", "grad_cam,kernel_shap,saliency", "--segments", "grid")
+    code, lines, errors = run(*words, "-o", "kernel_shap.num_samples=2")
     assert code == 2 and lines[-1] == "out/"
-    assert errors == ["jaxai: error: lime: `num_samples` must be at least 2; got 1"]
+    (line,) = errors
+    failed = line.removeprefix("jaxai: error: ")
+    assert failed.startswith("kernel_shap: 2 masks do not tell") and "raise `num_samples`" in failed
     assert files(tmp_path / "out") == sorted([*WHOLE, "grad_cam.png", "saliency.png"])
     facts = record(tmp_path / "out")
     assert list(facts["methods"]) == ["grad_cam", "saliency"]
-    assert facts["failed"] == {"lime": "lime: `num_samples` must be at least 2; got 1"}
+    assert facts["failed"] == {"kernel_shap": failed}
     assert set(np.load(tmp_path / "out/maps.npz")) == {"photo", "targets", "segments", "grad_cam", "saliency"}
     # Alone it leaves nothing.
-    words = ("explain", "a.png", "--method", "lime", "--segments", "grid", "--out", "none")
-    code, lines, errors = run(*words, "-o", "lime.num_samples=1")
+    words = ("explain", "a.png", "--method", "kernel_shap", "--segments", "grid", "--out", "none")
+    code, lines, errors = run(*words, "-o", "kernel_shap.num_samples=2")
     assert code == 2 and len(errors) == 1 and not (tmp_path / "none").exists()
 
 
@@ -587,3 +589,25 @@ def test_labels_are_those_of_the_network(run, drawn, tmp_path):
 
 def test_numbers_of_a_record():
     assert outputs.numbers(np.float32("nan")) is None and outputs.numbers(np.array([np.inf, 1])) == [None, 1]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "integrated_gradients.steps=0",
+        "rise.num_masks=-3",
+        "lime.num_samples=1",
+        "occlusion.window=99",
+        "smooth_grad.noise=-1",
+        "smooth_grad.num_samples=0",
+        "sobol.grid=0",
+        "lime.kernel_width=-1",
+    ],
+)
+def test_numbers_that_a_method_refuses_are_refused_before_any_work(run, tmp_path, option):
+    photo(tmp_path / "a.png")
+    name, number = option.partition(".")[::2]
+    code, lines, errors = run("explain", "a.png", "--method", f"grad_cam,{name}", "--option", option)
+    assert (code, lines) == (2, []) and files(tmp_path) == ["a.png"]
+    (line,) = errors
+    assert line.startswith(f"jaxai: error: {name}: `{number.partition('=')[0]}` must ")

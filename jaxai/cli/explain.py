@@ -78,6 +78,8 @@ def explain(
         outputs.check_folder(place(photo), report.file_names(chosen), sources)
     session.start(device, precision)
     net = load(model, precision)
+    for one in chosen:
+        methods.rehearse(one, net)
     request = Request(
         net=net,
         methods=chosen,

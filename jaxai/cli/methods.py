@@ -197,11 +197,9 @@ def run(method: Chosen, about: Run) -> Result:
     Raises:
         ValueError: If the method does not take the batch, its layer or an option.
     """
-    given = {name: SUPPLIED[name](about) for name in method.description.parameters if name in SUPPLIED}
-    preferred = {name: value for name, value in PREFERRED.items() if name in method.description.options}
     single = about.targets.ndim == 1
     with session.timed() as clock:
-        found = method.description.function(**given, **{**preferred, **method.options})
+        found = _call(method, about)
         if method.description.result == "layer":
             found = _summed(found, about.images, single)
         found = jax.block_until_ready(found)
@@ -220,6 +218,38 @@ def run(method: Chosen, about: Run) -> Result:
         if getattr(found, name, None) is not None
     }
     return Result(host(found.heatmap), host(weights), extra, used, clock)
+
+
+def _call(method: Chosen, about: Run) -> Any:
+    given = {name: SUPPLIED[name](about) for name in method.description.parameters if name in SUPPLIED}
+    preferred = {name: value for name, value in PREFERRED.items() if name in method.description.options}
+    return method.description.function(**given, **{**preferred, **method.options})
+
+
+def rehearse(method: Chosen, net: Any) -> None:
+    """Trace a method whose options were set, on a photo of which only the shape is known.
+
+    Raises:
+        ValueError: If the method refuses the value of one of these options.
+    """
+    if not method.options:
+        return
+    side = net.input_size
+    places = np.arange(side) // _PADDING
+    labels = (places[:, None] * (places[-1] + 1) + places)[None].astype(np.int32)
+    about = Run(net, jnp.zeros(()), jnp.zeros(1, jnp.int32), jax.random.key(0), None, jnp.asarray(labels))
+    about = replace(about, num_segments=int(labels.max()) + 1)
+
+    def explained(images):
+        return jax.tree.leaves(_call(method, replace(about, images=images)))
+
+    try:
+        jax.eval_shape(explained, jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
+    except (TypeError, ValueError) as error:
+        if str(error).startswith(tuple(f"`{name}`" for name in method.options)):
+            raise ValueError(f"{method.name}: {error}") from error
+    except Exception:  # What a method says of numbers that are not there yet is heard when they are.
+        return
 
 
 def _summed(values: jax.Array, images: jax.Array, single: bool) -> jax.Array:
