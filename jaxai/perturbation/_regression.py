@@ -281,7 +281,7 @@ def warn_unknown(error: jax.Array, masks: int, present: jax.Array) -> None:
 
 def unsolved(values: jax.Array) -> np.ndarray:
     """Return which images of concrete values [batch, ...] have a NaN, bool [batch]."""
-    return np.isnan(np.asarray(values)).reshape(len(values), -1).any(1)
+    return np.asarray(np.isnan(np.asarray(values)).reshape(len(values), -1).any(1))
 
 
 def r_squared(p: Problem, residuals: jax.Array) -> jax.Array:

@@ -49,7 +49,7 @@ def convolution(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> j
         precision=params["precision"],
         dtype=params["preferred_element_type"],
     )
-    y = _conv.convolve(x, kernel, settings)
+    y: Any = _conv.convolve(x, kernel, settings)
     back = images(numbers.out_spec)
     return jnp.transpose(y, [back.index(axis) for axis in range(y.ndim)])
 
