@@ -197,6 +197,37 @@ def test_a_callable_that_sees_other_values_is_another_target(name, pooled_net, s
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("name", sorted(QUICK))
+def test_a_callable_that_sees_the_same_is_compiled_once(name, pooled_net, small_images):
+    compilations = []
+
+    def listen(event, duration, **_):
+        if "backend_compile" in event:
+            compilations.append(event)
+
+    mix = jnp.asarray(np.eye(7)[1], jnp.float32)
+
+    def explained():
+        # A new function of the same code at each call, as in a notebook.
+        def target(scores):
+            return scores @ mix
+
+        every_method.arrays(every_method.METHODS[name](pooled_net, small_images, target))
+
+    explained()
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        explained()
+        assert not compilations
+        mix = mix + 1
+        mix.block_until_ready()
+        compilations.clear()
+        explained()
+        assert compilations
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
 def test_callable_options_see_other_values(pooled_net, small_images):
     seen = {}
 
