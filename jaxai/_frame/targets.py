@@ -91,7 +91,7 @@ class Target:
         return (self.classes == found.reshape(-1, *(1,) * len(self.axes))).astype(jnp.float32)
 
     def _pick(self, values: jax.Array) -> jax.Array:
-        chosen = _is_class(self.frozen(values).classes, values.shape[1])
+        chosen = is_class(self.frozen(values).classes, values.shape[1])
         return jnp.where(chosen, values if chosen.ndim == 2 else values[:, None], 0).sum(-1)
 
     def cotangents(self, outputs: Any, value: "Value | None" = None) -> Any:
@@ -111,7 +111,7 @@ class Target:
         found = _class_scores(outputs)
         if value is None:
             # Of the scores' own sharding, as the type of a cotangent must be.
-            return jnp.where(_is_class(self.classes.T, found.shape[1]), jnp.ones_like(found)[None], 0)
+            return jnp.where(is_class(self.classes.T, found.shape[1]), jnp.ones_like(found)[None], 0)
         return jax.vmap(lambda classes: direction(self.of_classes(classes)), in_axes=1)(self.classes)
 
     def pull(self, pullback: Callable[[Any], Any], directions: Any, *, batch_size: int | None) -> Any:
@@ -204,7 +204,7 @@ Targets: TypeAlias = (
 )
 
 
-def _is_class(classes: Any, count: int) -> jax.Array:
+def is_class(classes: Any, count: int) -> jax.Array:
     """Return where each class is, bool [..., count]; indexing could not spread over devices."""
     classes = jnp.clip(classes, 0, count - 1)[..., None]
     return classes == jax.lax.broadcasted_iota(

@@ -13,7 +13,7 @@ from .._frame import batching, checks
 from .._frame import noisy as _noise
 from .._frame.describe import Passes, describes, unless_relu
 from .._frame.scores import log_probabilities
-from .._frame.targets import Target, Targets
+from .._frame.targets import Target, Targets, is_class
 from ._core import View, explain, weighted
 from ._gradient import plus_plus_weights
 
@@ -212,9 +212,17 @@ def _finer(view: View, *, strength, comparisons: int) -> jax.Array:
         if scores.shape[1] == 1:
             raise ValueError("finer_cam contrasts a class with others; the model has one score: use grad_cam")
         own = target.of(scores)
-        distance = jnp.abs(scores - own[:, None]).at[jnp.arange(len(own)), target.classes].set(-1)
-        rivals = jnp.argsort(distance, axis=-1)[:, 1 : comparisons + 1]
-        others = jnp.take_along_axis(scores, rivals, axis=1)
+        count = scores.shape[1]
+
+        def nearest(distance, _):
+            rival = jnp.argmin(distance, axis=1)
+            return jnp.where(is_class(rival, count), jnp.inf, distance), rival
+
+        # One by one: scores that are spread over devices cannot be sorted.
+        distance = jnp.abs(jax.lax.stop_gradient(scores - own[:, None]))
+        distance = jnp.where(is_class(target.classes, count), jnp.inf, distance)
+        rivals = jax.lax.scan(nearest, distance, length=min(comparisons, count - 1))[1].T
+        others = target.of_classes(rivals).of(scores)
         # Probabilities divided by their sum over the rivals, however small it is.
         weights = jax.nn.softmax(others, axis=1)
         return (weights * (own[:, None] - strength * others)).sum(1)
