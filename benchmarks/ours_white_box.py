@@ -41,7 +41,7 @@ def _references(command, x):
 def _gradient_shap(model, x, t, options, layer, command):
     references = _references(command, x)
     return lambda: jaxai.gradient_shap(
-        model, x, t, references=references, key=KEY, num_samples=options["samples"]
+        model, x, t, baselines=references, key=KEY, num_samples=options["samples"]
     )
 
 

@@ -252,6 +252,14 @@ def split(
 
     Raises:
         ValueError: If there is no such layer, or it returns no array.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"double": lambda x: 2 * x, "sum": lambda x: x.sum((1, 2))})
+        >>> acts, head = jaxai.split(net, "double", jnp.ones((1, 2, 2, 3)))
+        >>> acts.shape, head(acts).tolist()
+        ((1, 2, 2, 3), [[8.0, 8.0, 8.0]])
     """
     model = _model.as_model(model)
     layer = resolve(model, layer, images)

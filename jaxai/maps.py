@@ -12,7 +12,12 @@ __all__ = ["magnitude", "normalize", "upsample"]
 
 
 def upsample(maps: Float[Array, "*batch h w"], size: Sequence[int]) -> Float[Array, "*batch height width"]:
-    """Resize maps to `size` (rows, columns), bilinear between half-pixel centres, without antialiasing."""
+    """Resize maps to `size` (rows, columns), bilinear between half-pixel centres, without antialiasing.
+
+    Args:
+        maps: [..., h, w], any leading axes.
+        size: Rows and columns of the result.
+    """
     shape = (*maps.shape[:-2], *size)
     return jax.image.resize(maps, shape, method="bilinear", antialias=False)
 

@@ -14,24 +14,38 @@ from pathlib import Path
 import pytest
 
 import jaxai
+from jaxai._frame import contract
 
 ROOT = Path(jaxai.__file__).parent
 # What may import Flax, Matplotlib and file formats; the rest is JAX, optax and NumPy.
 OUTER = ("models", "weights_convert", "plots", "cli")
-LAZY = ("metrics", "models", "plots", "weights_convert")
+NAMESPACES = (
+    *(
+        "cam",
+        "features",
+        "gradients",
+        "maps",
+        "metrics",
+        "models",
+        "perturbation",
+        "plots",
+        "rules",
+        "targets",
+    ),
+    "weights_convert",
+)
 
 
 def public():
-    """Every public name with what it stands for: the library's own and those of its lazy parts."""
-    for prefix, module in [("", jaxai), *((f"{name}.", getattr(jaxai, name)) for name in LAZY)]:
+    """Every public name with what it stands for: the library's own and those of its namespaces."""
+    for prefix, module in [("", jaxai), *((f"{name}.", getattr(jaxai, name)) for name in NAMESPACES)]:
         for name in module.__all__:
             yield f"{prefix}{name}", getattr(module, name)
 
 
 def functions():
-    return [
-        pytest.param(value, id=name) for name, value in public() if inspect.isfunction(inspect.unwrap(value))
-    ]
+    found = {value: name for name, value in public() if inspect.isfunction(inspect.unwrap(value))}
+    return [pytest.param(value, id=name) for value, name in found.items()]
 
 
 def modules():
@@ -80,16 +94,15 @@ def test_options_are_keywords(function):
 
 @pytest.mark.parametrize("function", functions())
 def test_signatures_and_arguments_are_described(function):
-    signature, text = inspect.signature(function), inspect.getdoc(function)
+    signature, text = inspect.signature(function), inspect.getdoc(function) or ""
     assert signature.return_annotation is not signature.empty
     summary = text.splitlines()[0]
     assert summary[0].isupper() and summary.endswith("."), summary
     for parameter in signature.parameters.values():
         assert parameter.annotation is not parameter.empty, parameter.name
-    if "Args:" in text:
-        described = text.split("Args:")[1]
-        for name in signature.parameters:
-            assert name in described, f"{name} is not described"
+    described = contract.entries(contract.sections(text).get("Args", ""))
+    assert list(described) == list(signature.parameters)
+    assert all(said.strip() for said in described.values())
 
 
 def test_importing_loads_no_more_than_jax():
@@ -149,6 +162,8 @@ def test_examples_run(name, capsys):
     assert results.failed == 0, capsys.readouterr().out
 
 
-def test_there_are_examples():
-    shown = [name for name, value in public() if callable(value) and ">>>" in (value.__doc__ or "")]
-    assert len(shown) > 20
+def test_every_function_of_the_library_itself_has_an_example():
+    own = {name: getattr(jaxai, name) for name in jaxai.__all__}
+    functions = {name: value for name, value in own.items() if inspect.isfunction(inspect.unwrap(value))}
+    assert len(functions) > 70
+    assert [name for name, value in functions.items() if ">>>" not in (value.__doc__ or "")] == []

@@ -136,7 +136,11 @@ def test_papers_in_short(name, paper):
 
 def test_functions_stay_what_they_are():
     def method(model, images, targets=None, *, steps=2):
-        """Do nothing."""
+        """Do nothing.
+
+        Args:
+            steps: Of nothing.
+        """
 
     note = describe.describes(title="nothing", result="heatmap", cost=describe.backward_for_each("steps"))
     try:
@@ -206,7 +210,6 @@ def test_cost_is_what_is_run(name):
         "layer": "f",
         "segments": jaxai.segment(images, method="grid", rows=2, columns=3),
         "baselines": images[np.array([0, 0])] / 2,
-        "references": images[np.array([0, 0])] / 2,
     }
     given = {word: value for word, value in given.items() if word in description.parameters}
     targets = [] if name == "grad_cam_all_classes" else [jnp.array([[1, 2]] * count)]

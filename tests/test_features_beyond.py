@@ -206,7 +206,7 @@ def test_embedding_keeps_clusters_together():
 
 
 def test_an_atlas_counts_every_activation():
-    options = {"layer": "a", "key": KEY, "grid": (2, 3), "samples": 4, "size": 12, "steps": 2}
+    options = {"layer": "a", "key": KEY, "grid": (2, 3), "num_samples": 4, "size": 12, "steps": 2}
     found = jaxai.atlas(NET, PHOTOS, parametrization="pixels", transforms=None, redirect=0, **options)
     assert found.images.shape == (2, 3, 12, 12, 3)
     assert int(found.counts.sum()) == 20
@@ -245,7 +245,7 @@ def test_report_measures():
     other = {"twin": (NET, lambda x: x, 8)}
     wanted = [f"logits:{c}" for c in (0, 1, 2, 3, 0)]
     found = features.report(
-        NET, PHOTOS, wanted, key=KEY, photos=PHOTOS, others=other, classes=[0, 1, 2, 3, 0], views=2
+        NET, PHOTOS, wanted, key=KEY, photos=PHOTOS, others=other, classes=[0, 1, 2, 3, 0], num_views=2
     )
     scores = np.asarray(NET(PHOTOS))
     own = scores[np.arange(5), [0, 1, 2, 3, 0]]
@@ -281,13 +281,13 @@ def test_naturalness_of_known_images():
 
 def test_seed_stability():
     options = {"size": 12, "parametrization": "pixels", "transforms": None, "redirect": 0, **QUICK}
-    found = jaxai.features.seed_stability(NET, ["a:1", "a:2"], layer="a", seeds=3, **options)
+    found = jaxai.features.seed_stability(NET, ["a:1", "a:2"], layer="a", num_seeds=3, **options)
     assert found.likeness.shape == found.spread.shape == (2,)
     assert (found.likeness > 0.5).all()
     assert (found.likeness <= 1 + 1e-5).all()
     assert (found.spread >= 0).all()
     with pytest.raises(ValueError, match="at least 2"):
-        jaxai.features.seed_stability(NET, "a:1", layer="a", seeds=1, **options)
+        jaxai.features.seed_stability(NET, "a:1", layer="a", num_seeds=1, **options)
 
 
 def test_public_names_are_functions():

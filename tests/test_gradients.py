@@ -22,9 +22,9 @@ LAYERED = dict(layer="conv1")
 METHODS = {
     "blur_integrated_gradients": partial(jaxai.blur_integrated_gradients, steps=5, max_sigma=3.0),
     "conductance": partial(jaxai.conductance, layer="conv1", steps=5),
-    "expected_gradients": partial(jaxai.expected_gradients, references=REFERENCES, key=KEY, num_samples=5),
+    "expected_gradients": partial(jaxai.expected_gradients, baselines=REFERENCES, key=KEY, num_samples=5),
     "full_grad": jaxai.full_grad,
-    "gradient_shap": partial(jaxai.gradient_shap, references=REFERENCES, key=KEY, num_samples=5, noise=0.1),
+    "gradient_shap": partial(jaxai.gradient_shap, baselines=REFERENCES, key=KEY, num_samples=5, noise=0.1),
     "guided_integrated_gradients": partial(jaxai.guided_integrated_gradients, steps=5),
     "input_x_gradient": jaxai.input_x_gradient,
     "integrated_gradients": partial(jaxai.integrated_gradients, steps=5, baseline=[-1.0, 1.0]),
@@ -323,8 +323,8 @@ def test_errors(dense_net, small_images):
         jaxai.gradients.smooth(jaxai.grad_cam, dense_net, small_images, key=KEY, layer=["conv1"])
     with pytest.raises(TypeError, match="typed key"):
         jaxai.smooth_grad(dense_net, small_images, key=3)
-    with pytest.raises(ValueError, match="`references` must be images of shape"):
-        jaxai.expected_gradients(dense_net, small_images, references=REFERENCES[:, :2], key=KEY)
+    with pytest.raises(ValueError, match="`baselines` must be images of shape"):
+        jaxai.expected_gradients(dense_net, small_images, baselines=REFERENCES[:, :2], key=KEY)
     with pytest.raises(ValueError, match="`regions` must be"):
         jaxai.xrai(dense_net, small_images, regions=REGIONS)
     with pytest.raises(TypeError, match="`regions` must be given under jit"):

@@ -104,7 +104,7 @@ def test_completeness(dense_net, small_images):
 
 
 def test_gradient_shap_is_a_loop_over_random_points(dense_net, small_images):
-    options = dict(references=REFERENCES, key=KEY, num_samples=4)
+    options = dict(baselines=REFERENCES, key=KEY, num_samples=4)
     found = jaxai.gradient_shap(
         dense_net, small_images, TARGETS[:, 0], noise=0.1, noise_unit="absolute", batch_size=5, **options
     )
@@ -123,7 +123,7 @@ def test_gradient_shap_is_a_loop_over_random_points(dense_net, small_images):
 
 def test_expected_gradients_add_up_in_expectation(dense_net, small_images):
     found = jaxai.expected_gradients(
-        dense_net, small_images, 1, references=REFERENCES, key=KEY, num_samples=2000, batch_size=600
+        dense_net, small_images, 1, baselines=REFERENCES, key=KEY, num_samples=2000, batch_size=600
     )
     expected = dense_net(small_images)[:, 1] - dense_net(REFERENCES)[:, 1].mean()
     assert np.abs(np.asarray(found).sum((1, 2, 3)) - expected).max() < 0.05 * np.abs(expected).max()

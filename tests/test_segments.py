@@ -73,8 +73,6 @@ def test_photos_outside_the_range_are_refused(pictures):
         jaxai.segment(pictures, method="grid", n=3)
     with pytest.raises(TypeError, match="grid has no option 'iterations'; it has .'rows', 'columns'."):
         jaxai.segment(pictures, method="grid", iterations=4)
-    with pytest.raises(TypeError, match="slic_jax has no option 'rows'; it has .*'iterations'"):
-        jaxai.segment(pictures, method="slic_jax", rows=4)
     with pytest.raises(ValueError, match="does not fit"):
         jaxai.segment(pictures, method="grid", rows=65, columns=2)
 
@@ -204,54 +202,3 @@ class TestFills:
             _fills.background("noise", self.images, None, 0)
         with pytest.raises(ValueError, match="needs superpixels"):
             _fills.background("mean", self.images, None, 0)
-
-
-class TestSlic:
-    def test_agrees_with_scikit_image(self, photos):
-        from skimage.segmentation import find_boundaries
-        from sklearn.metrics import adjusted_rand_score
-
-        for name in ("cat", "rocket"):
-            photo = photos[name][60:220, 120:320].astype(np.float32)[None] / 255
-            found = np.asarray(jaxai.segment(photo, method="slic_jax"))
-            expected = np.asarray(jaxai.segment(photo, method="slic"))
-            assert adjusted_rand_score(expected.ravel(), found.ravel()) > 0.75
-            edges, mine = (find_boundaries(x[0]) for x in (expected, found))
-            near = np.zeros_like(mine)
-            for i in range(-2, 3):
-                for j in range(-2, 3):
-                    near |= np.roll(mine, (i, j), (0, 1))
-            assert (near & edges).sum() / edges.sum() > 0.9
-
-    def test_pieces_are_connected_numbered_and_bounded(self, pictures):
-        from skimage.measure import label
-
-        labels = np.asarray(jaxai.perturbation.slic(pictures, n_segments=30))
-        check_labels(labels)
-        for image in labels:
-            assert label(image, connectivity=1, background=-1).max() == image.max() + 1
-            assert image.max() < jaxai.perturbation.slic_bound(image.shape, n_segments=30)
-
-    @pytest.mark.slow
-    def test_batch_jit_and_vmap(self, pictures):
-        both = jaxai.perturbation.slic(pictures, n_segments=30)
-        assert np.array_equal(jaxai.perturbation.slic(pictures[1:], n_segments=30)[0], both[1])
-        assert np.array_equal(jax.jit(lambda x: jaxai.perturbation.slic(x, n_segments=30))(pictures), both)
-        mapped = jax.vmap(lambda x: jaxai.perturbation.slic(x[None], n_segments=30)[0])(pictures)
-        assert np.array_equal(mapped, both)
-
-    def test_lab_is_scikit_images(self):
-        from skimage.color import rgb2lab
-
-        from jaxai.perturbation._slic import lab
-
-        colours = np.random.RandomState(0).uniform(size=(5, 7, 3)).astype(np.float32)
-        np.testing.assert_allclose(lab(jnp.asarray(colours)), rgb2lab(colours), atol=2e-3)
-
-    def test_flat_photo_and_errors(self):
-        labels = jaxai.perturbation.slic(np.full((1, 20, 30, 3), 0.5, np.float32), n_segments=6)
-        check_labels(labels)
-        with pytest.raises(ValueError, match="three channels"):
-            jaxai.perturbation.slic(np.zeros((1, 8, 8, 1), np.float32))
-        with pytest.raises(ValueError, match="`compactness` must be positive"):
-            jaxai.perturbation.slic(np.zeros((1, 8, 8, 3), np.float32), compactness=0.0)

@@ -12,9 +12,10 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, Literal, TypeVar
 
+from . import contract
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 Result = Literal["heatmap", "pixels", "layer", "segments"]
-_HEADING = re.compile(r"^([A-Z]\w+):$")
 # The start of a reference: authors, then a colon.
 _AUTHORS = re.compile(r"^(?:[A-Z][\w'-]+(?:, [A-Z][\w'-]+)*(?: et al\.)?): ")
 
@@ -139,7 +140,7 @@ class Description:
     @property
     def family(self) -> str:
         """The namespace of the function: cam, gradients, rules, perturbation."""
-        return self.function.__module__.split(".")[1]
+        return contract.family(self.function)
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -168,14 +169,7 @@ class Description:
     @cached_property
     def sections(self) -> dict[str, str]:
         """The docstring in parts: "" before the first heading, then "Args", "Returns", "References", ..."""
-        found: dict[str, list[str]] = {"": []}
-        lines = found[""]
-        for line in inspect.cleandoc(self.function.__doc__ or "").splitlines():
-            if heading := _HEADING.match(line):
-                lines = found.setdefault(heading[1], [])
-            else:
-                lines.append(line)
-        return {name: inspect.cleandoc("\n".join(lines)) for name, lines in found.items()}
+        return contract.sections(self.function.__doc__)
 
     @property
     def summary(self) -> str:
@@ -210,15 +204,7 @@ class Description:
     @cached_property
     def arguments(self) -> dict[str, str]:
         """What the docstring says of each parameter."""
-        found: dict[str, str] = {}
-        name = ""
-        for line in self.sections.get("Args", "").splitlines():
-            if start := re.match(r"\**(\w+): (.*)", line):
-                name = start[1]
-                found[name] = start[2]
-            elif name:
-                found[name] += f" {line.strip()}"
-        return found
+        return contract.entries(self.sections.get("Args", ""))
 
 
 _TABLE: dict[str, Description] = {}
@@ -233,9 +219,13 @@ def describes(
     signed: bool | Callable[[Any], bool] = False,
     left_out: str = "",
 ) -> Callable[[Function], Function]:
-    """Describe a method where it is defined; the arguments are the attributes of `Description`."""
+    """Describe a method where it is defined; the arguments are the attributes of `Description`.
+
+    The docstring is completed by what all methods share (`contract.completed`).
+    """
 
     def note(function: Function) -> Function:
+        contract.completed(function, result)
         _TABLE[function.__name__] = Description(function, title, result, cost, unit, signed, left_out)
         return function
 

@@ -78,20 +78,8 @@ def eigen_cam(
     open, is the one that agrees with the sum of the channels.
 
     Args:
-        model: As in `grad_cam`, like all other arguments.
-        images: Model input.
-        targets: Not looked at, except that k classes an image repeat the map k times.
-        layer: A layer's name.
+        targets: Not looked at, except that k classes per image repeat the map k times.
         relu: Keep only what is above the mean.
-        upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
         Muhammad, Yeasin: Eigen-CAM: Class Activation Map using Principal Components. IJCNN 2020,
@@ -131,22 +119,12 @@ def eigen_grad_cam(
     """Project activations x gradients on their first principal axis: Eigen-CAM that knows the class.
 
     Args:
-        model: As in `grad_cam`, like all other arguments.
-        images: Model input.
-        targets: What to explain; logits are differentiated.
         magnitude: Multiply by the gradients' magnitudes: Seg-Eigen-CAM.
-        layer: A layer's name.
         relu: Keep only what is above the mean.
-        upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width], signed so that they agree with the sum of the products; [batch, k, ...]
-        for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
+        for k classes per image.
 
     References:
         As pytorch-grad-cam's EigenGradCAM.
@@ -216,24 +194,15 @@ def kpca_cam(
     """Project the activations on their first principal axis in a kernel's feature space.
 
     Args:
-        model: As in `grad_cam`, like all other arguments.
-        images: Model input.
-        targets: Not looked at, except that k classes an image repeat the map k times.
+        targets: Not looked at, except that k classes per image repeat the map k times.
         kernel: `"sigmoid"` tanh(gamma x.y + 1), `"rbf"`, `"polynomial"` (gamma x.y + 1)^3, `"cosine"`,
             `"linear"` (Eigen-CAM), as scikit-learn's KernelPCA defines them.
         gamma: Scale of the kernel; None means one over the number of channels.
-        layer: A layer's name.
         relu: Keep only the positive side.
-        upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width], signed to agree with the sum of the channels; [batch, k, ...] for k
-        classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class, layer or kernel does not exist.
+        classes per image.
 
     References:
         Karmani et al.: KPCA-CAM: Visual Explainability of Deep Computer Vision Models using Kernel PCA. 2024,
@@ -284,21 +253,9 @@ def fem(
     """Weight each channel by the share of its positions that stand out from its mean, for no class.
 
     Args:
-        model: As in `grad_cam`, like all other arguments.
-        images: Model input.
-        targets: Not looked at, except that k classes an image repeat the map k times.
+        targets: Not looked at, except that k classes per image repeat the map k times.
         sigmas: How many standard deviations above the mean stand out.
-        layer: A layer's name.
         relu: Drop negative values.
-        upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
         Fuad et al.: Features Understanding in 3D CNNs for Actions Recognition in Video. IPTA 2020,
@@ -345,21 +302,9 @@ def random_cam(
     """Weight the channels at random, uniform in [-1, 1): the baseline for every other map.
 
     Args:
-        model: As in `grad_cam`, like all other arguments.
         images: Model input; all images of a call get the same weights.
-        targets: Not looked at, except that k classes an image repeat the map k times.
-        key: Typed PRNG key.
-        layer: A layer's name.
+        targets: Not looked at, except that k classes per image repeat the map k times.
         relu: Drop negative values.
-        upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
         As pytorch-grad-cam's RandomCAM.

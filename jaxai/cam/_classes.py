@@ -87,20 +87,9 @@ def class_activation_map(
 
     Args:
         model: A layered model whose head after `layer` is a global average pool and one linear layer.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain.
-        layer: A layer's name; None picks the last one with positions.
-        relu: Keep only evidence for the target.
-        upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If the head has another form (which is read from its program), shapes do not fit, or a
-            class or layer does not exist.
+        ValueError: If the head has another form (which is read from its program).
 
     References:
         Zhou et al.: Learning Deep Features for Discriminative Localization. CVPR 2016, arXiv 1512.04150,
@@ -172,19 +161,14 @@ def grad_cam_all_classes(
     by class.
 
     Args:
-        model: A layered model.
-        images: Model input, float [batch, height, width, channels].
-        layer: A layer's name; None picks the last one with positions.
         relu: Keep only evidence for each class.
         upsample: Resize the maps to the image; a thousand maps of 224 x 224 take 200 MB an image.
-        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         Maps [batch, classes, h, w], as `grad_cam` gives them with targets [[0, 1, 2, ...]].
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, the scores have no classes, or a layer does not exist.
+        ValueError: If the scores have no classes.
 
     References:
         Selvaraju et al.: Grad-CAM. ICCV 2017, arXiv 1610.02391, equations 1 and 2, and appendix A.

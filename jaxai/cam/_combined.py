@@ -41,23 +41,12 @@ def fused_cam(
     `reduce="product"`.
 
     Args:
-        model: A layered model.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain.
-        names: The layers' names; None takes the last layer of each resolution, those of fewer than seven
-            rows left out where there are others.
+        names: The layers' names; None takes the last layer of each resolution, those of fewer than seven rows
+            left out where there are others.
         method: A member of the CAM family (or any method that takes `layer=`).
         reduce: `"mean"`, `"max"` or `"product"` over the layers.
         scale: `"minmax"` maps each layer's map to [0, 1]; `"tanh"` is tanh(2 map / maximum); `"none"`.
-        batch_size: At most so many images in flight; None chooses by size.
         **options: Handed to `method`, such as `key=`.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class, layer or reduction does not exist.
 
     References:
         Jiang et al.: LayerCAM. IEEE TIP 2021, doi 10.1109/TIP.2021.3089943, equation 8.
@@ -147,18 +136,10 @@ def guided_grad_cam(
     """Multiply guided backpropagation by Grad-CAM: fine detail, where the evidence for the class is.
 
     Args:
-        model: As in `grad_cam`, with a ReLU (see `guided_backprop`).
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain.
-        layer: The layer of Grad-CAM; None picks the last one with positions.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image.
+        layer: The layer of Grad-CAM; None picks the last layer with more than one position.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, the model has no ReLU, or a class or layer does not exist.
+        ValueError: If the model has no ReLU.
 
     References:
         Selvaraju et al.: Grad-CAM. ICCV 2017, arXiv 1610.02391, section 3.1.

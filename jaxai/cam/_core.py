@@ -31,7 +31,7 @@ class View:
         targets: What to explain.
         acts: The layer's activations, float32 [batch, h, w, features].
         head: The rest of the network, acts -> scores; takes the whole batch.
-        batch_size: At most so many images in flight, or None.
+        batch_size: At most this many images in flight, or None.
     """
 
     model: Any
@@ -60,7 +60,7 @@ class View:
         return self.acts if grads.ndim == self.acts.ndim else self.acts[:, None]
 
     def for_each_target(self, cam: jax.Array) -> jax.Array:
-        """Repeat a map that knows no targets, [batch, h, w], for k classes an image."""
+        """Repeat a map that knows no targets, [batch, h, w], for k classes per image."""
         _, copies, together = self.targets.each()
         return together(copies(cam))
 
@@ -95,7 +95,7 @@ def explain(
         layer: A name, or None for the default.
         relu: Whether `finish` applies the ReLU.
         upsample: Whether `finish` resizes the maps.
-        batch_size: At most so many images, or variations of them or their activations, in flight.
+        batch_size: At most this many images, or variations of them or their activations, in flight.
         probability: Whether the member looks at probabilities.
         **options: Handed to the member; arrays are arguments of the compiled program.
     """

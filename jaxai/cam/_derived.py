@@ -62,24 +62,7 @@ def smooth_grad_cam_plus_plus(
     equation prints the first there; torch-cam corrects it too). Defaults are torch-cam's.
 
     Args:
-        model: As in `grad_cam`, like `images`, `targets`, `layer`, `relu` and `upsample`.
-        images: Model input.
-        targets: What to explain; None is the top class of the image without noise.
-        key: Typed PRNG key; sample i depends on it and i alone.
-        num_samples: Noisy copies.
-        noise: Standard deviation.
         noise_unit: `"absolute"` (input units) or `"range"` (a fraction of the image's range).
-        layer: A layer's name.
-        relu: Keep only evidence for the target.
-        upsample: Resize the map to the image.
-        batch_size: At most so many copies in flight; None chooses by size.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class, layer or unit does not exist.
 
     References:
         Omeiza et al.: Smooth Grad-CAM++: An Enhanced Inference Level Visualization Technique for Deep
@@ -161,22 +144,9 @@ def shapley_cam(
     is curved. Costs one more forward and backward pass of the head for each target.
 
     Args:
-        model: As in `grad_cam`, like `images`, `layer`, `relu`, `upsample` and `batch_size`.
-        images: Model input.
-        targets: What to explain; a callable is used as it is.
+        targets: What to explain; None is the top class of the image itself; a callable is used as it is.
         utility: `"rest"`: logit plus log-probability of the class, the paper's; `"logit"`, which
             pytorch-grad-cam differentiates unless told otherwise; `"probability"`.
-        layer: A layer's name.
-        relu: Keep only evidence for the target.
-        upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class, layer or utility does not exist.
 
     References:
         Cai: CAMs as Shapley Value-based Explainers. The Visual Computer 2025, arXiv 2501.06261.
@@ -253,22 +223,9 @@ def finer_cam(
     only).
 
     Args:
-        model: As in `grad_cam`, like `images`, `layer`, `relu`, `upsample` and `batch_size`.
-        images: Model input.
-        targets: Classes; a callable is refused.
+        targets: Classes; None is the top class of the image itself; a callable is refused.
         strength: How much of the others' evidence is taken away; 0 is Grad-CAM times a constant.
         comparisons: How many classes to compare with; fewer if the model has fewer.
-        layer: A layer's name.
-        relu: Keep only evidence for the target.
-        upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
         Zhang et al.: Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation. CVPR

@@ -1,6 +1,5 @@
 """Class activation maps weighted by the gradient of the score: a line of weights each."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,25 +10,6 @@ from jaxtyping import Array, Float
 from .._frame.describe import describes, one_head, unless_relu
 from .._frame.targets import Targets
 from ._core import View, by_gradient, explain, weighted
-
-SHARED_ARGS = """\
-Args:
-    model: A layered model (`jaxai.models`, `jaxai.chain`, `jaxai.layers.named`).
-    images: Model input, float [batch, height, width, channels].
-    targets: What to explain (see `jaxai.targets`); logits are differentiated.
-    layer: A name of `model.layer_names`; None picks the last layer that is not a pool and has positions.
-    relu: Keep only evidence for the target.
-    upsample: Resize the map to the image, bilinear between half-pixel centres.
-    batch_size: At most so many images in flight; None chooses by size.
-
-Returns:
-    Maps [batch, height, width] ([batch, h, w] of the layer without `upsample`); [batch, k, ...] for k
-    classes an image.
-
-Raises:
-    TypeError: If an argument is of the wrong kind.
-    ValueError: If shapes do not fit, or a class or layer does not exist.
-"""
 
 
 @runtime_checkable
@@ -78,9 +58,7 @@ def _method(weights: Callable[[jax.Array, jax.Array], jax.Array]) -> GradientCam
 
     cam.__name__ = cam.__qualname__ = weights.__name__
     cam.__module__ = weights.__module__
-    # Python 3.13 takes the indentation of docstrings away, older ones leave it.
-    summary, _, references = inspect.cleandoc(weights.__doc__ or "").partition("\nReferences:")
-    cam.__doc__ = f"{summary.rstrip()}\n\n{SHARED_ARGS}\nReferences:{references}"
+    cam.__doc__ = weights.__doc__
     return cam
 
 
@@ -237,23 +215,9 @@ def grad_cam_plus_plus(
     the powers of dS/dA themselves, as in pytorch-grad-cam: the shape of phi = exp, without its factor exp(S).
 
     Args:
-        model: As in `grad_cam`, like `images`, `layer`, `relu`, `upsample` and `batch_size`.
-        images: Model input.
-        targets: What to explain.
         score_function: A smooth phi of one score, such as `jnp.exp` or `jax.nn.sigmoid`, whose second and
             third derivatives are then used exactly; None is the power formula. It must be curved: a linear
             phi has no weights.
-        layer: A layer's name.
-        relu: Keep only evidence for the target.
-        upsample: Resize the map to the image.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
         Chattopadhyay et al.: Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep

@@ -67,20 +67,8 @@ def ablation_cam(
     computed. A score of zero leaves plain drops; a negative score turns the signs, as the formula says.
 
     Args:
-        model: A layered model.
-        images: Model input, float [batch, height, width, channels].
         targets: What to explain; logits are compared.
-        layer: A layer's name; None picks the last one with positions.
-        relu: Keep only evidence for the target.
-        upsample: Resize the map to the image.
-        batch_size: At most so many images or changed activations in flight; None chooses by size.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
+        batch_size: At most this many images or changed activations in flight; None chooses by size.
 
     References:
         Desai, Ramaswamy: Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
@@ -154,24 +142,14 @@ def recipro_cam(
     others are zero. The image passes through the network once; the head runs once for each position.
 
     Args:
-        model: A layered model.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain.
         gaussian: Spread each position's features; otherwise keep them where they are.
         probability: Score by the probability of the class, as the paper does (see `jaxai.targets`); otherwise
             by its logit.
-        layer: A layer's name; None picks the last one with positions.
         relu: Drop negative values.
-        upsample: Resize the map to the image.
-        batch_size: At most so many changed activations in flight; None chooses by size.
 
     Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image. The paper shows them min-max
+        Maps [batch, height, width]; [batch, k, ...] for k classes per image. The paper shows them min-max
         scaled.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
         Byun, Lee: ReciproCAM: Lightweight Gradient-free Class Activation Map for Post-hoc Explanations. CVPR

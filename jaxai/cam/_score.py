@@ -71,20 +71,7 @@ def score_cam(
     normalisation).
 
     Args:
-        model: A layered model.
-        images: Model input, float [batch, height, width, channels].
         targets: What to explain; logits are compared (the baseline's score cancels in the softmax).
-        layer: A layer's name; None picks the last one with positions.
-        relu: Keep only evidence for the target.
-        upsample: Resize the map to the image.
-        batch_size: At most so many masked images in flight; None chooses by size.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
         Wang et al.: Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks. CVPR
@@ -142,23 +129,9 @@ def ss_cam(
     Costs `num_samples` forward passes for each channel. Defaults are torch-cam's.
 
     Args:
-        model: As in `score_cam`, like `images`, `targets`, `layer`, `relu`, `upsample` and `batch_size`.
-        images: Model input.
-        targets: What to explain.
         key: Typed PRNG key; the noise depends on it, the sample and the channel.
         num_samples: Noisy masks for each channel.
         noise: Standard deviation of the normal noise added to a mask of values 0 to 1.
-        layer: A layer's name.
-        relu: Keep only evidence for the target.
-        upsample: Resize the map to the image.
-        batch_size: At most so many masked images in flight.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
         Wang et al.: SS-CAM: Smoothed Score-CAM for Sharper Visual Feature Localization. 2020,
@@ -217,21 +190,7 @@ def is_cam(
     Costs `num_samples` forward passes for each channel.
 
     Args:
-        model: As in `score_cam`, like `images`, `targets`, `layer`, `relu`, `upsample` and `batch_size`.
-        images: Model input.
-        targets: What to explain.
         num_samples: Steps from nothing to the whole mask.
-        layer: A layer's name.
-        relu: Keep only evidence for the target.
-        upsample: Resize the map to the image.
-        batch_size: At most so many masked images in flight.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
         Naidu et al.: IS-CAM: Integrated Score-CAM for axiomatic-based explanations. 2020, arXiv 2010.03023,

@@ -66,7 +66,7 @@ def atlas(
             layer=layer,
             key=jax.random.key(seed),
             grid=grid,
-            samples=samples,
+            num_samples=samples,
             size=size,
             steps=steps,
             normalize=net.normalize,

@@ -59,7 +59,6 @@ SUPPLIED: dict[str, Callable[[Run], Any]] = {
     "num_segments": lambda run: run.num_segments,
     "batch_size": lambda run: run.batch_size,
     "baselines": plain_colours,
-    "references": plain_colours,
     "maps": _mean_gradient,
 }
 # Options that the command sets otherwise than the methods do, because it shows one map.

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._frame import checks
+from .._frame.contract import completed
 from . import directions
 from ._factors import position_activations
 from ._visualize import small_is_meant, visualize
@@ -30,6 +31,7 @@ class Atlas(NamedTuple):
     """The photo, row and column that each activation comes from."""
 
 
+@completed
 def atlas(
     model: Callable[..., Any],
     photos: Float[Array, "batch height width channels"],
@@ -37,7 +39,7 @@ def atlas(
     layer: str,
     key: jax.Array,
     grid: int | tuple[int, int] = 8,
-    samples: int = 4,
+    num_samples: int = 4,
     least: int = 1,
     size: int = 96,
     steps: int = 128,
@@ -53,38 +55,40 @@ def atlas(
     what a unit sees.
 
     Args:
-        model: Layered model.
         photos: Float in [0, 1]; the more, the better (thousands in the paper).
         layer: A layer with positions.
-        key: Typed key.
         grid: Cells along each side, or (rows, columns).
-        samples: Positions drawn in each photo.
+        num_samples: Positions drawn in each photo.
         least: Cells with fewer activations stay empty.
         size: Side of the images in pixels.
         steps: Steps of each.
-        normalize: Maps photos in [0, 1] to what the model takes.
         cosine_power: As in `directions.direction`.
-        batch_size: At most this many images in flight.
-        **options: Further keywords of `visualize`.
 
     Returns:
         An `Atlas`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If the layer has no positions, there are fewer than four activations, or a number is out
-            of range.
+        ValueError: If the layer has no positions, or there are fewer than four activations.
 
     References:
         Carter, Armstrong, Schubert, Johnson, Olah: Activation Atlas. Distill 2019 (there with UMAP and
         whitened directions).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"blue": lambda x: jax.nn.relu(x[..., 2:])})
+        >>> key, photos = jax.random.key(0), jnp.linspace(0, 1, 3072).reshape(4, 16, 16, 3)
+        >>> found = jaxai.atlas(net, photos, layer="blue", key=key, grid=2, size=16, steps=2)
+        >>> found.images.shape, int(found.counts.sum())
+        ((2, 2, 16, 16, 3), 16)
     """
     checks.key(key)
     rows, columns = checks.pair(grid, "grid")
     least = checks.positive(least, "least")
     acts = position_activations(model, photos, layer=layer, normalize=normalize, batch_size=batch_size)
     place, spread, paint = jax.random.split(key, 3)
-    sources = _positions(place, acts.shape, checks.positive(samples, "samples"))
+    sources = _positions(place, acts.shape, checks.positive(num_samples, "num_samples"))
     chosen = acts[sources[:, 0], sources[:, 1], sources[:, 2]]
     points = _to_unit(embed(chosen, key=spread))
     cell = jnp.floor(points * jnp.array([rows, columns]) * (1 - 1e-6)).astype(jnp.int32)
@@ -233,6 +237,7 @@ class Dictionary(NamedTuple):
     """Their activations."""
 
 
+@completed
 def semantic_dictionary(
     model: Callable[..., Any],
     photo: Float[Array, "height width channels"],
@@ -250,24 +255,18 @@ def semantic_dictionary(
     """Visualize the activation at each position of a photo, and name the channels that make it.
 
     Args:
-        model: Layered model.
         photo: One photo in [0, 1].
         layer: A layer with positions; each is one run.
-        key: Typed key.
         top: How many channels to name.
         size: Side of the images in pixels.
         steps: Steps of each.
-        normalize: Maps photos in [0, 1] to what the model takes.
         cosine_power: As in `directions.direction`.
-        batch_size: At most this many images in flight.
-        **options: Further keywords of `visualize`.
 
     Returns:
         A `Dictionary`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If the layer has no positions or a number is out of range.
+        ValueError: If the layer has no positions.
 
     References:
         Olah et al.: The Building Blocks of Interpretability. Distill 2018.

@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from .. import layers
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.contract import completed
 from . import _tiles
 
 # Above this many pixels an octave's gradient is computed in tiles, unless `tile` says otherwise.
@@ -20,6 +21,7 @@ _WHOLE = 1 << 20
 _TILE = 512
 
 
+@completed
 def deep_dream(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -49,7 +51,6 @@ def deep_dream(
         images: Photos, or noise (see `noise`), float in [0, 1].
         layer: Name of a layer with positions, or of any other; `model.layer_names` lists them.
         key: Typed key; image i of the batch draws its shifts from `fold_in(key, i)`.
-        normalize: Maps photos in [0, 1] to what the model takes; None if it takes photos.
         octaves: Number of sizes.
         octave_scale: Ratio of one size to the next smaller.
         steps: Steps at each size.
@@ -62,14 +63,9 @@ def deep_dream(
             above.
         indices: Numbers of the images to draw shifts for, instead of 0, 1, ...: image 5 of a batch alone is
             `deep_dream(model, images[5:6], indices=[5], ...)`.
-        batch_size: At most this many images in flight; None chooses by size.
 
     Returns:
         Images in [0, 1], shaped as the given ones.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, the layer is unknown or a number is out of range.
 
     References:
         Mordvintsev, Olah, Tyka: Inceptionism: Going Deeper into Neural Networks. Google AI blog, 2015, with

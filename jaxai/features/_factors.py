@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from .. import layers
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.contract import completed
 from . import _engine
 from ._dream import identity
 
@@ -83,6 +84,7 @@ def _factorize(acts, key, *, factors, steps):
     return Factors(w.reshape(*acts.shape[:-1], factors), h, error)
 
 
+@completed
 def layer_activations(
     model: Callable[..., Any],
     photos: Float[Array, "batch height width channels"],
@@ -91,19 +93,7 @@ def layer_activations(
     normalize: Callable[[jax.Array], jax.Array] | None = None,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *rest"]:
-    """Return a layer's activations of photos in [0, 1], in chunks; the network runs no further.
-
-    Args:
-        model: Layered model.
-        photos: Float in [0, 1].
-        layer: A layer's name.
-        normalize: Maps photos in [0, 1] to what the model takes.
-        batch_size: At most this many photos in flight; None chooses by size.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If the layer does not exist.
-    """
+    """Return a layer's activations of photos in [0, 1], in chunks; the network runs no further."""
     model, photos = _targets.as_model(model), checks.images(photos, "photos")
     normalize = _targets.as_model(normalize or identity)
     layer = layers.resolve(model, layer, photos)
@@ -134,6 +124,7 @@ def _activations(model, normalize, photos, *, layer, batch_size):
     return batching.map_chunks(chunk, photos, batch_size=batch_size)
 
 
+@completed
 def channel_factors(
     model: Callable[..., Any],
     photos: Float[Array, "batch height width channels"],
@@ -150,21 +141,13 @@ def channel_factors(
     Visualize a factor with `visualize(model, objectives.direction(layer, found.directions[i]), ...)`.
 
     Args:
-        model: Layered model.
-        photos: Float in [0, 1].
         layer: A layer with positions; negative activations count as zero.
         factors: How many.
         key: Typed key of the start.
         steps: Number of updates.
-        normalize: Maps photos in [0, 1] to what the model takes.
-        batch_size: At most this many photos in flight; None chooses by size.
 
     Returns:
         `maps` [batch, h, w, factors], `directions` [factors, channels], `error`.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If the layer does not exist or a number is out of range.
     """
     acts = layer_activations(model, photos, layer=layer, normalize=normalize, batch_size=batch_size)
     return factorize(acts, factors=factors, key=key, steps=steps)

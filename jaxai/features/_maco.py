@@ -13,6 +13,7 @@ from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float, Int
 
 from .._frame import checks
+from .._frame.contract import completed
 from . import parametrize
 from ._visualize import Visualization, visualize
 from .objectives import Objective
@@ -74,7 +75,11 @@ def _standardized(x):
 def natural_spectrum(
     photos: Float[Array, "batch height width channels"],
 ) -> Float[Array, "channels height half"]:
-    """Return the mean magnitude spectrum of photos in [0, 1], as decorrelated logits of their colours."""
+    """Return the mean magnitude spectrum of photos in [0, 1], as decorrelated logits of their colours.
+
+    Args:
+        photos: Float in [0, 1], [batch, height, width, channels].
+    """
     photos = checks.images(photos, "photos")
     free = parametrize.decorrelate_colors(parametrize.logit(photos, 1 / 512))
     return jnp.abs(jnp.fft.rfft2(free.transpose(0, 3, 1, 2))).mean(0)
@@ -84,6 +89,9 @@ def fit_power_law(spectrum: Float[Array, "channels height half"]) -> tuple[tuple
     """Fit a / f^b to each channel of a magnitude spectrum, by least squares of the logarithms.
 
     Frequencies from above zero to half a cycle per pixel count alike.
+
+    Args:
+        spectrum: Magnitudes of the half plane that `rfft2` gives, as `natural_spectrum` returns them.
 
     Returns:
         (a, b) for each channel.
@@ -119,6 +127,7 @@ def _nadam(rate: float = 1.0) -> optax.GradientTransformation:
     return optax.nadam(rate)
 
 
+@completed
 def maco(
     model: Callable[..., Any],
     objective: str | Objective | Callable[..., Any] | Sequence[Any],
@@ -144,15 +153,10 @@ def maco(
     paper's transparency map: show the images with it as their opacity.
 
     Args:
-        model: Callable pytree or layered model.
         objective: As for `visualize`.
-        key: Typed key; run i draws from `fold_in(key, i)`.
-        size: Side of the images in pixels, or (rows, columns).
-        steps: Number of steps.
-        normalize: Maps images in [0, 1] to what the model takes.
         spectrum: Magnitudes [3, height, width // 2 + 1], as `natural_spectrum` measures them in photos of
-            this size; or (a, b) of the power law a / f^b for each channel, as `fit_power_law` fits them;
-            None is a law fitted to four photographs.
+            this size; or (a, b) of the power law a / f^b for each channel, as `fit_power_law` fits them; None
+            is a law fitted to four photographs.
         input_size: Side of what the network sees in pixels; None means `size`.
         crops: Boxes per step.
         crop: Side of the boxes at the end and at the start, as parts of the image.
@@ -160,18 +164,25 @@ def maco(
         optimizer: An Optax optimizer; None is Nadam 1.0.
         snapshots: Steps after which to keep the images.
         indices: Numbers of the runs, as for `visualize`.
-        batch_size: At most this many views in flight.
 
     Returns:
         A `Visualization`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If a spectrum does not fit the size, or as `visualize` says.
+        ValueError: If a spectrum does not fit the size.
 
     References:
         Fel et al.: Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained
         Optimization. NeurIPS 2023, arXiv 2306.06805.
+
+    Example:
+        >>> import jax
+        >>> import jaxai
+        >>> net = jaxai.chain({"blue": lambda x: jax.nn.relu(x[..., 2:])})
+        >>> key = jax.random.key(0)
+        >>> seen = jaxai.maco(net, "blue:0", key=key, size=16, steps=4)
+        >>> seen.images.shape, seen.history.shape
+        ((1, 16, 16, 3), (1, 4))
     """
     rows, columns = checks.pair(size, "size")
     law = NATURAL if spectrum is None else spectrum

@@ -11,12 +11,14 @@ from jaxtyping import Array, Float, Int
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.contract import completed
 from . import _engine, objectives
 from ._dream import identity
 from ._visualize import check_names, groups, listed
 from .objectives import IMAGES, OPACITY, Objective
 
 
+@completed
 def measure(
     model: Callable[..., Any],
     objective: str | Objective | Callable[..., Any] | Sequence[Any],
@@ -27,19 +29,8 @@ def measure(
 ) -> Float[Array, "objectives batch"]:
     """Return the value of each objective for each photo: one forward pass for objectives of one structure.
 
-    Args:
-        model: Callable pytree or layered model.
-        objective: One or several, as for `visualize`.
-        photos: Float in [0, 1], [batch, height, width, channels].
-        normalize: Maps photos in [0, 1] to what the model takes.
-        batch_size: At most this many photos in flight; None chooses by size.
-
     Returns:
         float32[objectives, batch].
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If a layer, channel or position does not exist.
     """
     model = _targets.as_model(model)
     normalize = _targets.as_model(normalize or identity)
@@ -94,6 +85,7 @@ class Exemplars(NamedTuple):
     values: Float[Array, "objectives top"]
 
 
+@completed
 def exemplars(
     model: Callable[..., Any],
     objective: str | Objective | Callable[..., Any] | Sequence[Any],
@@ -106,19 +98,10 @@ def exemplars(
     """Return the photos with the largest values of each objective, to put beside synthetic images.
 
     Args:
-        model: Callable pytree or layered model.
-        objective: One or several, as for `visualize`.
-        photos: Float in [0, 1], [batch, height, width, channels].
         top: How many; at most all of them are returned.
-        normalize: Maps photos in [0, 1] to what the model takes.
-        batch_size: At most this many photos in flight; None chooses by size.
 
     Returns:
         Indices into the photos, and values.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If a layer or channel does not exist, or `top` is not positive.
     """
     values = measure(model, objective, photos, normalize=normalize, batch_size=batch_size)
     best, indices = jax.lax.top_k(values, min(checks.positive(top, "top"), values.shape[1]))

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from .. import layers
 from .._frame import checks
 from .._frame import targets as _targets
+from .._frame.contract import completed
 from . import _engine, directions, objectives, priors
 from ._dream import identity
 from ._visualize import Visualization, listed, single, small_is_meant, visualize
@@ -25,6 +26,7 @@ def _targets_at(model, normalize, photos, layer):
     )
 
 
+@completed
 def accentuate(
     model: Callable[..., Any],
     photos: Float[Array, "batch height width channels"],
@@ -43,14 +45,9 @@ def accentuate(
     activation of the layer)`.
 
     Args:
-        model: Layered model.
-        photos: Float in [0, 1].
         objective: What to accentuate: one for all photos, or one for each.
         layer: The layer that holds the photo together: the earlier, the closer to its pixels.
-        key: Typed key.
         strength: Weight of the bond, in units of the objective.
-        steps: Number of steps.
-        normalize: Maps photos in [0, 1] to what the model takes.
         **options: Further keywords of `visualize`. There are no random transforms unless asked for, because
             the bond compares positions.
 
@@ -58,12 +55,20 @@ def accentuate(
         A `Visualization` of one image for each photo.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If a layer or channel does not exist, or the numbers of photos and objectives differ.
+        ValueError: If the numbers of photos and objectives differ.
 
     References:
         Hamblin et al.: Feature Accentuation: Revealing 'What' Features Respond to in Natural Images. 2024,
         arXiv 2402.10039 (whose regularization and augmentation differ).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"blue": lambda x: jax.nn.relu(x[..., 2:])})
+        >>> key, photos = jax.random.key(0), jnp.full((1, 16, 16, 3), 0.5)
+        >>> seen = jaxai.accentuate(net, photos, "blue:0", layer="blue", key=key, steps=4)
+        >>> bool(seen.images[..., 2].mean() > 0.5)
+        True
     """
     photos = checks.images(photos, "photos")
     given = listed(objective) * (photos.shape[0] if single(objective) else 1)
@@ -82,6 +87,7 @@ def accentuate(
     )
 
 
+@completed
 def invert(
     model: Callable[..., Any],
     photos: Float[Array, "batch height width channels"],
@@ -99,25 +105,24 @@ def invert(
     minus `smoothness` times the total variation per pixel and channel.
 
     Args:
-        model: Layered model.
-        photos: Float in [0, 1].
-        layer: The layer to match.
-        key: Typed key.
         smoothness: Weight of the total variation.
-        steps: Number of steps.
-        normalize: Maps photos in [0, 1] to what the model takes.
         **options: Further keywords of `visualize`; there are no random transforms unless asked for.
 
     Returns:
         A `Visualization` of one image for each photo.
 
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If the layer does not exist.
-
     References:
         Mahendran, Vedaldi: Understanding Deep Image Representations by Inverting Them. CVPR 2015, arXiv
         1412.0035.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"blue": lambda x: jax.nn.relu(x[..., 2:])})
+        >>> key, photos = jax.random.key(0), jnp.full((1, 16, 16, 3), 0.5)
+        >>> seen = jaxai.invert(net, photos, layer="blue", key=key, steps=4)
+        >>> seen.images.shape, seen.history.shape
+        ((1, 16, 16, 3), (1, 4))
     """
     photos = checks.images(photos, "photos")
     targets = _targets_at(model, normalize, photos, layer)
@@ -130,6 +135,7 @@ def invert(
     return _visualize(model, wanted, photos, key=key, steps=steps, normalize=normalize, **options)
 
 
+@completed
 def caricature(
     model: Callable[..., Any],
     photos: Float[Array, "batch height width channels"],
@@ -144,25 +150,25 @@ def caricature(
     """Exaggerate what a layer sees in photos: climb the dot product with their activations, from noise.
 
     Args:
-        model: Layered model.
-        photos: Float in [0, 1].
         layer: The layer whose activations to exaggerate.
-        key: Typed key.
         cosine_power: Exponent of max(0.1, cosine), as in `directions.direction`.
-        steps: Number of steps.
-        normalize: Maps photos in [0, 1] to what the model takes.
         **options: Further keywords of `visualize`; there are no random transforms unless asked for.
 
     Returns:
         A `Visualization` of one image for each photo.
 
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If the layer does not exist.
-
     References:
         Mahendran, Vedaldi: Visualizing Deep Convolutional Neural Networks Using Natural Pre-Images. 2016
         (caricaturization); the objective here is that of Lucid's notebooks.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"blue": lambda x: jax.nn.relu(x[..., 2:])})
+        >>> key, photos = jax.random.key(0), jnp.full((1, 16, 16, 3), 0.5)
+        >>> seen = jaxai.caricature(net, photos, layer="blue", key=key, steps=4)
+        >>> seen.images.shape, bool(seen.history[0, -1] > seen.history[0, 0])
+        ((1, 16, 16, 3), True)
     """
     photos = checks.images(photos, "photos")
     targets = _targets_at(model, normalize, photos, layer)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._frame import checks
+from .._frame.contract import completed
 from . import parametrize
 from ._factors import layer_activations
 from ._measure import measure, percentile
@@ -53,6 +54,7 @@ class Report(NamedTuple):
         return rows
 
 
+@completed
 def report(
     model: Callable[..., Any],
     images: Float[Array, "runs height width channels"],
@@ -63,28 +65,24 @@ def report(
     normalize: Callable[[jax.Array], jax.Array] | None = None,
     others: Mapping[str, tuple[Any, Callable[[jax.Array], jax.Array], int]] | None = None,
     classes: Sequence[int] | None = None,
-    views: int = 8,
+    num_views: int = 8,
     batch_size: int | None = None,
 ) -> Report:
     """Measure synthetic images.
 
     Args:
-        model: The network they were made for.
         images: Float in [0, 1].
         objective: The objective of each image, or one for all.
         key: Typed key of the held-out transforms.
         photos: Real photos to compare activations with.
-        normalize: Maps images in [0, 1] to what the model takes.
         others: Other networks as name: (model, normalize, input size), for `transfer`.
         classes: The class of each image, in the other networks.
-        views: Transformed views of each image.
-        batch_size: At most this many images in flight; None chooses by size.
+        num_views: Transformed views of each image.
 
     Returns:
         A `Report`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
         ValueError: If numbers of images, objectives and classes differ.
 
     References:
@@ -106,9 +104,9 @@ def report(
         ranks = jnp.full(count, jnp.nan, jnp.float32)
     else:
         ranks = percentile(own, each(wanted, photos))
-    moved = held_out_views(images, key=key, views=views)
+    moved = held_out_views(images, key=key, views=num_views)
     flat = each(wanted, moved.reshape(-1, *images.shape[1:]))
-    seen = flat.reshape(count, count, views)[jnp.arange(count), jnp.arange(count)].mean(1)
+    seen = flat.reshape(count, count, num_views)[jnp.arange(count), jnp.arange(count)].mean(1)
     chances = (
         jnp.stack(
             [
@@ -182,42 +180,39 @@ class Stability(NamedTuple):
     """Standard deviation over seeds of the activation reached, over its mean."""
 
 
+@completed
 def seed_stability(
     model: Callable[..., Any],
     objective: str | Objective | Sequence[Any],
     *,
     layer: str,
     key: jax.Array,
-    seeds: int = 3,
+    num_seeds: int = 3,
     normalize: Callable[[jax.Array], jax.Array] | None = None,
     **options: Any,
 ) -> Stability:
     """Run objectives from several seeds and compare what comes out.
 
     Args:
-        model: Layered model.
-        objective: One or several, as for `visualize`.
         layer: The layer in whose activations, averaged over positions, images are compared.
         key: Typed key; the seeds are further runs of it.
-        seeds: How many, at least two.
-        normalize: Maps images in [0, 1] to what the model takes.
-        **options: Further keywords of `visualize`.
+        num_seeds: How many, at least two.
 
     Raises:
         ValueError: If there are fewer than two seeds.
     """
-    if checks.positive(seeds, "seeds") < 2:
-        raise ValueError(f"`seeds` must be at least 2; got {seeds}")
+    if checks.positive(num_seeds, "num_seeds") < 2:
+        raise ValueError(f"`num_seeds` must be at least 2; got {num_seeds}")
     wanted = listed(objective)
-    found = visualize(model, wanted * seeds, key=key, normalize=normalize, **options)
+    found = visualize(model, wanted * num_seeds, key=key, normalize=normalize, **options)
     count = len(wanted)
-    reached = jnp.diagonal(measure(model, wanted * seeds, found.images, normalize=normalize)).reshape(
-        seeds, count
+    reached = jnp.diagonal(measure(model, wanted * num_seeds, found.images, normalize=normalize)).reshape(
+        num_seeds, count
     )
     acts = layer_activations(model, found.images, layer=layer, normalize=normalize)
-    acts = acts.reshape(seeds, count, -1, acts.shape[-1]).mean(2)
+    acts = acts.reshape(num_seeds, count, -1, acts.shape[-1]).mean(2)
     acts = acts / jnp.maximum(jnp.linalg.norm(acts, axis=-1, keepdims=True), 1e-9)
     cosines = jnp.einsum("snc,tnc->nst", acts, acts)
-    likeness = (cosines.sum((1, 2)) - seeds) / (seeds * (seeds - 1))
+    likeness = (cosines.sum((1, 2)) - num_seeds) / (num_seeds * (num_seeds - 1))
     spread = reached.std(0) / jnp.maximum(jnp.abs(reached.mean(0)), 1e-9)
     return Stability(likeness, spread)

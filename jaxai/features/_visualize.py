@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from .. import layers
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.contract import completed
 from . import _engine, _receptive, objectives, parametrize
 from ._dream import identity, run_keys
 from .objectives import IMAGES, OPACITY, Objective
@@ -65,6 +66,7 @@ def adam(rate: float = 0.05) -> optax.GradientTransformation:
     return optax.adam(rate)
 
 
+@completed
 def visualize(
     model: Callable[..., Any],
     objective: str | Objective | Callable[..., Any] | Sequence[Any],
@@ -102,9 +104,6 @@ def visualize(
         objective: What to excite, or a list: strings (`"conv5_1:12"`, `"conv5_1:12@3,4"`, `"conv5_1"`,
             `"logits:285"`), objectives (`jaxai.features`), or functions images [copies, ...] -> [copies].
         key: Typed key; run i draws from `fold_in(key, i)`, its step t from that and t.
-        size: Side of the images in pixels, or (rows, columns).
-        steps: Number of steps.
-        normalize: Maps images in [0, 1] to what the model takes; None if it takes those.
         parametrization: `"fourier"`, `"pixels"`, `"laplacian"`, `"cppn"`, or an object of
             `jaxai.features.parametrize`.
         transforms: Ranges of the random transforms; None for none.
@@ -118,15 +117,10 @@ def visualize(
         start: Photos in [0, 1] to start from, one for each run (or one for all), instead of noise.
         snapshots: Steps after which to keep the images.
         indices: Numbers of the runs, instead of 0, 1, ...: `indices=[5]` reproduces run 5 alone.
-        batch_size: At most this many images in flight; None chooses by size.
 
     Returns:
         A `Visualization`; images [N, height, width, channels] in [0, 1], history [N, steps]. The copies of a
         run follow one another.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If a layer, channel or position does not exist, or a number is out of range.
 
     Warns:
         UserWarning: If an objective never had a gradient (a dead channel, or one that does not depend on the

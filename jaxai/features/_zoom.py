@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .. import layers
 from .._frame import checks
 from .._frame import targets as _targets
+from .._frame.contract import completed
 from ._dream import dream_octaves, identity, octave_sizes, octave_steps
 from .transforms import Draw, Transforms, apply
 
@@ -20,6 +21,7 @@ _LEAST = 0.5
 _MOVES = Transforms(scales=(_LEAST,), angles=(-_MOST, _MOST))
 
 
+@completed
 def dream_zoom(
     model: Callable[..., Any],
     image: Float[Array, "height width channels"],
@@ -42,14 +44,11 @@ def dream_zoom(
     Frames are float in [0, 1]: `(255 * frames).round().astype(uint8)` is what writers of GIF and MP4 take.
 
     Args:
-        model: Layered model.
         image: The photo, or noise, to start from, in [0, 1]; the first frame is dreamt from it unzoomed.
-        layer: A layer's name.
         key: Typed key; frame i draws from `fold_in(key, i)`.
         frames: How many.
         zoom: Magnification from frame to frame, at least 0.5; below one it shrinks, with grey around.
         rotate: Degrees from frame to frame, at most 45 either way.
-        normalize: Maps photos in [0, 1] to what the model takes.
         octaves: Number of sizes.
         octave_scale: Ratio of one size to the next smaller.
         steps: Steps at each size.
@@ -59,9 +58,13 @@ def dream_zoom(
     Returns:
         [frames, height, width, channels].
 
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If the layer is unknown or a number is out of range.
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"blue": lambda x: jax.nn.relu(x[..., 2:])})
+        >>> key, photos = jax.random.key(0), jnp.full((1, 16, 16, 3), 0.5)
+        >>> jaxai.dream_zoom(net, photos[0], layer="blue", key=key, frames=3, octaves=1, steps=1).shape
+        (3, 16, 16, 3)
     """
     checks.key(key)
     image = jnp.asarray(image)

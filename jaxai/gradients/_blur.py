@@ -77,22 +77,10 @@ def blur_integrated_gradients(
     library, whose left Riemann sum this is.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain; None means the top class of the image itself. Logits are differentiated.
         max_sigma: Standard deviation of the strongest blur, in pixels.
-        steps: Number of gradients along the path.
         spacing: Blurs in steps of equal `"linear"` sigma, or of equal square, `"sqrt"` (PAIR's `sqrt=True`).
         grad_step: Difference of sigmas by which the blur's derivative is taken, PAIR's; None takes the exact
             derivative of the cut-off kernel.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class does not exist, or a number is not positive.
 
     References:
         Xu, Venugopalan, Sundararajan: Attribution in Scale and Space. CVPR 2020, arXiv 2004.03383, equation

@@ -27,7 +27,7 @@ class FullGradients(NamedTuple):
     """A score's decomposition; all of it sums to the score.
 
     Attributes:
-        input: Image x gradient [batch, height, width, channels]; [batch, k, ...] for k classes an image.
+        input: Image x gradient [batch, height, width, channels]; [batch, k, ...] for k classes per image.
         biases: Remainder x gradient of each operation that has one, in forward order, [batch, ...] like its
             output.
     """
@@ -145,18 +145,11 @@ def full_gradients(
     curvature of smooth nonlinearities.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
         targets: What to explain; logits are differentiated. A callable's own remainder is not part of the
             sum.
-        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
         The shares.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit or a class does not exist.
 
     References:
         Srinivas, Fleuret: Full-Gradient Representation for Neural Network Visualization. NeurIPS 2019,
@@ -196,19 +189,6 @@ def full_grad(
     Each share with positions is scaled to 0 .. 1 over its positions and channels, as the authors do, before
     its channels are summed; those without (biases of dense layers) are left out. Upsampling is bilinear
     between half-pixel centres, the authors' aligns corners.
-
-    Args:
-        model: As in `full_gradients`, like the other arguments.
-        images: Model input.
-        targets: What to explain.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit or a class does not exist.
 
     References:
         Srinivas, Fleuret: Full-Gradient Representation for Neural Network Visualization. NeurIPS 2019,

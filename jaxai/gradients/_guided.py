@@ -40,22 +40,10 @@ def guided_integrated_gradients(
     ordered by position.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain; None means the top class of the image itself. Logits are differentiated.
-        baseline: Value or array that broadcasts to `images`; None means zero.
-        steps: Number of gradients along the path.
         fraction: Share of the values that moves at a time, in (0, 1].
         max_distance: How far along the line a value may be ahead or behind; 0 is integrated gradients, 1 is
             free.
-        batch_size: At most so many images in flight (times k targets); None chooses by size.
-
-    Returns:
-        Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class does not exist, or a number is out of range.
+        batch_size: At most this many images in flight (times k targets); None chooses by size.
 
     References:
         Kapishnikov et al.: Guided Integrated Gradients: An Adaptive Path Method for Removing Noise. CVPR

@@ -28,19 +28,7 @@ def layer_gradients(
     """Return the gradient of the score with respect to a layer's activations, or its product with them.
 
     Args:
-        model: A layered model (`jaxai.models`, `jaxai.chain`, `jaxai.layers.named`).
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain; logits are differentiated.
-        layer: A name of `model.layer_names`; None picks the last one with positions.
         times_activation: Multiply by the activations.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        An array like the layer's activations; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
         As Captum's LayerGradientXActivation.
@@ -102,21 +90,7 @@ def layer_integrated_gradients(
     score(image) - score(baseline).
 
     Args:
-        model: A layered model.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain; None is the top class of the image itself.
-        layer: A name of `model.layer_names`; None picks the last one with positions.
-        baseline: Value or array that broadcasts to `images`; None means zero.
-        steps: Number of gradients along the path.
         method: Quadrature, as in `path_nodes`.
-        batch_size: At most so many activations in flight; None chooses by size.
-
-    Returns:
-        An array like the layer's activations; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
         Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks. ICML 2017, arXiv 1703.01365,
@@ -187,21 +161,7 @@ def internal_influence(
     """Average the gradient with respect to a layer's activations along the line from a baseline to the image.
 
     Args:
-        model: As in `layer_integrated_gradients`, like the other arguments.
-        images: Model input.
-        targets: What to explain.
-        layer: A name of `model.layer_names`; None picks the last one with positions.
-        baseline: Value or array that broadcasts to `images`.
-        steps: Number of gradients along the path.
         method: Quadrature.
-        batch_size: At most so many images in flight.
-
-    Returns:
-        An array like the layer's activations; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or layer does not exist.
 
     References:
         Leino et al.: Influence-Directed Explanations for Deep Convolutional Networks. ITC 2018, arXiv
@@ -256,22 +216,9 @@ def conductance(
     with respect to it. The result sums to score(image) - score(baseline), up to the error of the steps.
 
     Args:
-        model: A layered model.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain; None is the top class of the image itself.
-        layer: A name of `model.layer_names`; None picks the last one with positions.
-        baseline: Value or array that broadcasts to `images`; None means zero.
         steps: Number of equal steps; `steps + 1` gradients.
         rule: `"trapezoid"`: the mean gradient of a step's two ends; `"left"`: that of its beginning, as
             Captum has it (with `method="riemann_trapezoid"` it takes the same steps).
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        An array like the layer's activations; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class, layer or rule does not exist.
 
     References:
         Dhamdhere, Sundararajan, Yan: How Important Is a Neuron? ICLR 2019, arXiv 1805.12233, equation 2.

@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._frame import batching, checks
 from .._frame import targets as _targets
+from .._frame.contract import completed
 from .._frame.describe import backward_for_each, describes
 
 Path = Callable[..., tuple[jax.Array, jax.Array]]
@@ -73,7 +74,7 @@ def integrate(model, images, targets, own, shared, samples, *, path, batch_size,
         shared: Pytree of arrays, handed to `path` whole.
         samples: Pytree of arrays [samples, ...], handed to `path` one by one.
         path: The path; static.
-        batch_size: At most so many points in flight.
+        batch_size: At most this many points in flight.
         prepare: `prepare(model, images, targets, own) -> own`, run once for each chunk of images.
     """
 
@@ -126,9 +127,6 @@ def integrated_gradients(
     `completeness_gap` returns.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain; None means the top class of the image itself. Logits are differentiated.
         baseline: Value or array that broadcasts to `images`, or a list of them, whose attributions are
             averaged (black and white, say); None means zero, which after ImageNet normalisation is the mean
             colour (grey), not black.
@@ -136,14 +134,6 @@ def integrated_gradients(
         method: Quadrature, as in `path_nodes` (Gauss-Legendre is Captum's default too), or `"adaptive"`:
             midpoints of steps that are short where the score changes fast, found by nine forward passes. It
             pays where the score saturates, as a probability does.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class does not exist or `steps` is not positive.
 
     References:
         Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks. ICML 2017, arXiv 1703.01365,
@@ -242,6 +232,7 @@ def _adaptive_line(image, own, shared, sample):
     return baselines[index] + (start + end) / 2 * difference, weight * difference
 
 
+@completed
 def completeness_gap(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -254,19 +245,12 @@ def completeness_gap(
     """Return how much attributions add up to beyond score(image) - score(baseline); zero is complete.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
         targets: As the attributions were made for.
-        attributions: [batch, height, width, channels], or [batch, k, ...] for k classes an image.
+        attributions: [batch, height, width, channels], or [batch, k, ...] for k classes per image.
         baseline: As in `integrated_gradients`; the scores of several are averaged.
-        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
-        Signed gaps in units of the score [batch]; [batch, k] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit or a class does not exist.
+        Signed gaps in units of the score [batch]; [batch, k] for k classes per image.
 
     Example:
         >>> import jax.numpy as jnp

@@ -24,18 +24,8 @@ def saliency(
 
     `jaxai.maps.magnitude` reduces the channels; the paper's map is its `"max"`.
 
-    Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain (see `jaxai.targets`); raw scores (logits) are differentiated.
-        batch_size: At most so many images in flight; None chooses by size.
-
     Returns:
-        d score / d image [batch, height, width, channels]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit or a class does not exist.
+        d score / d image [batch, height, width, channels]; [batch, k, ...] for k classes per image.
 
     References:
         Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks. ICLR Workshop 2014,
@@ -73,18 +63,8 @@ def input_x_gradient(
 
     Zero in the model's input contributes nothing: after ImageNet normalisation that is the mean colour.
 
-    Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain; logits are differentiated.
-        batch_size: At most so many images in flight; None chooses by size.
-
     Returns:
-        image x d score / d image [batch, height, width, channels]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit or a class does not exist.
+        image x d score / d image [batch, height, width, channels]; [batch, k, ...] for k classes per image.
 
     References:
         Shrikumar et al.: Not Just a Black Box. 2016, arXiv 1605.01713, section 2.1.

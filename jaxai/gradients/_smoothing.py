@@ -12,6 +12,7 @@ from .._frame import batching, checks
 from .._frame import noisy as _noise
 from .._frame import options as _options
 from .._frame import targets as _targets
+from .._frame.contract import completed
 from .._frame.describe import backward_for_each, describes
 from ._saliency import saliency
 
@@ -32,6 +33,7 @@ class Moments(NamedTuple):
     standard_error: jax.Array
 
 
+@completed
 def smooth_moments(
     method: Callable[..., Any],
     model: Callable[..., Any],
@@ -50,23 +52,9 @@ def smooth_moments(
     Args:
         method: Any method of the library, called as `method(model, images, targets, **options)`: its maps'
             first axis is the batch.
-        model: Callable pytree.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain; None is the top class of the image without noise.
-        key: Typed PRNG key; sample i depends on it and i alone and is shared by the images of a batch.
-        num_samples: Noisy copies of each image.
-        noise: Standard deviation of the normal noise.
-        noise_unit: `"range"`: a fraction of the image's maximum minus minimum, as in the paper and PAIR's
-            library; `"absolute"`: in the units of the input, as Captum's `stdevs`.
-        batch_size: At most so many copies in flight; None chooses by size.
-        **options: Handed to `method`, such as `layer=`.
 
     Returns:
         The moments.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or unit does not exist.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -136,6 +124,7 @@ def _merge(some, others):
 STATISTICS = Moments._fields
 
 
+@completed
 def smooth(
     method: Callable[..., Any],
     model: Callable[..., Any],
@@ -153,24 +142,12 @@ def smooth(
     """Average any method's maps over noisy copies of the image.
 
     Args:
-        method: As in `smooth_moments`, like the other arguments.
-        model: Callable pytree.
-        images: Model input.
-        targets: What to explain.
-        key: Typed PRNG key.
+        method: Any method of the library, called as `method(model, images, targets, **options)`: its maps'
+            first axis is the batch.
         statistic: `"mean"`, `"mean_square"`, `"variance"` or `"standard_error"` (of the mean).
-        num_samples: Noisy copies of each image.
-        noise: Standard deviation of the noise.
-        noise_unit: `"range"` or `"absolute"`.
-        batch_size: At most so many copies in flight.
-        **options: Handed to `method`.
 
     Returns:
         An array like the method's own.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class, unit or statistic does not exist.
 
     References:
         Smilkov et al.: SmoothGrad: removing noise by adding noise. 2017, arXiv 1706.03825, section 3.
@@ -223,21 +200,10 @@ def smooth_grad(
     PAIR's library squares the gradients unless told otherwise: that is `smooth_grad_squared`.
 
     Args:
-        model: As in `smooth_moments`, like the other arguments.
-        images: Model input.
-        targets: What to explain; logits are differentiated.
-        key: Typed PRNG key.
-        num_samples: Noisy copies of each image.
         noise: Standard deviation of the noise; the paper finds 0.1 to 0.2 of the range best.
-        noise_unit: `"range"` (paper, PAIR) or `"absolute"` (Captum).
-        batch_size: At most so many copies in flight; None chooses by size.
 
     Returns:
-        Signed gradients [batch, height, width, channels]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or unit does not exist.
+        Signed gradients [batch, height, width, channels]; [batch, k, ...] for k classes per image.
 
     References:
         Smilkov et al.: SmoothGrad: removing noise by adding noise. 2017, arXiv 1706.03825, section 3.
@@ -282,22 +248,8 @@ def smooth_grad_squared(
 ) -> Float[Array, "batch *k height width channels"]:
     """Average the squared gradient over noisy copies of the image.
 
-    Args:
-        model: As in `smooth_grad`, like the other arguments.
-        images: Model input.
-        targets: What to explain.
-        key: Typed PRNG key.
-        num_samples: Noisy copies of each image.
-        noise: Standard deviation of the noise.
-        noise_unit: `"range"` or `"absolute"`.
-        batch_size: At most so many copies in flight.
-
     Returns:
-        Values of zero or more [batch, height, width, channels]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or unit does not exist.
+        Values of zero or more [batch, height, width, channels]; [batch, k, ...] for k classes per image.
 
     References:
         Hooker et al.: A Benchmark for Interpretability Methods in Deep Neural Networks. NeurIPS 2019,
@@ -344,22 +296,8 @@ def var_grad(
 ) -> Float[Array, "batch *k height width channels"]:
     """Return the variance of the gradient over noisy copies of the image (divided by n, as Captum does).
 
-    Args:
-        model: As in `smooth_grad`, like the other arguments.
-        images: Model input.
-        targets: What to explain.
-        key: Typed PRNG key.
-        num_samples: Noisy copies of each image.
-        noise: Standard deviation of the noise.
-        noise_unit: `"range"` or `"absolute"`.
-        batch_size: At most so many copies in flight.
-
     Returns:
-        Values of zero or more [batch, height, width, channels]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a class or unit does not exist.
+        Values of zero or more [batch, height, width, channels]; [batch, k, ...] for k classes per image.
 
     References:
         Adebayo et al.: Local Explanation Methods for Deep Neural Networks Lack Sensitivity to Parameter

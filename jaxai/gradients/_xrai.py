@@ -92,23 +92,12 @@ def xrai(
     """Show the mean integrated gradient of image regions, the best region first and each pixel once.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain; logits are differentiated.
         regions: Masks that may overlap; None makes them of the images with `xrai_regions`, on the host: not
             under `jit`.
         baseline: As in `integrated_gradients`; `"extremes"` averages each image's own minimum and maximum, as
             PAIR's library does.
         steps: Gradients along each path.
         min_pixels: A region that adds fewer pixels to those already shown is dropped.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Maps [batch, height, width]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit or a class does not exist.
 
     References:
         Kapishnikov et al.: XRAI: Better Attributions Through Regions. ICCV 2019, arXiv 1906.02825, algorithm

@@ -15,7 +15,6 @@ from ._segments import segment
 from ._shap import kernel_shap
 from ._shapley import exact_shapley, permutation_shapley
 from ._similarity import detection_similarity
-from ._slic import slic, slic_bound
 from ._sobol import sobol, sobol_design, sobol_indices
 
 __all__: list[str] = [
@@ -43,8 +42,6 @@ __all__: list[str] = [
     "permutation_shapley",
     "rise",
     "segment",
-    "slic",
-    "slic_bound",
     "sobol",
     "sobol_design",
     "sobol_indices",

@@ -37,23 +37,10 @@ def feature_ablation(
     """Hide one superpixel at a time and return the drop of the score, score(image) - score(changed image).
 
     Args:
-        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
-        images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); drops of logits, as in Captum's FeatureAblation.
-        segments: Labels from `jaxai.segment`, int [batch, height, width] (or [height, width] for all
-            images).
-        fill: What a hidden superpixel shows, as in `jaxai.lime`.
-        key: Randomness of `fill="noise"`.
-        num_segments: Static S, needed under `jit` and `vmap`.
-        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
-        `SuperpixelDrops` with `values` [batch, S] ([batch, k, S] for k classes an image) and `heatmap`.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, an image has a single superpixel or labels with gaps, or the model
-            returns NaN.
+        `SuperpixelDrops` with `values` [batch, S] ([batch, k, S] for k classes per image) and `heatmap`.
 
     References:
         Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014, arXiv 1311.2901,
@@ -120,21 +107,15 @@ def feature_permutation(
     pixels.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
         images: Model input, float [batch, height, width, channels], at least two.
         targets: What to explain (see `jaxai.targets`); drops of logits, as in Captum's FeaturePermutation.
-        segments: Labels, int [batch, height, width] (or [height, width] for all images).
         key: Randomness of the circles; a typed key.
-        num_segments: Static S, needed under `jit` and `vmap`.
-        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
-        `SuperpixelDrops` with `values` [batch, S] ([batch, k, S] for k classes an image) and `heatmap`.
+        `SuperpixelDrops` with `values` [batch, S] ([batch, k, S] for k classes per image) and `heatmap`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If there is a single image, shapes do not fit, an image has a single superpixel or
-            labels with gaps, or the model returns NaN.
+        ValueError: If there is a single image.
 
     References:
         Fisher, Rudin, Dominici: All Models are Wrong, but Many are Useful. JMLR 2019, arXiv 1801.01489.

@@ -63,7 +63,7 @@ class _OnSuperpixels:
         Args:
             positive_only: Only superpixels that speak for the target.
             negative_only: Only superpixels that speak against it.
-            num_features: At most so many, those of largest magnitude first.
+            num_features: At most this many, those of largest magnitude first.
             min_weight: Only magnitudes above this.
 
         Returns:
@@ -87,7 +87,7 @@ class LimeExplanation(_OnSuperpixels):
 
     Attributes:
         weights: Change of the score when a superpixel is shown, float32 [batch, S] ([batch, k, S] for k
-            classes an image); 0 for padding where an image has fewer superpixels than S.
+            classes per image); 0 for padding where an image has fewer superpixels than S.
         intercept: float32 [batch] or [batch, k].
         score: Weighted R^2 of the fit, like `intercept`.
         standard_error: How far the weights may be off their limit of infinitely many masks, as a root mean
@@ -121,7 +121,7 @@ class ShapleyExplanation(_OnSuperpixels):
     """Shares of the superpixels in score(image) - score(everything hidden).
 
     Attributes:
-        values: float32 [batch, S] ([batch, k, S] for k classes an image); they sum to `total - base`, and
+        values: float32 [batch, S] ([batch, k, S] for k classes per image); they sum to `total - base`, and
             are 0 for padding where an image has fewer superpixels than S.
         base: The score with everything hidden, float32 [batch] or [batch, k].
         total: The score of the image, like `base`.

@@ -73,12 +73,10 @@ def extremal_perturbation(
 
     Args:
         model: Callable pytree, `model(images) -> scores`; differentiated, so no `black_box`.
-        images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); logits.
         area: Share of the image that the mask covers, in (0, 1).
         variant: `"preserve"` shows what is under the mask, `"delete"` hides it, `"dual"` asks for both at
             once.
-        steps: Number of gradient steps.
         stride: Pixels between the grid's bumps.
         sigma: Radius of a bump in pixels.
         learning_rate: Of gradient descent with momentum 0.9.
@@ -87,14 +85,9 @@ def extremal_perturbation(
             `jaxai.occlusion`.
         flip: Mirror the image at every other step, so that the mask does not fit accidents.
         jitter: Shift the image by up to this many pixels, another way at each step, for the same reason.
-        batch_size: At most so many masks in flight; None chooses by size.
 
     Returns:
-        Masks [batch, height, width] in [0, 1]; [batch, k, height, width] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class does not exist, or a number is out of range.
+        Masks [batch, height, width] in [0, 1]; [batch, k, height, width] for k classes per image.
 
     References:
         Fong, Patrick, Vedaldi: Understanding Deep Networks via Extremal Perturbations and Smooth Masks.

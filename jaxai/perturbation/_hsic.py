@@ -35,8 +35,6 @@ def hsic(
     and a Gaussian kernel on scores (Xplique's definitions). num_designs forward passes, whatever the grid.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
-        images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); logits.
         key: Scrambles the quasi-random points (and draws `fill="noise"`); None takes the plain sequence.
             Inside `jit` a constant, not an argument.
@@ -45,16 +43,10 @@ def hsic(
         sampler: `"sobol"`, `"halton"` or `"latin_hypercube"` (the paper's; needs a key).
         width: Of the Gaussian kernel on scores; None takes the magnitude of their median, as Xplique does.
         fill: What hidden cells show, in the model's input space, as in `jaxai.lime`.
-        upsample: Resize the map to the image, bilinear between half-pixel centres.
-        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         Maps [batch, height, width] ([batch, rows, columns] without `upsample`); [batch, k, ...] for k
-        classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, an option does not exist, or the model returns NaN.
+        classes per image.
 
     References:
         Novello, Fel, Vigouroux: Making Sense of Dependence: Efficient Black-box Explanations Using

@@ -92,48 +92,34 @@ def lime(
     Xplique's grey fill and distance are for pixels in [0, 1].
 
     Args:
-        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain (see `jaxai.targets`); a callable receives the raw scores (logits).
-        segments: Labels from `jaxai.segment`, int [batch, height, width] (or [height, width] for all
-            images).
-        key: Randomness of the masks; a typed key. Not needed where `masks` is given (unless `fill` is
-            noise).
+        key: Randomness of the masks; a typed key. Not needed where `masks` is given (unless `fill` is noise).
         num_samples: Number of masks.
         masks: Masks in [0, 1] instead of random ones: [samples, S] for all images, or [batch, samples, S].
         sampling: `"lime"`; `"uniform"`, without the mask that shows everything; `"paired"`, masks and their
             complements; `"stratified"`, also with numbers of superpixels shown spread evenly over their
-            distribution; `"glime"`, masks drawn by the kernel and weighted alike, in pairs from the two
-            ends of a random order. All have the same limit; the last three reach it with fewer masks.
-        fill: What hidden superpixels show, in the model's input space: `"mean"`, `"image_mean"`, `"blur"`,
-            `"noise"`, `"neighbours"`, or a value that broadcasts to the images.
+            distribution; `"glime"`, masks drawn by the kernel and weighted alike, in pairs from the two ends
+            of a random order. All have the same limit; the last three reach it with fewer masks.
         distance: `"mask_cosine"`, or `"pixel_cosine"` or `"pixel_euclidean"` between images.
         kernel_width: Width of the kernel, in the unit of the distance.
         regression: `"ridge"`, or `"lasso"` (scikit-learn's objective, by coordinate descent).
         alpha: Strength of the penalty.
-        num_features: Let each target's model use at most so many superpixels; None means all.
+        num_features: Let each target's model use at most this many superpixels; None means all.
         feature_selection: How they are chosen: `"forward_selection"`, `"highest_weights"`, `"lasso_path"`,
             `"none"`, or `"auto"` (forward selection up to 6, else highest weights).
         tolerance: Draw masks in rounds and stop as soon as every standard error is known and at most this;
             `num_samples` is then the most. Not under `jit`.
-        num_segments: Static S, needed under `jit` and `vmap`; images with fewer superpixels are padded.
-        batch_size: At most so many changed images in flight; None chooses by size. The result is the
-            same.
 
     Returns:
         `LimeExplanation` with `weights` [batch, S], `intercept` and `score` (weighted R^2) [batch],
         `standard_error` [batch, S] (how far the weights may be off the limit of infinitely many masks, the
-        penalty's shrinkage included), and the properties `heatmap` and `mask(...)`. For k classes an image
+        penalty's shrinkage included), and the properties `heatmap` and `mask(...)`. For k classes per image
         there is an axis k after the batch.
 
     Warns:
         RuntimeWarning: If there are too few masks to know the standard error of an image, which is NaN then.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, an option does not exist, an image has a single superpixel or
-            labels with gaps, the masks are all equal, the regression is singular (only with a tiny
-            `alpha`), or the model returns NaN.
+        ValueError: If the masks are all equal, or the regression is singular (only with a tiny `alpha`).
 
     References:
         Ribeiro, Singh, Guestrin: "Why Should I Trust You?": Explaining the Predictions of Any Classifier.

@@ -134,7 +134,7 @@ def fit_images(
         sums: What pixel distances need.
         kernel_width: Width of the kernel.
         alpha: Strength of the penalty.
-        used: Only so many masks, the first ones, count; None means all.
+        used: Count only this many masks, the first ones; None means all.
         shared: All images have S superpixels.
         distance: One of `kernels.DISTANCES`.
         loss: One of `REGRESSIONS`.

@@ -48,26 +48,19 @@ def meaningful_perturbation(
 
     Args:
         model: Callable pytree, `model(images) -> scores`; differentiated, so no `black_box`.
-        images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); probabilities. A callable receives the raw scores.
         key: Randomness of the jitter, shared by the images; a typed key.
-        steps: Number of gradient steps.
         grid: Values of the coarse mask down and across.
         learning_rate: Of Adam.
         area_weight: Price of hiding.
         smoothness: Price of the mask's total variation.
         power: Of the total variation.
-        jitter: Shift the image by up to so many pixels at random at every step.
+        jitter: Shift the image by up to this many pixels at random at every step.
         fill: What hidden pixels show: `"blur"`, or as in `jaxai.occlusion`.
-        batch_size: At most so many masks in flight; None chooses by size.
 
     Returns:
         How much each pixel is hidden, 1 - m, [batch, height, width] in [0, 1]; [batch, k, height, width]
-        for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class does not exist, or a number is out of range.
+        for k classes per image.
 
     References:
         Fong, Vedaldi: Interpretable Explanations of Black Boxes by Meaningful Perturbation. ICCV 2017,

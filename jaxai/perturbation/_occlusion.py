@@ -46,28 +46,20 @@ def occlusion(
     whose values these are).
 
     Args:
-        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
-        images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); drops of logits are mapped.
         window: Rows and columns of the window.
         strides: Distance of neighbouring windows.
-        fill: What covers the window, in the model's input space: a value that broadcasts to the images (0
-            is the mean colour after ImageNet normalisation), `"image_mean"`, `"blur"` or `"noise"`.
-        key: Randomness of `fill="noise"`.
         incremental: Recompute only what a window reaches of each layer (exact, to float rounding); for any
             model that JAX can trace whose first layers are convolutions, pools and elementwise operations.
             Memory then holds all activations of one image. None does so where it saves at least a third of
             the multiplications.
-        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
-        Drops [batch, height, width]; [batch, k, height, width] for k classes an image. 0 where no window
+        Drops [batch, height, width]; [batch, k, height, width] for k classes per image. 0 where no window
         lies.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class does not exist, a window exceeds the image, or the model
-            returns NaN.
+        ValueError: If a window exceeds the image.
 
     References:
         Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014, arXiv 1311.2901,

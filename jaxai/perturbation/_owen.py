@@ -54,27 +54,19 @@ def owen_values(
     Probabilities are explained (see `jaxai.targets`).
 
     Args:
-        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain (see `jaxai.targets`); a callable receives the raw scores (logits).
-        segments: Labels from `jaxai.segment`, int [batch, height, width] (or [height, width] for all
-            images). Not traced.
-        hierarchy: For one image (or images of equal labels): int [S - 1, 2], the two clusters that each
-            step merges; 0 to S - 1 are the superpixels, S + i is the result of step i (scipy's linkage
-            without distances). None halves the superpixels along the longer side of where they lie, again
-            and again.
-        depth: Stop after so many branchings and share alike below; None goes down to the superpixels.
-        fill: What hidden superpixels show, as in `jaxai.lime`.
-        key: Randomness of `fill="noise"`.
-        batch_size: At most so many changed images in flight; None chooses by size.
+        segments: Labels from `jaxai.segment`, int [batch, height, width] (or [height, width] for all images).
+            Not traced.
+        hierarchy: For one image (or images of equal labels): int [S - 1, 2], the two clusters that each step
+            merges; 0 to S - 1 are the superpixels, S + i is the result of step i (scipy's linkage without
+            distances). None halves the superpixels along the longer side of where they lie, again and again.
+        depth: Stop after this many branchings and share alike below; None goes down to the superpixels.
 
     Returns:
-        `ShapleyExplanation` with `values` [batch, S] ([batch, k, S] for k classes an image).
+        `ShapleyExplanation` with `values` [batch, S] ([batch, k, S] for k classes per image).
 
     Raises:
-        TypeError: If an argument is of the wrong kind, or `segments` is traced.
-        ValueError: If shapes do not fit, the hierarchy is not one, an image has a single superpixel or
-            labels with gaps, or the model returns NaN.
+        TypeError: If `segments` is traced.
+        ValueError: If `hierarchy` is no binary tree of the superpixels.
 
     References:
         Owen: Values of Games with a Priori Unions. Mathematical Economics and Game Theory, 1977.

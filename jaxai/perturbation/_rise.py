@@ -38,26 +38,17 @@ def rise(
     of all images and classes come from one matrix product a chunk.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain (see `jaxai.targets`); a callable receives the raw scores (logits).
         key: Randomness of the masks; a typed key.
         num_masks: Number of masks, shared by the images. The paper takes 4000 for VGG16.
         grid: Bits down and across.
         probability: Of a bit to be shown.
         fill: What hidden pixels show, in the model's input space; 0, as in the paper, is the mean colour
             after ImageNet normalisation. Also `"image_mean"`, `"blur"` or `"noise"`.
-        divisor: `"probability"` divides the weighted sum by num_masks x probability (the paper's equation
-            6); `"masks"` divides each pixel by the sum of its masks (Xplique).
-        batch_size: At most so many masked images in flight; None chooses by size.
+        divisor: `"probability"` divides the weighted sum by num_masks x probability (the paper's equation 6);
+            `"masks"` divides each pixel by the sum of its masks (Xplique).
 
     Returns:
-        Maps [batch, height, width]; [batch, k, height, width] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class does not exist, numbers are out of range, or the model
-            returns NaN.
+        Maps [batch, height, width]; [batch, k, height, width] for k classes per image.
 
     References:
         Petsiuk, Das, Saenko: RISE: Randomized Input Sampling for Explanation of Black-box Models. BMVC

@@ -93,14 +93,14 @@ def scores(
         perturb: A `Perturbation`, which makes the images of int32[chunk].
         targets: As `frozen` returns them, for the originals.
         count: How many changed images there are, static.
-        batch_size: At most so many at once.
+        batch_size: At most this many at once.
         probability: Explain the probability of classes, as `scores.probabilities` defines it; a callable
             target receives the raw scores.
         start: Index of the first one.
         top: Whether to return as well where the class is still the top one, as `Target.is_top` does.
 
     Returns:
-        float32 [count], or [count, k] for k classes an image; two such arrays with `top`.
+        float32 [count], or [count, k] for k classes per image; two such arrays with `top`.
     """
     how = {"count": count, "batch_size": batch_size, "probability": probability, "top": top}
     if isinstance(model, BlackBox):
@@ -219,7 +219,7 @@ def of_masks(
         segments: Labels [batch, height, width].
         masks: float [samples, S] for all images, or [batch, samples, S].
         targets: As `frozen` returns them.
-        batch_size: At most so many changed images at once.
+        batch_size: At most this many changed images at once.
         probability: Explain the probability of classes.
     """
     batch, samples = images.shape[0], masks.shape[-2]

@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._frame import checks
 
-METHODS = ("quickshift", "slic", "felzenszwalb", "grid", "slic_jax")
+METHODS = ("quickshift", "slic", "felzenszwalb", "grid")
 
 # The parameters of lime_image for quickshift; scikit-image's example values for the others.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -22,7 +22,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "slic": {"n_segments": 60, "compactness": 10.0, "sigma": 1.0, "start_label": 0},
     "felzenszwalb": {"scale": 100.0, "sigma": 0.5, "min_size": 200},
     "grid": {"rows": 8, "columns": 8},
-    "slic_jax": {"n_segments": 60, "compactness": 10.0, "sigma": 1.0},
 }
 
 
@@ -35,7 +34,7 @@ def segment(
         photos: Pixels in [0, 1], float [batch, height, width, 3] (or one channel), before normalisation.
         method: `"quickshift"` (with the parameters of `lime_image`: kernel_size 4, max_dist 200, ratio
             0.2), `"slic"` or `"felzenszwalb"`, which scikit-image computes on the host, several images at
-            once; `"grid"`, equal rectangles; `"slic_jax"`, SLIC compiled for the device (see `slic`).
+            once; `"grid"`, equal rectangles.
         options: Parameters of the algorithm under their names in scikit-image; `rows` and `columns` of the
             grid.
 
@@ -69,18 +68,13 @@ def segment(
         )
     if photos.shape[-1] == 1:
         photos = np.repeat(photos, 3, axis=-1)
-    if method in ("grid", "slic_jax"):
-        known = [*_DEFAULTS[method], *(["iterations"] if method == "slic_jax" else [])]
-        if unknown := set(options) - set(known):
-            raise TypeError(f"{method} has no option {sorted(unknown)[0]!r}; it has {known}")
-    options = {**_DEFAULTS[method], **options}
+    known = _DEFAULTS[method]
+    if method == "grid" and (unknown := set(options) - set(known)):
+        raise TypeError(f"{method} has no option {sorted(unknown)[0]!r}; it has {list(known)}")
+    options = {**known, **options}
     if method == "grid":
         labels = grid(photos.shape[1:3], options["rows"], options["columns"])
         return jnp.asarray(np.broadcast_to(labels, photos.shape[:3]))
-    if method == "slic_jax":
-        from ._slic import slic
-
-        return slic(jnp.asarray(photos), **options)
     return jnp.asarray(_on_host(method, photos, options))
 
 

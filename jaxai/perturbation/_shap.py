@@ -51,31 +51,21 @@ def kernel_shap(
     Probabilities are explained (see `jaxai.targets`).
 
     Args:
-        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain (see `jaxai.targets`); a callable receives the raw scores (logits).
-        segments: Labels from `jaxai.segment`, int [batch, height, width] (or [height, width] for all
-            images).
         key: Randomness of the coalitions; a typed key.
         num_samples: Number of masks, rounded down to an even number, besides the two that show all and
             nothing.
-        fill: What hidden superpixels show, as in `jaxai.lime`.
         sampling: `"leverage"` draws all sizes equally often and weights them (Leverage SHAP: lower error);
             `"kernel"` draws sizes by the Shapley kernel, as shap's KernelExplainer does.
-        num_segments: Static S, needed under `jit` and `vmap`.
-        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         `ShapleyExplanation` with `values` [batch, S], `base`, `total`, `standard_error` and `heatmap`; for
-        k classes an image there is an axis k after the batch.
+        k classes per image there is an axis k after the batch.
 
     Warns:
         RuntimeWarning: If there are too few masks to know the standard error of an image, which is NaN then.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, an image has a single superpixel or labels with gaps, there are
-            too few masks to tell the superpixels apart, or the model returns NaN.
+        ValueError: If there are too few masks to tell the superpixels apart.
 
     References:
         Lundberg, Lee: A Unified Approach to Interpreting Model Predictions. NeurIPS 2017, arXiv 1705.07874,

@@ -43,23 +43,13 @@ def exact_shapley(
     Probabilities are explained (see `jaxai.targets`).
 
     Args:
-        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain (see `jaxai.targets`); a callable receives the raw scores (logits).
-        segments: Labels, int [batch, height, width] (or [height, width] for all images), at most 12 an
-            image.
-        fill: What hidden superpixels show, as in `jaxai.lime`.
-        key: Randomness of `fill="noise"`.
-        num_segments: Static S, needed under `jit` and `vmap`.
-        batch_size: At most so many changed images in flight; None chooses by size.
+        segments: Labels, int [batch, height, width] (or [height, width] for all images), at most 12 an image.
 
     Returns:
-        `ShapleyExplanation` with `values` [batch, S] ([batch, k, S] for k classes an image).
+        `ShapleyExplanation` with `values` [batch, S] ([batch, k, S] for k classes per image).
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, there are more than 12 superpixels, an image has a single one or
-            labels with gaps, or the model returns NaN.
+        ValueError: If there are more than 12 superpixels.
 
     References:
         Shapley: A Value for n-Person Games. Contributions to the Theory of Games II, 1953.
@@ -147,24 +137,11 @@ def permutation_shapley(
     (see `jaxai.targets`). 2 num_permutations (S - 1) + 2 forward passes.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain (see `jaxai.targets`); a callable receives the raw scores (logits).
-        segments: Labels from `jaxai.segment`, int [batch, height, width] (or [height, width] for all
-            images).
         key: Randomness of the orders; a typed key.
         num_permutations: Number of orders.
-        fill: What hidden superpixels show, as in `jaxai.lime`.
-        num_segments: Static S, needed under `jit` and `vmap`.
-        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         `ShapleyExplanation`; `standard_error` is over the orders and NaN where there is only one.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, an image has a single superpixel or labels with gaps, or the model
-            returns NaN.
 
     References:
         Mitchell et al.: Sampling Permutations for Shapley Value Estimation. JMLR 2022, arXiv 2104.12199,

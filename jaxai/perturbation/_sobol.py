@@ -43,8 +43,6 @@ def sobol(
     own effect and all interactions it takes part in. num_designs (cells + 2) forward passes.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
-        images: Model input, float [batch, height, width, channels].
         targets: What to explain (see `jaxai.targets`); logits.
         key: Scrambles the quasi-random points (and draws `fill="noise"`); None takes the plain sequence.
             Inside `jit` a constant, not an argument.
@@ -53,16 +51,10 @@ def sobol(
         sampler: `"sobol"`, `"halton"` or `"latin_hypercube"`.
         estimator: `"jansen"`, `"homma"`, `"janon"`, `"glen"` or `"saltelli"`.
         fill: What a cell fades to, in the model's input space, as in `jaxai.lime`.
-        upsample: Resize the map to the image, bilinear between half-pixel centres.
-        batch_size: At most so many changed images in flight; None chooses by size.
 
     Returns:
         Total indices [batch, height, width] ([batch, rows, columns] without `upsample`); [batch, k, ...]
-        for k classes an image. 0 where the score never changes.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, an option does not exist, or the model returns NaN.
+        for k classes per image. 0 where the score never changes.
 
     References:
         Fel et al.: Look at the Variance! Efficient Black-box Explanations with Sobol-based Sensitivity

@@ -54,7 +54,12 @@ class Panel:
 
 
 def photo_panel(photo: Photo, *, title: str = "") -> Panel:
-    """Return a photo as a panel."""
+    """Return a photo as a panel.
+
+    Args:
+        photo: uint8, or float in [0, 1], [height, width, 3], or one channel.
+        title: Above the panel, taken literally.
+    """
     return Panel(np.round(as_photo(photo) * 255).astype(np.uint8), title)
 
 
@@ -66,7 +71,15 @@ def heatmap_panel(
     signed: bool = False,
     label: str = "",
 ) -> Panel:
-    """Return `heatmap_overlay` as a panel with its colour bar in the map's own values."""
+    """Return `heatmap_overlay` as a panel with its colour bar in the map's own values.
+
+    Args:
+        photo: uint8, or float in [0, 1].
+        heatmap: Of the photo's size.
+        title: Above the panel, taken literally.
+        signed: Whether negative values have colours of their own.
+        label: Unit beside the colour bar.
+    """
     bounds = limits(heatmap, signed=signed)
     image = heatmap_overlay(photo, heatmap, signed=signed, bounds=bounds)
     return Panel(image, title, Bar(DIVERGING if signed else SEQUENTIAL, *bounds, label))
@@ -79,7 +92,14 @@ def pixels_panel(
     percentile: float = 99.0,
     label: str = "",
 ) -> Panel:
-    """Return `signed_pixels` as a panel with its colour bar."""
+    """Return `signed_pixels` as a panel with its colour bar.
+
+    Args:
+        attributions: Signed values per pixel and channel, or [height, width].
+        title: Above the panel, taken literally.
+        percentile: Magnitudes above this percentile take the full colour.
+        label: Unit beside the colour bar.
+    """
     values = np.asarray(attributions, np.float64)
     values = values.sum(-1) if values.ndim == 3 else values
     bounds = limits(values, signed=True, percentile=percentile)
@@ -94,7 +114,15 @@ def segments_panel(
     title: str = "",
     regions: int = 5,
 ) -> Panel:
-    """Return `segment_mask` as a panel."""
+    """Return `segment_mask` as a panel.
+
+    Args:
+        photo: uint8, or float in [0, 1].
+        segments: Labels 0 to S - 1, integers of any type.
+        weights: One per label.
+        title: Above the panel, taken literally.
+        regions: At most this many superpixels, the largest weights first.
+    """
     return Panel(segment_mask(photo, segments, weights, regions=regions), title)
 
 

@@ -11,7 +11,11 @@ from PIL import Image
 
 
 def render(figure: Figure) -> UInt8[ndarray, "height width 3"]:
-    """Draw a figure and return its pixels."""
+    """Draw a figure and return its pixels.
+
+    Args:
+        figure: Of `compose`, or any of Matplotlib.
+    """
     canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
@@ -19,6 +23,9 @@ def render(figure: Figure) -> UInt8[ndarray, "height width 3"]:
 
 def png(picture: Figure | UInt8[ndarray, "height width 3"]) -> bytes:
     """Return a figure or pixels as the bytes of a PNG file.
+
+    Args:
+        picture: A figure, or uint8 pixels.
 
     Example:
         >>> import numpy as np

@@ -44,21 +44,8 @@ def deep_lift(
     Operations without a rule use their gradient, with a warning, and may break that sum.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain; None means the top class of the image itself. Raw scores (logits).
         baseline: Value or array that broadcasts to `images`; None means zero, which after ImageNet
             normalisation is the mean colour. One without a batch axis is run through the network once.
-        strict: Whether an operation without a rule is an error.
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class does not exist, or `strict` finds an operation without a
-            rule.
 
     References:
         Shrikumar, Greenside, Kundaje: Learning Important Features Through Propagating Activation Differences.
@@ -136,20 +123,7 @@ def deep_lift_shap(
     The attributions sum to score(image) minus the mean score of the baselines.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain; None means the top class of the image itself. Raw scores (logits).
         baselines: Float array [baselines, height, width, channels]; every image is compared with each.
-        strict: Whether an operation without a rule is an error.
-        batch_size: At most so many pairs of image and baseline in flight; None chooses by size.
-
-    Returns:
-        Attributions [batch, height, width, channels]; [batch, k, ...] for k classes an image.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class does not exist, or `strict` finds an operation without a
-            rule.
 
     References:
         Lundberg, Lee: A Unified Approach to Interpreting Model Predictions. NeurIPS 2017, arXiv 1705.07874,

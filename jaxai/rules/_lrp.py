@@ -51,9 +51,6 @@ def lrp(
     of the whole on a small network without biases; with stabilizers of 1e-9 relevance is kept to rounding.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain (see `jaxai.targets`).
         composite: Which layer gets which rule: `"epsilon_plus"`, `"epsilon_plus_flat"`,
             `"epsilon_gamma_box"`, `"epsilon_alpha2_beta1"`, `"epsilon_alpha2_beta1_flat"` (zennit's layer
             maps and constants), or a `jaxai.rules.Composite`.
@@ -62,16 +59,12 @@ def lrp(
         high: Highest pixel values.
         relevance: What to start from: `"one_hot"`, 1 at the target as zennit does, or `"score"`, the target's
             logit, so that conserving rules on a network without biases sum to it.
-        strict: Whether an operation without a rule is an error.
-        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
-        Signed relevances [batch, height, width, channels]; [batch, k, ...] for k classes an image.
+        Signed relevances [batch, height, width, channels]; [batch, k, ...] for k classes per image.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class, a composite or a layer it names does not exist, the z-box
-            rule lacks its bounds, or `strict` finds an operation without a rule.
+        ValueError: If a layer that the composite names does not exist, or the z-box rule lacks its bounds.
 
     References:
         Bach, Binder, Montavon, Klauschen, Mueller, Samek: On Pixel-wise Explanations for Non-Linear
@@ -229,19 +222,10 @@ def excitation_backprop(
     Args:
         model: Callable pytree, `model(images) -> scores`; give the head of `jaxai.split` and its activations
             for the map of a layer, as in the paper.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain (see `jaxai.targets`).
-        strict: Whether an operation without a rule is an error.
-        batch_size: At most so many images in flight; None chooses by size.
 
     Returns:
-        Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image. The paper's
+        Signed values [batch, height, width, channels]; [batch, k, ...] for k classes per image. The paper's
         map is their sum over channels.
-
-    Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class does not exist, or `strict` finds an operation without a
-            rule.
 
     References:
         Zhang, Lin, Brandt, Shen, Sclaroff: Top-down Neural Attention by Excitation Backprop. ECCV 2016,

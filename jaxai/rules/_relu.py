@@ -134,18 +134,8 @@ def guided_backprop(
     softplus. The maps hardly depend on the class or on the weights of the upper layers (Adebayo et al. 2018,
     arXiv 1810.03292).
 
-    Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain (see `jaxai.targets`); raw scores (logits).
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image.
-
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class does not exist or the model has no ReLU.
+        ValueError: If the model has no ReLU.
 
     References:
         Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for Simplicity. ICLR Workshop 2015,
@@ -175,18 +165,8 @@ def deconvnet(
     position of their maximum ("switches"). What counts as a ReLU is as in `guided_backprop`; a model without
     any is an error.
 
-    Args:
-        model: Callable pytree, `model(images) -> scores`.
-        images: Model input, float [batch, height, width, channels].
-        targets: What to explain (see `jaxai.targets`); raw scores (logits).
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        Signed values [batch, height, width, channels]; [batch, k, ...] for k classes an image.
-
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a class does not exist or the model has no ReLU.
+        ValueError: If the model has no ReLU.
 
     References:
         Zeiler, Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014, arXiv 1311.2901,

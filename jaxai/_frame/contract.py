@@ -1,0 +1,241 @@
+"""What shared arguments, results and errors mean: written once, completed into every docstring.
+
+A docstring in the source says what is its own; `completed` adds the entries that all methods, or all of a
+family, share, in the order of the signature. So `help` shows the whole contract, and it is the same
+everywhere.
+"""
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_HEADING = re.compile(r"^([A-Z]\w+):$")
+_ENTRY = re.compile(r"\**(\w+): ")
+_WIDTH = 96
+
+_PLAIN = "Callable pytree, `model(images) -> scores`"
+_LAYERED = "A layered model (`jaxai.models`, `jaxai.chain`, `jaxai.layers.named`)."
+_IN_FLIGHT = "At most this many {} in flight"
+_CHOSEN = "; None chooses by size."
+
+# A name, or "family: name", or "name + other" where the function takes the other too. A pair has a second
+# part for arguments whose default is None.
+Entry = str | tuple[str, str]
+_ARGUMENTS: Mapping[str, Entry] = {
+    "model": f"{_PLAIN}.",
+    "model + layer": _LAYERED,
+    "perturbation: model": f"{_PLAIN}, or `jaxai.perturbation.black_box(predict)`.",
+    "features: model": "Callable pytree or layered model.",
+    "images": "Model input, float [batch, height, width, channels].",
+    "targets": ("What to explain (see `jaxai.targets`)", "; None is the top class of the image itself."),
+    "gradients: targets": (
+        "What to explain (see `jaxai.targets`), by its raw score (logit)",
+        "; None is the top class of the image itself.",
+    ),
+    "cam: targets": (
+        "What to explain (see `jaxai.targets`), by its raw score (logit)",
+        "; None is the top class of the image itself.",
+    ),
+    "rules: targets": (
+        "What to explain (see `jaxai.targets`), by its raw score (logit)",
+        "; None is the top class of the image itself.",
+    ),
+    "perturbation: targets": (
+        "What to explain (see `jaxai.targets`); a callable receives the raw scores (logits)",
+        "; None is the top class of the image itself.",
+    ),
+    "layer": (
+        "A name of `model.layer_names`",
+        "; None picks the last layer that is not a pool and has more than one position.",
+    ),
+    "relu": "Keep only evidence for the target.",
+    "upsample": "Resize the map to the image, bilinear between half-pixel centres.",
+    "batch_size": (_IN_FLIGHT.format("images"), _CHOSEN),
+    "perturbation: batch_size": (_IN_FLIGHT.format("changed images"), _CHOSEN),
+    "features: batch_size": (_IN_FLIGHT.format("images"), _CHOSEN),
+    "key": "Typed PRNG key (`jax.random.key`); sample i depends on it and i alone; images share the samples.",
+    "features: key": "Typed PRNG key; run i draws from `fold_in(key, i)`.",
+    "baseline": ("Value or array that broadcasts to `images`", "; None means zero."),
+    "num_samples + noise": "Noisy copies per image.",
+    "noise": "Standard deviation of the normal noise that is added to the images.",
+    "noise_unit": (
+        "`\"range\"`: a fraction of each image's maximum minus minimum, as in the paper and PAIR's library; "
+        '`"absolute"`: in units of the input, as Captum\'s `stdevs`.'
+    ),
+    "perturbation: steps": "Number of gradient steps.",
+    "gradients: steps": "Number of gradients along the path.",
+    "features: steps": "Number of steps of gradient ascent.",
+    "strict": "Whether an operation without a rule is an error.",
+    "segments": "Labels of `jaxai.segment`, int [batch, height, width] (or [height, width] for all images).",
+    "num_segments": "Static S, needed under `jit` and `vmap`; images with fewer superpixels are padded.",
+    "fill": (
+        "What hidden parts show, in the model's input space: a value that broadcasts to the images (0 is the "
+        'mean colour after ImageNet normalisation), `"image_mean"`, `"blur"` or `"noise"`.'
+    ),
+    "fill + segments": (
+        'What hidden superpixels show, in the model\'s input space: `"mean"`, their own mean colour; '
+        '`"image_mean"`, `"blur"`, `"noise"` or `"neighbours"`; or a value that broadcasts to the images.'
+    ),
+    "key + fill": 'Typed PRNG key for `fill="noise"`.',
+    "photos": "Float in [0, 1], [batch, height, width, channels].",
+    "normalize": ("Maps images in [0, 1] to what the model takes", "; None if it takes those."),
+    "size": "Side of the images in pixels, or (rows, columns).",
+    "objective": "One or several, as for `visualize`.",
+    "features: options": "Further keywords of `visualize`.",
+    "options": "Keywords of `method`, such as `layer=`.",
+}
+
+_RESULTS: Mapping[str, str] = {
+    "heatmap": "Maps [batch, height, width]; [batch, k, ...] for k classes per image.",
+    "heatmap + upsample": (
+        "Maps [batch, height, width] ([batch, h, w] of the layer without `upsample`); [batch, k, ...] for k "
+        "classes per image."
+    ),
+    "pixels": "Signed values [batch, height, width, channels]; [batch, k, ...] for k classes per image.",
+    "layer": "An array like the layer's activations; [batch, k, ...] for k classes per image.",
+}
+
+_WRONG_KIND = "If an argument is of the wrong kind."
+# What is wrong with a value, if the function takes one of these.
+_WRONG_VALUES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("shapes do not fit", ("images", "photos", "maps", "masks")),
+    ("a class does not exist", ("targets",)),
+    ("a layer does not exist", ("layer",)),
+    ("an image has a single superpixel or labels with gaps", ("segments",)),
+    ("an objective names what does not exist", ("objective",)),
+    ("`strict` finds an operation without a rule", ("strict",)),
+)
+_NO_OPTION = "an option does not exist"
+_NUMBERS_OUT_OF_RANGE = "a number is out of range"
+_NAN = "the model returns NaN"
+
+
+def sections(text: str | None) -> dict[str, str]:
+    """Return a docstring in parts: "" before the first heading, then "Args", "Returns", "References", ..."""
+    found: dict[str, list[str]] = {"": []}
+    lines = found[""]
+    for line in inspect.cleandoc(text or "").splitlines():
+        if heading := _HEADING.match(line):
+            lines = found.setdefault(heading[1], [])
+        else:
+            lines.append(line)
+    return {name: inspect.cleandoc("\n".join(lines)) for name, lines in found.items()}
+
+
+def entries(section: str) -> dict[str, str]:
+    """Return what a section such as "Args" says of each name, on one line each."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        if start := _ENTRY.match(line):
+            name = start[1]
+            found[name] = " ".join(filter(None, [found.get(name), line[start.end() :]]))
+        elif name:
+            found[name] += f" {line.strip()}"
+    return found
+
+
+def family(function: Callable[..., Any]) -> str:
+    """Return the namespace of a function: cam, gradients, rules, perturbation, features, metrics."""
+    return [*function.__module__.split("."), ""][1]
+
+
+def completed(function: Function, result: str = "") -> Function:
+    """Complete a function's docstring by the shared entries and return the function as it is.
+
+    Args:
+        function: What stands in its docstring wins over the shared text; `ValueError` entries add up.
+        result: What it returns, a kind of `Description.result`, for a docstring that does not say.
+
+    Raises:
+        ValueError: If a parameter is described neither in the docstring nor here, or one is described that
+            does not exist.
+    """
+    # Python has no docstrings under -OO.
+    if function.__doc__ is None:
+        return function
+    parts = sections(function.__doc__)
+    parameters = inspect.signature(function).parameters
+    own = entries(parts.get("Args", ""))
+    if unknown := own.keys() - parameters.keys():
+        raise ValueError(f"{function.__name__} describes {sorted(unknown)}, which it does not take")
+    body = {"": parts.pop("")}
+    body["Args"] = "\n".join(
+        _item(_stars(parameter) + name, own.get(name) or _argument(function, name, parameters))
+        for name, parameter in parameters.items()
+    )
+    body["Returns"] = parts.pop("Returns", "") or _returned(result, parameters)
+    if "Warns" in parts:
+        body["Warns"] = parts.pop("Warns")
+    body["Raises"] = _raised(function, entries(parts.pop("Raises", "")), parameters)
+    body |= {name: text for name, text in parts.items() if name != "Args"}
+    function.__doc__ = (
+        "\n\n".join(
+            f"{name}:\n{textwrap.indent(text, '    ')}" if name else text
+            for name, text in body.items()
+            if text
+        )
+        + "\n"
+    )
+    return function
+
+
+def _stars(parameter: inspect.Parameter) -> str:
+    return {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+
+
+def _item(name: str, text: str) -> str:
+    return textwrap.fill(
+        f"{name}: {text}",
+        _WIDTH,
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _entry(table: Mapping[str, Entry], name: str, home: str, others: Mapping[str, Any]) -> Entry | None:
+    """Return the closest entry: with another parameter before without, of the family before of all."""
+    with_others = [key for key in table if key.startswith(f"{name} + ") and key.split(" + ")[1] in others]
+    for key in (f"{home}: {name}", *with_others, name):
+        if key in table:
+            return table[key]
+    return None
+
+
+def _argument(function: Callable[..., Any], name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
+    home = family(function)
+    entry = _entry(_ARGUMENTS, name, home, {other: None for other in parameters if other != name})
+    if entry is None:
+        raise ValueError(f"{function.__name__} does not say what {name!r} is")
+    if isinstance(entry, str):
+        return entry
+    text, otherwise = entry
+    return text + otherwise if parameters[name].default is None else f"{text}."
+
+
+def _returned(result: str, parameters: Mapping[str, inspect.Parameter]) -> str:
+    found = _entry(_RESULTS, result, "", parameters) if result else None
+    return textwrap.fill(found, _WIDTH) if isinstance(found, str) else ""
+
+
+def _raised(
+    function: Callable[..., Any], own: dict[str, str], parameters: Mapping[str, inspect.Parameter]
+) -> str:
+    wrong = [what for what, names in _WRONG_VALUES if any(name in parameters for name in names)]
+    if any(isinstance(parameter.default, str) for parameter in parameters.values()):
+        wrong.append(_NO_OPTION)
+    if any(type(parameter.default) in (int, float) for parameter in parameters.values()):
+        wrong.append(_NUMBERS_OUT_OF_RANGE)
+    if family(function) in ("perturbation", "metrics") and "model" in parameters:
+        wrong.append(_NAN)
+    listed = wrong[0] if len(wrong) == 1 else f"{', '.join(wrong[:-1])}, or {wrong[-1]}" if wrong else ""
+    items = [_item("TypeError", " ".join(filter(None, [_WRONG_KIND, own.pop("TypeError", "")])))]
+    said = " ".join(filter(None, [f"If {listed}." if listed else "", own.pop("ValueError", "")]))
+    if said:
+        items.append(_item("ValueError", said))
+    return "\n".join([*items, *(_item(name, text) for name, text in own.items())])
