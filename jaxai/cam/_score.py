@@ -71,7 +71,8 @@ def score_cam(
     normalisation).
 
     Args:
-        targets: What to explain; logits are compared (the baseline's score cancels in the softmax).
+        targets: What to explain; logits are compared (the baseline's score cancels in the softmax). None is
+            the top class of the image itself.
 
     References:
         Wang et al.: Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks. CVPR

@@ -146,7 +146,7 @@ def full_gradients(
 
     Args:
         targets: What to explain; logits are differentiated. A callable's own remainder is not part of the
-            sum.
+            sum. None is the top class of the image itself.
 
     Returns:
         The shares.

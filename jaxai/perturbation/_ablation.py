@@ -37,7 +37,8 @@ def feature_ablation(
     """Hide one superpixel at a time and return the drop of the score, score(image) - score(changed image).
 
     Args:
-        targets: What to explain (see `jaxai.targets`); drops of logits, as in Captum's FeatureAblation.
+        targets: What to explain (see `jaxai.targets`); drops of logits, as in Captum's FeatureAblation. None
+            is the top class of the image itself.
 
     Returns:
         `SuperpixelDrops` with `values` [batch, S] ([batch, k, S] for k classes per image) and `heatmap`.
@@ -109,6 +110,7 @@ def feature_permutation(
     Args:
         images: Model input, float [batch, height, width, channels], at least two.
         targets: What to explain (see `jaxai.targets`); drops of logits, as in Captum's FeaturePermutation.
+            None is the top class of the image itself.
         key: Randomness of the circles; a typed key.
 
     Returns:

@@ -49,6 +49,7 @@ def meaningful_perturbation(
     Args:
         model: Callable pytree, `model(images) -> scores`; differentiated, so no `black_box`.
         targets: What to explain (see `jaxai.targets`); probabilities. A callable receives the raw scores.
+            None is the top class of the image itself.
         key: Randomness of the jitter, shared by the images; a typed key.
         grid: Values of the coarse mask down and across.
         learning_rate: Of Adam.

@@ -46,7 +46,8 @@ def occlusion(
     whose values these are).
 
     Args:
-        targets: What to explain (see `jaxai.targets`); drops of logits are mapped.
+        targets: What to explain (see `jaxai.targets`); drops of logits are mapped. None is the top class of
+            the image itself.
         window: Rows and columns of the window.
         strides: Distance of neighbouring windows.
         incremental: Recompute only what a window reaches of each layer (exact, to float rounding); for any
