@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from common import slow_but
 from PIL import Image
 
 from jaxai.cli import main, report
@@ -195,7 +196,7 @@ def test_output_without_permission(refused, tmp_path):
     assert "shut" in refused(*CAM, "coffee", "--out", "shut")
 
 
-@pytest.mark.parametrize("out", ["out", "new/out"])
+@pytest.mark.parametrize("out", slow_but("new/out", ["out", "new/out"]))
 def test_a_full_disk_leaves_nothing(refused, monkeypatch, out):
     def full(path, **arrays):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

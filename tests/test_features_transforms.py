@@ -169,7 +169,14 @@ def test_gradient_is_the_exact_adjoint():
     np.testing.assert_allclose(((value - zero) * y).sum(), (pullback(y)[0] * x).sum(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("config, size", [(LUCID, (224, 160)), (LUCID, (230, 301)), (UNEVEN, (301, 320))])
+@pytest.mark.parametrize(
+    "config, size",
+    [
+        (LUCID, (224, 160)),
+        pytest.param(LUCID, (230, 301), marks=pytest.mark.slow),
+        pytest.param(UNEVEN, (301, 320), marks=pytest.mark.slow),
+    ],
+)
 def test_blocks_of_a_line_see_all_that_can_move_into_them(config, size):
     """The extremes of the ranges, against whole lines (flips turn lines round, so they are never cut)."""
     whole = dataclasses.replace(config, flip=True)

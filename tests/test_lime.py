@@ -86,6 +86,7 @@ class TestAgainstTheReference:
         np.testing.assert_allclose(e.weights[0], golden["captum_lime"], atol=3e-4)
         assert ((e.weights[0] == 0) == (golden["captum_lime"] == 0)).all()
 
+    @pytest.mark.slow
     def test_real_network(self, golden, lite0):
         from skimage.data import chelsea
 

@@ -85,6 +85,7 @@ def test_features_have_no_classes(features):
     assert features.model(x).shape == (1, 1, 1, 512)
 
 
+@pytest.mark.slow
 def test_bfloat16_parameters(lite0, photos):
     half = jaxai.models.load("efficientnet_lite0", dtype="bfloat16")
     leaves = jax.tree.leaves(half.model)

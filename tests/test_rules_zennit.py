@@ -127,7 +127,8 @@ def cat_128(photos):
 
 
 # The composites use every other rule, on the layers it is made for.
-@pytest.mark.parametrize("name", slow_but("epsilon_plus", rules.COMPOSITES))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", rules.COMPOSITES)
 def test_lite0_with_real_weights(lite0, photos, name):
     x = jnp.asarray(cat_128(photos))
     ours = jaxai.lrp(lite0.model, x, 285, composite=name, low=-2.2, high=2.7, strict=True)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import slow_but
 
 import jaxai
 
@@ -132,7 +133,7 @@ def test_too_few_masks_are_said():
     np.testing.assert_allclose(exact.values[0], shapley_truth(interacting), atol=2e-5)
 
 
-@pytest.mark.parametrize("method", [jaxai.lime, jaxai.kernel_shap])
+@pytest.mark.parametrize("method", slow_but(jaxai.lime, [jaxai.lime, jaxai.kernel_shap]))
 def test_padding_is_no_unknown(method):
     """Each image of a batch has the degrees of freedom of its own superpixels, and the others are named."""
     columns = 24
