@@ -292,6 +292,12 @@ def test_road(dense_net, small_images):
     assert set(np.unique(kept.most_first_right)) <= {0, 1} and (top >= 0).all()
     value = metrics.road(dense_net, small_images, MAPS, lambda s: s[:, 0], key=KEY, shares=(0.5,))
     assert np.isnan(value.most_first_right).all() and np.isfinite(value.gain).all()
+    # 0.29 of 100 pixels is 29 of them, although 0.29 * 100 is less in floating point.
+    image, last = jnp.ones((1, 10, 10, 1)), jnp.arange(100.0).reshape(1, 10, 10)
+    found = metrics.road(
+        lambda x: x.sum((1, 2)), image, last, 0, key=KEY, fill=0, shares=(0.29,), probability=False
+    )
+    assert found.most_first.tolist() == [[71.0]] and found.share.tolist() == [pytest.approx(0.29)]
 
 
 def test_fills():

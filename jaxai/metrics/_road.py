@@ -93,7 +93,8 @@ def road(
         noise=noise,
     )
     pixels = _hidden.unit_count(asked)
-    taken = jnp.asarray(np.array([int(share * pixels) for share in shares], np.int32))
+    # A share of 0.29 of 100 pixels is 29 of them, although 0.29 * 100 is less in floating point.
+    taken = jnp.asarray(np.array([int(share * pixels + 1e-6) for share in shares], np.int32))
     taken = jnp.broadcast_to(taken, (asked.images.shape[0], len(shares)))
     values, right = _order.along(asked, taken, least_first=(False, True), top=True)
     most, least = values[..., 0, :], values[..., 1, :]
