@@ -14,7 +14,7 @@ from skimage.metrics import structural_similarity
 import jaxai
 from jaxai import metrics
 from jaxai._frame.model import as_model
-from jaxai.metrics import _parameters
+from jaxai.metrics import _parameters, _shuffle
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -200,6 +200,26 @@ def test_redrawn_parameters():
     assert not np.asarray(jax.tree.leaves(zeros)[0]).any()
     with pytest.raises(ValueError, match="`redraw` must keep the shape"):
         _parameters.redrawn(model, (0,), KEY, lambda key, array: array[:1])
+
+
+@pytest.mark.parametrize("count", [5000, 5003, 3 * 64 * 64])
+def test_shuffled(count):
+    place = np.asarray(_shuffle.shuffled(KEY, jnp.arange(count)))
+    np.testing.assert_array_equal(np.sort(place), np.arange(count))
+    np.testing.assert_array_equal(place, jax.jit(_shuffle.shuffled)(KEY, jnp.arange(count)))
+    assert (place != np.asarray(_shuffle.shuffled(jax.random.key(1), jnp.arange(count)))).mean() > 0.99
+    # Neither a place nor its neighbours say where it goes: no number is off by four standard errors.
+    line = np.arange(count)
+    for first, second in ((line, place), (line[1:], np.diff(place)), (place[:-1], place[1:])):
+        assert abs(np.corrcoef(first, second)[0, 1]) < 4 / count**0.5
+    blocks, _, _ = np.histogram2d(line, place, bins=16)
+    expected = count / 256
+    assert ((blocks - expected) ** 2 / expected).sum() < 255 + 4 * 510**0.5
+    # As many places stay as do by chance, one of each permutation.
+    stay = [
+        (np.asarray(_shuffle.shuffled(jax.random.key(i), jnp.arange(count))) == line).sum() for i in range(30)
+    ]
+    assert abs(np.mean(stay) - 1) < 4 / 30**0.5
 
 
 @pytest.mark.parametrize("order", ["top_down", "bottom_up", "independent"])

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from .._frame import checks
 from .._frame import model as _model
 from .._program.graph import graph_of, values_of
+from . import _shuffle
 
 REDRAW = ("permute", "normal")
 
@@ -136,7 +137,7 @@ def _like(new, old):
 
 @jax.jit
 def _permuted(key, array):
-    return jax.random.permutation(key, array.reshape(-1)).reshape(array.shape)
+    return _shuffle.shuffled(key, array.reshape(-1)).reshape(array.shape)
 
 
 @jax.jit

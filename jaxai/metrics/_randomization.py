@@ -92,10 +92,10 @@ def mprt(
     drawn = drawn[::-1] if order == "top_down" else drawn
     compare = _similarity(similarity)
     own = _read(_methods.maps_of(method, model, images, target, chunk), absolute)
-    found, numbers = [], []
+    found, fresh = [], model
     for layer in drawn:
-        numbers = [*layer.leaves, *(numbers if order != "independent" else ())]
-        fresh = _parameters.redrawn(model, numbers, key, redraw)
+        # What was drawn stays: a leaf depends on its number alone.
+        fresh = _parameters.redrawn(model if order == "independent" else fresh, layer.leaves, key, redraw)
         found.append(compare(own, _read(_methods.maps_of(method, fresh, images, target, chunk), absolute)))
     values = jnp.stack(found, axis=-1)
     return Randomization(values, values.mean(-1), tuple(layer.name for layer in drawn))
