@@ -1,6 +1,8 @@
 """The table of methods and metrics: references, paired intervals, agreement, files, bad input."""
 
 import csv
+import functools
+import itertools
 import json
 
 import jax
@@ -13,7 +15,7 @@ from jax.tree_util import Partial
 
 import jaxai
 from jaxai import metrics
-from jaxai.metrics import _comparison, _references, _table
+from jaxai.metrics import _agreement, _comparison, _greedy, _references, _table
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -117,8 +119,118 @@ def test_agreement_is_kendalls(whole):
     expected = scipy.stats.kendalltau(values[:, 0].mean(-1), values[:, 2].mean(-1))[0]
     assert found[0, 2] == pytest.approx(expected)
     ties = np.array([1.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 2.0, 0.0])
-    assert _comparison._kendall(*ties) == pytest.approx(scipy.stats.kendalltau(*ties)[0])
+    assert _agreement.kendall(*ties) == pytest.approx(scipy.stats.kendalltau(*ties)[0])
     assert np.isnan(table(methods={"s": jaxai.saliency}, metrics=("gini",), options={}).agreement).all()
+
+
+def test_krippendorffs_alpha():
+    """The author's example: four observers, twelve units, values missing; ordinal 0.815."""
+    nan = np.nan
+    values = np.array(
+        [
+            [1, 2, 3, 3, 2, 1, 4, 1, 2, nan, nan, nan],
+            [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, nan, 3],
+            [nan, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, nan],
+            [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, nan],
+        ]
+    )
+    assert _agreement.krippendorff(values) == pytest.approx(0.815, abs=5e-4)
+    order = np.arange(6.0)
+    assert _agreement.krippendorff(np.stack([order, order, order])) == 1
+    # Two raters of opposite orders.
+    assert _agreement.krippendorff(np.stack([order, order[::-1]])) < -0.7
+    assert np.isnan(_agreement.krippendorff(np.ones((3, 4)))) and np.isnan(
+        _agreement.krippendorff(order[None])
+    )
+    drawn = [_agreement.krippendorff(_agreement.ranks(RNG.normal(size=(4, 8)))) for _ in range(200)]
+    # Chance draws without replacement from all 32 values, so that independent orders have 1 / 32.
+    assert abs(np.mean(drawn) - 1 / 32) < 3 * np.std(drawn) / 200**0.5
+    np.testing.assert_array_equal(_agreement.ranks(np.array([3.0, nan, 1, 3])), [1.5, nan, 0, 1.5])
+
+
+def test_alpha_of_metrics_and_of_images(whole):
+    signal = np.linspace(0, 1, 9)[:, None, None]
+    names = tuple("abcdefghi")
+    noise = RNG.normal(size=(9, 1, 20))
+    values = np.concatenate([signal + 0.01 * RNG.normal(size=(9, 1, 20)), -signal + 0 * noise, noise], axis=1)
+    draws = np.tile(np.arange(20), (5, 1))
+    both = _comparison.Comparison(
+        names, (), ("x", "y"), ("higher", "lower"), values[:, :2], {}, {}, draws, 0.9
+    )
+    assert both.alpha == 1 and both.reliability[0] > 0.95 and both.reliability[1] == 1
+    three = _comparison.Comparison(
+        names, (), ("x", "y", "z"), ("higher", "lower", "higher"), values, {}, {}, draws, 0.9
+    )
+    assert three.alpha < 0.9 and abs(three.reliability[2]) < 0.15
+    assert f"alpha of metrics {three.alpha:.2f}" in str(three)
+    assert three.to_dict()["alpha"] == three.alpha and len(three.to_dict()["reliability"]) == 3
+    one = _comparison.Comparison(names, (), ("x",), ("higher",), values[:, :1], {}, {}, draws, 0.9)
+    assert np.isnan(one.alpha) and "alpha" not in str(one) and one.to_dict()["alpha"] is None
+
+
+def test_what_methods_cost():
+    methods = {
+        "gradient": jaxai.saliency,
+        "path": functools.partial(jaxai.integrated_gradients, steps=7),
+        "mine": lambda model, x, t: x[..., 0],
+    }
+    found = table(methods=methods, metrics=("gini",), options={}, references=())
+    assert found.passes == {"gradient": "1 + 1 backward", "path": "8 + 7 backward"}
+    assert found.to_dict()["passes"] == found.passes
+    head, *lines = str(found).splitlines()
+    assert head.endswith("passes") and "8 + 7 backward" in lines[2] and "backward" not in lines[3]
+
+
+def test_greedy_search_attains_what_can_be_attained():
+    """Against all orders of six cells; on a linear model it finds the best one."""
+    images = jnp.asarray(RNG.normal(size=(2, 4, 6, 1)), jnp.float32)
+    weights = jnp.asarray(RNG.normal(size=(24, 3)), jnp.float32)
+    cells = np.kron(np.arange(6).reshape(2, 3), np.ones((2, 2), int))
+
+    def rough(x):
+        return jnp.tanh(x.reshape(len(x), -1)) @ weights + jnp.prod(x[:, :2, :2], (1, 2)) * 3
+
+    def orders(model, images):
+        every = list(itertools.permutations(range(6)))
+        maps = np.stack([np.array(order, np.float32)[cells] for order in every])
+        return np.stack(
+            [
+                metrics.relevance_gain(
+                    model, jnp.repeat(image[None], len(every), 0), maps, 0, segments=cells, fill=0.0
+                ).gain
+                for image in images
+            ]
+        )
+
+    def gains(model):
+        return np.asarray(
+            metrics.relevance_gain(model, images, search(model), 0, segments=cells, fill=0.0).gain
+        )
+
+    def search(model):
+        return _greedy.search(model, images, 0, grid=(2, 3), fill=0.0)
+
+    def flat(x):
+        return (x.reshape(len(x), -1) @ weights)[:, :1] * jnp.array([[0.1, 0.0]]) - jnp.array([[0.0, 2.0]])
+
+    every = orders(flat, images)
+    np.testing.assert_allclose(gains(flat), every.max(1), atol=1e-4)
+    every = orders(rough, images)
+    found = gains(rough)
+    assert (found <= every.max(1) + 1e-5).all() and (found >= np.quantile(every, 0.9, axis=1)).all()
+    close(_greedy.search(rough, images, 0, grid=(2, 3), fill=0.0, batch_size=2), search(rough))
+
+
+def test_greedy_as_a_reference():
+    found = table(
+        metrics=("relevance_gain", "emprt"),
+        references=("random", "greedy"),
+        options={"relevance_gain": {"steps": 10}},
+        draws=20,
+    )
+    gain = dict(zip(found.rows, found.means[:, 0], strict=True))
+    assert gain["greedy"] > gain["random"] + 0.1
+    assert gain["greedy"] > gain["input x gradient"] - 0.1
 
 
 def test_text_json_and_csv(whole, tmp_path):
@@ -183,7 +295,8 @@ def test_references():
 def test_the_list_of_metrics_is_whole():
     """Every function that scores maps is in the list, in the page, and refers to a paper."""
     listed = {metric.name for metric in metrics.METRICS}
-    helpers = {"chance", "compare", "linear", "mosaics", "prediction_flips", "similarity", "sufficiency"}
+    helpers = {"chance", "compare", "linear", "mosaics", "prediction_flips", "similarity"}
+    helpers |= {"consistency", "sufficiency"}
     functions = {name for name in metrics.__all__ if name.islower()}
     assert listed | helpers == functions and not listed & helpers
     for metric in metrics.METRICS:
@@ -192,7 +305,7 @@ def test_the_list_of_metrics_is_whole():
 
 
 @pytest.mark.slow
-def test_every_metric_runs():
+def test_every_metric_runs(dense_net, small_images):
     masks = MASKS[:3]
     segments = jnp.broadcast_to(jnp.arange(12) // 4, (3, 10, 12))
     small = {"num_samples": 4}
@@ -206,13 +319,27 @@ def test_every_metric_runs():
         "monotonicity_correlation": {"num_samples": 2},
         "relevance_gain": {"steps": 3},
         "infidelity": small,
+        "non_sensitivity": {"num_samples": 2},
+        **{name: {"fill": 0.0, "shares": (0.1, 0.4)} for name in ("sic", "aic")},
     }
+    # A network of one layer has none in between.
+    hidden = ("relative_representation_stability",)
+    within = metrics.compare(
+        dense_net,
+        small_images,
+        methods={"ixg": jaxai.input_x_gradient},
+        metrics=hidden,
+        key=KEY,
+        references=(),
+        draws=20,
+    )
+    assert np.isfinite(within.scores).all()
     found = metrics.compare(
         MODEL,
         IMAGES[:3],
         0,
         methods={"ixg": jaxai.input_x_gradient},
-        metrics=[metric.name for metric in metrics.METRICS],
+        metrics=[metric.name for metric in metrics.METRICS if metric.name not in hidden],
         key=KEY,
         masks=masks,
         references=("random",),

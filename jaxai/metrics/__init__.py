@@ -17,10 +17,12 @@ broadcasts to the images (other images, for example), or a name:
 - `"linear"`: the weighted mean of the eight neighbours, a linear system (ROAD).
 """
 
+from ._axioms import completeness, input_invariance, non_sensitivity
 from ._compare import compare
 from ._comparison import Comparison
 from ._complexity import effective_complexity, entropy, gini
 from ._infidelity import infidelity
+from ._information import InformationCurve, aic, sic
 from ._linear import linear
 from ._localization import (
     auc,
@@ -33,6 +35,7 @@ from ._localization import (
     rank_accuracy,
     top_k_intersection,
 )
+from ._metric import Metric
 from ._order import Curve
 from ._randomization import Randomization, emprt, mprt, random_logit, similarity, smooth_mprt
 from ._regions import (
@@ -41,21 +44,25 @@ from ._regions import (
     faithfulness_estimate,
     monotonicity,
     monotonicity_correlation,
-    sufficiency,
 )
 from ._removal import RelevanceGain, deletion, insertion, relevance_gain
 from ._road import Road, road
 from ._robustness import (
-    Stability,
     average_sensitivity,
+    continuity,
     local_lipschitz,
     max_sensitivity,
     prediction_flips,
+)
+from ._sets import consistency, sufficiency
+from ._stability import (
+    Stability,
     relative_input_stability,
     relative_output_stability,
+    relative_representation_stability,
 )
 from ._subsets import Correlation, faithfulness_correlation, sensitivity_n
-from ._table import METRICS, Metric
+from ._table import METRICS
 from ._variants import irof, pixel_flipping, region_perturbation, selectivity
 
 __all__ = [
@@ -63,17 +70,22 @@ __all__ = [
     "Comparison",
     "Correlation",
     "Curve",
+    "InformationCurve",
     "METRICS",
     "Metric",
     "Randomization",
     "RelevanceGain",
     "Road",
     "Stability",
+    "aic",
     "auc",
     "average_drop",
     "average_sensitivity",
     "chance",
     "compare",
+    "completeness",
+    "consistency",
+    "continuity",
     "deletion",
     "effective_complexity",
     "emprt",
@@ -83,6 +95,7 @@ __all__ = [
     "focus",
     "gini",
     "infidelity",
+    "input_invariance",
     "insertion",
     "iou",
     "irof",
@@ -94,6 +107,7 @@ __all__ = [
     "monotonicity_correlation",
     "mosaics",
     "mprt",
+    "non_sensitivity",
     "pixel_flipping",
     "pointing_game",
     "prediction_flips",
@@ -102,10 +116,12 @@ __all__ = [
     "region_perturbation",
     "relative_input_stability",
     "relative_output_stability",
+    "relative_representation_stability",
     "relevance_gain",
     "road",
     "selectivity",
     "sensitivity_n",
+    "sic",
     "similarity",
     "smooth_mprt",
     "sufficiency",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import _files
+from . import _agreement
 
 _ENDS = {"higher": "max", "lower": "min"}
 
@@ -33,6 +34,8 @@ class Comparison:
         draws: Resampled numbers of images [draws, batch], the same for all rows.
         confidence: Of the intervals.
         settings: What was asked for.
+        passes: What explaining an image with each method costs in passes of the network, as `jaxai methods`
+            counts them; only for this library's methods.
     """
 
     methods: tuple[str, ...]
@@ -45,6 +48,7 @@ class Comparison:
     draws: np.ndarray
     confidence: float
     settings: Mapping[str, Any] = field(default_factory=dict)
+    passes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -86,9 +90,32 @@ class Comparison:
 
         From -1 to 1, for metrics where lower is better with the sign changed; NaN for fewer than two methods.
         """
-        signs = np.where(np.array(self.better) == "higher", 1.0, -1.0)
-        values = (self.means[: len(self.methods)] * signs).T
-        return np.array([[_kendall(a, b) for b in values] for a in values])
+        values = (self.means[: len(self.methods)] * self._signs).T
+        return np.array([[_agreement.kendall(a, b) for b in values] for a in values])
+
+    @property
+    def alpha(self) -> float:
+        """Krippendorff's alpha between the metrics' orders of the methods.
+
+        1 if all metrics put the methods in the same order, about 0 if they agree no more than by chance; NaN
+        for fewer than two methods or metrics.
+        """
+        ranks = _agreement.ranks((self.means[: len(self.methods)] * self._signs).T)
+        return _agreement.krippendorff(ranks)
+
+    @property
+    def reliability(self) -> np.ndarray:
+        """Krippendorff's alpha between images for each metric, [metrics]: do they order the methods alike?
+
+        The inter-rater reliability of Tomsett et al.: Sanity Checks for Saliency Metrics. AAAI 2020, arXiv
+        1912.01451.
+        """
+        scores = np.moveaxis(self.scores[: len(self.methods)], 0, -1)
+        return np.array([_agreement.krippendorff(_agreement.ranks(values)) for values in scores])
+
+    @property
+    def _signs(self):
+        return np.where(np.array(self.better) == "higher", 1.0, -1.0)
 
     def __str__(self) -> str:
         means, ends = self.means, self.intervals
@@ -96,6 +123,7 @@ class Comparison:
             "method",
             *(f"{m} ({_ENDS[b]})" for m, b in zip(self.metrics, self.better, strict=True)),
             "s",
+            *(["passes"] if self.passes else []),
         ]
         lines = [head]
         for i, row in enumerate(self.rows):
@@ -105,16 +133,20 @@ class Comparison:
             ]
             best = self._best()
             cells = [f"{cell} *" if best[j] == i else cell for j, cell in enumerate(cells)]
-            lines.append([row, *cells, f"{self.seconds[row]:.3g}" if row in self.seconds else ""])
+            cost = [f"{self.seconds[row]:.3g}" if row in self.seconds else ""]
+            cost += [self.passes.get(row, "")] if self.passes else []
+            lines.append([row, *cells, *cost])
         if self.chance:
             cells = [f"{self.chance[m]:.3f}" if m in self.chance else "" for m in self.metrics]
-            lines.append(["(chance)", *cells, ""])
+            lines.append(["(chance)", *cells, *[""] * (len(head) - 1 - len(cells))])
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
         text.insert(1, "-" * max(map(len, text)))
         text.insert(2 + len(self.methods), "-" * len(text[1]))
         count = self.scores.shape[-1]
-        text.append(f"{count} images; [{self.confidence:.0%} bootstrap intervals]; * best method")
+        about = f"{count} images; [{self.confidence:.0%} bootstrap intervals]; * best method"
+        alpha = self.alpha if len(self.metrics) > 1 else np.nan
+        text.append(about if np.isnan(alpha) else f"{about}; Krippendorff's alpha of metrics {alpha:.2f}")
         return "\n".join(text)
 
     def _best(self):
@@ -135,9 +167,12 @@ class Comparison:
             "means": _plain(self.means),
             "intervals": _plain(self.intervals),
             "agreement": _plain(self.agreement),
+            "alpha": _plain(np.array(self.alpha)),
+            "reliability": _plain(self.reliability),
             "scores": _plain(self.scores),
             "chance": dict(self.chance),
             "seconds": dict(self.seconds),
+            "passes": dict(self.passes),
             "confidence": self.confidence,
             "settings": dict(self.settings),
         }
@@ -185,14 +220,6 @@ def _place(names, name, what):
     if name not in names:
         raise ValueError(f"unknown {what} {name!r}; there are {', '.join(names)}")
     return names.index(name)
-
-
-def _kendall(a, b):
-    """Return tau-b of the rows that both have."""
-    both = np.isfinite(a) & np.isfinite(b)
-    signs = [np.sign(x[both][:, None] - x[both])[np.triu_indices(both.sum(), 1)] for x in (a, b)]
-    norm = np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum())
-    return float((signs[0] * signs[1]).sum() / norm) if norm > 0 else float("nan")
 
 
 def _plain(values):

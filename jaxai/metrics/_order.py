@@ -78,16 +78,23 @@ def along(
         nothing.
     """
     flat = _maps.constant(asked.maps)
-    target, repeat, restore = asked.target.each()
-    copies = len(repeat(asked.images[:1, 0, 0, 0]))
-    maps = asked.maps.reshape(-1, *asked.maps.shape[-2:])
-    ranks, totals = _ranks(maps, None if asked.units is None else repeat(asked.units.labels), _count(asked))
-    hidden = Perturbation(
-        _by_rank, (reveal,), (ranks, totals, repeat(taken), jnp.asarray(np.array(least_first)))
-    )
+    target, _, restore = asked.target.each()
+    hidden, copies = removal(asked, taken, least_first=least_first, reveal=reveal)
     shape = (-1, len(least_first), taken.shape[1])
     values = _hidden.scores(asked, hidden, shape[1] * shape[2], target=target, copies=copies, top=top)
     return jax.tree.map(lambda x: _maps.undefined(restore(x.reshape(shape)), flat), values)
+
+
+def removal(
+    asked: Asked, taken: jax.Array, *, least_first: tuple[bool, ...] = (False,), reveal: bool = False
+) -> tuple[Perturbation, int]:
+    """Return what is hidden at each point of each order of each map, and how many maps an image has."""
+    _, repeat, _ = asked.target.each()
+    copies = len(repeat(asked.images[:1, 0, 0, 0]))
+    maps = asked.maps.reshape(-1, *asked.maps.shape[-2:])
+    ranks, totals = _ranks(maps, None if asked.units is None else repeat(asked.units.labels), _count(asked))
+    orders = jnp.asarray(np.array(least_first))
+    return Perturbation(_by_rank, (reveal,), (ranks, totals, repeat(taken), orders)), copies
 
 
 def _count(asked):

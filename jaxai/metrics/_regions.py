@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Integer
 from .. import maps as _display
 from .._cpu import threefry
 from .._frame import checks
-from .._frame.targets import Target, Targets
+from .._frame.targets import Targets
 from ..perturbation import _scoring
 from ..perturbation._scoring import Perturbation
 from . import _hidden, _maps, _order, _statistics
@@ -205,17 +205,35 @@ def monotonicity_correlation(
         Nguyen, Martinez: On Quantitative Aspects of Model Interpretability. 2020, arXiv 2007.07584, section
         3.2.
     """
-    asked = _in_regions(
+    asked, square = effects(
         model,
         images,
         maps,
         targets,
+        key=key,
         segments=segments,
-        fill=0.0,
+        num_samples=num_samples,
         num_segments=num_segments,
-        key=checks.key(key),
         probability=probability,
         batch_size=batch_size,
+    )
+    return _statistics.spearman(jnp.abs(_hidden.on_units(asked.maps, asked.units)), square)
+
+
+def effects(
+    model: Any,
+    images: Any,
+    maps: Any,
+    targets: Any,
+    *,
+    key: Any,
+    segments: Any,
+    num_samples: int,
+    **options: Any,
+) -> tuple[_hidden.Asked, jax.Array]:
+    """Return the checked arguments, and E[(f(x) - f(x'))^2] of noise in a region, [batch, *k, regions]."""
+    asked = _in_regions(
+        model, images, maps, targets, segments=segments, fill=0.0, key=checks.key(key), **options
     )
     labels, count = asked.regions.labels, asked.regions.count
     if asked.regions.padded and segments is not None and not isinstance(labels, Tracer):
@@ -228,13 +246,12 @@ def monotonicity_correlation(
         asked.target,
         count=total,
         batch_size=min(asked.batch_size, total),
-        probability=probability,
+        probability=asked.probability,
     )
     _scoring.check_finite(values)
     values = values.reshape(len(asked.images), count, draws, *values.shape[1:])
     square = jnp.square(_hidden.originals(asked)[:, None, None] - values).mean(2)
-    sums = jnp.abs(_hidden.on_units(asked.maps, asked.units))
-    return _statistics.spearman(sums, _hidden.classes_last(square))
+    return asked, _hidden.classes_last(square)
 
 
 def _noisy(count, draws, images, labels, key, indices):
@@ -303,49 +320,3 @@ def average_drop(
 
 def _fading(shown, pairs):
     return 1 - shown[pairs[0]]
-
-
-def sufficiency(
-    model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch height width"],
-    *,
-    similarity: float = 0.9,
-    batch_size: int | None = None,
-) -> Float[Array, " batch"]:
-    """Return in what share of the images with a similar map the model sees the same class; 1 is best.
-
-    Maps are similar if the cosine of the angle between them is at least `similarity`. Quantus compares
-    standardised Euclidean distances instead.
-
-    Args:
-        model: As for `jaxai.metrics.deletion`.
-        images: As for `deletion`; the more, the better.
-        maps: As for `deletion`, of each image's top class.
-        similarity: Least cosine, in [-1, 1].
-        batch_size: At most so many images in flight; None chooses by size.
-
-    Returns:
-        float32 [batch], in [0, 1]; NaN where no other image has a similar map.
-
-    Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does.
-
-    References:
-        Dasgupta, Frost, Moshkovitz: Framework for Evaluating Faithfulness of Local Explanations. ICML 2022,
-        arXiv 2202.00734, definition 3.
-    """
-    model, images, _ = _scoring.prepare(model, images, None)
-    values = _maps.of_images(maps, images, Target()).reshape(len(images), -1)
-    similarity = checks.number(similarity, "similarity", "[-1, 1]")
-    chunk = _scoring.in_flight(model, images, batch_size, len(images))
-    classes = _scoring.frozen(model, images, Target(), chunk).classes
-    assert classes is not None
-    length = jnp.linalg.norm(values, axis=-1, keepdims=True)
-    values = values / jnp.where(length > 0, length, 1)
-    cosines = jnp.dot(values, values.T, precision="highest")
-    alike = (cosines >= similarity) & ~jnp.eye(len(images), dtype=bool)
-    same = classes[:, None] == classes[None]
-    number = alike.sum(-1)
-    return jnp.where(number > 0, (alike & same).sum(-1) / jnp.maximum(number, 1), jnp.nan)

@@ -1,7 +1,7 @@
 """Do maps stay what they are when the image hardly changes?"""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,26 +9,10 @@ from jaxtyping import Array, Float
 
 from .._cpu import threefry
 from .._frame import checks
-from .._frame import model as _model
 from .._frame import targets as _targets
 from .._frame.targets import Target, Targets
 from . import _methods
 from ._methods import Method
-
-
-class Stability(NamedTuple):
-    """How much more a map changes than something else does.
-
-    Attributes:
-        median: Over the draws that keep the top class, float32 [batch] ([batch, k] for k targets per image);
-            lower is better. NaN where no draw keeps it.
-        largest: The largest, as the paper has it.
-        kept: The share of draws that keep the top class, float32 [batch].
-    """
-
-    median: Float[Array, "batch *k"]
-    largest: Float[Array, "batch *k"]
-    kept: Float[Array, " batch"]
 
 
 def _draws(
@@ -52,7 +36,7 @@ def _moved(images, key, radius, indices):
     return images[None] + jax.vmap(one)(indices).astype(images.dtype)[:, None]
 
 
-def _maps_around(method, model, images, target, key, radius, count, batch_size):
+def maps_around(method, model, images, target, key, radius, count, batch_size):
     """Yield the moved images [group, batch, ...] and their maps [group, batch, *k, height, width]."""
     for size, moved in _draws(images, key, radius, count, batch_size):
         flat = moved.reshape(-1, *images.shape[1:])
@@ -60,12 +44,12 @@ def _maps_around(method, model, images, target, key, radius, count, batch_size):
         yield moved, found.reshape(size, len(images), *found.shape[1:])
 
 
-def _norm(values: jax.Array, axes: int) -> jax.Array:
+def norm(values: jax.Array, axes: int) -> jax.Array:
     """Return the Euclidean norm over the last `axes` axes."""
     return jnp.sqrt(jnp.square(values).sum(tuple(range(-axes, 0))))
 
 
-def _checked(model, images, targets, key, radius, num_samples, batch_size):
+def checked(model, images, targets, key, radius, num_samples, batch_size):
     found = _methods.prepare(model, images, targets, batch_size)
     radius = checks.number(radius, "radius", "(0, inf]")
     return *found, checks.key(key), jnp.float32(radius), _methods.samples(num_samples)
@@ -157,12 +141,12 @@ def average_sensitivity(
 
 def _changes(method, model, images, targets, *options):
     """Return ||R(x + d) - R(x)|| / ||R(x)|| of all draws, [draws, batch, *k]."""
-    _, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
+    _, images, target, chunk, key, radius, count = checked(model, images, targets, *options)
     own = _methods.maps_of(method, model, images, target, chunk)
-    size = _norm(own, 2)
+    size = norm(own, 2)
     parts = [
-        _norm(maps - own, 2)
-        for _, maps in _maps_around(method, model, images, target, key, radius, count, chunk)
+        norm(maps - own, 2)
+        for _, maps in maps_around(method, model, images, target, key, radius, count, chunk)
     ]
     return jnp.where(size > 0, jnp.concatenate(parts) / jnp.where(size > 0, size, 1), jnp.nan)
 
@@ -193,14 +177,13 @@ def prediction_flips(
         TypeError: As `max_sensitivity` does.
         ValueError: As `max_sensitivity` does.
     """
-    model, images, target, chunk, key, bound, count = _checked(
+    model, images, target, chunk, key, bound, count = checked(
         model, images, None, key, radius, num_samples, batch_size
     )
-    kept = _kept(model, images, target, key, bound, count, chunk)
-    return 1 - kept.mean(0)
+    return 1 - kept(model, images, target, key, bound, count, chunk).mean(0)
 
 
-def _kept(model, images, target, key, radius, count, chunk):
+def kept(model, images, target, key, radius, count, chunk):
     """Return which draws keep the top class, float32 [draws, batch]."""
     parts = []
     for size, moved in _draws(images, key, radius, count, chunk):
@@ -248,135 +231,84 @@ def local_lipschitz(
         Alvarez-Melis, Jaakkola: On the Robustness of Interpretability Methods. 2018, arXiv 1806.08049,
         equation 2.
     """
-    _, images, target, chunk, key, bound, count = _checked(
+    _, images, target, chunk, key, bound, count = checked(
         model, images, targets, key, radius, num_samples, batch_size
     )
     own = _methods.maps_of(method, model, images, target, chunk)
     parts = []
-    for moved, maps in _maps_around(method, model, images, target, key, bound, count, chunk):
-        distance = _norm((moved - images).astype(jnp.float32), 3)
-        parts.append(_norm(maps - own, 2) / _aligned(distance, own))
+    for moved, maps in maps_around(method, model, images, target, key, bound, count, chunk):
+        distance = norm((moved - images).astype(jnp.float32), 3)
+        parts.append(norm(maps - own, 2) / aligned(distance, own))
     return jnp.concatenate(parts).max(0)
 
 
-def _aligned(values, maps):
+def aligned(values, maps):
     """Return values [draws, batch] so that they broadcast to [draws, batch, *k]."""
     return values.reshape(*values.shape, *(1,) * (maps.ndim - 3))
 
 
-def relative_input_stability(
+def continuity(
     method: Method,
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
     targets: Targets = None,
     *,
-    key: jax.Array,
-    radius: float = 0.02,
-    num_samples: int = 10,
-    epsilon: float = 1e-3,
+    steps: int = 8,
+    shift: int = 1,
     batch_size: int | None = None,
-) -> Stability:
-    """Return the relative change of the map per relative change of the image; lower is better.
+) -> Float[Array, "batch *k"]:
+    """Return the largest change of the map per change of the image as the image moves; lower is better.
 
-    ||(R(x') - R(x)) / R(x)|| / max(||(x' - x) / x||, epsilon), element by element, over draws x' of the same
-    top class. Where R or x is close to zero the quotient explodes: magnitudes below epsilon times the largest
-    count as that much, and the median over draws is given beside the paper's maximum.
+    max_s ||R(x^(s)) - R(x^(s - 1))||_1 / ||x^(s) - x^(s - 1)||_2, where x^(s) is the image s times `shift`
+    pixels further to the right; its left column fills what comes in. It has the map's unit: compare methods
+    whose maps are of one scale. Quantus compares every moved image with the first one.
 
     Args:
         method: As for `max_sensitivity`.
         model: As for `max_sensitivity`.
         images: As for `max_sensitivity`.
         targets: As for `max_sensitivity`.
-        key: As for `max_sensitivity`.
-        radius: As for `max_sensitivity`.
-        num_samples: As for `max_sensitivity`.
-        epsilon: Least magnitude of a divisor, as a share of the largest of its image or map; the papers' 1e-6
-            lets single pixels decide.
+        steps: How often the image is moved.
+        shift: Pixels of a step; `steps` times `shift` must be less than the image's width.
         batch_size: As for `max_sensitivity`.
 
     Returns:
-        `Stability` with `median`, `largest` and `kept`.
+        float32 [batch], or [batch, k] for k targets per image; NaN for an image of equal columns.
 
     Raises:
         TypeError: As `max_sensitivity` does.
-        ValueError: As `max_sensitivity` does.
+        ValueError: As `max_sensitivity` does, or if the image would move out of itself.
 
     References:
-        Agarwal et al.: Rethinking Stability for Attribution-based Explanations. 2022, arXiv 2203.06877,
-        equation 2.
+        Montavon, Samek, Mueller: Methods for Interpreting and Understanding Deep Neural Networks. DSP
+        2018, arXiv 1706.07979, section 6.1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> f, image = lambda x: x.sum((1, 2)), jnp.arange(16.0).reshape(1, 4, 4, 1)
+        >>> jaxai.metrics.continuity(jaxai.saliency, f, image, 0, steps=2).tolist()
+        [0.0]
     """
-
-    def change(moved, images, model, chunk):
-        return _relative(moved.astype(jnp.float32), images.astype(jnp.float32), epsilon, 3)
-
-    return _stability(change, method, model, images, targets, epsilon, key, radius, num_samples, batch_size)
-
-
-def relative_output_stability(
-    method: Method,
-    model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
-    targets: Targets = None,
-    *,
-    key: jax.Array,
-    radius: float = 0.02,
-    num_samples: int = 10,
-    epsilon: float = 1e-3,
-    batch_size: int | None = None,
-) -> Stability:
-    """Return the relative change of the map per change of the scores; lower is better.
-
-    ||(R(x') - R(x)) / R(x)|| / max(||h(x') - h(x)||, epsilon) with the logits h, over draws x' of the same
-    top class; magnitudes of R below epsilon times the largest count as that much.
-
-    Args:
-        method: As for `max_sensitivity`.
-        model: As for `max_sensitivity`.
-        images: As for `max_sensitivity`.
-        targets: As for `max_sensitivity`.
-        key: As for `max_sensitivity`.
-        radius: As for `max_sensitivity`.
-        num_samples: As for `max_sensitivity`.
-        epsilon: Least change of the scores, and least magnitude of a value as a share of the map's largest.
-        batch_size: As for `max_sensitivity`.
-
-    Returns:
-        `Stability` with `median`, `largest` and `kept`.
-
-    Raises:
-        TypeError: As `max_sensitivity` does.
-        ValueError: As `max_sensitivity` does.
-
-    References:
-        Agarwal et al.: Rethinking Stability for Attribution-based Explanations. 2022, arXiv 2203.06877,
-        equation 5.
-    """
-
-    def change(moved, images, model, chunk):
-        flat = moved.reshape(-1, *images.shape[1:])
-        scores = [_model.call(model, flat[i : i + chunk]) for i in range(0, len(flat), chunk)]
-        scores = jnp.concatenate(scores).reshape(*moved.shape[:2], -1)
-        return _norm((scores - _model.call(model, images)).astype(jnp.float32), 1)
-
-    return _stability(change, method, model, images, targets, epsilon, key, radius, num_samples, batch_size)
+    model, images, target, chunk = _methods.prepare(model, images, targets, batch_size)
+    steps, shift = checks.positive(steps, "steps"), checks.positive(shift, "shift")
+    if steps * shift >= images.shape[2]:
+        raise ValueError(
+            f"`steps` times `shift` must be less than the image's width {images.shape[2]};"
+            f" got {steps} times {shift}"
+        )
+    before, own = images, _methods.maps_of(method, model, images, target, chunk)
+    found = []
+    for step in range(1, steps + 1):
+        after = _moved_right(images, step * shift)
+        maps = _methods.maps_of(method, model, after, target, chunk)
+        apart = norm((after - before).astype(jnp.float32), 3).reshape(-1, *(1,) * (own.ndim - 3))
+        change = jnp.abs(maps - own).sum((-2, -1))
+        found.append(jnp.where(apart > 0, change / jnp.where(apart > 0, apart, 1), jnp.nan))
+        before, own = after, maps
+    return jnp.nanmax(jnp.stack(found), axis=0)
 
 
-def _relative(moved, own, epsilon, axes):
-    size = jnp.abs(own)
-    least = epsilon * size.max(tuple(range(-axes, 0)), keepdims=True)
-    divisor = jnp.maximum(size, jnp.where(least > 0, least, jnp.nan))
-    return _norm((moved - own) / divisor, axes)
-
-
-def _stability(change, method, model, images, targets, epsilon, *options):
-    epsilon = checks.number(epsilon, "epsilon", "(0, inf]")
-    network, images, target, chunk, key, radius, count = _checked(model, images, targets, *options)
-    own = _methods.maps_of(method, model, images, target, chunk)
-    parts = []
-    for moved, maps in _maps_around(method, model, images, target, key, radius, count, chunk):
-        below = jnp.maximum(change(moved, images, network, chunk), epsilon)
-        parts.append(_relative(maps, own, epsilon, 2) / _aligned(below, own))
-    top = _targets.frozen(network, images, Target(), chunk)
-    kept = _kept(network, images, top, key, radius, count, chunk)
-    values = jnp.where(_aligned(kept, own) > 0, jnp.concatenate(parts), jnp.nan)
-    return Stability(jnp.nanmedian(values, axis=0), jnp.nanmax(values, axis=0), kept.mean(0))
+@jax.jit
+def _moved_right(images, pixels):
+    return images[:, :, jnp.maximum(jnp.arange(images.shape[2]) - pixels, 0)]

@@ -3,76 +3,24 @@
 `compare` and the table of the documentation are made from this one list.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from . import (
+    _axioms,
     _complexity,
     _infidelity,
+    _information,
     _localization,
     _randomization,
     _regions,
     _removal,
     _road,
     _robustness,
+    _stability,
     _subsets,
     _variants,
 )
-
-Takes = Literal["scores", "maps", "masks", "method"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric as `compare` calls it.
-
-    Attributes:
-        function: The metric itself.
-        question: What it answers.
-        takes: `"scores"`: (model, images, maps, targets); `"maps"`: (maps); `"masks"`: (maps, masks);
-            `"method"`: (method, model, images, targets).
-        better: The direction of better maps.
-        range: Of its values.
-        passes: How often the network runs for one image and target, apart from the method.
-        read: From what it returns to one number per image.
-        random: Whether it takes a `key`.
-        needs: Options without a default.
-    """
-
-    function: Callable[..., Any]
-    question: str
-    takes: Takes
-    better: Literal["higher", "lower"]
-    range: str
-    passes: str
-    read: Callable[[Any], Any] = lambda found: found
-    random: bool = False
-    needs: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The function's name."""
-        return self.function.__name__
-
-    @property
-    def family(self) -> str:
-        """What kind of question it answers."""
-        return _FAMILIES[self.function.__module__.rpartition(".")[2]]
-
-
-_FAMILIES = {
-    "_removal": "faithfulness",
-    "_variants": "faithfulness",
-    "_road": "faithfulness",
-    "_subsets": "faithfulness",
-    "_infidelity": "faithfulness",
-    "_regions": "faithfulness",
-    "_localization": "localization",
-    "_complexity": "complexity",
-    "_robustness": "robustness",
-    "_randomization": "randomization",
-}
+from ._metric import Metric
 
 
 def _area(found):
@@ -222,12 +170,29 @@ METRICS = (
         **_SCORES,
     ),
     Metric(
+        _information.sic,
+        "how little of the image brings the probability back, most relevant pixels first?",
+        better="higher",
+        range="0 to 1",
+        passes="15",
+        read=_area,
+        **_SCORES,
+    ),
+    Metric(
+        _information.aic,
+        "how little of the image brings the class back, most relevant pixels first?",
+        better="higher",
+        range="0 to 1",
+        passes="15",
+        read=_area,
+        **_SCORES,
+    ),
+    Metric(
         _localization.pointing_game,
         "is the largest value on the object?",
         "masks",
         better="higher",
         range="0 or 1",
-        passes="0",
     ),
     Metric(
         _localization.mass_accuracy,
@@ -235,7 +200,6 @@ METRICS = (
         "masks",
         better="higher",
         range="0 to 1",
-        passes="0",
     ),
     Metric(
         _localization.rank_accuracy,
@@ -243,7 +207,6 @@ METRICS = (
         "masks",
         better="higher",
         range="0 to 1",
-        passes="0",
     ),
     Metric(
         _localization.top_k_intersection,
@@ -251,7 +214,6 @@ METRICS = (
         "masks",
         better="higher",
         range="0 to 1",
-        passes="0",
     ),
     Metric(
         _localization.iou,
@@ -259,7 +221,6 @@ METRICS = (
         "masks",
         better="higher",
         range="0 to 1",
-        passes="0",
     ),
     Metric(
         _localization.auc,
@@ -267,7 +228,6 @@ METRICS = (
         "masks",
         better="higher",
         range="0 to 1, chance 1/2",
-        passes="0",
     ),
     Metric(
         _localization.focus,
@@ -275,7 +235,6 @@ METRICS = (
         "masks",
         better="higher",
         range="0 to 1",
-        passes="0",
     ),
     Metric(
         _complexity.gini,
@@ -283,7 +242,6 @@ METRICS = (
         "maps",
         better="higher",
         range="0 to 1",
-        passes="0",
     ),
     Metric(
         _complexity.entropy,
@@ -291,7 +249,6 @@ METRICS = (
         "maps",
         better="lower",
         range="0 to ln(pixels)",
-        passes="0",
     ),
     Metric(
         _complexity.effective_complexity,
@@ -299,7 +256,6 @@ METRICS = (
         "maps",
         better="lower",
         range="0 to 1",
-        passes="0",
     ),
     Metric(
         _robustness.max_sensitivity,
@@ -326,7 +282,7 @@ METRICS = (
         **_METHOD,
     ),
     Metric(
-        _robustness.relative_input_stability,
+        _stability.relative_input_stability,
         "the same, relative to map and image?",
         better="lower",
         range="0 or more",
@@ -335,13 +291,30 @@ METRICS = (
         **_METHOD,
     ),
     Metric(
-        _robustness.relative_output_stability,
+        _stability.relative_output_stability,
         "the same, relative to map and scores?",
         better="lower",
         range="0 or more",
         passes="11 maps + 22",
         read=lambda found: found.median,
         **_METHOD,
+    ),
+    Metric(
+        _stability.relative_representation_stability,
+        "the same, relative to map and a hidden layer?",
+        better="lower",
+        range="0 or more",
+        passes="11 maps + 22",
+        read=lambda found: found.median,
+        **_METHOD,
+    ),
+    Metric(
+        _robustness.continuity,
+        "how much does the map change per change of the image when it moves?",
+        "method",
+        better="lower",
+        range="0 or more, the map's unit",
+        passes="9 maps",
     ),
     Metric(
         _randomization.mprt,
@@ -376,6 +349,31 @@ METRICS = (
         range="-1 to 1",
         passes="2 maps",
         **_METHOD,
+    ),
+    Metric(
+        _axioms.completeness,
+        "does the map add up to what the image adds to the score?",
+        better="lower",
+        range="0 or more",
+        passes="2",
+        **_SCORES,
+    ),
+    Metric(
+        _axioms.non_sensitivity,
+        "of how many regions do map and model disagree whether they count?",
+        better="lower",
+        range="0 to 1",
+        passes="10 regions + 1",
+        random=True,
+        **_SCORES,
+    ),
+    Metric(
+        _axioms.input_invariance,
+        "does the map stay what it is if images are shifted and the model shifts them back?",
+        "method",
+        better="lower",
+        range="0 or more",
+        passes="2 maps",
     ),
 )
 

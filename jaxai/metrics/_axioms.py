@@ -1,0 +1,218 @@
+"""What a map must be whatever the image shows: complete, zero where nothing counts, blind to a shift."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import register_dataclass
+from jaxtyping import Array, ArrayLike, Float, Integer
+
+from .._frame import checks
+from .._frame.model import as_model
+from .._frame.targets import Targets
+from ..perturbation._scoring import Perturbation
+from . import _hidden, _methods, _order, _regions
+from ._methods import Method
+from ._robustness import norm
+
+
+def completeness(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    maps: Float[ArrayLike, "batch *k height width"],
+    targets: Targets = None,
+    *,
+    fill: Any = 0.0,
+    key: jax.Array | None = None,
+    probability: bool = False,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k"]:
+    """Return how far the map's sum is from what the image adds to the score; 0 is complete.
+
+    |sum R - (f(x) - f(x'))| / |f(x) - f(x')|, where x' is `fill` everywhere: the map's own baseline.
+
+    Args:
+        model: As for `jaxai.metrics.deletion`.
+        images: As for `deletion`.
+        maps: As for `deletion`, in the unit of the score.
+        targets: As for `deletion`: the score of the class.
+        fill: x', as for `deletion`.
+        key: As for `deletion`.
+        probability: True takes the probability of classes instead of the score.
+        batch_size: As for `deletion`.
+
+    Returns:
+        float32 [batch], or [batch, k] for k targets per image; NaN where the scores are equal.
+        `jaxai.completeness_gap` has the signed gap in units of the score.
+
+    Raises:
+        TypeError: As `deletion` does.
+        ValueError: As `deletion` does.
+
+    References:
+        Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks. ICML 2017, arXiv 1703.01365,
+        proposition 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> image, f = jnp.arange(1.0, 5.0).reshape(1, 2, 2, 1), lambda x: x.sum((1, 2))
+        >>> jaxai.metrics.completeness(f, image, image, 0).tolist()
+        [0.0]
+        >>> jaxai.metrics.completeness(f, image, 3 * image, 0).tolist()
+        [2.0]
+    """
+    asked = _hidden.ask(
+        model, images, maps, targets, fill=fill, batch_size=batch_size, probability=probability, key=key
+    )
+    size = asked.images.shape[1:3]
+    without = _hidden.scores(asked, Perturbation(_everything, (size,), ()), 1)[:, 0]
+    difference = _hidden.originals(asked) - without
+    gap = jnp.abs(asked.maps.sum((-2, -1)) - difference)
+    size = jnp.abs(difference)
+    return jnp.where(size > 0, gap / jnp.where(size > 0, size, 1), jnp.nan)
+
+
+def _everything(size, pairs):
+    return jnp.ones((len(pairs[0]), *size), bool)
+
+
+def non_sensitivity(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    maps: Float[ArrayLike, "batch *k height width"],
+    targets: Targets = None,
+    *,
+    key: jax.Array,
+    segments: Integer[ArrayLike, "*batch height width"] | None = None,
+    share: float = 1e-3,
+    num_samples: int = 10,
+    num_segments: int | None = None,
+    probability: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k"]:
+    """Return the share of regions that count for the map or the model alone; lower is better.
+
+    |A_0 xor X_0| over the number of regions: A_0 are those where the map is zero, X_0 those whose replacement
+    by noise changes nothing. Zero means at most `share` of the largest region's: of the mean of |R|, and of
+    E[(f(x) - f(x'))^2]^(1/2).
+
+    Args:
+        model: As for `jaxai.metrics.deletion`.
+        images: As for `deletion`.
+        maps: As for `deletion`.
+        targets: As for `deletion`.
+        key: Randomness of the noise; a typed key.
+        segments: The regions, int [batch, height, width], as many in every image; None: a grid of 8 x 8
+            rectangles. The paper's are single pixels.
+        share: Of the largest, what counts as zero, in [0, 1).
+        num_samples: Draws of noise for each region.
+        num_segments: As for `deletion`.
+        probability: False takes the scores of classes themselves.
+        batch_size: As for `deletion`.
+
+    Returns:
+        float32 [batch], or [batch, k] for k targets per image, in [0, 1]. Quantus 0.6 counts negative values
+        of a map as zero.
+
+    Raises:
+        TypeError: As `deletion` does.
+        ValueError: As `deletion` does, or if images have different numbers of regions.
+
+    References:
+        Nguyen, Martinez: On Quantitative Aspects of Model Interpretability. 2020, arXiv 2007.07584, section
+        3.1.
+    """
+    share = checks.number(share, "share", "[0, 1)")
+    asked, square = _regions.effects(
+        model,
+        images,
+        maps,
+        targets,
+        key=key,
+        segments=segments,
+        num_samples=num_samples,
+        num_segments=num_segments,
+        probability=probability,
+        batch_size=batch_size,
+    )
+    ones = jnp.ones((len(asked.images), *asked.images.shape[1:3]))
+    area = _order.for_each(_hidden.on_units(ones, asked.units), square)
+    size = _hidden.on_units(jnp.abs(asked.maps), asked.units) / jnp.maximum(area, 1)
+    quiet = [x <= share * x.max(-1, keepdims=True) for x in (size, jnp.sqrt(square))]
+    return (quiet[0] != quiet[1]).astype(jnp.float32).mean(-1)
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Shifted:
+    """The model of images to which `shift` was added: the same scores, the same layers."""
+
+    model: Any
+    shift: jax.Array
+
+    def __call__(self, x: jax.Array, **parts: Any) -> Any:
+        """Return what the model says of x - shift; of activations (`start=`), what it says of them."""
+        return self.model(x if parts.get("start") is not None else x - self.shift, **parts)
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The model's layers."""
+        return self.model.layer_names
+
+    @property
+    def split(self) -> Any:
+        """The model's own way of splitting, where it has one."""
+        own = self.model.split
+        return lambda layer, images: own(layer, images - self.shift)
+
+
+def input_invariance(
+    method: Method,
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    shift: Any = 1.0,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k"]:
+    """Return how much the map changes if images are shifted and the model shifts them back; 0 is best.
+
+    ||R'(x + s) - R(x)|| / ||R(x)||, where R' explains f'(x) = f(x - s), which says of x + s what f says of x.
+    Methods with a baseline of their own, or that multiply by the image, are not invariant.
+
+    Args:
+        method: As for `jaxai.metrics.max_sensitivity`.
+        model: As for `max_sensitivity`.
+        images: As for `max_sensitivity`.
+        targets: As for `max_sensitivity`.
+        shift: s, in the units of the input: a number, a colour, or anything that broadcasts to one image.
+        batch_size: As for `max_sensitivity`.
+
+    Returns:
+        float32 [batch], or [batch, k] for k targets per image; NaN for a map of zeros. Rounding of x + s
+        leaves about 1e-6.
+
+    Raises:
+        TypeError: As `max_sensitivity` does.
+        ValueError: As `max_sensitivity` does, or if `shift` does not broadcast.
+
+    References:
+        Kindermans et al.: The (Un)reliability of Saliency Methods. 2017, arXiv 1711.00867, section 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> image, f = jnp.arange(1.0, 5.0).reshape(1, 2, 2, 1), lambda x: x.sum((1, 2))
+        >>> jaxai.metrics.input_invariance(jaxai.saliency, f, image, 0).tolist()
+        [0.0]
+    """
+    _, images, target, chunk = _methods.prepare(model, images, targets, batch_size)
+    moved = checks.like_images(shift, images[:1], "shift")
+    own = _methods.maps_of(method, model, images, target, chunk)
+    network = Shifted(as_model(model), moved)
+    found = _methods.maps_of(method, network, images + moved, target, chunk)
+    size = norm(own, 2)
+    return jnp.where(size > 0, norm(found - own, 2) / jnp.where(size > 0, size, 1), jnp.nan)

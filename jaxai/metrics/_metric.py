@@ -1,0 +1,62 @@
+"""A metric as `compare` and the documentation know it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Takes = Literal["scores", "maps", "masks", "method"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as `compare` calls it.
+
+    Attributes:
+        function: The metric itself.
+        question: What it answers.
+        takes: `"scores"`: (model, images, maps, targets); `"maps"`: (maps); `"masks"`: (maps, masks);
+            `"method"`: (method, model, images, targets).
+        better: The direction of better maps.
+        range: Of its values.
+        passes: How often the network runs for one image and target, apart from the method.
+        read: From what it returns to one number per image.
+        random: Whether it takes a `key`.
+        needs: Options without a default.
+    """
+
+    function: Callable[..., Any]
+    question: str
+    takes: Takes
+    better: Literal["higher", "lower"]
+    range: str
+    passes: str = "0"
+    read: Callable[[Any], Any] = lambda found: found
+    random: bool = False
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.__name__
+
+    @property
+    def family(self) -> str:
+        """What kind of question it answers."""
+        return _FAMILIES[self.function.__module__.rpartition(".")[2]]
+
+
+_FAMILIES = {
+    "_removal": "faithfulness",
+    "_variants": "faithfulness",
+    "_road": "faithfulness",
+    "_subsets": "faithfulness",
+    "_infidelity": "faithfulness",
+    "_regions": "faithfulness",
+    "_information": "faithfulness",
+    "_localization": "localization",
+    "_complexity": "complexity",
+    "_robustness": "robustness",
+    "_stability": "robustness",
+    "_randomization": "randomization",
+    "_axioms": "axioms",
+}
