@@ -8,7 +8,7 @@ from common import close, one_channel
 from jax.tree_util import Partial
 
 import jaxai
-from jaxai.gradients._blur import blur
+from jaxai.gradients._blur_integrated_gradients import blur
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxai
-from jaxai.perturbation._extremal import smooth_maximum
+from jaxai.perturbation._extremal_perturbation import smooth_maximum
 from jaxai.perturbation._fills import blur
 
 KEY = jax.random.key(0)

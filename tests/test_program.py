@@ -10,7 +10,7 @@ import jaxai
 from jaxai._program.graph import graph_of, trace
 from jaxai._program.run import evaluate, exchanged, values
 from jaxai.cam import _dense_head
-from jaxai.cam._classes import _is_affine
+from jaxai.cam._class_activation_map import _is_affine
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from .._frame import checks
 from .._frame import targets as _targets
 from .._frame.describe import Passes, describes
-from ._paths import integrated_gradients
+from ._integrated_gradients import integrated_gradients
 
 SCALES = (50, 100, 150, 250, 500, 1200)
 

@@ -1,19 +1,21 @@
 """Explanations by asking the model about changed images."""
 
-from ._ablation import feature_ablation, feature_permutation
 from ._black_box import BlackBox, black_box
+from ._exact_shapley import exact_shapley
 from ._explanation import LimeExplanation, ShapleyExplanation, SuperpixelDrops
-from ._extremal import extremal_perturbation
+from ._extremal_perturbation import extremal_perturbation
+from ._feature_ablation import feature_ablation
+from ._feature_permutation import feature_permutation
 from ._hsic import hsic, hsic_indices
+from ._kernel_shap import kernel_shap
 from ._lime import LIME_PRESETS, lime
 from ._lime_fit import LimeFit, fit_lime, lime_limit
-from ._meaningful import meaningful_perturbation
+from ._meaningful_perturbation import meaningful_perturbation
 from ._occlusion import occlusion
-from ._owen import owen_values
+from ._owen_values import owen_values
+from ._permutation_shapley import permutation_shapley
 from ._rise import rise
 from ._segments import segment
-from ._shap import kernel_shap
-from ._shapley import exact_shapley, permutation_shapley
 from ._similarity import detection_similarity
 from ._sobol import sobol, sobol_design, sobol_indices
 

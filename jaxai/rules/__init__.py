@@ -6,9 +6,11 @@
 from ._composites import COMPOSITES as COMPOSITES
 from ._composites import Composite as Composite
 from ._deep_lift import deep_lift, deep_lift_shap
+from ._excitation_backprop import excitation_backprop
+from ._guided_backprop import deconvnet, guided_backprop, redirected_relu
 from ._layer import Layer as Layer
 from ._loop_safe import loop_safe
-from ._lrp import excitation_backprop, lrp
+from ._lrp import lrp
 from ._products import SignalTakesAll as SignalTakesAll
 from ._products import Softmax as Softmax
 from ._products import Uniform as Uniform
@@ -27,7 +29,6 @@ from ._relevance import divide as divide
 from ._relevance import negative as negative
 from ._relevance import positive as positive
 from ._relevance import stabilize as stabilize
-from ._relu import deconvnet, guided_backprop, redirected_relu
 from ._report import Report as Report
 from ._report import report as report
 from ._winner import Winner as Winner

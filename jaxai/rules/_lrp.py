@@ -14,7 +14,7 @@ from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.describe import Passes, describes
 from .._program.named import marked
-from ._composites import COMPOSITES, EXCITATION, Composite
+from ._composites import COMPOSITES, Composite
 from ._context import Context
 from ._grouping import network
 from ._layer import Layer, finite
@@ -202,40 +202,3 @@ def _through(operation: Operation, rule: Rule, context: Context, relevance: Any)
             f" {operation.name}; got {', '.join(str(getattr(r, 'shape', r)) for r in found)}"
         )
     return found
-
-
-@describes(title="excitation backprop", result="pixels", cost=lambda o: Passes(2, backward=o.targets))
-def excitation_backprop(
-    model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
-    targets: _targets.Targets = None,
-    *,
-    strict: bool = False,
-    batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
-    """Propagate the probability of winning down along excitatory connections.
-
-    Every convolution and dense layer shares by the positive contributions (the z-plus rule, biases in the
-    denominator as in zennit); averages and sums of branches share by contribution; ReLUs and all else keep
-    their gradient. Starts from 1 at the target.
-
-    Args:
-        model: Callable pytree, `model(images) -> scores`; give the head of `jaxai.split` and its activations
-            for the map of a layer, as in the paper.
-
-    Returns:
-        Signed values [batch, height, width, channels]; [batch, k, ...] for k classes per image. The paper's
-        map is their sum over channels.
-
-    References:
-        Zhang, Lin, Brandt, Shen, Sclaroff: Top-down Neural Attention by Excitation Backprop. ECCV 2016,
-        arXiv 1608.00507, equations 3 to 5.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import jaxai
-        >>> net = lambda x: x.reshape(1, 2) @ jnp.array([[3.0], [-1.0]])
-        >>> jaxai.excitation_backprop(net, jnp.ones((1, 1, 2, 1)), 0).ravel().round(3).tolist()
-        [1.0, 0.0]
-    """
-    return lrp(model, images, targets, composite=EXCITATION, strict=strict, batch_size=batch_size)

@@ -1,4 +1,4 @@
-"""Maps of several layers in one, and class activation maps that gate pixels."""
+"""Maps of several layers in one."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,10 +14,14 @@ from .._frame import options as _options
 from .._frame import targets as _targets
 from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
-from ._gradient import grad_cam, layer_cam
+from ._grad_cam import layer_cam
 
 REDUCTIONS = {"max": jnp.max, "mean": jnp.mean, "product": jnp.prod}
+
+
 SCALES = ("minmax", "tanh", "none")
+
+
 _ROWS = 7
 
 
@@ -117,45 +121,3 @@ def scaled(cam: jax.Array, scale: str) -> jax.Array:
         top = cam.max((-2, -1), keepdims=True)
         return jnp.tanh(2 * cam / jnp.where(top > 0, top, 1))
     return cam
-
-
-@describes(
-    title="guided Grad-CAM",
-    result="pixels",
-    cost=lambda o: Passes(2, backward=o.targets, heads=o.targets),
-    signed=True,
-)
-def guided_grad_cam(
-    model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
-    targets: Targets = None,
-    *,
-    layer: str | None = None,
-    batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
-    """Multiply guided backpropagation by Grad-CAM: fine detail, where the evidence for the class is.
-
-    Args:
-        layer: The layer of Grad-CAM; None picks the last layer with more than one position.
-
-    Raises:
-        ValueError: If the model has no ReLU.
-
-    References:
-        Selvaraju et al.: Grad-CAM. ICCV 2017, arXiv 1610.02391, section 3.1.
-
-    Example:
-        >>> import jax
-        >>> import jax.numpy as jnp
-        >>> import jaxai
-        >>> net = jaxai.chain({"features": jax.nn.relu, "logits": lambda x: x.mean((1, 2))})
-        >>> x = jnp.array([1.0, -1.0]).reshape(1, 1, 2, 1)
-        >>> jaxai.guided_grad_cam(net, x, 0, layer="features").ravel().tolist()
-        [0.25, 0.0]
-    """
-    from ..rules import guided_backprop
-
-    model, images, targets = _targets.prepare(model, images, targets)
-    targets = _targets.frozen(model, images, targets, checks.batch_size(batch_size)).plain
-    cam = grad_cam(model, images, targets, layer=layer, batch_size=batch_size)
-    return guided_backprop(model, images, targets, batch_size=batch_size) * cam[..., None]

@@ -1,4 +1,4 @@
-"""Maps made of the activations' own structure: principal components, outliers, chance."""
+"""Maps of principal components: Eigen-CAM, EigenGradCAM and KPCA-CAM."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from .._frame import checks
 from .._frame.describe import describes, one_forward, one_head, unless_relu
 from .._frame.targets import Targets
-from ._core import View, explain, weighted
+from ._core import View, explain
 
 
 @jax.custom_jvp
@@ -228,104 +228,4 @@ def kpca_cam(
         batch_size=batch_size,
         kernel=checks.choice(kernel, "kernel", KERNELS),
         gamma=None if gamma is None else float(gamma),
-    )
-
-
-def _fem(view: View, *, sigmas: float) -> jax.Array:
-    axes = (-3, -2)
-    threshold = view.acts.mean(axes, keepdims=True) + sigmas * view.acts.std(axes, keepdims=True)
-    weights = (view.acts > threshold).mean(axes, keepdims=True, dtype=jnp.float32)
-    return view.for_each_target(weighted(view, weights))
-
-
-@describes(title="FEM", result="heatmap", cost=one_forward, signed=unless_relu)
-def fem(
-    model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
-    targets: Targets = None,
-    *,
-    sigmas: float = 2.0,
-    layer: str | None = None,
-    relu: bool = True,
-    upsample: bool = True,
-    batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
-    """Weight each channel by the share of its positions that stand out from its mean, for no class.
-
-    Args:
-        targets: Not looked at, except that k classes per image repeat the map k times.
-        sigmas: How many standard deviations above the mean stand out.
-        relu: Drop negative values.
-
-    References:
-        Fuad et al.: Features Understanding in 3D CNNs for Actions Recognition in Video. IPTA 2020,
-        doi 10.1109/IPTA50016.2020.9286629.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import jaxai
-        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
-        >>> x = jnp.zeros((1, 3, 3, 2)).at[0, 1, 1].set(9.0)
-        >>> jaxai.fem(net, x, layer="features").ravel().tolist()
-        [0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0]
-    """
-    return explain(
-        _fem,
-        model,
-        images,
-        targets,
-        layer=layer,
-        relu=relu,
-        upsample=upsample,
-        batch_size=batch_size,
-        sigmas=float(sigmas),
-    )
-
-
-def _random(view: View, *, key) -> jax.Array:
-    weights = jax.random.uniform(key, view.acts.shape[-1:], jnp.float32, -1.0, 1.0)
-    return view.for_each_target(view.acts @ weights)
-
-
-@describes(title="random CAM", result="heatmap", cost=one_forward, signed=unless_relu)
-def random_cam(
-    model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
-    targets: Targets = None,
-    *,
-    key: jax.Array,
-    layer: str | None = None,
-    relu: bool = True,
-    upsample: bool = True,
-    batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
-    """Weight the channels at random, uniform in [-1, 1): the baseline for every other map.
-
-    Args:
-        images: Model input; all images of a call get the same weights.
-        targets: Not looked at, except that k classes per image repeat the map k times.
-        relu: Drop negative values.
-
-    References:
-        As pytorch-grad-cam's RandomCAM.
-
-    Example:
-        >>> import jax
-        >>> import jax.numpy as jnp
-        >>> import jaxai
-        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
-        >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
-        >>> jaxai.random_cam(net, x, 1, layer="features", key=jax.random.key(0)).shape
-        (1, 2, 2)
-    """
-    return explain(
-        _random,
-        model,
-        images,
-        targets,
-        layer=layer,
-        relu=relu,
-        upsample=upsample,
-        batch_size=batch_size,
-        key=checks.key(key),
     )

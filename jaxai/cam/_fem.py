@@ -1,0 +1,63 @@
+"""FEM: channels weighted by their share of outliers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._frame.describe import describes, one_forward, unless_relu
+from .._frame.targets import Targets
+from ._core import View, explain, weighted
+
+
+def _fem(view: View, *, sigmas: float) -> jax.Array:
+    axes = (-3, -2)
+    threshold = view.acts.mean(axes, keepdims=True) + sigmas * view.acts.std(axes, keepdims=True)
+    weights = (view.acts > threshold).mean(axes, keepdims=True, dtype=jnp.float32)
+    return view.for_each_target(weighted(view, weights))
+
+
+@describes(title="FEM", result="heatmap", cost=one_forward, signed=unless_relu)
+def fem(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: Targets = None,
+    *,
+    sigmas: float = 2.0,
+    layer: str | None = None,
+    relu: bool = True,
+    upsample: bool = True,
+    batch_size: int | None = None,
+) -> Float[Array, "batch *k height width"]:
+    """Weight each channel by the share of its positions that stand out from its mean, for no class.
+
+    Args:
+        targets: Not looked at, except that k classes per image repeat the map k times.
+        sigmas: How many standard deviations above the mean stand out.
+        relu: Drop negative values.
+
+    References:
+        Fuad et al.: Features Understanding in 3D CNNs for Actions Recognition in Video. IPTA 2020,
+        doi 10.1109/IPTA50016.2020.9286629.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jnp.zeros((1, 3, 3, 2)).at[0, 1, 1].set(9.0)
+        >>> jaxai.fem(net, x, layer="features").ravel().tolist()
+        [0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    return explain(
+        _fem,
+        model,
+        images,
+        targets,
+        layer=layer,
+        relu=relu,
+        upsample=upsample,
+        batch_size=batch_size,
+        sigmas=float(sigmas),
+    )
