@@ -11,7 +11,7 @@ from common import slow_but
 from jax.tree_util import Partial
 
 import jaxai
-from jaxai.perturbation import _owen
+from jaxai.perturbation import _owen_values
 from jaxai.perturbation._shapley_design import coalitions
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -306,8 +306,8 @@ class TestOwen:
         np.testing.assert_allclose(values.sum(), e.total[0] - e.base[0], atol=1e-5)
 
     def test_number_of_masks(self):
-        tree = _owen.bisection(np.arange(16).reshape(4, 4))
-        plan = _owen.plan(tree, 16, None)
+        tree = _owen_values.bisection(np.arange(16).reshape(4, 4))
+        plan = _owen_values.plan(tree, 16, None)
         assert len(plan.masks) <= 16 * 16 and np.allclose(plan.coefficients.sum(0), 0, atol=1e-6)
 
     def test_errors(self):

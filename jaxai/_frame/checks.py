@@ -129,15 +129,21 @@ def pair(value: Any, name: str) -> tuple[int, int]:
     return positive(values[0], name), positive(values[1], name)
 
 
-def like_images(value: Any, images: jax.Array, name: str) -> jax.Array:
+def like_images(value: Any, images: jax.Array, name: str, *, one: bool = False) -> jax.Array:
     """Return a value that broadcasts to the images, such as a baseline, as an array of their shape and type.
+
+    Args:
+        value: A number or an array.
+        images: The images.
+        name: What errors call the value.
+        one: Return it for a single image, which all share.
 
     Raises:
         ValueError: If it does not broadcast.
     """
     array = jnp.asarray(value, images.dtype)
     try:
-        return jnp.broadcast_to(array, images.shape)
+        return jnp.broadcast_to(array, (1, *images.shape[1:]) if one else images.shape)
     except ValueError:
         raise ValueError(
             f"`{name}` must broadcast to the images' shape {images.shape}; got {array.shape}"

@@ -21,9 +21,10 @@ _PLAIN = "Callable pytree, `model(images) -> scores`"
 _LAYERED = "A layered model (`jaxai.models`, `jaxai.chain`, `jaxai.layers.named`)."
 _IN_FLIGHT = "At most this many {} in flight"
 _CHOSEN = "; None chooses by size."
+_TOP = "; None is the top class of the image itself."
 
-# A name, or "family: name", or "name + other" where the function takes the other too. A pair has a second
-# part for arguments whose default is None.
+# A name; "family: name" or "what is explained: name"; or "name + other" where a function takes the other too.
+# A pair has a second part for arguments whose default is None.
 Entry = str | tuple[str, str]
 _ARGUMENTS: Mapping[str, Entry] = {
     "model": f"{_PLAIN}.",
@@ -31,23 +32,13 @@ _ARGUMENTS: Mapping[str, Entry] = {
     "perturbation: model": f"{_PLAIN}, or `jaxai.perturbation.black_box(predict)`.",
     "features: model": "Callable pytree or layered model.",
     "images": "Model input, float [batch, height, width, channels].",
-    "targets": ("What to explain (see `jaxai.targets`)", "; None is the top class of the image itself."),
-    "gradients: targets": (
-        "What to explain (see `jaxai.targets`), by its raw score (logit)",
-        "; None is the top class of the image itself.",
+    "targets": ("What to explain (see `jaxai.targets`)", _TOP),
+    "score: targets": ("What to explain (see `jaxai.targets`), classes by their raw score (logit)", _TOP),
+    "probability: targets": (
+        "What to explain (see `jaxai.targets`), classes by their probability; a callable receives raw scores",
+        _TOP,
     ),
-    "cam: targets": (
-        "What to explain (see `jaxai.targets`), by its raw score (logit)",
-        "; None is the top class of the image itself.",
-    ),
-    "rules: targets": (
-        "What to explain (see `jaxai.targets`), by its raw score (logit)",
-        "; None is the top class of the image itself.",
-    ),
-    "perturbation: targets": (
-        "What to explain (see `jaxai.targets`); a callable receives the raw scores (logits)",
-        "; None is the top class of the image itself.",
-    ),
+    "nothing: targets": "Not looked at, except that k classes per image repeat the map k times.",
     "layer": (
         "A name of `model.layer_names`",
         "; None picks the last layer that is not a pool and has more than one position.",
@@ -144,12 +135,13 @@ def family(function: Callable[..., Any]) -> str:
     return [*function.__module__.split("."), ""][1]
 
 
-def completed(function: Function, result: str = "") -> Function:
+def completed(function: Function, result: str = "", explains: str = "") -> Function:
     """Complete a function's docstring by the shared entries and return the function as it is.
 
     Args:
         function: What stands in its docstring wins over the shared text; `ValueError` entries add up.
         result: What it returns, a kind of `Description.result`, for a docstring that does not say.
+        explains: What it explains of a class, as in `Description.explains`.
 
     Raises:
         ValueError: If a parameter is described neither in the docstring nor here, or one is described that
@@ -165,7 +157,7 @@ def completed(function: Function, result: str = "") -> Function:
         raise ValueError(f"{function.__name__} describes {sorted(unknown)}, which it does not take")
     body = {"": parts.pop("")}
     body["Args"] = "\n".join(
-        _item(_stars(parameter) + name, own.get(name) or _argument(function, name, parameters))
+        _item(_stars(parameter) + name, own.get(name) or _argument(function, name, parameters, explains))
         for name, parameter in parameters.items()
     )
     body["Returns"] = parts.pop("Returns", "") or _returned(result, parameters)
@@ -198,18 +190,22 @@ def _item(name: str, text: str) -> str:
     )
 
 
-def _entry(table: Mapping[str, Entry], name: str, home: str, others: Mapping[str, Any]) -> Entry | None:
+def _entry(
+    table: Mapping[str, Entry], name: str, homes: tuple[str, ...], others: Mapping[str, Any]
+) -> Entry | None:
     """Return the closest entry: with another parameter before without, of the family before of all."""
     with_others = [key for key in table if key.startswith(f"{name} + ") and key.split(" + ")[1] in others]
-    for key in (f"{home}: {name}", *with_others, name):
+    for key in (*(f"{home}: {name}" for home in homes), *with_others, name):
         if key in table:
             return table[key]
     return None
 
 
-def _argument(function: Callable[..., Any], name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
-    home = family(function)
-    entry = _entry(_ARGUMENTS, name, home, {other: None for other in parameters if other != name})
+def _argument(
+    function: Callable[..., Any], name: str, parameters: Mapping[str, inspect.Parameter], explains: str
+) -> str:
+    homes = (explains, family(function))
+    entry = _entry(_ARGUMENTS, name, homes, {other: None for other in parameters if other != name})
     if entry is None:
         raise ValueError(f"{function.__name__} does not say what {name!r} is")
     if isinstance(entry, str):
@@ -219,7 +215,7 @@ def _argument(function: Callable[..., Any], name: str, parameters: Mapping[str, 
 
 
 def _returned(result: str, parameters: Mapping[str, inspect.Parameter]) -> str:
-    found = _entry(_RESULTS, result, "", parameters) if result else None
+    found = _entry(_RESULTS, result, (), parameters) if result else None
     return textwrap.fill(found, _WIDTH) if isinstance(found, str) else ""
 
 

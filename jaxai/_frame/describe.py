@@ -16,6 +16,7 @@ from . import contract
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Result = Literal["heatmap", "pixels", "layer", "segments"]
+Explains = Literal["score", "probability", "nothing"]
 # The start of a reference: authors, then a colon.
 _AUTHORS = re.compile(r"^(?:[A-Z][\w'-]+(?:, [A-Z][\w'-]+)*(?: et al\.)?): ")
 
@@ -119,6 +120,7 @@ class Description:
             `values` [batch, S] and a `heatmap`.
         cost: From the options (as attributes, with the sizes `targets`, `segments`, `channels`, `positions`,
             `layers`, `num_baselines`, `height` and `width`) to `Passes`.
+        explains: What of a class: its raw score (logit), its probability, or nothing of it.
         unit: What the values are, such as "change of probability"; empty where they have no name.
         signed: Negative values are evidence against the target: always, never, or by the options.
         left_out: Why the command does not offer it; empty if it does.
@@ -128,6 +130,7 @@ class Description:
     title: str
     result: Result
     cost: Callable[[Any], Passes]
+    explains: Explains = "score"
     unit: str = ""
     signed: bool | Callable[[Any], bool] = False
     left_out: str = ""
@@ -215,6 +218,7 @@ def describes(
     title: str,
     result: Result,
     cost: Callable[[Any], Passes],
+    explains: Explains = "score",
     unit: str = "",
     signed: bool | Callable[[Any], bool] = False,
     left_out: str = "",
@@ -225,8 +229,10 @@ def describes(
     """
 
     def note(function: Function) -> Function:
-        contract.completed(function, result)
-        _TABLE[function.__name__] = Description(function, title, result, cost, unit, signed, left_out)
+        contract.completed(function, result, explains)
+        _TABLE[function.__name__] = Description(
+            function, title, result, cost, explains, unit, signed, left_out
+        )
         return function
 
     return note

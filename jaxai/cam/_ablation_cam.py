@@ -67,7 +67,6 @@ def ablation_cam(
     computed. A score of zero leaves plain drops; a negative score turns the signs, as the formula says.
 
     Args:
-        targets: What to explain; logits are compared. None is the top class of the image itself.
         batch_size: At most this many images or changed activations in flight; None chooses by size.
 
     References:

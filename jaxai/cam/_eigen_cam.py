@@ -61,7 +61,7 @@ def _eigen(view: View) -> jax.Array:
     return view.for_each_target(_first_component(view.acts, _linear))
 
 
-@describes(title="Eigen-CAM", result="heatmap", cost=one_forward, signed=unless_relu)
+@describes(title="Eigen-CAM", result="heatmap", cost=one_forward, signed=unless_relu, explains="nothing")
 def eigen_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -78,7 +78,6 @@ def eigen_cam(
     open, is the one that agrees with the sum of the channels.
 
     Args:
-        targets: Not looked at, except that k classes per image repeat the map k times.
         relu: Keep only what is above the mean.
 
     References:
@@ -178,7 +177,7 @@ def _kpca(view: View, *, kernel: str, gamma) -> jax.Array:
     return view.for_each_target(_first_component(view.acts, partial(_kernel_gram, kernel, gamma)))
 
 
-@describes(title="KPCA-CAM", result="heatmap", cost=one_forward, signed=unless_relu)
+@describes(title="KPCA-CAM", result="heatmap", cost=one_forward, signed=unless_relu, explains="nothing")
 def kpca_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -194,7 +193,6 @@ def kpca_cam(
     """Project the activations on their first principal axis in a kernel's feature space.
 
     Args:
-        targets: Not looked at, except that k classes per image repeat the map k times.
         kernel: `"sigmoid"` tanh(gamma x.y + 1), `"rbf"`, `"polynomial"` (gamma x.y + 1)^3, `"cosine"`,
             `"linear"` (Eigen-CAM), as scikit-learn's KernelPCA defines them.
         gamma: Scale of the kernel; None means one over the number of channels.

@@ -19,7 +19,7 @@ def _fem(view: View, *, sigmas: float) -> jax.Array:
     return view.for_each_target(weighted(view, weights))
 
 
-@describes(title="FEM", result="heatmap", cost=one_forward, signed=unless_relu)
+@describes(title="FEM", result="heatmap", cost=one_forward, signed=unless_relu, explains="nothing")
 def fem(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -34,7 +34,6 @@ def fem(
     """Weight each channel by the share of its positions that stand out from its mean, for no class.
 
     Args:
-        targets: Not looked at, except that k classes per image repeat the map k times.
         sigmas: How many standard deviations above the mean stand out.
         relu: Drop negative values.
 

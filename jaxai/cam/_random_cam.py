@@ -18,7 +18,7 @@ def _random(view: View, *, key) -> jax.Array:
     return view.for_each_target(view.acts @ weights)
 
 
-@describes(title="random CAM", result="heatmap", cost=one_forward, signed=unless_relu)
+@describes(title="random CAM", result="heatmap", cost=one_forward, signed=unless_relu, explains="nothing")
 def random_cam(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -34,7 +34,6 @@ def random_cam(
 
     Args:
         images: Model input; all images of a call get the same weights.
-        targets: Not looked at, except that k classes per image repeat the map k times.
         relu: Drop negative values.
 
     References:

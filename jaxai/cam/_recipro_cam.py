@@ -42,6 +42,7 @@ def _recipro(view: View, *, gaussian: bool, logit: bool) -> jax.Array:
     cost=lambda o: Passes(heads=o.positions),
     unit="probability",
     signed=lambda o: not (o.relu or o.probability),
+    explains="probability",
 )
 def recipro_cam(
     model: Callable[..., Any],

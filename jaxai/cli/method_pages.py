@@ -12,6 +12,11 @@ from .methods import METHODS, find, options_of
 from .supplies import PREFERRED
 
 _WIDTH = 80
+_EXPLAINED = {
+    "score": "the raw score (logit) of a class",
+    "probability": "the probability of a class",
+    "nothing": "the photo as the network sees it; it is the same for all classes",
+}
 _RESULTS = {
     "heatmap": "a map of the image",
     "pixels": "a value for each pixel and channel",
@@ -58,6 +63,7 @@ def page(description: Description) -> list[str]:
     unit = f"; {description.unit}" if description.unit else ""
     signs = "with signs" if description.has_signs() else "without signs"
     lines += _indented(f"Result: {_RESULTS[description.result]}, {signs}{unit}.", first="")
+    lines += _indented(f"Explains: {_EXPLAINED[description.explains]}.", first="")
     lines += _indented(f"Cost: {description.passes()} ({_letters(str(description.passes()))})", first="")
     used = [f"{word} ({option})" for word, option in _SETTINGS.items() if word in description.parameters]
     lines += _indented(f"Uses: {', '.join(used) or 'nothing but the photo and the class'}.", first="")

@@ -86,8 +86,7 @@ def deep_dream(
     layer = layers.resolve(model, _required(layer), images)
     sizes = octave_sizes((images.shape[1], images.shape[2]), octaves, octave_scale)
     steps = checks.positive(steps, "steps")
-    if isinstance(jitter, bool) or not isinstance(jitter, int) or jitter < 0:
-        raise ValueError(f"`jitter` must be a number of pixels, at least 0; got {jitter!r}")
+    jitter = checks.at_least(jitter, "jitter", 0)
     tile = None if tile is None else checks.positive(tile, "tile")
     batch_size = batching.chunk_size(batch_size, model, images)
     keys = run_keys(key, indices, images.shape[0])

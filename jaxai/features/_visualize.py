@@ -315,8 +315,7 @@ def groups(parsed: Sequence[Objective]) -> list[list[int]]:
 def _for_group(base, model, normalize, objective, redirect):
     """Return the recipe with the layers of one group, redirected if the network has ReLUs."""
     names = _engine.in_order(model, objective.layers())
-    if isinstance(redirect, bool) or not isinstance(redirect, int) or redirect < 0:
-        raise ValueError(f"`redirect` must be a number of steps, at least 0; got {redirect!r}")
+    checks.at_least(redirect, "redirect", 0)
     able = redirect and _engine.can_redirect(model, normalize, names, _engine.shape_of(base, 1))
     return replace(base, layers=names, redirect=min(redirect, base.steps) if able else 0)
 

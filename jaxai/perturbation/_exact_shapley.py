@@ -22,6 +22,7 @@ LARGEST = 12
     cost=lambda o: Passes(2**o.segments),
     unit="change of probability",
     signed=True,
+    explains="probability",
 )
 def exact_shapley(
     model: Callable[..., Any],

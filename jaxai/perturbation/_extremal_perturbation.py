@@ -73,7 +73,6 @@ def extremal_perturbation(
 
     Args:
         model: Callable pytree, `model(images) -> scores`; differentiated, so no `black_box`.
-        targets: What to explain (see `jaxai.targets`); logits. None is the top class of the image itself.
         area: Share of the image that the mask covers, in (0, 1).
         variant: `"preserve"` shows what is under the mask, `"delete"` hides it, `"dual"` asks for both at
             once.

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._frame import checks
 from . import _segments
 
 NAMES = ("mean", "image_mean", "blur", "noise", "neighbours")
@@ -38,13 +39,7 @@ def background(
         if fill in ("mean", "neighbours") and segments is None:
             raise ValueError(f"`fill={fill!r}` needs superpixels")
         return _named(images, segments, key, fill=fill, count=count)
-    value = jnp.asarray(fill, images.dtype)
-    try:
-        return jnp.broadcast_to(value, images.shape)
-    except ValueError:
-        raise ValueError(
-            f"`fill` must broadcast to the images' shape {images.shape}; got {value.shape}"
-        ) from None
+    return checks.like_images(fill, images, "fill")
 
 
 @partial(jax.jit, static_argnames=("fill", "count"))

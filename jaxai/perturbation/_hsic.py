@@ -35,7 +35,6 @@ def hsic(
     and a Gaussian kernel on scores (Xplique's definitions). num_designs forward passes, whatever the grid.
 
     Args:
-        targets: What to explain (see `jaxai.targets`); logits. None is the top class of the image itself.
         key: Scrambles the quasi-random points (and draws `fill="noise"`); None takes the plain sequence.
             Inside `jit` a constant, not an argument.
         grid: Cells down and across.

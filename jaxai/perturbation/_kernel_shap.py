@@ -28,6 +28,7 @@ _EXACT = jax.lax.Precision.HIGHEST
     cost=lambda o: Passes(2 + o.num_samples),
     unit="change of probability",
     signed=True,
+    explains="probability",
 )
 def kernel_shap(
     model: Callable[..., Any],

@@ -56,6 +56,7 @@ LIME_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     cost=lambda o: Passes(o.num_samples),
     unit="change of probability",
     signed=True,
+    explains="probability",
 )
 def lime(
     model: Callable[..., Any],

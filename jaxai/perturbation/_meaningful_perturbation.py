@@ -23,6 +23,7 @@ from ._black_box import needs_gradients
     result="heatmap",
     cost=lambda o: Passes(1 + o.steps * o.targets, backward=o.steps * o.targets),
     unit="how much is hidden",
+    explains="probability",
 )
 def meaningful_perturbation(
     model: Callable[..., Any],
@@ -48,8 +49,6 @@ def meaningful_perturbation(
 
     Args:
         model: Callable pytree, `model(images) -> scores`; differentiated, so no `black_box`.
-        targets: What to explain (see `jaxai.targets`); probabilities. A callable receives the raw scores.
-            None is the top class of the image itself.
         key: Randomness of the jitter, shared by the images; a typed key.
         grid: Values of the coarse mask down and across.
         learning_rate: Of Adam.

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int, Integer
 
+from .._frame import checks
 from .._frame.describe import Passes, describes
 from .._frame.targets import Targets
 from ._explanation import ShapleyExplanation
@@ -33,6 +34,7 @@ class Plan(NamedTuple):
     cost=lambda o: Passes(2 * o.segments**2 / 3, rough=True),
     unit="change of probability",
     signed=True,
+    explains="probability",
 )
 def owen_values(
     model: Callable[..., Any],
@@ -110,8 +112,7 @@ def owen_values(
 
 
 def _plans(labels, count, hierarchy, depth):
-    if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 0):
-        raise ValueError(f"`depth` must be a number of branchings; got {depth!r}")
+    depth = None if depth is None else checks.at_least(depth, "depth", 0)
     if hierarchy is not None:
         if not (labels == labels[:1]).all():
             raise ValueError("`hierarchy` belongs to one segmentation; the images have different ones")

@@ -23,6 +23,7 @@ from ._shapley_common import game, per_image
     cost=lambda o: Passes(2 * o.num_permutations * (o.segments - 1) + 2),
     unit="change of probability",
     signed=True,
+    explains="probability",
 )
 def permutation_shapley(
     model: Callable[..., Any],

@@ -17,7 +17,13 @@ from . import _fills, _scoring
 DIVISORS = ("probability", "masks")
 
 
-@describes(title="RISE", result="heatmap", cost=lambda o: Passes(o.num_masks), unit="mean probability")
+@describes(
+    title="RISE",
+    result="heatmap",
+    cost=lambda o: Passes(o.num_masks),
+    explains="probability",
+    unit="mean probability",
+)
 def rise(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],

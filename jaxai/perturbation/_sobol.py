@@ -43,7 +43,6 @@ def sobol(
     own effect and all interactions it takes part in. num_designs (cells + 2) forward passes.
 
     Args:
-        targets: What to explain (see `jaxai.targets`); logits. None is the top class of the image itself.
         key: Scrambles the quasi-random points (and draws `fill="noise"`); None takes the plain sequence.
             Inside `jit` a constant, not an argument.
         grid: Cells down and across.

@@ -62,13 +62,7 @@ def deep_lift(
     model, images, targets = _targets.prepare(model, images, targets)
     baseline = jnp.asarray(0 if baseline is None else baseline, images.dtype)
     shared = baseline.ndim < images.ndim or baseline.shape[0] == 1
-    shape = (1, *images.shape[1:]) if shared else images.shape
-    try:
-        baseline = jnp.broadcast_to(baseline, shape)
-    except ValueError:
-        raise ValueError(
-            f"`baseline` must broadcast to the images' shape {images.shape}; got {baseline.shape}"
-        ) from None
+    baseline = checks.like_images(baseline, images, "baseline", one=shared)
     return _deep_lift(
         model,
         images,

@@ -95,8 +95,8 @@ def lrp(
         model,
         images,
         targets,
-        None if low is None else _bound(low, images, "low"),
-        None if high is None else _bound(high, images, "high"),
+        None if low is None else checks.like_images(low, images, "low"),
+        None if high is None else checks.like_images(high, images, "high"),
         composite=composite,
         relevance=checks.choice(relevance, "relevance", ("one_hot", "score")),
         strict=bool(strict),
@@ -116,16 +116,6 @@ def as_composite(composite: Any) -> Composite:
     if not isinstance(composite, str):
         raise TypeError(f"`composite` must be a name or a jaxai.rules.Composite; got {composite!r}")
     return COMPOSITES[checks.choice(composite, "composite", tuple(COMPOSITES))]
-
-
-def _bound(value, images, name):
-    value = jnp.asarray(value, images.dtype)
-    try:
-        return jnp.broadcast_to(value, images.shape)
-    except ValueError:
-        raise ValueError(
-            f"`{name}` must broadcast to the images' shape {images.shape}; got {value.shape}"
-        ) from None
 
 
 @partial(jax.jit, static_argnames=("composite", "relevance", "strict", "batch_size"))
