@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ._operations import Network
-from ._products import SignalTakesAll
+from ._products import SignalTakesAll, Softmax, Uniform
 from ._relevance import AlphaBeta, Epsilon, Flat, Gamma, Gradient, Norm, Pass, Rule, ZBox, ZPlus
 from ._winner import Winner
 
@@ -130,13 +130,17 @@ def _check(name: str, rule: Any) -> Rule:
     return rule
 
 
-# The layer maps of zennit's composites of the same names.
+# The layer maps of zennit's composites of the same names, and those for transformers.
 COMPOSITES: dict[str, Composite] = {
     "epsilon_plus": Composite(conv=ZPlus(), dense=Epsilon()),
     "epsilon_plus_flat": Composite(conv=ZPlus(), dense=Epsilon(), first=Flat()),
     "epsilon_gamma_box": Composite(conv=Gamma(0.25), dense=Epsilon(), first=ZBox(), first_kinds=("conv",)),
     "epsilon_alpha2_beta1": Composite(conv=AlphaBeta(2.0, 1.0), dense=Epsilon()),
     "epsilon_alpha2_beta1_flat": Composite(conv=AlphaBeta(2.0, 1.0), dense=Epsilon(), first=Flat()),
+    # Achtibat et al. 2024, arXiv 2402.05602: softmaxes by their Taylor expansion, products in halves, the
+    # statistics of norms held constant. Ali et al. 2022, arXiv 2202.07304: attention matrices constant too.
+    "attn_lrp": Composite(conv=Epsilon(), dense=Epsilon(), product=Uniform(), softmax=Softmax()),
+    "cp_lrp": Composite(conv=Epsilon(), dense=Epsilon(), product=SignalTakesAll()),
 }
 
 # Zhang et al. 2016: probabilities of winning flow along positive weights; ReLUs keep their derivative.

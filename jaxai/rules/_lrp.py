@@ -53,7 +53,7 @@ def lrp(
     Args:
         composite: Which layer gets which rule: `"epsilon_plus"`, `"epsilon_plus_flat"`,
             `"epsilon_gamma_box"`, `"epsilon_alpha2_beta1"`, `"epsilon_alpha2_beta1_flat"` (zennit's layer
-            maps and constants), or a `jaxai.rules.Composite`.
+            maps and constants); for transformers `"attn_lrp"` or `"cp_lrp"`; or a `jaxai.rules.Composite`.
         low: Lowest pixel values for the z-box rule, in the model's input units (after normalisation); a
             number or an array that broadcasts to `images`.
         high: Highest pixel values.
@@ -73,6 +73,10 @@ def lrp(
         Taylor decomposition. Pattern Recognition 2017, arXiv 1512.02479.
         Montavon, Binder, Lapuschkin, Samek, Mueller: Layer-Wise Relevance Propagation: An Overview. 2019.
         Anders, Neumann, Samek, Mueller, Lapuschkin: Software for Dataset-wide XAI (zennit). arXiv 2106.13200.
+        Achtibat et al.: AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers. ICML
+        2024, arXiv 2402.05602, equations 5 to 9.
+        Ali et al.: XAI for Transformers: Better Explanations through Conservative Propagation (CP-LRP). ICML
+        2022, arXiv 2202.07304.
 
     Example:
         >>> import jax.numpy as jnp
