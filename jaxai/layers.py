@@ -7,88 +7,26 @@ returns the activation after that layer, `model(acts, start=name)` runs the rest
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial, register_dataclass
 
 from ._frame import model as _model
-from ._program import layout
+from ._program import found as _found
+from ._program import layout, layouts
+from ._program.chained import Chain as Chain
+from ._program.chained import chain as chain
+from ._program.chained import run_stages as run_stages
 from ._program.graph import graph_of
-from ._program.named import Named
+from ._program.layouts import Layout
+from ._program.layouts import Tokens as Tokens
+from ._program.listing import Tree as Tree
+from ._program.named import FEW, Named, unknown
 from ._program.named import named as named
 
 OUTPUT = "logits"
-
-
-def run_stages(
-    names: Sequence[str],
-    stages: Sequence[Callable[[jax.Array], jax.Array]],
-    x: jax.Array,
-    start: str | None = None,
-    stop: str | None = None,
-) -> jax.Array:
-    """Run the stages after `start` up to and including `stop`; None means from the first, to the last.
-
-    Raises:
-        ValueError: If a name is unknown, or `stop` does not come after `start`.
-    """
-    first = 0 if start is None else _index(names, start) + 1
-    last = len(names) if stop is None else _index(names, stop) + 1
-    if last < first:
-        raise ValueError(f"`stop` must not come before `start`; got start={start!r}, stop={stop!r}")
-    for stage in stages[first:last]:
-        x = stage(x)
-    return x
-
-
-def _index(names: Sequence[str], name: str) -> int:
-    if name not in names:
-        raise ValueError(f"unknown layer {name!r}; the layers are {', '.join(names)}")
-    return list(names).index(name)
-
-
-@register_dataclass
-@dataclass(frozen=True)
-class Chain:
-    """A layered model made of functions; a pytree whose leaves are the stages' parameters."""
-
-    layer_names: tuple[str, ...] = field(metadata={"static": True})
-    stages: tuple[Callable[[jax.Array], jax.Array], ...]
-
-    def __call__(self, x: jax.Array, *, start: str | None = None, stop: str | None = None) -> jax.Array:
-        """Run the stages after `start` up to and including `stop`."""
-        return run_stages(self.layer_names, self.stages, x, start, stop)
-
-
-def chain(stages: Mapping[str, Callable[[jax.Array], jax.Array]]) -> Chain:
-    """Build a layered model from named functions, so that layer methods can explain any JAX code.
-
-    Args:
-        stages: Callable pytrees (or plain functions, which are wrapped in `Partial`) in forward order,
-            by layer name. Each takes what the one before returns.
-
-    Returns:
-        A layered model, `model(x, start=None, stop=None)`, with the names in `model.layer_names`.
-
-    Raises:
-        ValueError: If there is no stage.
-        TypeError: If a stage cannot be called or a name is not a string.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import jaxai
-        >>> net = jaxai.chain({"double": lambda x: 2 * x, "sum": lambda x: x.sum((1, 2))})
-        >>> net(jnp.ones((1, 2, 2, 3)), stop="double").shape
-        (1, 2, 2, 3)
-    """
-    if not stages:
-        raise ValueError("`stages` must name at least one function; got none")
-    for name, stage in stages.items():
-        if not isinstance(name, str) or not callable(stage):
-            raise TypeError(f"`stages` must map names to callables; got {name!r}: {stage!r}")
-    return Chain(tuple(stages), tuple(_model.as_model(stage) for stage in stages.values()))
 
 
 @register_dataclass
@@ -130,7 +68,7 @@ def layer_names(model: Any, images: Any = None) -> tuple[str, ...]:
 
     `named` models that were made without example images need `images` to know their layers.
     """
-    if images is not None and isinstance(model, Named):
+    if images is not None and isinstance(model, (Named, _found.Found)):
         return model.names(images)
     return tuple(getattr(model, "layer_names", (OUTPUT,)))
 
@@ -144,39 +82,81 @@ def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
         ValueError: If the name is unknown, or no layer has positions.
         TypeError: If `layer` is not a string.
     """
-    names = layer_names(model, images)
     if layer is not None:
         if not isinstance(layer, str):
             raise TypeError(f"`layer` must be a layer's name; got {layer!r}")
+        if layer in getattr(model, "layer_names", ()):
+            return layer
+    names = layer_names(model, images)
+    if layer is not None:
         if layer not in names and layer != OUTPUT:
-            raise ValueError(f"unknown layer {layer!r}; the layers are {', '.join(names)}")
+            raise ValueError(unknown(layer, names))
         return layer
     model = _model.as_model(model)
-    output = getattr(_model.output_shapes(model, images), "shape", None)
-    likest = None
-    for name in reversed(names):
-        shape = getattr(_model.output_shapes(Body(model, name), images), "shape", ())
-        if "pool" in name or len(shape) != 4:
-            continue
-        known, found = _layout(model, name, images)
-        height, width = (2, 3) if found == layout.NCHW else (1, 2)
-        if not (found or not known) or shape[height] * shape[width] == 1:
-            continue
-        # Dense scores, those of a segmentation for example, are what is explained, also before a softmax.
-        if shape != output:
-            return name
-        likest = likest or (name if name != names[-1] else None)
-    if likest is not None:
-        return likest
+    own = getattr(model, "default_layer", None)
+    found = _default(model, images) if own is None else own(images)
+    if found is not None:
+        return found
     raise ValueError(
-        f"no hidden layer of this model has positions [batch, height, width, channels]; the layers are"
-        f" {', '.join(names)}. Mark the stages with jaxai.chain or jaxai.layers.named"
+        "no hidden layer of this model has positions [batch, height, width, channels]; the layers are"
+        f" {_listed(names)}. Mark the stages with jaxai.chain or jaxai.layers.named, or let"
+        " jaxai.layers.find look for them"
     )
 
 
-def _layout(model: Any, layer: str, images: jax.Array) -> tuple[bool, str | None]:
-    """Return whether the axes of a layer are known, and "NHWC" or "NCHW" if they lie so."""
-    return _read_layout(*_model.abstract(Body(_model.as_model(model), layer), images))
+def _listed(names):
+    return ", ".join(names) if len(names) <= FEW else f"{', '.join(names[:FEW])}, ..."
+
+
+def _default(model, images):
+    output = getattr(_model.output_shapes(model, images), "shape", None)
+    last, likest = layer_names(model, images)[-1], None
+    for name, aval, _, grid in _all(model, images, backwards=True):
+        if "pool" in name or grid is None or grid[0] * grid[1] == 1:
+            continue
+        # Dense scores, those of a segmentation for example, are what is explained, also before a softmax.
+        if aval.shape != output:
+            return name
+        likest = likest or (name if name != last else None)
+    return likest
+
+
+def grids(model: Any, images: Any) -> dict[str, tuple[int, int]]:
+    """Return rows and columns of the layers that are laid out like an image, in forward order."""
+    return {name: grid for name, _, _, grid in _all(_model.as_model(model), images) if grid is not None}
+
+
+def _all(model, images, backwards=False):
+    """Yield each layer's name, its shape and type, its layout or "unknown", its rows and columns or None."""
+    own = hasattr(model, "layout_of")
+    avals = model.avals(images) if own else {}
+    known = model.layouts(images) if own else {}
+    names = layer_names(model, images)
+    for name in reversed(names) if backwards else names:
+        aval = avals.get(name) or _shape(model, name, images)
+        if aval is None:
+            continue
+        read, found = True, None
+        if len(aval.shape) in (3, 4):
+            read, found = known.get(name) or _layout(model, name, images)
+        # Of layers that a user marked, the order of the images is assumed.
+        lies = layouts.NHWC if not (read or own) and len(aval.shape) == 4 else found
+        grid = None if lies is None else layouts.grid(lies, aval.shape)
+        yield name, aval, found if read else "unknown", grid
+
+
+def _shape(model, name, images):
+    """Return the shape and type of a layer; None if it is no array."""
+    found = _model.output_shapes(Body(model, name), images)
+    return found if hasattr(found, "shape") else None
+
+
+def _layout(model: Any, layer: str, images: jax.Array) -> tuple[bool, Layout | None]:
+    """Return whether the layout of a layer is known, and "NHWC", "NCHW" or `Tokens` if it lies so."""
+    model = _model.as_model(model)
+    if hasattr(model, "layout_of"):
+        return model.layout_of(layer, images)
+    return _read_layout(*_model.abstract(Body(model, layer), images))
 
 
 @lru_cache(maxsize=256)
@@ -189,17 +169,11 @@ def _read_layout(structure, leaves):
 
 
 def channels_last(model: Any, layer: str, images: jax.Array, acts: jax.Array) -> jax.Array:
-    """Return a layer's activations of images, with their channels moved last where those come first.
+    """Return a layer's activations as [batch, height, width, channels] if they are laid out like an image.
 
     Which axis is which is read from the program. Values of other layouts are returned as they are.
     """
-    if acts.ndim == 4 and _layout(model, layer, images)[1] == layout.NCHW:
-        return jnp.moveaxis(acts, 1, -1)
-    return acts
-
-
-def _moved_back(head: Callable[[jax.Array], jax.Array], acts: jax.Array) -> jax.Array:
-    return head(jnp.moveaxis(acts, -1, 1))
+    return layouts.channels_last(_layout(model, layer, images)[1], acts) if acts.ndim in (3, 4) else acts
 
 
 def split_positions(
@@ -207,28 +181,34 @@ def split_positions(
 ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
     """Split a network as `split` does, with activations [batch, height, width, channels].
 
-    Layers [batch, channels, height, width] are transposed. Which axis is which is read from the program;
-    where an operation cannot be followed, the order of the images is assumed.
+    Layers [batch, channels, height, width] are transposed; of tokens [batch, tokens, channels] the grid is
+    returned, and the head keeps the other tokens as they are. Which axis is which is read from the program;
+    where an operation cannot be followed, the order of the images is assumed of layers that a user marked.
 
     Raises:
-        ValueError: If the layer's values are not laid out like an image, as attention matrices are not.
+        ValueError: If the layer's values are not laid out like an image, as attention matrices are not, or
+            their layout is not known.
     """
     model = _model.as_model(model)
     layer = resolve(model, layer, images)
     acts, head = split(model, layer, images)
     check_positions(model, layer, images, acts.shape)
-    last = channels_last(model, layer, images, acts)
-    return last, head if last is acts else Partial(_moved_back, head)
+    found = _layout(model, layer, images)[1]
+    if found in (None, layouts.NHWC):
+        return acts, head
+    return layouts.channels_last(found, acts), Partial(layouts.Back(found), head, layouts.others(found, acts))
 
 
 def check_positions(model: Any, layer: str, images: jax.Array, shape: Sequence[int]) -> None:
     """Check that a layer's values, of this shape, are laid out like an image.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If they are not, or it is not known.
     """
-    known, found = _layout(model, layer, images) if len(shape) == 4 else (True, None)
-    if known and found is None:
+    known, found = _layout(model, layer, images) if len(shape) in (3, 4) else (True, None)
+    if not known and hasattr(model, "layout_of"):
+        raise ValueError(_found.ask(layer, shape))
+    if found is None and (known or len(shape) == 3):
         why = ", whose axes do not run along the images' height and width" if len(shape) == 4 else ""
         raise ValueError(
             "`layer` must have activations [batch, height, width, channels];"
@@ -286,3 +266,99 @@ def _split(model, layer, images):
     if layer not in layer_names(model) or not hasattr(model, "layer_names"):
         return model(images), Partial(_identity)
     return model(images, stop=layer), Head(model, layer)
+
+
+def find(
+    model: Callable[..., Any],
+    images: Any,
+    *,
+    data_format: Layout | Mapping[str, Layout] | None = None,
+    image_format: Literal["NHWC", "NCHW", "HWC", "CHW"] = "NHWC",
+    output: str | int | Callable[[Any], Any] | None = None,
+) -> _found.Found:
+    """Return a layered model of any function, whose layers are found while it is traced; nothing is changed.
+
+    Layers are the results of its modules, by their paths: `layer4.1.conv2` for Flax NNX and Equinox,
+    `encoder/block_1/Conv_0` for Flax Linen and Haiku, the layer's name for Keras, and the results of
+    `jax.named_scope` elsewhere. Values marked by `checkpoint_name` keep their names. A function without any
+    of these has layers where one value carries all that depends on the images, named by the functions or
+    operations that return it. A name that occurs again is numbered, `block#2`; loops of at most 64 steps
+    are opened, `blocks/[1]/attention`. Functions with a derivative of their own keep it.
+
+    How a layer lies on the image is read from the program: channels last, channels first, or tokens.
+
+    Args:
+        model: Callable of any library, as in `jaxai.grad_cam`.
+        images: Example images, an array or `jax.ShapeDtypeStruct`, [batch, height, width, channels].
+        data_format: "NHWC", "NCHW" or `Tokens`, for layers of that rank whose layout the program does not
+            tell; or a layout for each of some layers, by name.
+        image_format: How the model takes images: a batch or, without N, one image; channels last or first.
+            The layered model takes images as every method does, [batch, height, width, channels].
+        output: Which output to explain of a model that returns several: a key, an attribute or a place, or a
+            function of what the model returns.
+
+    Returns:
+        A callable pytree like the model with `layer_names`, `model(images, stop=name)`, `split`, and
+        `model(acts, start=name)` where no other value of the images is needed after the layer.
+
+    Raises:
+        TypeError: If `model` cannot be called, or `output` is of the wrong kind.
+        ValueError: If a format is unknown, or there is no such output.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> from flax import nnx
+        >>> class Net(nnx.Module):
+        ...     def __init__(self, rngs):
+        ...         self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+        ...         self.head = nnx.Linear(4, 10, rngs=rngs)
+        ...     def __call__(self, x):
+        ...         return self.head(jax.nn.relu(self.conv(x)).mean((1, 2)))
+        >>> images = jnp.ones((2, 8, 8, 3))
+        >>> net = jaxai.layers.find(Net(nnx.Rngs(0)), images)
+        >>> net.layer_names
+        ('conv', 'head', 'logits')
+        >>> jaxai.grad_cam(net, images, 3, layer="conv").shape
+        (2, 8, 8)
+    """
+    return _found.find(model, images, data_format=data_format, image_format=image_format, output=output)
+
+
+def tree(model: Callable[..., Any], images: Any, **options: Any) -> Tree:
+    """Return a model's layers with their shapes and layouts; printing it gives one line per layer.
+
+    Args:
+        model: A layered model, or any that `find` finds the layers of.
+        images: Example images, an array or `jax.ShapeDtypeStruct`, [batch, height, width, channels].
+        **options: Those of `find`.
+
+    Returns:
+        The layers in forward order; the layer that methods explain by default is marked.
+
+    Raises:
+        TypeError: As `find`.
+        ValueError: As `find`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> def net(x):
+        ...     with jax.named_scope("features"):
+        ...         x = jax.nn.relu(x[:, ::2])
+        ...     return x.mean((1, 2))
+        >>> print(jaxai.layers.tree(net, jnp.ones((2, 8, 8, 3))))
+        features  float32[2,4,8,3]  NHWC  <- default
+        logits    float32[2,3]
+    """
+    if options or not hasattr(model, "layer_names"):
+        model = find(model, images, **options)
+    model = _model.as_model(model)
+    images = images if hasattr(images, "dtype") else jnp.asarray(images)
+    rows = [(name, aval, lies) for name, aval, lies, _ in _all(model, images)]
+    try:
+        default = resolve(model, None, images)
+    except ValueError:
+        default = None
+    shapes = {name: jax.ShapeDtypeStruct(aval.shape, aval.dtype) for name, aval, _ in rows}
+    return Tree(shapes, {name: lies for name, _, lies in rows}, default)

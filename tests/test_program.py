@@ -49,10 +49,13 @@ def test_scopes_are_kept_through_calls():
 
     for structured in (False, True):
         graph, *_ = trace(fn, X, structured=structured)
-        scopes = {node.name: node.scope for node in graph.nodes}
-        assert scopes["sin"] == "first/second" and scopes["add"] == "first"
-        inside = scopes.get("cos") or graph.nodes[-2].bodies[0].nodes[-1].scope
-        assert inside.startswith("first")
+        scopes = {node.name: [(p.kind, p.name) for p in node.scope] for node in graph.nodes}
+        first = ("scope", "first")
+        assert scopes["sin"] == [first, ("call", "inner"), ("scope", "second")] and scopes["add"] == [first]
+        if structured:
+            assert [p.name for p in graph.nodes[-2].bodies[0].nodes[-1].scope] == ["first"]
+        else:
+            assert scopes["cos"] == [first, ("step", "[0]")]
 
 
 def test_numbers_are_followed_in_their_type():

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from . import foreign
+from . import calls, foreign
 
 # Beyond this many objects a function is taken for a new one at every call: right, if slow.
 _MOST_OBJECTS = 200_000
@@ -231,31 +231,77 @@ def _names(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _fresh(value: Any) -> tuple[Callable[..., Any], list[Any]]:
-    """Return a function with copies in the place of the NNX modules that it sees directly, and the copies."""
-    copies: dict[int, Any] = {}
+    """Return a function with copies in the place of the modules that it sees, and the NNX modules among them.
 
-    def copy(seen):
-        if not foreign.is_nnx(seen):
-            return seen
-        return copies.setdefault(id(seen), foreign.rebuilt(seen))
-
-    if not foreign.nnx_is_loaded():
+    NNX modules are copied; Equinox modules too while calls are recorded.
+    """
+    recording = calls.is_recording()
+    if not (recording or foreign.nnx_is_loaded()):
         return value, []
+    copied = calls.is_module if recording else foreign.is_nnx
+    seen: dict[int, tuple[str, Any]] = {}
+    _look(value, lambda name, module: seen.setdefault(id(module), (name, module)) if copied(module) else None)
+    if not seen:
+        return value, []
+    if recording:
+        names = calls.distinct([name for name, _ in seen.values()])
+        copies = calls.watched_modules(dict(zip(names, (module for _, module in seen.values()), strict=True)))
+        made = dict(zip(seen, copies.values(), strict=True))
+    else:
+        made = {key: foreign.rebuilt(module) for key, (_, module) in seen.items()}
+    return _exchanged(value, made), [copy for copy in made.values() if foreign.is_nnx(copy)]
+
+
+# Functions within functions are looked at to this depth.
+_DEEPEST = 4
+
+
+def _look(value: Any, found: Callable[[str, Any], Any], depth: int = 0) -> None:
+    """Hand over the objects that a function sees in its closure, as globals and as its owner, by name."""
     if isinstance(value, types.MethodType):
-        return types.MethodType(value.__func__, copy(value.__self__)), list(copies.values())
-    if not isinstance(value, types.FunctionType):
-        return value, []
-    cells = []
-    for cell in value.__closure__ or ():
+        found("self", value.__self__)
+    if not isinstance(value, types.FunctionType) or depth > _DEEPEST:
+        return
+    for name, content in _directly(value).items():
+        found(name, content)
+        if name in value.__code__.co_freevars:
+            _look(content, found, depth + 1)
+
+
+def _exchanged(value: Any, made: dict[int, Any], depth: int = 0) -> Any:
+    """Return a function that sees other objects in the place of some."""
+    if id(value) in made:
+        return made[id(value)]
+    if isinstance(value, types.MethodType):
+        return types.MethodType(value.__func__, made.get(id(value.__self__), value.__self__))
+    if not isinstance(value, types.FunctionType) or depth > _DEEPEST:
+        return value
+    seen = _directly(value)
+    new = {}
+    for name, old in seen.items():
+        new[name] = (
+            _exchanged(old, made, depth + 1) if name in value.__code__.co_freevars else made.get(id(old), old)
+        )
+    if all(new[name] is old for name, old in seen.items()):
+        return value
+    free = value.__code__.co_freevars
+    cells = tuple(
+        types.CellType(new[name]) if name in seen and new[name] is not seen[name] else cell
+        for name, cell in zip(free, value.__closure__ or (), strict=True)
+    )
+    scope = {name: x for name, x in new.items() if name not in free and x is not seen[name]}
+    scope = {**value.__globals__, **scope} if scope else value.__globals__
+    function = types.FunctionType(value.__code__, scope, value.__name__, value.__defaults__, cells)
+    function.__kwdefaults__ = value.__kwdefaults__
+    return function
+
+
+def _directly(function: types.FunctionType) -> dict[str, Any]:
+    """Return the objects that a function sees in its closure and as globals, by name."""
+    found = {name: function.__globals__.get(name) for name in _names(function.__code__)[0]}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
-            cells.append(types.CellType(copy(cell.cell_contents)))
+            found[name] = cell.cell_contents
         except ValueError:  # Not assigned yet.
-            cells.append(cell)
-    seen = {name: value.__globals__.get(name) for name in _names(value.__code__)[0]}
-    names = {name: copy(module) for name, module in seen.items() if foreign.is_nnx(module)}
-    if not copies:
-        return value, []
-    scope = {**value.__globals__, **names} if names else value.__globals__
-    made = types.FunctionType(value.__code__, scope, value.__name__, value.__defaults__, tuple(cells))
-    made.__kwdefaults__ = value.__kwdefaults__
-    return made, list(copies.values())
+            continue
+    return found

@@ -81,23 +81,31 @@ def _training_state(module: Any) -> dict[tuple[tuple, str], Any]:
 # Keras, Flax Linen, Equinox, Haiku
 
 
-def function_of(model: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
-    """Return a model that holds its weights as a function and the weights, `function(*weights, images)`.
+def live(model: Any) -> "KerasCall | None":
+    """Return a model that holds weights which may change as a function of them; None for other models.
 
     Raises:
         TypeError: If the model lacks what is needed to call it.
     """
-    if _library(model, "keras.") and hasattr(model, "stateless_call"):
-        backend = sys.modules["keras"].backend.backend()
-        if backend != "jax":
-            raise TypeError(
-                f"a Keras model must run on JAX; the backend is {backend!r}: set KERAS_BACKEND=jax before"
-                " keras is imported"
-            )
-        if not model.built:
-            raise TypeError("the Keras model has no weights yet: call it once on images")
-        weights = [[v.value for v in group] for group in (model.trainable_variables, _fixed(model))]
-        return KerasCall(model), tuple(weights)
+    if not (_library(model, "keras.") and hasattr(model, "stateless_call")):
+        return None
+    backend = sys.modules["keras"].backend.backend()
+    if backend != "jax":
+        raise TypeError(
+            f"a Keras model must run on JAX; the backend is {backend!r}: set KERAS_BACKEND=jax before"
+            " keras is imported"
+        )
+    if not model.built:
+        raise TypeError("the Keras model has no weights yet: call it once on images")
+    return KerasCall(model)
+
+
+def function_of(model: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+    """Return a model that is bound to its weights as a function of them, `function(*weights, images)`.
+
+    Raises:
+        TypeError: If the model lacks what is needed to call it.
+    """
     if is_linen(model):
         if model.scope is None:
             raise TypeError(
@@ -109,15 +117,16 @@ def function_of(model: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None
     return None
 
 
-def _fixed(model):
-    return model.non_trainable_variables
-
-
 class KerasCall:
     """A Keras model as a pure function of its variables; equal for the same model."""
 
     def __init__(self, model: Any):
         self.model = model
+
+    def weights(self) -> tuple[list[Any], list[Any]]:
+        """Return the present weights: those that are trained, and the others."""
+        groups = self.model.trainable_variables, self.model.non_trainable_variables
+        return tuple([variable.value for variable in group] for group in groups)  # type: ignore[return-value]
 
     def __call__(self, trainable: Any, fixed: Any, images: jax.Array) -> Any:
         """Return the outputs in inference mode."""

@@ -1,7 +1,7 @@
 """Models as the methods take them: callable pytrees, and what they return, known without running them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -9,10 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType
-from jax.tree_util import Partial, register_dataclass
+from jax.tree_util import Partial, register_dataclass, register_pytree_node_class
 
 from . import foreign
 from .captured import Captured, capture
+
+
+class Layered:
+    """A dataclass with layers and a `model` that `as_model` has made."""
+
+    model: Any
 
 
 @register_dataclass
@@ -77,6 +83,27 @@ class Parts:
         return getattr(self.model, name)
 
 
+@register_pytree_node_class
+class Live:
+    """A model that holds its weights, as a pytree of the weights that it has at the time."""
+
+    def __init__(self, captured: Captured, weights: tuple[Any, ...] | None = None):
+        self.captured, self.weights = captured, weights
+
+    def __call__(self, images: jax.Array) -> Any:
+        """Return what the model returns."""
+        return self.captured.value(*self.tree_flatten()[0], images)
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Captured]:
+        """Return the weights, the model's own unless this is a copy with others, and the model."""
+        return self.captured.value.weights() if self.weights is None else self.weights, self.captured
+
+    @classmethod
+    def tree_unflatten(cls, captured: Captured, weights: tuple[Any, ...]) -> "Live":
+        """Return a copy with these weights."""
+        return cls(captured, weights)
+
+
 # Stands for the arrays among the leaves of a model.
 _ARRAY = "<array>"
 
@@ -97,10 +124,16 @@ def as_model(model: Any) -> Any:
             f"{foreign.advice(model)}"
         )
     if jax.tree_util.all_leaves([model]):
+        if (live := foreign.live(model)) is not None:
+            return Live(capture(live))
         function, weights = foreign.function_of(model) or (model, ())
         return Function(capture(function), weights)
+    if isinstance(model, (Function, Rebuilt, Live)):
+        return _renewed(model)
     if isinstance(model, Parts):
         model = model.model
+    if isinstance(model, Layered):
+        return replace(model, model=as_model(model.model))
     nodes, structure = jax.tree.flatten(model, is_leaf=_renewable)
     if any(map(_renewable, nodes)):
         nodes = [_renewed(node) if _renewable(node) else node for node in nodes]
@@ -113,12 +146,17 @@ def as_model(model: Any) -> Any:
     return Parts(tuple(leaf for leaf in leaves if not fixed(leaf)), capture((structure, others)))
 
 
+def unpacked(node: Any) -> Any:
+    """Return the model that a node holds as anything but its children; None for other nodes."""
+    return node.model if isinstance(node, Parts) else None
+
+
 def _renewable(node):
-    return isinstance(node, (Partial, Function, Rebuilt)) or foreign.is_nnx(node)
+    return isinstance(node, (Partial, Function, Rebuilt, Live)) or foreign.is_nnx(node)
 
 
 def _renewed(node):
-    if isinstance(node, Rebuilt):
+    if isinstance(node, (Rebuilt, Live)):
         return node
     if foreign.is_nnx(node):
         return Rebuilt(node)
@@ -153,7 +191,12 @@ def program(structure: Any, leaves: tuple[Any, ...]) -> Any:
 def abstract(model: Any, images: jax.Array | jax.ShapeDtypeStruct) -> tuple[Any, tuple[Any, ...]]:
     """Return the structure of a call and the shapes and types of its arrays: together a key for caches."""
     leaves, structure = jax.tree.flatten((model, images))
-    return structure, tuple(map(_shape_and_type, leaves))
+    return structure, shapes_and_types(leaves)
+
+
+def shapes_and_types(leaves: Sequence[Any]) -> tuple[Any, ...]:
+    """Return what of arrays compiled programs depend on."""
+    return tuple(map(_shape_and_type, leaves))
 
 
 def concrete(structure: Any, leaves: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -163,10 +206,11 @@ def concrete(structure: Any, leaves: tuple[Any, ...]) -> tuple[Any, Any]:
 
 
 def _shape_and_type(leaf):
-    if isinstance(leaf, jax.Array):
-        sharding = jax.typeof(leaf).sharding
+    aval = getattr(leaf, "aval", None)
+    if aval is not None:
+        sharding = aval.sharding
         # Types have a sharding under an explicit mesh alone.
-        return leaf.shape, leaf.dtype, None if sharding.mesh.empty or not _explicit(sharding) else sharding
+        return aval.shape, aval.dtype, None if sharding.mesh.empty or not _explicit(sharding) else sharding
     return np.shape(leaf), jnp.result_type(leaf), None
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._program.graph import Constant, Graph, Node, Ref, graph_of
+from .._program.graph import Constant, Graph, Node, Ref, graph_of, regions
 from . import checks
 from . import model as _model
 
@@ -57,7 +57,7 @@ def are_probabilities(model: Any, images: jax.Array) -> bool:
 
 @lru_cache(maxsize=64)
 def _read(structure, leaves) -> bool:
-    graph = graph_of(_model.program(structure, leaves), structured=True, open_remat=True)
+    graph = graph_of(_model.program(structure, leaves), structured=True, opens=regions)
     return _Reader(graph).probability(graph.outputs[0])
 
 

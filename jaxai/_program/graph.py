@@ -4,12 +4,13 @@
 custom derivatives, `checkpoint`) are inlined and scalars are followed through them; the library's own layers
 (see `marks`) stay one node each, read as the standard operation that they compute. `structured` graphs keep
 loops and branches as nodes with bodies, so that a rewritten function still loops; flat graphs unroll `scan`,
-for methods that walk backwards over every single operation.
+for methods that walk backwards over every single operation. Every node knows the scopes it was traced in.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from jax.extend.core import Literal
 from . import marks
 from .control_flow import REMAT, STRUCTURES, inner, scan_counts
 from .facts import fact
+from .scopes import Part, Scope, of_equation
 
 _INLINED = {
     "jit": "jaxpr",
@@ -31,7 +33,8 @@ _INLINED = {
     "call": "call_jaxpr",
     "eval_jaxpr": "call_jaxpr",
 }
-_CUSTOM = {
+# Calls with a derivative of their own, and where their bodies are.
+CUSTOM = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
@@ -63,7 +66,7 @@ class Node:
         bodies: Graphs of loops, branches and checkpointed regions (structured graphs only).
         build: `build(bodies) -> run` for rewritten bodies.
         layer: Name of the mark that follows this node, if the function's layers are marked.
-        scope: The `jax.named_scope`s around the operation, joined by slashes.
+        scope: What the operation lies in, outermost first.
         own: Whether `run` is a layer of the library's own, with the derivative it states.
     """
 
@@ -75,7 +78,7 @@ class Node:
     bodies: tuple["Graph", ...] = ()
     build: Callable[..., Callable[..., tuple]] | None = None
     layer: str | None = None
-    scope: str = ""
+    scope: Scope = ()
     own: bool = False
 
 
@@ -200,7 +203,6 @@ def trace(
     *args: Any,
     structured: bool = False,
     enter: Callable[[Graph], bool] = lambda graph: True,
-    open_remat: bool = False,
 ) -> tuple[Graph, list[Any], Any]:
     """Return the graph of `fn(*args)`, the arrays to evaluate it on and the tree of its results.
 
@@ -210,12 +212,23 @@ def trace(
         structured: Keep loops, branches and checkpointed regions as nodes with bodies.
         enter: In a structured graph, whether a call with its own derivative is opened; it loses that
             derivative.
-        open_remat: In a structured graph, whether `enter` opens checkpointed regions too.
     """
     closed, flat, tree = jaxpr_of(fn, *args)
-    graph = graph_of(closed, structured=structured, enter=enter, open_remat=open_remat)
+    graph = graph_of(closed, structured=structured, enter=enter)
     graph.arguments = graph.inputs[len(graph.inputs) - len(jax.tree.leaves(args)) :]
     return graph, flat, tree
+
+
+Opens = Callable[[str, dict[str, Any], Graph], bool]
+
+
+def _nothing(primitive: str, params: dict[str, Any], body: Graph) -> bool:
+    return False
+
+
+def regions(primitive: str, params: dict[str, Any], body: Graph) -> bool:
+    """Open checkpointed regions, but no loops: for `graph_of`."""
+    return primitive in REMAT
 
 
 def graph_of(
@@ -223,23 +236,31 @@ def graph_of(
     *,
     structured: bool = False,
     enter: Callable[[Graph], bool] = lambda graph: True,
-    open_remat: bool = False,
+    opens: Opens = _nothing,
 ) -> Graph:
-    """Return the graph of a closed jaxpr; the options are those of `trace`."""
-    return _Builder(_Options(structured, enter, open_remat)).build(closed)
+    """Return the graph of a closed jaxpr.
+
+    Args:
+        closed: The jaxpr.
+        structured: As in `trace`.
+        enter: As in `trace`.
+        opens: In a structured graph, whether a checkpointed region or a `scan` is opened,
+            `opens(primitive, params, body)`.
+    """
+    return _Builder(_Options(structured, enter, opens)).build(closed)
 
 
 class _Options(NamedTuple):
     structured: bool
     enter: Callable[[Graph], bool]
-    open_remat: bool
+    opens: Opens
 
 
 class _Builder:
     """Builds one graph from a closed jaxpr."""
 
-    def __init__(self, options: _Options, scope: str = ""):
-        self.options, self.scope = options, scope
+    def __init__(self, options: _Options, scope: Scope = ()):
+        self.options, self.scope, self.visits = options, scope, count(1)
         self.graph = Graph()
 
     def build(self, closed) -> Graph:
@@ -285,9 +306,10 @@ class _Builder:
             standard = marks.standard(eqn)
             if standard is not None:
                 return self.node(eqn, inputs, standard.name, standard.params, own=True)
-            return self.inline_closed(params[_INLINED[primitive]], inputs, eqn)
-        if primitive in _CUSTOM:
-            body = params[_CUSTOM[primitive]]
+            call = Part("call", str(params.get("name", "")), next(self.visits))
+            return self.inline_closed(params[_INLINED[primitive]], inputs, eqn, call)
+        if primitive in CUSTOM:
+            body = params[CUSTOM[primitive]]
             if not structured or self.options.enter(self.body(body, eqn)):
                 return self.inline_closed(body, inputs, eqn)
         elif not structured and primitive in REMAT:
@@ -297,20 +319,21 @@ class _Builder:
         elif primitive in STRUCTURES:
             bodies, build = STRUCTURES[primitive](params)
             graphs = tuple(self.body(body, eqn) for body in bodies)
-            if primitive in REMAT and self.options.open_remat and self.options.enter(graphs[0]):
+            if primitive in (*REMAT, "scan") and self.options.opens(primitive, params, graphs[0]):
+                if primitive == "scan":
+                    return self.unroll(eqn, inputs)
                 return self.inline_closed(bodies[0], inputs, eqn)
             return self.node(eqn, inputs, primitive, params, bodies=graphs, build=build)
         return self.node(eqn, inputs, primitive, params)
 
-    def scope_of(self, eqn) -> str:
-        here = str(eqn.source_info.name_stack)
-        return f"{self.scope}/{here}" if self.scope and here else self.scope or here
+    def scope_of(self, eqn) -> Scope:
+        return (*self.scope, *of_equation(eqn))
 
     def body(self, closed, eqn) -> Graph:
         return _Builder(self.options, self.scope_of(eqn)).build(closed)
 
-    def inline_closed(self, closed, inputs, eqn):
-        outer, self.scope = self.scope, self.scope_of(eqn)
+    def inline_closed(self, closed, inputs, eqn, *within: Part):
+        outer, self.scope = self.scope, (*self.scope_of(eqn), *within)
         outputs = self.inline(inner(closed), self._constants(closed), inputs)
         self.scope = outer
         return outputs
@@ -345,7 +368,8 @@ class _Builder:
         for step in reversed(steps) if params["reverse"] else steps:
             entry = partial(lax.index_in_dim, index=step, keepdims=False)
             here = [self.helper(eqn, entry, [x]) for x in xs]
-            outputs = self.inline_closed(body, [*fixed, *state, *here], eqn)
+            visit = Part("step", f"[{step}]", next(self.visits))
+            outputs = self.inline_closed(body, [*fixed, *state, *here], eqn, visit)
             state, slices[step] = outputs[:carry], outputs[carry:]
 
         def stack(*values):

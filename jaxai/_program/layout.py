@@ -1,74 +1,146 @@
 """Which axis of a value runs along the images' height and which along their width, read from the program."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from .axes import (
+    BEFORE,
+    FIXED,
+    MIXED,
+    UNKNOWN,
+    Axes,
+    Axis,
+    cut_tokens,
+    fits,
+    grid_of,
+    names_of,
+    running,
+    size_of,
+)
+from .control_flow import REMAT, scan_counts
 from .facts import Window, fact
-from .graph import Graph, Node
-from .run import evaluate
-
-# An axis as the parts that were merged into it, major first: what of the images each runs along, its length.
-Axis = tuple[tuple[str, int], ...]
-Axes = tuple[Axis, ...]
-
-NHWC, NCHW = "NHWC", "NCHW"
-# What the axes of a value run along: what images do not reach runs along nothing, and some cannot be told.
-FIXED, UNKNOWN = "fixed", "unknown"
+from .graph import CUSTOM, Graph, Node, graph_of
+from .layouts import NCHW, NHWC, Layout, Tokens
+from .run import Each, evaluate, values
 
 
 def of(graph: Graph) -> Axes | None:
     """Return what the axes of a graph's only result run along: the images' height, width, both or neither.
 
     Args:
-        graph: A flat graph whose last input are images [batch, height, width, channels].
+        graph: A graph whose last input are images [batch, height, width, channels].
 
     Returns:
         The axes, or None if an operation cannot be followed.
     """
-    _, height, width, _ = graph.shape(graph.inputs[-1])
-    images: Axes = ((), _axis("height", height), _axis("width", width), ())
-    args = [*[FIXED] * (len(graph.inputs) - 1), images]
-    (out,) = evaluate(graph, args, each=partial(_results, graph))
+    (out,) = evaluate(graph, _images(graph), each=_each(graph))
     if out is UNKNOWN:
         return None
     return out if isinstance(out, tuple) else ((),) * len(graph.shape(graph.outputs[0]))
 
 
-def name(axes: Axes, shape: Sequence[int]) -> str | None:
-    """Return "NHWC" or "NCHW" if a value [batch, ...] is laid out so, otherwise None.
+def of_values(graph: Graph) -> dict[int, Axes | None]:
+    """Return what the axes of each value of a graph run along, as `of` does for its result."""
+    found = values(graph, _images(graph), each=_each(graph))
+    return {
+        value: None
+        if axes is UNKNOWN
+        else axes
+        if isinstance(axes, tuple)
+        else ((),) * len(graph.shape(value))
+        for value, axes in found.items()
+    }
+
+
+def _images(graph):
+    shape = graph.shape(graph.inputs[-1])
+    if len(shape) != 4:
+        return [FIXED] * (len(graph.inputs) - 1) + [UNKNOWN]
+    images: Axes = ((), running("height", shape[1]), running("width", shape[2]), ())
+    return [*[FIXED] * (len(graph.inputs) - 1), images]
+
+
+def reaches(graph: Graph, axes: Axes | None) -> bool:
+    """Return whether a result depends on the positions of the graph's first input, which has these axes.
+
+    It does not if all that is read of it are tokens from outside the grid.
+    """
+    args = [axes or UNKNOWN, *[FIXED] * (len(graph.inputs) - 1)]
+    return any(out is not FIXED for out in map(_axes, evaluate(graph, args, each=_unmixed(graph))))
+
+
+def _unmixed(graph):
+    return partial(_results_unmixed, graph)
+
+
+def _results_unmixed(graph: Graph, node: Node, operands: Sequence[Any]) -> list[Any]:
+    """Follow axes as `_results`; where tokens of a grid are mixed with others, all depend on them."""
+    if _bodies(graph, node) is None and _mixes(graph, node, operands):
+        return [UNKNOWN] * len(node.outputs)
+    return _results(graph, node, operands, _unmixed)
+
+
+def _mixes(graph: Graph, node: Node, operands: Sequence[Any]) -> bool:
+    known, params = fact(node.name), node.params
+    if known.elementwise or known.rearranges:
+        return False
+    shapes = [graph.shape(ref) for ref in (*node.inputs, *node.outputs)]
+    for place, axes in enumerate(operands):
+        for axis in [i for i, x in enumerate(axes) if len(x) > 1] if isinstance(axes, tuple) else []:
+            if node.name == "dot_general":
+                if axis in params["dimension_numbers"][0][place]:
+                    return True
+            elif not isinstance(known.window(params, shapes, axis), Window):
+                return True
+    return False
+
+
+def name(axes: Axes, shape: Sequence[int]) -> Layout | None:
+    """Return the layout of a value [batch, ...], None if it is not laid out like an image.
 
     An axis of length one may stand for any.
     """
+    if len(shape) == 3:
+        return _tokens(axes, shape)
+    if len(shape) != 4:
+        return None
     for layout, (height, width, channels) in ((NHWC, (1, 2, 3)), (NCHW, (2, 3, 1))):
         found = [(shape[height], axes[height], {"height"}), (shape[width], axes[width], {"width"})]
-        if not axes[channels] and all(size == 1 or _names(axis) == names for size, axis, names in found):
+        if not axes[channels] and all(size == 1 or names_of(axis) == names for size, axis, names in found):
             return layout
     return None
 
 
-def _axis(along: str, size: int) -> Axis:
-    return ((along, size),) if size > 1 else ()
+def _tokens(axes, shape) -> Tokens | None:
+    if axes[0] or axes[2] or not axes[1]:
+        return None
+    prefix = axes[1][0][1] if axes[1][0][0] == BEFORE else 0
+    parts = grid_of(axes[1])
+    order = [part for part, _ in parts]
+    rows = [size for part, size in parts if part == "height"]
+    if order != sorted(order) or set(order) != {"height", "width"}:
+        return None
+    grid = size_of(parts[: len(rows)]), size_of(parts[len(rows) :])
+    return Tokens(grid, prefix) if 0 < size_of(parts) <= shape[1] - prefix else None
 
 
-def _names(axis: Axis) -> set[str]:
-    return {along for along, _ in axis if along}
+def _each(graph):
+    return partial(_results, graph)
 
 
-def _size(axis: Axis) -> int:
-    total = 1
-    for _, size in axis:
-        total *= size
-    return total
-
-
-def _results(graph: Graph, node: Node, operands: Sequence[Any]) -> list[Any]:
+def _results(
+    graph: Graph, node: Node, operands: Sequence[Any], each: Callable[[Graph], Each] = _each
+) -> list[Any]:
     """Return what the results' axes run along; operands are axes, `FIXED`, `UNKNOWN` or arrays."""
     followed = {place: axes for place, axes in enumerate(operands) if isinstance(axes, tuple)}
     if any(axes is UNKNOWN for axes in operands):
         return [UNKNOWN] * len(node.outputs)
     if not followed:
         return [FIXED] * len(node.outputs)
+    bodies = _bodies(graph, node)
+    if bodies is not None:
+        return _of_bodies(node, bodies, operands, each)
     if node.name == "reshape":
         return [_reshaped(followed[0], graph.shape(node.inputs[0]), graph.shape(node.outputs[0])) or UNKNOWN]
     shapes = [graph.shape(ref) for ref in node.outputs]
@@ -81,16 +153,63 @@ def _results(graph: Graph, node: Node, operands: Sequence[Any]) -> list[Any]:
             for result, shape in zip(found, shapes, strict=True):
                 for target in targets:
                     if target < len(shape) and shape[target] > 1:
-                        result[target] = _joined(result[target], along, shape[target])
-    return [tuple(axes) for axes in found]
+                        length = graph.shape(node.inputs[place])[axis]
+                        other = along if length == shape[target] or len(along) == 1 else MIXED
+                        result[target] = _joined(result[target], other, shape[target])
+    return cut_tokens(graph, node, operands, followed, found)
 
 
 def _joined(before: Axis, along: Axis, size: int) -> Axis:
     """Return an axis of several operands, or of another length than its operand."""
     if len(along) == 1:
         along = ((along[0][0], size),)
-    fits = _size(before) == size and _names(before) >= _names(along)
-    return before if fits else along if _names(along) >= _names(before) else before + along
+    if fits(before, size) and names_of(before) >= names_of(along):
+        return before
+    return along if names_of(along) >= names_of(before) else grid_of(before) + grid_of(along)
+
+
+def _bodies(graph: Graph, node: Node) -> list[Graph] | None:
+    """Return the graphs of the functions that a node runs, if it is a region, a loop or a branch."""
+    if node.name in CUSTOM:
+        return [graph_of(node.params[CUSTOM[node.name]])]
+    return list(node.bodies) if node.name in (*REMAT, "scan", "cond") and node.bodies else None
+
+
+def _of_bodies(
+    node: Node, bodies: list[Graph], operands: Sequence[Any], each: Callable[[Graph], Each]
+) -> list[Any]:
+    if node.name == "scan":
+        return _of_scan(node, bodies[0], list(operands), each)
+    operands = operands[1:] if node.name == "cond" else operands
+    ways = [[_axes(out) for out in evaluate(body, operands, each=each(body))] for body in bodies]
+    return [_either(results) for results in zip(*ways, strict=True)]
+
+
+def _axes(out):
+    return out if isinstance(out, tuple) or out is UNKNOWN else FIXED
+
+
+def _either(results):
+    found = {out for out in results if out is not FIXED}
+    return FIXED if not found else found.pop() if len(found) == 1 else UNKNOWN
+
+
+def _of_scan(node: Node, body: Graph, operands: list[Any], each: Callable[[Graph], Each]) -> list[Any]:
+    consts, carry = scan_counts(node.params)
+    fixed, state, xs = operands[:consts], operands[consts : consts + carry], operands[consts + carry :]
+    if any(isinstance(x, tuple) and x[0] for x in xs):
+        return [UNKNOWN] * len(node.outputs)
+    xs = [x[1:] if isinstance(x, tuple) else UNKNOWN if x is UNKNOWN else FIXED for x in xs]
+    # What the state runs along settles after a few steps, or cannot be told.
+    for _ in range(4):
+        out = [_axes(x) for x in evaluate(body, [*fixed, *state, *xs], each=each(body))]
+        new = [_either((old, x)) for old, x in zip(map(_axes, state), out[:carry], strict=True)]
+        if new == state:
+            break
+        state = new
+    else:
+        state = [UNKNOWN] * carry
+    return [*state, *[((), *y) if isinstance(y, tuple) else y for y in out[carry:]]]
 
 
 def _targets(
@@ -173,9 +292,11 @@ def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes |
             size = before[axis]
             if not axes[axis]:
                 parts.append(("", size))
+            elif axes[axis][0][0] == BEFORE:
+                return None
             elif len(axes[axis]) == 1:
                 parts.append((axes[axis][0][0], size))
-            elif _size(axes[axis]) == size:
+            elif size_of(axes[axis]) == size:
                 parts.extend(axes[axis])
             else:
                 return None

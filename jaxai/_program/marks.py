@@ -5,6 +5,9 @@ A layer of `jaxai.models` may be written as shifted slices, or with a derivative
 JAX that has the same values. Readers of programs then see that operation, with all of its parameters, and
 run the layer. The mark is a primitive of its own that names the call's operands: no function of a user can
 be taken for a layer, whatever it is called and whatever it calls.
+
+Modules of other libraries are marked while a model is traced: what a call computes lies in a named scope, and
+its results bear a name, both of a type of their own.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +17,16 @@ from typing import Any
 import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+
+class ModulePath(str):
+    """A module's path in its model, as the name of a scope or of a value; each call of it has its own.
+
+    Attributes:
+        separator: What stands between the parts of the path.
+    """
+
+    separator = "."
 
 
 @dataclass(frozen=True, eq=False)

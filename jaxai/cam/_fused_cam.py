@@ -105,11 +105,7 @@ def _fused(model, images, targets, arrays, *, names, method, static, reduce, sca
 
 def _stages(model: Any, images: jax.Array) -> list[str]:
     """Return the last layer of each resolution; fewer than seven rows only where there is no other."""
-    last: dict[int, str] = {}
-    for name in layers.layer_names(model, images):
-        acts: Any = jax.eval_shape(layers.Body(model, name), images)
-        if getattr(acts, "ndim", 0) == 4 and acts.shape[1] * acts.shape[2] > 1:
-            last[acts.shape[1]] = name
+    last = {rows: name for name, (rows, columns) in layers.grids(model, images).items() if rows * columns > 1}
     return [name for rows, name in last.items() if rows >= _ROWS] or list(last.values())
 
 

@@ -19,6 +19,7 @@ from .. import layers
 from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.contract import completed
+from .._program.named import unknown
 from . import _engine, _receptive, objectives, parametrize
 from ._dream import identity, run_keys
 from .objectives import IMAGES, OPACITY, Objective
@@ -223,7 +224,7 @@ def check_names(model: Any, names: frozenset[str], alpha: bool) -> None:
         if name == OPACITY and not alpha:
             raise ValueError("an objective of the opacity needs `alpha=True`")
         if name not in (*known, IMAGES, OPACITY, layers.OUTPUT):
-            raise ValueError(f"unknown layer {name!r}; the layers are {', '.join(known)}")
+            raise ValueError(unknown(name, known))
 
 
 def _transforms(value):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._frame import checks
 from .._frame import model as _model
-from .._program.graph import graph_of, values_of
+from .._program.graph import graph_of, regions, values_of
 from . import _shuffle
 
 REDRAW = ("permute", "normal")
@@ -88,7 +88,7 @@ def _words(path, model):
 @lru_cache(maxsize=64)
 def _first_uses(structure, leaves) -> dict[int, int]:
     """Return the number of the first operation in which each parameter meets the images."""
-    graph = graph_of(_model.program(structure, leaves), structured=True, open_remat=True)
+    graph = graph_of(_model.program(structure, leaves), structured=True, opens=regions)
     count = len(graph.inputs) - 1
     seen = {graph.inputs[-1]}
     carried = {value: {number} for number, value in enumerate(graph.inputs[:count])}

@@ -1,0 +1,257 @@
+"""Layered models of functions that nobody marked: calls of modules, named scopes, narrow places."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial, register_dataclass
+from jaxtyping import Array, Float
+
+from .._frame import calls
+from .._frame import model as _model
+from . import layout, layouts
+from .layouts import ByLayer, Layout
+from .named import OUTPUT, Named, marked, unknown, with_output
+from .parts import FOUND, Program, between, program_of, split
+
+# How a model takes images: a batch or one image, channels last or first.
+IMAGE_FORMATS = ("NHWC", "NCHW", "HWC", "CHW")
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Recorded:
+    """A model whose layers are marked: the results of its modules, the stages of a layered model."""
+
+    model: Any
+
+    def __call__(self, images: jax.Array) -> Any:
+        """Return what the model returns."""
+        with calls.recording():
+            return marked(calls.watched(self.model, _model.unpacked), images)
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Adapted(_model.Layered):
+    """A model that takes images [batch, height, width, channels] and returns one of the model's outputs.
+
+    Attributes:
+        model: The model as it is.
+        output: Chooses from what the model returns, or None.
+        name: The key or the attribute that is chosen, or None.
+        image_format: One of `IMAGE_FORMATS`.
+    """
+
+    model: Any
+    output: Any = None
+    name: str | int | None = field(default=None, metadata={"static": True})
+    image_format: str = field(default="NHWC", metadata={"static": True})
+
+    def __call__(self, images: jax.Array) -> Any:
+        """Return the scores of these images."""
+        if self.image_format in ("NCHW", "CHW"):
+            images = jnp.moveaxis(images, -1, 1)
+        model = self.model if self.image_format.startswith("N") else jax.vmap(self.model)
+        return self.choose(model(images))
+
+    def choose(self, outputs: Any) -> Any:
+        """Return the output that was asked for.
+
+        Raises:
+            ValueError: If there is none of that name.
+        """
+        if self.output is not None:
+            return self.output(outputs)
+        if self.name is None:
+            return outputs
+        if isinstance(outputs, (Mapping, tuple, list)):
+            try:
+                return outputs[self.name]  # type: ignore[call-overload]
+            except (KeyError, IndexError, TypeError):
+                pass
+        if isinstance(self.name, str) and hasattr(outputs, self.name):
+            return getattr(outputs, self.name)
+        raise ValueError(
+            f"`output` must name an output of the model; got {self.name!r}, and it returns"
+            f" {_model.kind(outputs)}"
+        )
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Found(_model.Layered):
+    """A layered model of any function; a pytree like the model.
+
+    Attributes:
+        model: The function; its leaves are the parameters.
+        layer_names: The layers' names in forward order, the output last.
+        example: Shape and type of the images that they were found with.
+        data_format: Layouts for layers where the program does not tell; by layer, or for all.
+    """
+
+    model: Any
+    layer_names: tuple[str, ...] = field(metadata={"static": True})
+    example: tuple[tuple[int, ...], Any] = field(metadata={"static": True})
+    data_format: Any = field(default=None, metadata={"static": True})
+
+    def __call__(self, x: jax.Array, *, start: str | None = None, stop: str | None = None) -> Any:
+        """Run the layers after `start` up to and including `stop`; None means from the first, to the last.
+
+        Raises:
+            ValueError: If a name is unknown, `stop` does not come after `start`, or other values of the
+                images are needed after `start` as well; `jaxai.split` carries them.
+        """
+        if start is None:
+            return self.model(x) if stop is None else self.split(stop, x)[0]
+        shape, dtype = self.example
+        program, flat = self.program(jax.ShapeDtypeStruct((x.shape[0], *shape[1:]), dtype))
+        for name in (start, stop):
+            if name is not None:
+                self._is_output(program, name)
+        if self._is_output(program, start):
+            return x
+        last = None if stop is None or self._is_output(program, stop) else stop
+        return between(program, flat, x, start, last)
+
+    def program(self, images: Any) -> tuple[Program, list[Any]]:
+        """Return the program with its layers, and the arrays to evaluate it on."""
+        return program_of(Recorded(_model.as_model(self.model)), images, FOUND)
+
+    def names(self, images: Any) -> tuple[str, ...]:
+        """Return the layers' names in forward order for images of this shape."""
+        return with_output(self.program(images)[0].layers)
+
+    def split(
+        self, layer: str, images: Float[Array, "batch height width channels"]
+    ) -> tuple[Any, Callable[[jax.Array], jax.Array]]:
+        """Return the values of `layer` and the rest of the network as a function of them.
+
+        Raises:
+            ValueError: If there is no such layer.
+        """
+        program, flat = self.program(images)
+        if self._is_output(program, layer):
+            return self.model(images), Partial(_identity)
+        return split(program, flat, layer)
+
+    def _is_output(self, program, layer):
+        if layer not in program.layers and layer != OUTPUT:
+            raise ValueError(unknown(layer, with_output(program.layers)))
+        return layer not in program.layers
+
+    def avals(self, images: Any) -> dict[str, Any]:
+        """Return the shapes and types of the layers for images of this shape, without the output's."""
+        program, _ = self.program(images)
+        return {name: program.aval(name) for name in program.layers}
+
+    def layouts(self, images: Any) -> dict[str, tuple[bool, Layout | None]]:
+        """Return what `layout_of` does for each layer, without the output."""
+        program, _ = self.program(images)
+        return {
+            name: self._layout(program, name, value, images.shape[0])
+            for name, value in program.layers.items()
+        }
+
+    def layout_of(self, layer: str, images: Any) -> tuple[bool, Layout | None]:
+        """Return whether a layer's layout is known, and "NHWC", "NCHW", `Tokens`, or None for any other.
+
+        Raises:
+            ValueError: If `data_format` says of the layer what the program contradicts.
+        """
+        program, _ = self.program(images)
+        if not self._is_output(program, layer):
+            return self._layout(program, layer, program.layers[layer], images.shape[0])
+        outputs = program.graph.outputs
+        value = outputs[0] if len(outputs) == 1 else None
+        return (
+            self._layout(program, layer, value, images.shape[0]) if isinstance(value, int) else (True, None)
+        )
+
+    def _layout(self, program, layer, value, batch):
+        shape, axes = program.graph.shape(value), program.axes[value]
+        if shape[:1] != (batch,) or len(shape) not in (3, 4):
+            return True, None
+        by_layer = isinstance(self.data_format, ByLayer)
+        given = self.data_format.get(layer) if by_layer else self.data_format
+        given = given if given is not None and layouts.fits(given, shape) else None
+        if axes is None:
+            return given is not None, given
+        read = layout.name(axes, shape)
+        if given not in (None, read) and (read is not None or by_layer):
+            raise ValueError(
+                f"`data_format` says {given} of layer {layer!r} of shape {shape}; by the program it is"
+                f" {read or 'not laid out like an image'}"
+            )
+        return True, read
+
+    def default_layer(self, images: Any) -> str | None:
+        """Return the last layer with positions that reach the output, if possible one that carries all.
+
+        Pools are passed over, and what has the output's shape: dense scores are what is explained.
+
+        Raises:
+            ValueError: If there is none, and layers whose layout is not known.
+        """
+        program, _ = self.program(images)
+        outputs = {program.graph.shape(ref) for ref in program.graph.outputs}
+        names, unread = [], None
+        for name, value in reversed(program.layers.items()):
+            shape = tuple(program.aval(name).shape)
+            known, found = self._layout(program, name, value, images.shape[0])
+            unread = unread if known or unread else ask(name, shape)
+            if "pool" in name.lower() or shape in outputs or found is None:
+                continue
+            if math.prod(layouts.grid(found, shape)) > 1:
+                names.append(name)
+        narrow = [name for name in names if program.layers[name] in program.narrow]
+        best = next((name for name in (*narrow, *names) if program.reaches(name)), None)
+        if best is None and unread:
+            raise ValueError(unread)
+        return best
+
+
+def ask(layer: str, shape: Sequence[int]) -> str:
+    """Return the line for a layer whose layout is not known."""
+    return (
+        f"the layout of layer {layer!r} of shape {tuple(shape)} cannot be read from the program: pass"
+        " data_format='NHWC', 'NCHW' or jaxai.layers.Tokens(grid=(rows, columns), prefix=n) to"
+        " jaxai.layers.find"
+    )
+
+
+def _identity(x):
+    return x
+
+
+def find(
+    model: Callable[..., Any],
+    images: Any,
+    *,
+    data_format: Any = None,
+    image_format: str = "NHWC",
+    output: Any = None,
+) -> Found:
+    """Return the layered model of a function, as `jaxai.layers.find` documents it."""
+    if isinstance(model, (Found, Named)):
+        model = model.model
+    model = _model.as_model(model)
+    if image_format not in IMAGE_FORMATS:
+        raise ValueError(f"`image_format` must be one of {', '.join(IMAGE_FORMATS)}; got {image_format!r}")
+    if output is not None or image_format != "NHWC":
+        name = output if isinstance(output, (str, int)) and not isinstance(output, bool) else None
+        if not (output is None or name is not None or callable(output)):
+            raise TypeError(f"`output` must be a name, a place or a callable; got {output!r}")
+        chooser = _model.as_model(output) if callable(output) else None
+        model = Adapted(model, chooser, name, image_format)
+    images = images if hasattr(images, "dtype") else jnp.asarray(images)
+    found = Found(model, (), (tuple(images.shape), images.dtype), layouts.checked(data_format))
+    found = replace(found, layer_names=found.names(images))
+    if isinstance(found.data_format, ByLayer):
+        for name in found.data_format.names():
+            if name not in found.layer_names:
+                raise ValueError(unknown(name, found.layer_names))
+    return found

@@ -1,0 +1,36 @@
+"""Where an operation lies: the modules' calls, named scopes, functions and steps of loops around it."""
+
+from typing import Any, Literal, NamedTuple
+
+from .marks import ModulePath
+
+
+class Part(NamedTuple):
+    """One of the things that an operation lies in.
+
+    Attributes:
+        kind: "module" for the call of a library's module, "scope" for any other `jax.named_scope`, "call" for
+            that of a jitted function, "step" for a step of an unrolled loop.
+        name: The module's path, the scope's or the function's name, or `[step]`.
+        visit: A number that tells visits of one name apart; zero for scopes, which cannot be told apart.
+    """
+
+    kind: Literal["module", "scope", "call", "step"]
+    name: str
+    visit: int = 0
+
+
+Scope = tuple[Part, ...]
+
+
+def of_equation(eqn: Any) -> Scope:
+    """Return the named scopes around an equation within its jaxpr, outermost first."""
+    # Other entries are transformations, such as `vmap`.
+    stack = eqn.source_info.name_stack.stack
+    return tuple(_part(entry.name) for entry in stack if type(entry).__name__ == "Scope")
+
+
+def _part(name):
+    if isinstance(name, ModulePath):
+        return Part("module", name, id(name))
+    return Part("scope", name)
