@@ -18,7 +18,7 @@ _ENTRY = re.compile(r"\**(\w+): ")
 _WIDTH = 96
 
 _PLAIN = "Callable pytree, `model(images) -> scores`"
-_LAYERED = "A layered model (`jaxai.models`, `jaxai.chain`, `jaxai.layers.named`)."
+_LAYERED = "A layered model (`jaxai.layers.find` of any model, `jaxai.models`, `jaxai.chain`)."
 _IN_FLIGHT = "At most this many {} in flight"
 _CHOSEN = "; None chooses by size."
 _TOP = "; None is the top class of the image itself."
