@@ -15,8 +15,9 @@ from . import foreign
 from .captured import Captured, capture
 
 
+@dataclass(frozen=True)
 class Layered:
-    """A dataclass with layers and a `model` that `as_model` has made."""
+    """A model around a `model` that `as_model` has made."""
 
     model: Any
 
