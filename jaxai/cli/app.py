@@ -5,6 +5,7 @@ import typer
 from .. import __version__
 from . import listing, terminal
 from .atlas import atlas
+from .compare import compare
 from .convert import convert
 from .dream import dream
 from .explain import explain
@@ -36,5 +37,5 @@ def _options(
     """Explain what image networks see."""
 
 
-for command in (explain, dream, visualize, atlas, listing.models, listing.layers, methods, convert):
+for command in (explain, compare, dream, visualize, atlas, listing.models, listing.layers, methods, convert):
     app.command()(command)

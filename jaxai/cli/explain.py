@@ -50,6 +50,13 @@ def explain(
             "--option", "-o", metavar="METHOD.NAME=VALUE", help="A method's own option; repeatable."
         ),
     ] = None,
+    rate: Annotated[
+        bool,
+        typer.Option(
+            "--scores",
+            help="Score the maps (relevance gain, insertion, Gini) under each panel; see `jaxai compare`.",
+        ),
+    ] = False,
     page: PageOption = None,
     white: WhiteOption = None,
     alpha: AlphaOption = None,
@@ -91,6 +98,7 @@ def explain(
         seed=seed,
         sources=sources,
         reading={"page": page, "white": white, "alpha": alpha},
+        scores=rate,
     )
     for line in found.notes:
         terminal.note(line)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,10 @@ class Writer:
         return arrays
 
     def _panel(self, part: Part, k: int, title: str) -> plots.Panel:
+        """Return a method's panel with its scores, if there are any, below."""
+        return replace(self._plain_panel(part, k, title), caption=_scores(part.facts, k))
+
+    def _plain_panel(self, part: Part, k: int, title: str) -> plots.Panel:
         method = part.method
         if method.result == "heatmap":
             heatmap = part.maps[k]
@@ -168,6 +172,16 @@ class Writer:
             panels += [self._panel(part, k, part.method.description.title) for part in self.parts]
         title = classes.named(self.named[0]) if single else ""
         return plots.compose(panels, title=title, columns=None if single else len(self.parts) + 1)
+
+
+def _scores(facts: dict[str, Any], k: int) -> str:
+    """Return the scores of a method for class k in a line of text for each two."""
+    found = facts.get("scores", {})
+    texts = [
+        f"{name.replace('_', ' ')} {'–' if values[k] is None else format(round(values[k], 2) + 0.0, '.2f')}"
+        for name, values in found.items()
+    ]
+    return "\n".join("   ".join(texts[i : i + 2]) for i in range(0, len(texts), 2))
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:

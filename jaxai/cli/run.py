@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import classes, errors, methods, outputs, report, session, terminal
+from . import classes, errors, methods, outputs, report, scores, session, terminal
 from .names import recorded
 from .photos import Photo
 from .supplies import Run
@@ -32,6 +32,7 @@ class Request:
     seed: int
     sources: outputs.Sources
     reading: dict[str, Any]
+    scores: bool = False
 
 
 @dataclass
@@ -164,6 +165,7 @@ def _explain(request, batch, place, advance, outcome, *, repeated, quiet) -> Non
     for method in request.methods:
         try:
             result = methods.run(method, about)
+            rated = _rated(request, method, result, about)
         except Exception as error:
             line = outcome.fail(photos, error, f"{method.name}: ")
             for writer in writers.values():
@@ -171,7 +173,7 @@ def _explain(request, batch, place, advance, outcome, *, repeated, quiet) -> Non
             advance(len(photos))
             continue
         for index, writer in writers.items():
-            writer.add(_part(method, result, index, cut))
+            writer.add(_part(method, result, index, cut, rated))
             outcome.written = True
         advance(len(photos))
         if not quiet:
@@ -187,8 +189,19 @@ def _scores(model: Any, images: jax.Array) -> jax.Array:
     return model(images)
 
 
+def _rated(request, method, result, about) -> dict[str, np.ndarray]:
+    """Return the scores of a method's maps [batch, k] by the names of metrics, if they are asked for."""
+    if not request.scores:
+        return {}
+    return scores.of_result(method, result, about.net.model, about.images, about.targets, request.seed)
+
+
 def _part(
-    method: methods.Chosen, result: methods.Result, index: int, cut: methods.Superpixels | None
+    method: methods.Chosen,
+    result: methods.Result,
+    index: int,
+    cut: methods.Superpixels | None,
+    rated: dict[str, np.ndarray],
 ) -> report.Part:
     """Return what a method says of one photo of a batch."""
     weights = None
@@ -204,6 +217,7 @@ def _part(
         **{name: outputs.numbers(values[index]) for name, values in result.extra.items()},
         "seconds_of_batch": round(result.clock.seconds, 4),
         "compile_seconds_of_batch": round(result.clock.compiling, 4),
+        **({"scores": {name: outputs.numbers(v[index]) for name, v in rated.items()}} if rated else {}),
     }
     return report.Part(method, result.maps[index], weights, facts)
 

@@ -20,7 +20,7 @@ _ENDS = {"higher": "max", "lower": "min"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores of methods and references in metrics; prints as a table.
+    """Scores of methods and references in metrics; prints as a table, `jaxai.plots.comparison` draws it.
 
     Attributes:
         methods: The names of the methods.
@@ -131,7 +131,7 @@ class Comparison:
                 f"{mean:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(mean) else "-"
                 for mean, (low, high) in zip(means[i], ends[i], strict=True)
             ]
-            best = self._best()
+            best = self.best
             cells = [f"{cell} *" if best[j] == i else cell for j, cell in enumerate(cells)]
             cost = [f"{self.seconds[row]:.3g}" if row in self.seconds else ""]
             cost += [self.passes.get(row, "")] if self.passes else []
@@ -149,8 +149,9 @@ class Comparison:
         text.append(about if np.isnan(alpha) else f"{about}; Krippendorff's alpha of metrics {alpha:.2f}")
         return "\n".join(text)
 
-    def _best(self):
-        """Return the best method of each metric, or -1."""
+    @property
+    def best(self) -> list[int]:
+        """The number of each metric's best method, -1 where no method has a score."""
         found = []
         for column, better in zip(self.means[: len(self.methods)].T, self.better, strict=True):
             signed = np.where(np.isfinite(column), column if better == "higher" else -column, -np.inf)

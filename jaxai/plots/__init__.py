@@ -5,6 +5,7 @@ are Matplotlib objects that belong to nobody: no window is opened and no global 
 """
 
 from ._colors import DIVERGING, SEQUENTIAL, colorize, diverging, limits
+from ._comparison import comparison
 from ._figures import Bar, Panel, compose, heatmap_panel, pair, photo_panel, pixels_panel, segments_panel
 from ._output import png, render
 from ._pixels import heatmap_overlay, segment_mask, signed_pixels
@@ -15,6 +16,7 @@ __all__ = [
     "Bar",
     "Panel",
     "colorize",
+    "comparison",
     "compose",
     "diverging",
     "heatmap_overlay",

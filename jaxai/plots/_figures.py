@@ -46,11 +46,13 @@ class Panel:
         image: uint8 [height, width, 3].
         title: One or two lines above it, drawn as they are written: `$` and `_` mean nothing.
         bar: Its colour bar; None where colours are the photo's own.
+        caption: Lines below it, such as scores.
     """
 
     image: ndarray
     title: str = ""
     bar: Bar | None = None
+    caption: str = ""
 
 
 def photo_panel(photo: Photo, *, title: str = "") -> Panel:
@@ -147,8 +149,9 @@ def compose(panels: Sequence[Panel], *, title: str = "", columns: int | None = N
     ratio = float(np.median([panel.image.shape[0] / panel.image.shape[1] for panel in panels]))
     bars = any(panel.bar for panel in panels)
     lines = max(panel.title.count("\n") + 1 if panel.title else 0 for panel in panels)
+    below = max(panel.caption.count("\n") + 1 if panel.caption else 0 for panel in panels)
     width = columns * (_SIDE + (_BAR if bars else 0.1))
-    height = rows * (_SIDE * ratio + 0.1 + 0.19 * lines) + (0.36 if title else 0.05)
+    height = rows * (_SIDE * ratio + 0.1 + 0.19 * lines + 0.16 * below) + (0.36 if title else 0.05)
     layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05, wspace=0.0, hspace=0.0)
     figure = Figure(figsize=(width, height), dpi=150, layout=layout)
     FigureCanvasAgg(figure)
@@ -159,6 +162,15 @@ def compose(panels: Sequence[Panel], *, title: str = "", columns: int | None = N
         axes.imshow(panel.image, interpolation="bilinear" if min(panel.image.shape[:2]) > 64 else "nearest")
         text, style = plain(panel.title)
         axes.set_title(text, fontsize=10, **style)
+        if panel.caption:
+            text, style = plain(panel.caption)
+            place = {
+                "xy": (0.5, 0),
+                "xycoords": "axes fraction",
+                "xytext": (0, -4),
+                "textcoords": "offset points",
+            }
+            axes.annotate(text, **place, ha="center", va="top", fontsize=8, color="#444444", **style)
         if panel.bar:
             _draw_bar(figure, axes, panel.bar)
     if title:

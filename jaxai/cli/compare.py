@@ -1,0 +1,202 @@
+"""`jaxai compare`: which of several methods explains these photographs best, metric by metric."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+
+from .. import _files, metrics, plots
+from ..metrics._references import ALL as REFERENCES
+from . import classes, explain, methods, names, outputs, photos, scores, session, terminal
+from .session import (
+    AlphaOption,
+    BatchSizeOption,
+    DeviceOption,
+    PageOption,
+    PrecisionOption,
+    SeedOption,
+    WhiteOption,
+)
+from .supplies import Run
+
+_FILES = _PICTURE, _JSON, _CSV = "comparison.png", "comparison.json", "comparison.csv"
+
+
+def compare(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help=f"Photos, folders of photos, or samples: {', '.join(photos.SAMPLES)}."
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="The network; see `jaxai models`.")] = "efficientnet_lite0",
+    method: Annotated[
+        str, typer.Option(help="With commas between; see `jaxai methods`.")
+    ] = "grad_cam,integrated_gradients,lime",
+    metric: Annotated[str, typer.Option(help="With commas between; see docs/metrics.md.")] = ",".join(
+        scores.DEFAULT
+    ),
+    references: Annotated[
+        str,
+        typer.Option(help=f"Rows to compare with, with commas between: {', '.join(REFERENCES)}; or none."),
+    ] = "random,centre,edges,image",
+    target: Annotated[
+        str | None,
+        typer.Option(help="The class: its name or its index.", show_default="each photo's top class"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("comparison"),
+    layer: Annotated[
+        str | None, typer.Option(help="Layer for methods that look at one; see `jaxai layers`.")
+    ] = None,
+    segments: Annotated[
+        str, typer.Option(help=f"How superpixels are made: {', '.join(methods.SEGMENTATIONS)}.")
+    ] = methods.SEGMENTATIONS[0],
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", "-o", metavar="NAME.OPTION=VALUE", help="Of a method or a metric; repeatable."
+        ),
+    ] = None,
+    page: PageOption = None,
+    white: WhiteOption = None,
+    alpha: AlphaOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "float32",
+    batch_size: BatchSizeOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Compare methods: scores with intervals over the photos, as a table, a picture, JSON and CSV.
+
+    Deletion, insertion and relevance gain take 28 steps unless `-o relevance_gain.steps=224` says otherwise.
+    """
+    found = photos.find(images)
+    wanted_metrics, rest = scores.choose(metric, option or [])
+    chosen = methods.choose(method, rest)
+    methods.check_segmentation(segments)
+    rows = _references(references)
+    sources = outputs.Sources(photo.path for photo in found.photos)
+    outputs.check_folder(out, _FILES, sources)
+    session.start(device, precision)
+    net = explain.load(model, precision)
+    for one in chosen:
+        methods.rehearse(one, net)
+    wanted = classes.parse(target, net.labels)
+    if (wanted.top or len(wanted.indices)) != 1:
+        raise ValueError(
+            f"`--target` must be one class for `jaxai compare`; got {names.shortened(target or '')}"
+        )
+    about = Run(
+        net=net,
+        images=jnp.zeros(()),
+        targets=jnp.zeros(()),
+        key=jax.random.key(seed),
+        layer=session.layer(net, layer) if layer else None,
+        batch_size=batch_size,
+    )
+    for line in found.notes:
+        terminal.note(line)
+    good, pixels = photos.read_all(net, found.photos, {"page": page, "white": white, "alpha": alpha})
+    x = net.normalize(jnp.asarray(pixels))
+    logits = np.concatenate([np.asarray(net.model(x[i : i + 1]), np.float32) for i in range(len(x))])
+    targets = wanted.of(logits)[:, 0]
+    for photo, logit, index in zip(good, logits, targets, strict=True):
+        item = classes.entry(int(index), net.labels, logit)
+        terminal.say(f"{photo.source}: {item['label']} ({item['index']}) {item['probability']:.1%}")
+    for name, given in wanted_metrics.items():
+        if "segments" in scores.METRICS[name].needs:
+            cut = methods.superpixels(jnp.asarray(pixels), segments)
+            given |= {"segments": jnp.asarray(cut.labels), "num_segments": max(cut.counts)}
+    table = metrics.compare(
+        net.model,
+        x,
+        jnp.asarray(targets),
+        methods={one.name: _Method(one, about, segments) for one in chosen},
+        metrics=tuple(wanted_metrics),
+        key=jax.random.key(seed),
+        references=rows,
+        options=wanted_metrics,
+        batch_size=batch_size,
+    )
+    sizes = {"targets": 1, "height": net.input_size, "width": net.input_size}
+    table = replace(
+        table,
+        passes={one.name: str(one.description.passes(**{**one.settings(), **sizes})) for one in chosen},
+        settings={
+            **table.settings,
+            "model": {"name": net.name, "weights_sha256": net.digest},
+            "photos": [names.recorded(photo.source) for photo in good],
+            "targets": [int(index) for index in targets],
+            "methods": {one.name: methods.reported(one) for one in chosen},
+            "seed": seed,
+            "run": session.describe(precision),
+            "versions": session.versions(),
+        },
+    )
+    for line in str(table).splitlines():
+        terminal.say(line)
+    title = f"{net.name}, {len(good)} photo{'s' if len(good) > 1 else ''}"
+    with outputs.locked(_made(out)), _files.folder(out) as new:
+        (new / _PICTURE).write_bytes(plots.png(plots.comparison(table, title=title)))
+        (new / _JSON).write_text(f"{table.to_json()}\n", "utf-8")
+        (new / _CSV).write_text(table.to_csv(), "utf-8")
+    terminal.say(f"{out}{os.sep}")
+    if len(good) < len(found.photos):
+        terminal.note(
+            f"error: {len(found.photos) - len(good)} of {len(found.photos)} photos were not compared"
+        )
+        raise typer.Exit(2)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _references(text: str) -> tuple[str, ...]:
+    """Return the references of a list with commas.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    if text.strip() == "none":
+        return ()
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    for word in found:
+        if word not in REFERENCES:
+            raise ValueError(f"`--references`: {names.unknown('reference', word, REFERENCES)}")
+    return found
+
+
+class _Method:
+    """A method as metrics call it, on any model; superpixels are those of the images it is given."""
+
+    def __init__(self, method: methods.Chosen, about: Run, segmentation: str) -> None:
+        self._method, self._about, self._segmentation = method, about, segmentation
+
+    def __call__(self, model: Any, images: jax.Array, targets: Any) -> np.ndarray:
+        """Return maps [batch, height, width]."""
+        about = replace(
+            self._about,
+            net=replace(self._about.net, model=model),
+            images=images,
+            targets=jnp.asarray(targets),
+        )
+        if self._method.needs("segments"):
+            cut = methods.superpixels(_photos(about.net, images), self._segmentation)
+            count = methods.padded(max(cut.counts))
+            about = replace(about, segments=jnp.asarray(cut.labels), num_segments=count)
+        maps = methods.run(self._method, about).maps[:, 0]
+        return maps.sum(-1) if maps.ndim == 4 else maps
+
+
+def _photos(net: Any, images: jax.Array) -> jax.Array:
+    """Return the photos in [0, 1] that a network's normalisation, an affine one, made images of."""
+    corners = np.concatenate([np.zeros((1, 3)), np.eye(3)]).astype(np.float32)
+    found = np.asarray(net.normalize(jnp.asarray(corners)[:, None, None]), np.float64)[:, 0, 0]
+    colours = (np.asarray(images, np.float64) - found[0]) @ np.linalg.inv(found[1:] - found[0])
+    return jnp.asarray(np.clip(colours, 0, 1), jnp.float32)

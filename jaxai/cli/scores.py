@@ -1,0 +1,104 @@
+"""Metrics as the command runs them: chosen by name, with options, on maps of a batch of photos."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import maps, metrics
+from . import names, options
+from .methods import Chosen, Result
+
+# What `jaxai explain --scores` writes, and `jaxai compare` reports unless it is asked for other metrics.
+DEFAULT = ("relevance_gain", "insertion", "gini")
+# The paper's step for each row of pixels takes eight times as long.
+_STEPS = 28
+_PREFERRED = {
+    "relevance_gain": {"steps": _STEPS},
+    "deletion": {"steps": _STEPS},
+    "insertion": {"steps": _STEPS},
+}
+_SUPPLIED = (
+    "model",
+    "images",
+    "maps",
+    "method",
+    "targets",
+    "masks",
+    "key",
+    "segments",
+    "num_segments",
+    "batch_size",
+)
+METRICS = {metric.name: metric for metric in metrics.METRICS if metric.takes != "masks"}
+
+
+def choose(text: str, settings: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the metrics of a list with commas, each with its options, and the settings of no metric.
+
+    Raises:
+        ValueError: If there is no such metric or option, or a value is of the wrong kind.
+    """
+    chosen: dict[str, dict[str, Any]] = {}
+    for word in text.split(","):
+        name = word.strip().replace("-", "_")
+        if name in (metric.name for metric in metrics.METRICS) and name not in METRICS:
+            raise ValueError(f"the command does not offer {name}: it needs masks; see jaxai.metrics.compare")
+        if name not in METRICS:
+            raise ValueError(names.unknown("metric", word.strip(), METRICS))
+        chosen[name] = dict(_PREFERRED.get(name, {}))
+    rest = []
+    for setting in settings:
+        left, _, value = setting.partition("=")
+        name, _, option = left.strip().replace("-", "_").partition(".")
+        if name not in chosen:
+            rest.append(setting)
+            continue
+        known = options_of(METRICS[name])
+        if option not in known:
+            raise ValueError(
+                f"`--option {names.shortened(setting)}`: {name} has no option {names.shortened(option)!r};"
+                f" it has {', '.join(known) or 'none'}"
+            )
+        try:
+            chosen[name][option] = options.read(value.strip(), known[option])
+        except ValueError as error:
+            raise ValueError(f"`--option {names.shortened(setting)}`: {error}") from error
+    return chosen, rest
+
+
+def options_of(metric: metrics.Metric) -> dict[str, Any]:
+    """Return the kinds of the options of a metric that the command can set, by name."""
+    import inspect
+
+    found = inspect.signature(metric.function).parameters
+    return {
+        name: parameter.annotation
+        for name, parameter in found.items()
+        if name not in _SUPPLIED and set(options.kinds(parameter.annotation)) - {type(None)}
+    }
+
+
+def of_result(
+    method: Chosen, result: Result, model: Any, images: jax.Array, targets: jax.Array, seed: int
+) -> Mapping[str, np.ndarray]:
+    """Return the default scores of a method's maps, [batch, k] by name."""
+    found = jnp.asarray(result.maps)
+    found = found.sum(-1) if method.result == "pixels" else found
+    if found.shape[2:] != images.shape[1:3]:
+        found = maps.upsample(found, images.shape[1:3])
+    single = targets.ndim == 1
+    values = {}
+    for name in DEFAULT:
+        metric = METRICS[name]
+        given = {**_PREFERRED.get(name, {}), **({"key": jax.random.key(seed)} if metric.random else {})}
+        if metric.takes == "maps":
+            score = metric.read(metric.function(found.reshape(-1, *found.shape[2:]), **given))
+        else:
+            score = metric.read(
+                metric.function(model, images, found[:, 0] if single else found, targets, **given)
+            )
+        values[name] = np.asarray(score, np.float64).reshape(found.shape[:2])
+    return values

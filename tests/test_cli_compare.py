@@ -1,0 +1,164 @@
+"""`jaxai compare` and `jaxai explain --scores`, on the real EfficientNet-Lite0; pictures of comparisons."""
+
+import csv
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxai
+from jaxai import plots
+from jaxai.cli import compare, main, scores
+from jaxai.metrics import Comparison
+
+QUICK = ("--metric", "relevance_gain,gini", "-o", "relevance-gain.steps=2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def started():
+    """Start JAX with the tests' settings, so that the command leaves them alone."""
+    jax.devices()
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*words):
+        code = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return call
+
+
+def table(methods=3, references=2, metrics=3, images=6):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(methods + references, metrics, images))
+    values[methods:, -1] = np.nan
+    names = [f"method_{i}" for i in range(methods)]
+    return Comparison(
+        tuple(names),
+        tuple(f"reference {i}" for i in range(references)),
+        tuple(f"metric_{i}" for i in range(metrics)),
+        ("higher", "lower", "higher", "lower", "higher")[:metrics],
+        values,
+        {"metric_0": 0.1},
+        dict.fromkeys(names, 0.5),
+        rng.integers(0, images, (50, images)),
+        0.95,
+        {},
+        dict.fromkeys(names, "1 + 1 backward"),
+    )
+
+
+def test_compare_writes_table_picture_json_and_csv(run, tmp_path, lite0, photos):
+    out = tmp_path / "new" / "out"
+    words = (
+        "compare",
+        "cat",
+        "coffee",
+        "--method",
+        "saliency,grad-cam",
+        "--references",
+        "centre",
+        "--out",
+        out,
+    )
+    code, lines, errors = run(*words, *QUICK)
+    assert (code, errors) == (0, [])
+    assert lines[0].startswith("cat: Egyptian cat (285) ") and lines[1].startswith("coffee: espresso (967) ")
+    assert "relevance_gain (max)" in lines[2] and lines[2].endswith("passes")
+    assert lines[4].startswith("saliency ") and lines[4].endswith("1 + 1 backward")
+    assert lines[-1] == f"{out}{os.sep}"
+    assert sorted(os.listdir(out)) == ["comparison.csv", "comparison.json", "comparison.png"]
+    pixels = np.asarray(Image.open(out / "comparison.png"))
+    assert pixels.shape[0] > 150 and pixels.shape[1] > 600 and pixels.std() > 10
+    found = json.loads((out / "comparison.json").read_text())
+    assert found["rows"] == ["saliency", "grad_cam", "centre"]
+    assert found["settings"]["options"]["relevance_gain"] == {"steps": 2}
+    assert found["settings"]["photos"] == ["cat", "coffee"] and found["settings"]["targets"] == [285, 967]
+    x = jax.numpy.concatenate([lite0.preprocess(photos[name]) for name in ("cat", "coffee")])
+    maps = jaxai.grad_cam(lite0.model, x, jax.numpy.array([285, 967]))
+    gain = jaxai.metrics.relevance_gain(lite0.model, x, maps, np.array([285, 967]), steps=2).gain
+    np.testing.assert_allclose(found["scores"][1][0], gain, atol=1e-3)
+    np.testing.assert_allclose(found["scores"][1][1], jaxai.metrics.gini(maps), atol=1e-3)
+    rows = list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
+    assert len(rows) == 6 and float(rows[2]["mean"]) == pytest.approx(float(gain.mean()), abs=1e-3)
+
+
+def test_photos_of_images(lite0, photos):
+    for normalize in (lite0.normalize, jaxai.models.normalization.caffe):
+        photo = jax.numpy.asarray(lite0.crop(photos["cat"]))
+        net = type("Net", (), {"normalize": staticmethod(normalize)})
+        np.testing.assert_allclose(compare._photos(net, normalize(photo)), photo, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_explain_writes_scores(run, tmp_path, lite0, photos):
+    out = tmp_path / "out"
+    code, _, errors = run(
+        "explain", "cat", "--method", "grad_cam", "--scores", "--target", "top2", "--out", out
+    )
+    assert (code, errors) == (0, [])
+    found = json.loads((out / "explanation.json").read_text())["methods"]["grad_cam"]["scores"]
+    assert list(found) == list(scores.DEFAULT) and all(len(values) == 2 for values in found.values())
+    maps = np.load(out / "maps.npz")
+    np.testing.assert_allclose(found["gini"], jaxai.metrics.gini(maps["grad_cam"]), atol=1e-5)
+    gain = jaxai.metrics.relevance_gain(
+        lite0.model,
+        lite0.preprocess(photos["cat"]),
+        maps["grad_cam"][None],
+        maps["targets"][None],
+        steps=28,
+    ).gain
+    np.testing.assert_allclose(found["relevance_gain"], gain[0], atol=1e-3)
+    plain = tmp_path / "plain"
+    assert run("explain", "cat", "--method", "grad_cam", "--target", "top2", "--out", plain)[0] == 0
+    assert "scores" not in json.loads((plain / "explanation.json").read_text())["methods"]["grad_cam"]
+    high, low = (len(np.asarray(Image.open(folder / "explanation.png"))) for folder in (out, plain))
+    assert high > low, "there is room for the scores"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--metric", "beauty"), "unknown metric 'beauty'"),
+        (("--metric", "mass_accuracy"), "the command does not offer mass_accuracy: it needs masks"),
+        (("--metric", "gini", "-o", "gini.steps=2"), "gini has no option 'steps'; it has none"),
+        (("-o", "insertion.steps=many"), "`--option insertion.steps=many`: expected"),
+        (("-o", "lime.num_samples=3", "--method", "saliency"), "'lime' is not among the methods saliency"),
+        (("--references", "noise"), "`--references`: unknown reference 'noise'"),
+        (("--target", "top2"), "`--target` must be one class for `jaxai compare`; got top2"),
+        (("--segments", "hexagons"), "unknown method 'hexagons'"),
+    ],
+)
+def test_mistakes_give_a_line(run, tmp_path, words, message):
+    code, lines, errors = run("compare", "cat", "--out", tmp_path / "out", *words)
+    assert code == 2 and lines == [] and len(errors) == 1 and message in errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_of_comparisons():
+    figure = plots.comparison(table(), title="a $title_1$")
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title(loc="left") for axes in panels] == ["metric 0", "metric 1", "metric 2"]
+    means = table().means
+    drawn = [line.get_xdata()[0] for line in panels[0].lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(drawn, means[:, 0])
+    ends = sorted(tuple(seg[:, 0]) for bars in panels[0].collections for seg in bars.get_segments())
+    np.testing.assert_allclose(ends, sorted(map(tuple, table().intervals[:, 0])))
+    best = [line.get_color() for line in panels[1].lines if line.get_marker() == "o"]
+    assert best.count("#c2410c") == 1 and best.index("#c2410c") == means[:3, 1].argmin()
+    texts = [text.get_text() for text in panels[2].texts]
+    assert texts.count("–") == 2, "a reference is no method"
+    words = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert words.count("1 + 1 backward") == 3
+    dashed = [line for line in panels[0].lines if line.get_linestyle() == "--"]
+    assert len(dashed) == 1 and dashed[0].get_xdata()[0] == 0.1
+    wide, tall = (plots.render(plots.comparison(table(metrics=5), columns=c)).shape for c in (5, 2))
+    assert wide[1] > tall[1] and wide[0] < tall[0]
+    alone = plots.render(plots.comparison(table(methods=1, references=0, metrics=1)))
+    # Nothing is cut off: the edge of the picture is white.
+    assert all((edge == 255).all() for edge in (alone[0], alone[-1], alone[:, 0], alone[:, -1]))
