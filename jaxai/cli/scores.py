@@ -1,6 +1,6 @@
 """Metrics as the command runs them: chosen by name, with options, on maps of a batch of photos."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -83,7 +83,7 @@ def options_of(metric: metrics.Metric) -> dict[str, Any]:
 
 def of_result(
     method: Chosen, result: Result, model: Any, images: jax.Array, targets: jax.Array, seed: int
-) -> Mapping[str, np.ndarray]:
+) -> dict[str, np.ndarray]:
     """Return the default scores of a method's maps, [batch, k] by name."""
     found = jnp.asarray(result.maps)
     found = found.sum(-1) if method.result == "pixels" else found
