@@ -629,3 +629,16 @@ def test_two_hundred_layers():
     assert seconds(lambda: model.program(X)) < seconds(lambda: jax.tree.flatten((net, X))) + 1e-3 + seconds(
         lambda: jax.tree.flatten(net)
     )
+
+
+def test_rules_for_layers_of_found_models():
+    net = nnx_net()
+    model = find(net, X)
+    base = jaxai.rules.Composite()
+    chosen = jaxai.lrp(model, X, 1, composite=jaxai.rules.Composite(layers={"layer1.0": jaxai.rules.Flat()}))
+    by_part = {f"layer1.0.conv{i}": jaxai.rules.Flat() for i in (1, 2)}
+    close(chosen, jaxai.lrp(model, X, 1, composite=jaxai.rules.Composite(layers=by_part)))
+    assert np.abs(chosen - jaxai.lrp(model, X, 1, composite=base)).max() > 1e-3 * np.abs(chosen).max()
+    close(jaxai.lrp(model, X, 1, composite=base), jaxai.lrp(net, X, 1, composite=base))
+    with pytest.raises(ValueError, match="unknown layer 'layer2' in the composite; the layers are stem,"):
+        jaxai.lrp(model, X, 1, composite=jaxai.rules.Composite(layers={"layer2": jaxai.rules.Flat()}))

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array, Float
 
@@ -16,6 +18,7 @@ from . import layout, layouts
 from .layouts import ByLayer, Layout
 from .named import OUTPUT, Named, marked, unknown, with_output
 from .parts import FOUND, Program, between, program_of, split
+from .run import evaluate, run_node
 
 # How a model takes images: a batch or one image, channels last or first.
 IMAGE_FORMATS = ("NHWC", "NCHW", "HWC", "CHW")
@@ -137,6 +140,20 @@ class Found(_model.Layered):
         if self._is_output(program, layer):
             return self.model(images), Partial(_identity)
         return split(program, flat, layer)
+
+    def marked(self, images: jax.Array) -> Any:
+        """Return the scores of these images, with each layer marked by its name."""
+        program, flat = self.program(images)
+        names: dict[int, list[str]] = {}
+        for name, value in program.layers.items():
+            names.setdefault(value, []).append(name)
+
+        def each(node, operands):
+            results = operands[:1] if node.name == "name" else run_node(node, operands)
+            marked = zip(node.outputs, results, strict=True)
+            return [reduce(checkpoint_name, names.get(out, ()), result) for out, result in marked]
+
+        return jax.tree.unflatten(program.tree, evaluate(program.graph, flat, each=each))
 
     def _is_output(self, program, layer):
         if layer not in program.layers and layer != OUTPUT:

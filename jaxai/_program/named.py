@@ -81,6 +81,8 @@ def unknown(layer: str, names: Sequence[str]) -> str:
 def marked(model: Any, x: jax.Array) -> jax.Array:
     """Run a layered model with each layer's output marked by its name; other models as they are."""
     names = getattr(model, "layer_names", ())
+    if hasattr(model, "marked"):
+        return model.marked(x)
     if not names or hasattr(model, "split"):
         return model(x)
     x = checkpoint_name(model(x, stop=names[0]), names[0])

@@ -1,9 +1,10 @@
 """Composites: which operation of a network gets which rule."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .._program.named import unknown
 from ._operations import Network
 from ._products import SignalTakesAll, Softmax, Uniform
 from ._relevance import AlphaBeta, Epsilon, Flat, Gamma, Gradient, Norm, Pass, Rule, ZBox, ZPlus
@@ -40,7 +41,7 @@ class Composite:
         first_kinds: `("conv", "dense")` or one of them.
         layers: For layers by name, a mapping or pairs: `{"conv1_1": Flat()}`. Names are those of the model's
             `layer_names`, or marks of `jax.ad_checkpoint.checkpoint_name`; all convolutions and dense layers
-            of that layer get the rule.
+            of that layer, or of modules within it, get the rule.
         activation: For elementwise functions and for scales and shifts that follow no layer. A ReLU6 passes
             relevance even where it is saturated, under `Pass()`.
         residual: For sums of two values that both depend on the image.
@@ -97,11 +98,12 @@ class Composite:
             ValueError: If a layer that is named does not exist.
         """
         by_layer = dict(self.layers)
-        existing = [node.params["name"] for node in net.graph.nodes if node.name == "name"]
+        existing = dict.fromkeys(node.params["name"] for node in net.graph.nodes if node.name == "name")
         for name in by_layer:
             if name not in existing:
-                known = ", ".join(dict.fromkeys(existing)) or "none (mark them or use a layered model)"
-                raise ValueError(f"unknown layer {name!r} in the composite; the layers are {known}")
+                none = "; the layers are none (mark them or use a layered model)"
+                found = unknown(name, tuple(existing)) if existing else f"unknown layer {name!r}{none}"
+                raise ValueError(found.replace(repr(name), f"{name!r} in the composite", 1))
         rules: list[Rule] = []
         first = self.first
         for operation in net.operations:
@@ -112,8 +114,16 @@ class Composite:
             rule = getattr(self, operation.kind)
             if first is not None and operation.kind in self.first_kinds:
                 rule, first = first, None
-            rules.append(by_layer.get(operation.layer, rule))
+            within = next((name for name in _around(operation.layer) if name in by_layer), None)
+            rules.append(rule if within is None else by_layer[within])
         return rules
+
+
+def _around(layer: str | None) -> Iterator[str]:
+    """Yield a layer's name, then those of the modules that it lies in, the innermost first."""
+    while layer:
+        yield layer
+        layer = layer[: max(layer.rfind("."), layer.rfind("/"), 0)]
 
 
 def _check(name: str, rule: Any) -> Rule:
