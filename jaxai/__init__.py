@@ -6,7 +6,7 @@ The methods stand here; result types, objectives, rules and other parts stand in
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import cam, features, gradients, layers, maps, perturbation, rules, targets
+from . import attention, cam, features, gradients, layers, maps, perturbation, rules, targets
 from ._cpu.configure import configure_cpu
 from ._model_check import check_model
 from .cam import *  # noqa: F403
@@ -80,6 +80,7 @@ _LAZY = ("metrics", "models", "plots", "weights_convert")
 __all__ = [
     "accentuate",
     "atlas",
+    "attention",
     "black_box",
     "blur_integrated_gradients",
     "cam",

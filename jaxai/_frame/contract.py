@@ -43,6 +43,14 @@ _ARGUMENTS: Mapping[str, Entry] = {
         "A name of `model.layer_names`",
         "; None picks the last layer that is not a pool and has more than one position.",
     ),
+    "queries": (
+        'Whose tokens\' view is mapped: `"class"`, the first token, or `"mean"`, all tokens of the grid',
+        "; None is the class token where there are tokens before the grid. A pool by attention has its own.",
+    ),
+    "tokens": (
+        "How the tokens lie on the image, `jaxai.layers.Tokens(grid=(rows, columns), prefix=n)`",
+        "; None reads it from the program.",
+    ),
     "relu": "Keep only evidence for the target.",
     "upsample": "Resize the map to the image, bilinear between half-pixel centres.",
     "batch_size": (_IN_FLIGHT.format("images"), _CHOSEN),

@@ -275,6 +275,10 @@ def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes |
     found: list[Axis] = []
     i = j = 0
     while j < len(after) or i < len(before):
+        if i < len(before) and j < len(after) and before[i] == after[j]:
+            found.append(axes[i])
+            i, j = i + 1, j + 1
+            continue
         # The smallest blocks of both shapes that hold as many values.
         first, second, left, right = i, j, 1, 1
         while i == first or j == second or left != right:
@@ -285,9 +289,6 @@ def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes |
             else:
                 break
         parts: list[tuple[str, int]] = []
-        if i - first == j - second == 1:
-            found.append(axes[first])
-            continue
         for axis in range(first, i):
             size = before[axis]
             if not axes[axis]:

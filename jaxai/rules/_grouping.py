@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from .._program.facts import fact
 from .._program.graph import Constant, Graph, Node, Ref, trace
 from .._program.relus import Relu, find_relus
+from .._program.wholes import find_wholes
 from ._operations import Linear, Network, Operation, Step
-from ._wholes import find_wholes
 
 
 def network(model: Any, images: jax.Array, *, wholes: bool = True) -> tuple[Network, list[Any]]:

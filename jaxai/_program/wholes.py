@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 
-from .._program.facts import fact
-from .._program.graph import Constant, Graph, Node, Ref, values_of
+from .facts import fact
+from .graph import Constant, Graph, Node, Ref, values_of
 
 _ROOTS = ("rsqrt", "sqrt", "pow")
 
@@ -50,6 +50,18 @@ def find_wholes(graph: Graph, image: int) -> list[Whole]:
                 if norm is not None and not any(search.overlap(norm, other) for other in found):
                     found.append(norm)
     return found
+
+
+def find_softmaxes(graph: Graph, image: int) -> list[Whole]:
+    """Return the softmaxes of a graph, in order; loops and branches are not looked into."""
+    search = _Search(graph, image)
+    found = [whole for node in graph.nodes if (whole := search.softmax(node)) is not None]
+    return [whole for whole in found if whole.kind == "softmax"]
+
+
+def dominators(graph: Graph, image: int) -> dict[int, int]:
+    """Return the last value that all ways from the images to each value pass through, by value."""
+    return _Search(graph, image).dominators()
 
 
 class _Search:

@@ -1,0 +1,16 @@
+"""Transformers: maps of the attention matrices that are found in a network's program.
+
+Maps of layers and of pixels need nothing of their own: `jaxai.layers.find` names the blocks of a
+transformer, with tokens laid out on their grid for every class activation map, and `jaxai.lrp` takes the
+composites `"attn_lrp"` and `"cp_lrp"`.
+"""
+
+from ._gradient_attention import gradient_attention
+from ._legrad import legrad
+from ._rollout import rollout
+
+__all__ = [
+    "gradient_attention",
+    "legrad",
+    "rollout",
+]

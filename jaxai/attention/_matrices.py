@@ -1,0 +1,309 @@
+"""Attention matrices, found in the program of any network: softmaxes that are multiplied by values.
+
+All gradients come from one backward pass: zeros are added to each matrix, and the score is differentiated
+with respect to them. The program is that of one image, mapped over the images, so that whatever axes a
+library gives its heads, an image's matrices are [heads, queries, keys].
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._frame.targets import Target
+from .._program import layout
+from .._program.facts import fact
+from .._program.graph import Graph, Node, graph_of
+from .._program.layouts import Tokens
+from .._program.names import marks_of
+from .._program.parts import MOST_STEPS, Program, Reading, program_of
+from .._program.run import evaluate, run_node
+from .._program.wholes import find_softmaxes
+
+
+class Matrix(NamedTuple):
+    """Where an attention matrix is.
+
+    Attributes:
+        value: Its number in the program.
+        queries: The axis of the tokens that look; None if there is a single one, a pool.
+        keys: The axis of the tokens that are looked at.
+    """
+
+    value: int
+    queries: int | None
+    keys: int
+
+
+def _has_softmax(graph: Graph) -> bool:
+    return any(node.name == "exp" or any(map(_has_softmax, node.bodies)) for node in graph.nodes)
+
+
+def _opens(primitive: str, params: dict[str, Any], body: Graph) -> bool:
+    return _has_softmax(body) and params.get("length", 0) <= MOST_STEPS
+
+
+def _read(closed: Any) -> Graph:
+    return graph_of(closed, structured=True, enter=_has_softmax, opens=_opens)
+
+
+READING = Reading(_read, marks_of)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The program of a network on one image, with its attention matrices.
+
+    Attributes:
+        program: The program.
+        flat: What it is evaluated on, the image last.
+        matrices: In forward order.
+        tokens: How the tokens lie on the image.
+    """
+
+    program: Program
+    flat: list[Any]
+    matrices: tuple[Matrix, ...]
+    tokens: Tokens
+
+    @property
+    def count(self) -> int:
+        """How many tokens there are."""
+        first = self.matrices[0]
+        return self.program.graph.shape(first.value)[first.keys]
+
+    def heads(self, matrix: Matrix) -> int:
+        """Return how many heads a matrix has."""
+        shape = self.program.graph.shape(matrix.value)
+        return math.prod(shape) // (shape[matrix.keys] * self._rows(matrix))
+
+    def _rows(self, matrix: Matrix) -> int:
+        return 1 if matrix.queries is None else self.program.graph.shape(matrix.value)[matrix.queries]
+
+    def check_start(self, start: int) -> None:
+        """Check the index of the first layer that counts.
+
+        Raises:
+            ValueError: If there is no such layer.
+        """
+        if start >= len(self.matrices):
+            raise ValueError(
+                f"`start` must be less than the {len(self.matrices)} attention layers; got {start}"
+            )
+
+    def zeros(self, batch: int) -> tuple[jax.Array, ...]:
+        """Return what is added to each matrix, [batch, heads, queries, keys]."""
+        return tuple(
+            jnp.zeros((batch, self.heads(m), self._rows(m), self.count), jnp.float32) for m in self.matrices
+        )
+
+    def run(self, images: jax.Array, deltas: Sequence[jax.Array]) -> tuple[Any, tuple[jax.Array, ...]]:
+        """Return what the network returns with something added to each matrix, and the matrices.
+
+        Args:
+            images: [batch, height, width, channels].
+            deltas: For each matrix [batch, heads, queries, keys].
+        """
+        return jax.vmap(self.one)(images[:, None], tuple(deltas))
+
+    def one(
+        self,
+        image: jax.Array,
+        deltas: Sequence[jax.Array],
+        look: Callable[[int, jax.Array], jax.Array] = lambda value, result: result,
+    ) -> tuple[Any, tuple[jax.Array, ...]]:
+        """Do the same for one image [1, height, width, channels], without the batch axis.
+
+        Args:
+            image: The image.
+            deltas: For each matrix [heads, queries, keys].
+            look: `look(value, result) -> result` is given each value of the program, by number.
+        """
+        places = {matrix.value: i for i, matrix in enumerate(self.matrices)}
+        seen: dict[int, jax.Array] = {}
+
+        def each(node: Node, operands: Sequence[Any]) -> Sequence[Any]:
+            results = list(run_node(node, operands))
+            for place, out in enumerate(node.outputs):
+                if out in places:
+                    i = places[out]
+                    seen[i], results[place] = self._added(self.matrices[i], results[place], deltas[i])
+                results[place] = look(out, results[place])
+            return results
+
+        outputs = evaluate(self.program.graph, [*self.flat[:-1], image], each=each)
+        scores = jax.tree.unflatten(self.program.tree, outputs)
+        return jax.tree.map(lambda s: s[0], scores), tuple(seen[i] for i in range(len(places)))
+
+    def _added(self, matrix, value, delta):
+        """Return a matrix as [heads, queries, keys], and what goes on: the matrix with something added."""
+        last = [matrix.keys] if matrix.queries is None else [matrix.queries, matrix.keys]
+        order = [axis for axis in range(value.ndim) if axis not in last] + last
+        moved = value.transpose(order)
+        back = delta.reshape(moved.shape).transpose([order.index(axis) for axis in range(value.ndim)])
+        return moved.reshape(delta.shape).astype(jnp.float32), value + back.astype(value.dtype)
+
+
+def find(model: Any, image: Any, tokens: Tokens | None) -> Attention:
+    """Return the attention matrices of a network.
+
+    Args:
+        model: Callable pytree.
+        image: [1, height, width, channels].
+        tokens: How the tokens lie on the image; None reads it from the program.
+
+    Raises:
+        ValueError: If there are no attention matrices, they are not those of one set of tokens, or the
+            program does not tell how the tokens lie on the image.
+    """
+    program, flat = program_of(model, image, READING)
+    matrices = _matrices(program.graph)
+    if not matrices:
+        raise ValueError(
+            "`model` must have attention matrices: softmaxes along the tokens, multiplied by values; its"
+            " program has none (kernels that never write them down, such as flash attention, hide them)"
+        )
+    shapes = {m: _rows_and_columns(program.graph, m) for m in matrices}
+    counts = {shape for m, shape in shapes.items() if m.queries is not None}
+    columns = {shape[1] for shape in shapes.values()}
+    if len(columns) > 1 or any(rows != keys for rows, keys in counts) or not counts:
+        listed = ", ".join(f"{rows} x {keys}" for rows, keys in dict.fromkeys(shapes.values()))
+        raise ValueError(
+            "`model` must have attention between all of one set of tokens, the same in each layer; its"
+            f" matrices are {listed} (windows and pyramids have no map of this kind)"
+        )
+    return Attention(program, flat, matrices, _tokens(program, matrices, tokens))
+
+
+def _rows_and_columns(graph: Graph, matrix: Matrix) -> tuple[int, int]:
+    shape = graph.shape(matrix.value)
+    return 1 if matrix.queries is None else shape[matrix.queries], shape[matrix.keys]
+
+
+def _tokens(program: Program, matrices: tuple[Matrix, ...], given: Tokens | None) -> Tokens:
+    count = _rows_and_columns(program.graph, matrices[0])[1]
+    if given is not None:
+        if given.prefix + given.grid[0] * given.grid[1] > count:
+            raise ValueError(f"`tokens` must fit the network's {count} tokens; got {given}")
+        return given
+    for matrix in matrices:
+        axes = program.axes[matrix.value]
+        found = None if axes is None else layout.name(((), axes[matrix.keys], ()), (1, count, 1))
+        if isinstance(found, Tokens):
+            return found
+    raise ValueError(
+        f"the program does not tell how its {count} tokens lie on the image: pass"
+        " tokens=jaxai.layers.Tokens(grid=(rows, columns), prefix=n)"
+    )
+
+
+@lru_cache(maxsize=32)
+def _matrices(graph: Graph) -> tuple[Matrix, ...]:
+    """Return the attention matrices of a program, in forward order."""
+    image = graph.inputs[-1]
+    dependent, readers = graph.dependents([image]), graph.readers()
+    found = []
+    for softmax in find_softmaxes(graph, image):
+        value = softmax.nodes[-1].outputs[0]
+        if len(softmax.axes) != 1:
+            continue
+        rank, keys = len(graph.shape(value)), softmax.axes[0]
+        queries = _queries(graph, readers, dependent, value, tuple(range(rank)), keys)
+        if queries is not None:
+            found.append(Matrix(value, *queries, keys))
+    return tuple(found)
+
+
+def _queries(graph, readers, dependent, value, places, keys) -> tuple[int | None] | None:
+    """Return the axis of the queries if a value is multiplied by others along its keys.
+
+    Args:
+        graph: The program.
+        readers: Of each value.
+        dependent: What depends on the image.
+        value: A softmax, or what became of it.
+        places: The axis of the softmax that each axis of the value is.
+        keys: The softmax's axis.
+    """
+    for node in readers.get(value, ()):
+        if node.name == "dot_general":
+            side = 0 if node.inputs[0] == value else 1
+            contracted, batched = (pair[side] for pair in node.params["dimension_numbers"])
+            other = node.inputs[1 - side]
+            if [places[axis] for axis in contracted] == [keys] and other in dependent:
+                shape = graph.shape(value)
+                free = [a for a in range(len(shape)) if a not in (*contracted, *batched) and shape[a] > 1]
+                if len(free) <= 1:
+                    return (places[free[0]] if free else None,)
+            continue
+        moved = _moved(graph, node, value, places)
+        others = [ref for ref in node.inputs if ref != value and ref in dependent]
+        if moved is not None and not others:
+            found = _queries(graph, readers, dependent, node.outputs[0], moved, keys)
+            if found is not None:
+                return found
+    return None
+
+
+def _moved(graph, node, value, places):
+    """Return where the axes of a value are after a node that only scales or rearranges it; None otherwise."""
+    if node.name == "transpose":
+        return tuple(places[axis] for axis in node.params["permutation"])
+    old, new = graph.shape(value), graph.shape(node.outputs[0])
+    if old == new and (fact(node.name).elementwise or node.name == "name"):
+        return places
+    if not fact(node.name).rearranges or len(node.inputs) != 1:
+        return None
+    # Axes of length one may come and go.
+    before = [axis for axis, size in enumerate(old) if size > 1]
+    after = [axis for axis, size in enumerate(new) if size > 1]
+    if [old[axis] for axis in before] != [new[axis] for axis in after]:
+        return None
+    known = dict(zip(after, (places[axis] for axis in before), strict=True))
+    return tuple(known.get(axis, -1) for axis in range(len(new)))
+
+
+def gradients(
+    found: Attention, images: jax.Array, targets: Target, *, batch_size: int | None
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """Return the attention matrices, and the gradients of what is explained with respect to them.
+
+    Returns:
+        For each layer [batch, heads, queries, keys]; gradients have an axis k after the batch for k targets.
+    """
+    outputs, pullback, matrices = jax.vjp(
+        partial(found.run, images), found.zeros(images.shape[0]), has_aux=True
+    )
+    target = targets.frozen(outputs)
+    directions = target.cotangents(outputs)
+    slopes = target.pull(lambda d: pullback(d)[0], directions, batch_size=batch_size)
+    return matrices, slopes
+
+
+def positions(relevance: jax.Array, found: Attention) -> jax.Array:
+    """Return what the tokens of the grid have of values [..., tokens], as [..., rows, columns]."""
+    rows, columns = found.tokens.grid
+    start = found.tokens.prefix
+    inside = relevance[..., start : start + rows * columns]
+    return inside.reshape(*relevance.shape[:-1], rows, columns)
+
+
+def read_out(paths: jax.Array, found: Attention, queries: str | None) -> jax.Array:
+    """Return how much of each token the result reads, from how each token is made of all.
+
+    Args:
+        paths: [..., rows, tokens]; a single row is that of a pool.
+        found: The network.
+        queries: `"class"`, the first token; `"mean"`, all tokens of the grid; None: the class token where
+            there are tokens before the grid.
+    """
+    if paths.shape[-2] == 1:
+        return paths[..., 0, :]
+    start, (rows, columns) = found.tokens.prefix, found.tokens.grid
+    if (queries or ("class" if start else "mean")) == "class":
+        return paths[..., 0, :]
+    return paths[..., start : start + rows * columns, :].mean(-2)
