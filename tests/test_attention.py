@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_vit
-from common import close
+from common import close, slow_but
 from flax import nnx
+from flax.nnx.nn.attention import dot_product_attention_weights
 from jax.tree_util import Partial
 
 import jaxai
@@ -63,7 +64,9 @@ def by_legrad(parameters, images, classes, **options):
     return total / len(parameters["blocks"])
 
 
-@pytest.mark.parametrize("pooled, registers", [(False, 0), (False, 2), (True, 0)])
+@pytest.mark.parametrize(
+    "pooled, registers", [pytest.param(False, 0, marks=pytest.mark.slow), (False, 2), (True, 0)]
+)
 def test_methods_are_their_definitions(pooled, registers):
     model = tiny_vit.model(3, pooled=pooled, registers=registers)
     parameters, prefix = model.args[0], 1 + registers
@@ -95,7 +98,7 @@ def test_variants_of_rollout():
     close(found, row(by_rollout(kept[:, :, None]), 1, False))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", slow_but("gradient_attention", METHODS))
 def test_targets_chunks_jit_and_alone(name):
     model, method = tiny_vit.model(5), METHODS[name]
     both = jnp.asarray([[0, 2], [1, 3], [4, 0]])
@@ -124,7 +127,7 @@ class Block(nnx.Module):
 
 class Transformer(nnx.Module):
     def __init__(self, rngs):
-        self.patches = nnx.Conv(3, 12, (4, 4), (4, 4), "VALID", rngs=rngs)
+        self.patches = nnx.Conv(3, 12, (4, 4), strides=(4, 4), padding="VALID", rngs=rngs)
         self.blocks = nnx.List([Block(rngs), Block(rngs)])
         self.head = nnx.Linear(12, 5, rngs=rngs)
 
@@ -141,7 +144,7 @@ def test_matrices_of_a_library():
     seen = []
 
     def watched(query, key, value, **options):
-        weights = nnx.dot_product_attention_weights(query, key)
+        weights = dot_product_attention_weights(query, key)
         seen.append(weights)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
@@ -259,3 +262,13 @@ def test_errors_of_options():
 
     with pytest.raises(ValueError, match="must have residual connections"):
         jaxai.attention.legrad(without_residual, IMAGES, tokens=Tokens(grid=(3, 4)))
+
+
+def test_layers_behind_attention_keep_their_tokens():
+    model = tiny_vit.model(8, registers=2)
+    net = jaxai.layers.find(model, IMAGES)
+    layouts = net.layouts(IMAGES)
+    tokens = [found for known, found in layouts.values() if isinstance(found, Tokens)]
+    assert len(tokens) > 2 * tiny_vit.DEPTH and set(tokens[2:]) == {Tokens(grid=(3, 4), prefix=3)}
+    maps = jaxai.grad_cam(net, IMAGES, CLASSES, upsample=False)
+    assert maps.shape == (3, 3, 4) and (maps > 0).any()

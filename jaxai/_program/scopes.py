@@ -27,7 +27,9 @@ def of_equation(eqn: Any) -> Scope:
     """Return the named scopes around an equation within its jaxpr, outermost first."""
     # Other entries are transformations, such as `vmap`.
     stack = eqn.source_info.name_stack.stack
-    return tuple(_part(entry.name) for entry in stack if type(entry).__name__ == "Scope")
+    names = (entry.name for entry in stack if type(entry).__name__ == "Scope")
+    # `jnp.einsum` puts its formula around its products.
+    return tuple(_part(name) for name in names if "->" not in name)
 
 
 def _part(name):

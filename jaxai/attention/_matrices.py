@@ -92,7 +92,7 @@ class Attention:
         """
         if start >= len(self.matrices):
             raise ValueError(
-                f"`start` must be less than the {len(self.matrices)} attention layers; got {start}"
+                f"`start` must be less than {len(self.matrices)}, the number of attention layers; got {start}"
             )
 
     def zeros(self, batch: int) -> tuple[jax.Array, ...]:

@@ -77,8 +77,7 @@ def for_each_target(cam: jax.Array, targets: _targets.Target) -> jax.Array:
 
 
 def propagated(matrices: list[jax.Array], count: int) -> jax.Array:
-    """Return (M_L + I) ... (M_1 + I), [..., tokens, tokens]; a pool at the end has one row and no
-    identity."""
+    """Return (M_L + I) ... (M_1 + I), [..., tokens, tokens]; a pool has one row and no identity."""
     paths = jnp.eye(count, dtype=jnp.float32)
     for matrix in matrices:
         mixed = matrix @ paths
