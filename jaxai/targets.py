@@ -22,8 +22,205 @@ one rule:
 Where the program does not say that scores are probabilities and their values look like it, a warning asks for
 a callable target. The scores of a black box are probabilities if all of them lie in [0, 1] and each row sums
 to 1.
+
+Ready callables stand below: a class over a region of a segmentation, a detection, the likeness to an
+embedding, the difference of two classes. Each is a pytree of its numbers, so that another region or class
+compiles nothing.
 """
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.tree_util import Partial
+from jaxtyping import ArrayLike, Bool, Float, Real
 
 from ._frame.targets import Targets as Targets
 
-__all__ = ["Targets"]
+__all__ = ["Targets", "detection", "difference", "likeness", "region"]
+
+
+def region(class_: int, mask: Bool[ArrayLike, "height width"] | Real[ArrayLike, "height width"]) -> Partial:
+    """Return a target of a segmentation: the mean score of a class over a region.
+
+    The model must return scores [batch, height, width, classes].
+
+    Args:
+        class_: The class; one that does not exist gives NaN.
+        mask: The region, the same for all images: bool, or weights of at least zero, of the scores' size.
+
+    Returns:
+        A callable target, `scores -> float[batch]`.
+
+    Raises:
+        ValueError: If the mask is empty, has negative weights or is not [height, width].
+
+    References:
+        Vinogradova, Dibrov, Myers: Towards Interpretable Semantic Segmentation via Gradient-weighted Class
+        Activation Mapping. AAAI 2020, arXiv 2002.11434, equation 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> target = jaxai.targets.region(1, jnp.array([[True, False]]))
+        >>> target(jnp.array([[[[0.0, 3.0], [0.0, 5.0]]]])).tolist()
+        [3.0]
+    """
+    weights = jnp.asarray(mask, jnp.float32)
+    if weights.ndim != 2:
+        raise ValueError(f"`mask` must be [height, width]; got shape {weights.shape}")
+    if not isinstance(weights, Tracer) and not (bool((weights >= 0).all()) and float(weights.sum()) > 0):
+        raise ValueError("`mask` must mark a pixel, by weights of at least zero")
+    return Partial(_region, _class(class_, "class_"), weights)
+
+
+def _region(class_: jax.Array, weights: jax.Array, scores: Any) -> jax.Array:
+    if jnp.ndim(scores) != 4 or scores.shape[1:3] != weights.shape:
+        raise ValueError(
+            f"the model must return scores [batch, {weights.shape[0]}, {weights.shape[1]}, classes] for this"
+            f" mask; got shape {jnp.shape(scores)}"
+        )
+    return jnp.tensordot(_of(class_, scores.astype(jnp.float32)), weights / weights.sum(), axes=2)
+
+
+def difference(class_: int, other: int) -> Partial:
+    """Return a target that contrasts two classes: the score of one minus that of the other.
+
+    Args:
+        class_: The class that is explained; one that does not exist gives NaN.
+        other: The class it is told from.
+
+    Returns:
+        A callable target, `scores [batch, classes] -> float[batch]`.
+
+    Raises:
+        ValueError: If a class is negative.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> jaxai.targets.difference(2, 0)(jnp.array([[1.0, 0.0, 5.0]])).tolist()
+        [4.0]
+    """
+    return Partial(_difference, _class(class_, "class_"), _class(other, "other"))
+
+
+def _difference(class_: jax.Array, other: jax.Array, scores: Any) -> jax.Array:
+    scores = _scores(scores)
+    return _of(class_, scores) - _of(other, scores)
+
+
+def likeness(embedding: Float[ArrayLike, " features"]) -> Partial:
+    """Return a target of an encoder: the cosine between what it returns and an embedding.
+
+    The embedding is that of another image, or of a text by the encoder's other half (CLIP).
+
+    Args:
+        embedding: float [features], of any length.
+
+    Returns:
+        A callable target, `embeddings [batch, features] -> float[batch]` in [-1, 1].
+
+    Raises:
+        ValueError: If the embedding is not [features], is not finite or is zero.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> jaxai.targets.likeness(jnp.array([4.0, 0.0]))(jnp.array([[2.0, 0.0], [0.0, 3.0]])).tolist()
+        [1.0, 0.0]
+    """
+    wanted = jnp.asarray(embedding, jnp.float32)
+    if wanted.ndim != 1:
+        raise ValueError(f"`embedding` must be [features]; got shape {wanted.shape}")
+    if not isinstance(wanted, Tracer) and not 0 < float(jnp.linalg.norm(wanted)) < np.inf:
+        raise ValueError("`embedding` must be finite, and not zero")
+    return Partial(_likeness, wanted / jnp.linalg.norm(wanted))
+
+
+def _likeness(wanted: jax.Array, found: Any) -> jax.Array:
+    if jnp.ndim(found) != 2 or found.shape[1] != wanted.shape[0]:
+        raise ValueError(
+            f"the model must return embeddings [batch, {wanted.shape[0]}]; got shape {jnp.shape(found)}"
+        )
+    found = found.astype(jnp.float32)
+    square = jnp.square(found).sum(-1)
+    return jnp.where(square > 0, found @ wanted / jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def detection(box: Float[ArrayLike, "4"], classes: Float[ArrayLike, "classes"]) -> Partial:
+    """Return a target that says how well some proposal of a detector matches one detection.
+
+    With `jaxai.rise` it is D-RISE. The model must return proposals [batch, proposals, 5 + classes]: the box
+    (left, top, right, bottom), the probability of an object, and the classes' probabilities. A proposal's
+    likeness is the intersection over union of the boxes, times the probability of an object, times the cosine
+    between the classes; the best proposal counts.
+
+    Args:
+        box: The detection's left, top, right and bottom edge, in the proposals' unit.
+        classes: Its class probabilities, or a one-hot vector.
+
+    Returns:
+        A callable target, `proposals -> float[batch]` in [0, 1].
+
+    Raises:
+        ValueError: If the box has no area, or the shapes are wrong.
+
+    References:
+        Petsiuk et al.: Black-box Explanation of Object Detectors via Saliency Maps. CVPR 2021, arXiv
+        2006.03204, equations 2 to 5.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> target = jaxai.targets.detection([0, 0, 2, 2], [1, 0])
+        >>> proposals = jnp.array([[[0.0, 0, 2, 1, 0.5, 1, 0], [5, 5, 6, 6, 1, 1, 0]]])
+        >>> target(proposals).tolist()  # half the area, half sure
+        [0.25]
+    """
+    box, classes = jnp.asarray(box, jnp.float32), jnp.asarray(classes, jnp.float32)
+    if box.shape != (4,) or classes.ndim != 1:
+        raise ValueError(f"`box` must be [4] and `classes` [classes]; got {box.shape} and {classes.shape}")
+    if not isinstance(box, Tracer) and not ((box[2] > box[0]) & (box[3] > box[1])):
+        raise ValueError(f"`box` must be left, top, right, bottom with an area; got {box.tolist()}")
+    return Partial(_detection, box, classes)
+
+
+def _detection(box: jax.Array, classes: jax.Array, proposals: Any) -> jax.Array:
+    if jnp.ndim(proposals) != 3 or proposals.shape[2] != 5 + classes.shape[0]:
+        raise ValueError(
+            f"the model must return proposals [batch, proposals, {5 + classes.shape[0]}];"
+            f" got shape {jnp.shape(proposals)}"
+        )
+    proposals = proposals.astype(jnp.float32)
+    corners, certainty, given = proposals[..., :4], proposals[..., 4], proposals[..., 5:]
+    low = jnp.maximum(corners[..., :2], box[:2])
+    high = jnp.minimum(corners[..., 2:], box[2:])
+    common = jnp.prod(jnp.maximum(high - low, 0), axis=-1)
+    area = jnp.prod(jnp.maximum(corners[..., 2:] - corners[..., :2], 0), axis=-1)
+    union = area + jnp.prod(box[2:] - box[:2]) - common
+    norm = jnp.linalg.norm(given, axis=-1) * jnp.linalg.norm(classes)
+    cosine = jnp.where(norm > 0, given @ classes / jnp.where(norm > 0, norm, 1), 0)
+    return (common / union * certainty * cosine).max(-1)
+
+
+def _class(value: Any, name: str) -> jax.Array:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < 0:
+        raise ValueError(f"`{name}` must be a class, an integer of at least 0; got {value!r}")
+    return jnp.asarray(value, jnp.int32)
+
+
+def _scores(scores: Any) -> jax.Array:
+    if jnp.ndim(scores) != 2:
+        raise ValueError(f"the model must return scores [batch, classes]; got shape {jnp.shape(scores)}")
+    return scores.astype(jnp.float32)
+
+
+def _of(class_: jax.Array, scores: jax.Array) -> jax.Array:
+    """Return the scores of a class, NaN if there is none: traced programs do not know the class."""
+    chosen = jnp.arange(scores.shape[-1]) == class_
+    picked = jnp.where(chosen, scores, 0).sum(-1)
+    return jnp.where(class_ < scores.shape[-1], picked, jnp.nan)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import jaxai
-from jaxai.perturbation import detection_similarity
 
 GOLDENS = Path(__file__).parent / "goldens"
 TOYS = runpy.run_path(str(GOLDENS / "toy_game.py"))
@@ -65,36 +64,3 @@ def test_permutation_takes_from_the_others():
     np.testing.assert_allclose(again.values, values, atol=1e-6)
     with pytest.raises(ValueError, match="at least two"):
         jaxai.feature_permutation(model, images[:1], segments=labels[:1], key=KEY)
-
-
-def test_detection_similarity_by_hand():
-    target = detection_similarity([0.0, 0.0, 4.0, 2.0], [0.6, 0.8])
-    proposals = jnp.array(
-        [
-            [[0, 0, 4, 2, 0.5, 0.6, 0.8], [2, 0, 6, 2, 1.0, 0.6, 0.8]],
-            [[10, 10, 12, 12, 1.0, 0.6, 0.8], [0, 0, 4, 2, 0.9, 1.0, 0.0]],
-        ]
-    )
-    # 1 x 0.5 x 1 beats 4 / 12 x 1 x 1; 1 x 0.9 x 0.6.
-    np.testing.assert_allclose(target(proposals), [0.5, 0.54], rtol=1e-5)
-    assert float(target(jnp.zeros((1, 2, 7)))[0]) == 0
-    with pytest.raises(ValueError, match="with an area"):
-        detection_similarity([0, 0, 0, 2], [1.0])
-    with pytest.raises(ValueError, match="proposals"):
-        target(jnp.zeros((1, 2, 6)))
-    with pytest.raises(ValueError, match="`box` must be"):
-        detection_similarity([0, 0, 1], [1.0])
-
-
-def test_d_rise_finds_the_object():
-    """A detector that is as sure of its box as the region is bright."""
-
-    def detector(x):
-        sure = x[:, 2:6, 10:14].mean((1, 2, 3))
-        fixed = jnp.array([10.0, 2, 14, 6])
-        box = jnp.broadcast_to(fixed, (len(x), 4))
-        return jnp.concatenate([box, sure[:, None], jnp.ones((len(x), 1))], axis=1)[:, None]
-
-    target = detection_similarity([10, 2, 14, 6], [1.0])
-    found = jaxai.rise(detector, jnp.ones((1, 12, 20, 3)), target, key=KEY, num_masks=600, grid=(3, 5))
-    assert found[0, 2:6, 10:14].mean() > 1.1 * found[0].mean()

@@ -16,7 +16,6 @@ from ._owen_values import owen_values
 from ._permutation_shapley import permutation_shapley
 from ._rise import rise
 from ._segments import segment
-from ._similarity import detection_similarity
 from ._sobol import sobol, sobol_design, sobol_indices
 
 __all__: list[str] = [
@@ -27,7 +26,6 @@ __all__: list[str] = [
     "ShapleyExplanation",
     "SuperpixelDrops",
     "black_box",
-    "detection_similarity",
     "exact_shapley",
     "extremal_perturbation",
     "feature_ablation",
