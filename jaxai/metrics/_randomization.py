@@ -86,17 +86,17 @@ def mprt(
         [1.0]
     """
     checks.choice(order, "order", ORDERS)
+    _similarity(similarity)
     model, images, target, chunk = _methods.prepare(model, images, targets, batch_size)
     key, known = checks.key(key), _parameters.layers(model, images)
     drawn = _parameters.chosen(known, layers)
     drawn = drawn[::-1] if order == "top_down" else drawn
-    compare = _similarity(similarity)
-    own = _read(_methods.maps_of(method, model, images, target, chunk), absolute)
+    compare = _against(similarity, _read(_methods.maps_of(method, model, images, target, chunk), absolute))
     found, fresh = [], model
     for layer in drawn:
         # What was drawn stays: a leaf depends on its number alone.
         fresh = _parameters.redrawn(model if order == "independent" else fresh, layer.leaves, key, redraw)
-        found.append(compare(own, _read(_methods.maps_of(method, fresh, images, target, chunk), absolute)))
+        found.append(compare(_read(_methods.maps_of(method, fresh, images, target, chunk), absolute)))
     values = jnp.stack(found, axis=-1)
     return Randomization(values, values.mean(-1), tuple(layer.name for layer in drawn))
 
@@ -338,6 +338,23 @@ def similarity(
 
 def _similarity(name):
     return _SIMILARITIES[checks.choice(name, "similarity", tuple(_SIMILARITIES))]
+
+
+def _against(name, own):
+    """Return how similar maps are to these, as a function of them; these are ranked once."""
+    compare = _similarity(name)
+    if name != "spearman":
+        return lambda new: compare(own, new)
+    ranked = _ranked(own)
+    return lambda new: _of_ranks(ranked, _ranked(new))
+
+
+@jax.jit
+def _ranked(maps):
+    return _statistics.ranks(maps.reshape(*maps.shape[:-2], -1))
+
+
+_of_ranks = jax.jit(_statistics.pearson)
 
 
 def _flat(measure):

@@ -39,9 +39,14 @@ def ranks(x: jax.Array) -> jax.Array:
     """Return the ranks of values [..., n] from 0, equal values sharing their mean rank."""
 
     def one(values):
-        ordered = jnp.sort(values)
-        first = jnp.searchsorted(ordered, values, side="left", method="sort")
-        return (first + jnp.searchsorted(ordered, values, side="right", method="sort") - 1) / 2
+        count = values.shape[0]
+        place = jnp.arange(count, dtype=jnp.int32)
+        ordered, order = jax.lax.sort((values, place), num_keys=1)
+        # Of each run of equal values the first and the last place.
+        new = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
+        first = jax.lax.cummax(jnp.where(new, place, 0))
+        last = jax.lax.cummin(jnp.where(jnp.roll(new, -1), place, count - 1), reverse=True)
+        return jnp.zeros(count).at[order].set((first + last) / 2, unique_indices=True)
 
     flat = jax.vmap(one)(x.reshape(-1, x.shape[-1]))
     return flat.reshape(x.shape).astype(jnp.float32)
