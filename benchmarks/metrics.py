@@ -172,14 +172,15 @@ def measure(case, worker, paths, model, images, classes, *, repeats):
     if not answer["ok"]:
         raise RuntimeError(f"{case.peer}, {case.name}: {answer['error']}")
     slow = answer["seconds"] > SLOW
-    rounds = min(repeats, SLOW_ROUNDS) if slow else repeats
+    pairs = min(repeats, SLOW_ROUNDS) if slow else repeats
     times = {name: [] for name in (*mine, "peer", "passes")}
-    for index in range(rounds):
+    for index in range(repeats):
         for name, run in mine.items():
             times[name].append(timing.seconds(run))
         times["passes"].append(timing.seconds(lambda: jax.block_until_ready(forward(model, images))))
-        first = slow and index == 0
-        times["peer"].append(answer["seconds"] if first else worker.ask("run")["seconds"])
+        if index < pairs:
+            first = slow and index == 0
+            times["peer"].append(answer["seconds"] if first else worker.ask("run")["seconds"])
     inside = [a - b for a, b in zip(times["jaxai"], times["own"], strict=True)]
     row = {
         "metric": case.name,
@@ -188,12 +189,12 @@ def measure(case, worker, paths, model, images, classes, *, repeats):
         "of": "maps" if case.explains else "passes",
         "network": timing.ratio(inside, times["bare"]),
         "network_range": timing.spread(inside, times["bare"]),
-        "faster": timing.ratio(times["peer"], times["jaxai"]),
-        "faster_range": timing.spread(times["peer"], times["jaxai"]),
+        "faster": timing.ratio(times["peer"], times["jaxai"][:pairs]),
+        "faster_range": timing.spread(times["peer"], times["jaxai"][:pairs]),
         "seconds": {name: statistics.median(values) for name, values in times.items()},
         "cold": cold,
         "warm": warm,
-        "rounds": rounds,
+        "rounds": [repeats, pairs],
         "load": os.getloadavg()[0],
         "times": times,
     }
@@ -213,7 +214,7 @@ def markdown(report):
         " its own arithmetic, the bare passes and the peer in turn; medians of the rounds' ratios.",
         "",
         "| metric | the definition needs | jaxai s | own arithmetic s | in the network / bare passes (range)"
-        " | peer | peer s | peer / jaxai (range) | first call s | rounds | load |",
+        " | peer | peer s | peer / jaxai (range) | first call s | rounds / with the peer | load |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
@@ -222,7 +223,7 @@ def markdown(report):
             f"| `{row['metric']}` | {row['runs']} {row['of']} | {seconds['jaxai']:.2f} | {seconds['own']:.2f}"
             f" | **{row['network']:.2f}** ({_range(row['network_range'])}) | {row['peer']}"
             f" | {seconds['peer']:.2f} | **{row['faster']:.1f}** ({_range(row['faster_range'], 1)})"
-            f" | {row['cold']:.1f} | {row['rounds']} | {row['load']:.1f} |"
+            f" | {row['cold']:.1f} | {row['rounds'][0]} / {row['rounds'][1]} | {row['load']:.1f} |"
         )
     if report.get("note"):
         lines += ["", report["note"]]
@@ -239,7 +240,9 @@ def main():
     )
     parser.add_argument("--peer-python", required=True, help="interpreter with quantus and grad-cam")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", default="", help="metrics, with commas between")
+    parser.add_argument(
+        "--only", default="", help="metrics to measure anew, with commas between; the table's other rows stay"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--note", default="", help="a remark to print below the table")
     options = parser.parse_args()
@@ -272,6 +275,11 @@ def main():
         "note": options.note,
         "rows": rows,
     }
+    before = options.out / "metrics.json"
+    if options.only and before.exists():
+        new = {row["metric"]: row for row in rows}
+        report["rows"] = [new.pop(row["metric"], row) for row in json.loads(before.read_text())["rows"]]
+        report["rows"] += new.values()
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "metrics.json").write_text(json.dumps(report, indent=1) + "\n")
     (options.out / "metrics.md").write_text(markdown(report))

@@ -132,7 +132,8 @@ def monotonicity(
         batch_size: As for `deletion`.
 
     Returns:
-        float32 [batch], or [batch, k] for k targets per image, in [0, 1]; NaN for a constant map.
+        float32 [batch], or [batch, k] for k targets per image, in [0, 1]; NaN for a constant map. If the
+        score is a sum over regions, every order scores the share of those that do not count against it.
 
     Raises:
         TypeError: As `deletion` does.
@@ -195,7 +196,8 @@ def monotonicity_correlation(
         batch_size: As for `deletion`.
 
     Returns:
-        float32 [batch], or [batch, k] for k targets per image, in [-1, 1]; NaN where nothing varies.
+        float32 [batch], or [batch, k] for k targets per image, in [-1, 1]; NaN where nothing varies. A map of
+        chance scores 0 where regions are of one size; of unequal ones the larger weigh more in both.
 
     Raises:
         TypeError: As `deletion` does.
