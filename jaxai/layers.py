@@ -126,6 +126,12 @@ def grids(model: Any, images: Any) -> dict[str, tuple[int, int]]:
     return {name: grid for name, _, _, grid in _all(_model.as_model(model), images) if grid is not None}
 
 
+def reaches(model: Any, layer: str, images: Any) -> bool:
+    """Return whether the scores depend on a layer's positions, which is taken for granted if nobody knows."""
+    model = _model.as_model(model)
+    return not hasattr(model, "reaches") or model.reaches(layer, images)
+
+
 def _all(model, images, backwards=False):
     """Yield each layer's name, its shape and type, its layout or "unknown", its rows and columns or None."""
     own = hasattr(model, "layout_of")

@@ -505,9 +505,11 @@ def test_tokens_lie_on_a_grid_after_others(kind):
     acts = model(X, stop="blocks.0")
     grads = jax.jit(jax.grad(lambda d: net(X, d)[:, 1].sum()))(jnp.zeros_like(acts))[:, others:]
     expected = (grads.mean(1, keepdims=True) * acts[:, others:]).sum(-1).reshape(2, 2, 3)
-    found = jaxai.grad_cam(model, X, 1, layer="blocks.0", relu=False, upsample=False)
+    for batch_size in (2, 1):
+        options = {"relu": False, "upsample": False, "batch_size": batch_size}
+        close(jaxai.grad_cam(model, X, 1, layer="blocks.0", **options), expected)
     assert np.abs(expected).max() > 0
-    close(found, expected)
+    assert jaxai.fused_cam(model, X, 1).max() > 0
 
 
 def test_attention_matrices_are_refused():

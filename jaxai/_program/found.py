@@ -205,6 +205,11 @@ class Found(_model.Layered):
             )
         return True, read
 
+    def reaches(self, layer: str, images: Any) -> bool:
+        """Return whether the scores depend on a layer's positions, and not on other tokens alone."""
+        program, _ = self.program(images)
+        return self._is_output(program, layer) or program.reaches(layer)
+
     def default_layer(self, images: Any) -> str | None:
         """Return the last layer with positions that reach the output, if possible one that carries all.
 

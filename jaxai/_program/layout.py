@@ -282,13 +282,19 @@ def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes |
         # The smallest blocks of both shapes that hold as many values.
         first, second, left, right = i, j, 1, 1
         while i == first or j == second or left != right:
-            if i < len(before) and (left <= right or j == len(after)):
+            take = i == first or (j > second and left < right) or j == len(after)
+            if i < len(before) and take:
                 left, i = left * before[i], i + 1
             elif j < len(after):
                 right, j = right * after[j], j + 1
             else:
                 break
         parts: list[tuple[str, int]] = []
+        olds = [axis for axis in range(first, i) if before[axis] != 1]
+        news = [axis for axis in range(second, j) if after[axis] != 1]
+        if len(olds) == len(news) == 1:
+            found.extend(axes[olds[0]] if axis in news else () for axis in range(second, j))
+            continue
         for axis in range(first, i):
             size = before[axis]
             if not axes[axis]:

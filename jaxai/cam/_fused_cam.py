@@ -105,8 +105,11 @@ def _fused(model, images, targets, arrays, *, names, method, static, reduce, sca
 
 def _stages(model: Any, images: jax.Array) -> list[str]:
     """Return the last layer of each resolution; fewer than seven rows only where there is no other."""
-    last = {rows: name for name, (rows, columns) in layers.grids(model, images).items() if rows * columns > 1}
-    return [name for rows, name in last.items() if rows >= _ROWS] or list(last.values())
+    last: dict[int, str] = {}
+    for name, (rows, columns) in reversed(layers.grids(model, images).items()):
+        if rows * columns > 1 and rows not in last and layers.reaches(model, name, images):
+            last[rows] = name
+    return [name for rows, name in reversed(last.items()) if rows >= _ROWS] or list(last.values())[::-1]
 
 
 def scaled(cam: jax.Array, scale: str) -> jax.Array:

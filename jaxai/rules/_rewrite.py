@@ -43,7 +43,7 @@ class Rewritten:
 
     def __getattr__(self, name: str) -> Any:
         # A layered model stays one: its stages run through `start` and `stop`, or it splits itself.
-        if name in ("layer_names", "names", "avals", "layouts", "layout_of", "default_layer"):
+        if name in ("layer_names", "names", "avals", "layouts", "layout_of", "default_layer", "reaches"):
             return getattr(self.model, name)
         if name == "split" and hasattr(self.model, "split"):
             return self._split
