@@ -644,3 +644,23 @@ def test_rules_for_layers_of_found_models():
     close(jaxai.lrp(model, X, 1, composite=base), jaxai.lrp(net, X, 1, composite=base))
     with pytest.raises(ValueError, match="unknown layer 'layer2' in the composite; the layers are stem,"):
         jaxai.lrp(model, X, 1, composite=jaxai.rules.Composite(layers={"layer2": jaxai.rules.Flat()}))
+
+
+def test_signals_and_volumes_as_images():
+    kernel = jnp.asarray(RNG.normal(size=(3, 3, 5)), jnp.float32)
+    x = X[:, 0]
+
+    def signals(x):
+        y = jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+        return jax.nn.relu(y).mean(1)
+
+    def images(image):
+        return signals(image[:, 0])
+
+    close(jaxai.saliency(images, x[:, None], 1)[:, 0], jax.grad(lambda x: signals(x)[:, 1].sum())(x))
+    found = jaxai.lrp(images, x[:, None], 1, composite=jaxai.rules.Composite(), relevance="score")
+    close(found.sum((1, 2, 3)), signals(x)[:, 1], 1e-4)
+    drops = jaxai.occlusion(images, x[:, None], 1, window=(1, 4), strides=(1, 4))[:, 0]
+    hidden = jnp.stack([x.at[:, i : i + 4].set(0) for i in (0, 4, 8)])
+    expected = jnp.stack([(signals(x) - signals(h))[:, 1] for h in hidden], axis=1)
+    close(drops, jnp.repeat(expected, 4, axis=1))
