@@ -72,10 +72,10 @@ from .rules import (
 )
 
 if TYPE_CHECKING:
-    from . import metrics, models, plots, weights_convert
+    from . import concepts, metrics, models, plots, weights_convert
 
 # Subpackages that need Flax, Matplotlib or file formats, or explain nothing, load when first used.
-_LAZY = ("metrics", "models", "plots", "weights_convert")
+_LAZY = ("concepts", "metrics", "models", "plots", "weights_convert")
 
 __all__ = [
     "accentuate",
@@ -89,6 +89,7 @@ __all__ = [
     "check_model",
     "completeness_gap",
     "conductance",
+    "concepts",
     "configure_cpu",
     "deconvnet",
     "deep_dream",

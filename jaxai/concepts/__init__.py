@@ -1,0 +1,15 @@
+"""Concepts: directions in a layer's activations, what scores owe to them, and those a layer computes with."""
+
+from ._cav import cav
+from ._craft import Craft, craft
+from ._maps import concept_maps
+from ._tcav import Tcav, tcav
+
+__all__ = [
+    "Craft",
+    "Tcav",
+    "cav",
+    "concept_maps",
+    "craft",
+    "tcav",
+]

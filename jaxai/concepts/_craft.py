@@ -1,0 +1,189 @@
+"""CRAFT: the concepts that a layer computes with, from crops of images, and what a score owes to each."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .. import layers
+from .._frame import batching, checks
+from .._frame import targets as _targets
+from .._frame.contract import completed
+from ..features import factorize
+from ..perturbation import sobol_design, sobol_indices
+
+_TOP = 10
+_TINY = 1e-9
+
+
+class Craft(NamedTuple):
+    """Concepts of a layer, those of most activation first."""
+
+    directions: Float[Array, "concepts channels"]
+    """Each concept's channels, at least zero, of length one."""
+    importance: Float[Array, "*k concepts"]
+    """Share of the score's variance that a concept takes part in (total Sobol index), mean over the
+    images."""
+    importance_error: Float[Array, "*k concepts"]
+    """Standard error of the importance over the images."""
+    maps: Float[Array, "batch concepts h w"]
+    """How much of each concept is where, at the layer's size."""
+    error: Float[Array, ""]
+    """Length of what the concepts leave of the crops' activations, over the length of these."""
+    crops: Int[Array, "concepts top 3"]
+    """The crops that show each concept most: image, row and column of their upper left corner."""
+    size: int
+    """Side of the crops in pixels."""
+
+
+@completed
+def craft(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: _targets.Targets = None,
+    *,
+    layer: str | None = None,
+    key: jax.Array,
+    num_concepts: int = 20,
+    crop: int | None = None,
+    steps: int = 200,
+    num_designs: int = 32,
+    batch_size: int | None = None,
+) -> Craft:
+    """Find the concepts in which a layer sees images, and how much a score depends on each of them.
+
+    Crops of the images, enlarged to the network's input and averaged over positions at the layer, are
+    factorized into non-negative concepts. Each image's activations are then written as concepts, position by
+    position, the concepts are dimmed at random, and the total Sobol index of a concept is its importance.
+
+    Args:
+        images: Images of one class as a rule, model input, float [batch, height, width, channels].
+        key: Typed PRNG key of the factorization's start.
+        num_concepts: How many concepts.
+        crop: Side of the crops in pixels; None is two sevenths of the image's shorter side, as 64 is of 224.
+            They start at every 0.8 sides.
+        steps: Number of updates of each factorization.
+        num_designs: Points of the designs for the Sobol indices: num_designs (num_concepts + 2) runs of the
+            layers after `layer` per image.
+
+    Returns:
+        A `Craft`; with k classes per image `importance` is [k, concepts].
+
+    Raises:
+        ValueError: If the layer has negative activations or no positions, or there are more concepts than
+            crops or channels.
+
+    References:
+        Fel et al.: CRAFT: Concept Recursive Activation FacTorization for Explainability. CVPR 2023, arXiv
+        2211.10154, equations 1 to 4.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> x = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3))
+        >>> found = jaxai.concepts.craft(net, x, 0, layer="features", num_concepts=2, key=jax.random.key(1))
+        >>> found.directions.shape, found.importance.shape, found.maps.shape
+        ((2, 3), (2,), (4, 2, 8, 8))
+    """
+    model, images, targets = _targets.prepare(model, images, targets)
+    layer = layers.resolve(model, layer, images)
+    num_concepts, steps = checks.positive(num_concepts, "num_concepts"), checks.positive(steps, "steps")
+    if checks.positive(num_designs, "num_designs") < 2:
+        raise ValueError(f"`num_designs` must be at least 2; got {num_designs}")
+    height, width = images.shape[1:3]
+    side = max(1, round(2 / 7 * min(height, width))) if crop is None else checks.positive(crop, "crop")
+    if side > min(height, width):
+        raise ValueError(f"`crop` must fit into images of {height} x {width} pixels; got {side}")
+    places = _places(len(images), height, width, side)
+    size = checks.batch_size(batch_size)
+    seen, least = _crops(model, images, jnp.asarray(places), layer=layer, side=side, batch_size=size)
+    if float(least) < -1e-6 * float(jnp.abs(seen).max()):
+        raise ValueError(
+            f"`layer` must have activations of at least zero, as after a ReLU; {layer!r} goes down to"
+            f" {float(least):g}"
+        )
+    if num_concepts > min(seen.shape):
+        raise ValueError(
+            f"`num_concepts` must be at most {min(seen.shape)}, for {seen.shape[0]} crops of"
+            f" {seen.shape[1]} channels; got {num_concepts}"
+        )
+    found = factorize(seen, factors=num_concepts, key=checks.key(key), steps=steps)
+    best = np.argsort(-np.asarray(found.maps), axis=0, kind="stable")[:_TOP].T
+    masks = jnp.asarray(sobol_design(num_concepts, num_designs))
+    maps, indices = _importance(
+        model, images, targets, found.directions, masks, layer=layer, steps=steps, batch_size=size
+    )
+    count = max(len(images) - 1, 1)
+    return Craft(
+        found.directions,
+        indices.mean(0),
+        indices.std(0) / np.sqrt(count),
+        jnp.moveaxis(maps, -1, 1),
+        found.error,
+        jnp.asarray(places[best]),
+        side,
+    )
+
+
+def _places(count: int, height: int, width: int, side: int) -> np.ndarray:
+    """Return image, row and column of all crops, int32 [crops, 3]."""
+    step = max(1, int(0.8 * side))
+    rows, columns = (np.arange(0, length - side + 1, step) for length in (height, width))
+    grid = np.stack(np.meshgrid(np.arange(count), rows, columns, indexing="ij"), axis=-1)
+    return grid.reshape(-1, 3).astype(np.int32)
+
+
+@partial(jax.jit, static_argnames=("layer", "side", "batch_size"))
+def _crops(model, images, places, *, layer, side, batch_size):
+    """Return the activations of crops, averaged over positions, [crops, channels], and the least of all."""
+
+    def cut(place):
+        part = jax.lax.dynamic_slice(
+            images, (place[0], place[1], place[2], 0), (1, side, side, images.shape[3])
+        )[0]
+        return jax.image.resize(part, images.shape[1:], method="bilinear")
+
+    def chunk(some):
+        acts = layers.split_positions(model, layer, jax.vmap(cut)(some))[0].astype(jnp.float32)
+        return acts.mean((1, 2)), acts.min((1, 2, 3))
+
+    size = batching.chunk_size(batch_size, model, images)
+    seen, least = batching.map_chunks(chunk, places, batch_size=size)
+    return seen, least.min()
+
+
+@partial(jax.jit, static_argnames=("layer", "steps", "batch_size"))
+def _importance(model, images, targets, directions, masks, *, layer, steps, batch_size):
+    """Return maps of the concepts [batch, h, w, concepts], and their total indices [batch, (k), concepts]."""
+
+    def chunk(x, t):
+        acts, head = layers.split_positions(model, layer, x)
+        t = t.frozen(head(acts))
+        shares = parts(acts.astype(jnp.float32), directions, steps)
+
+        def masked(mask):
+            return t.of(head(((shares * mask) @ directions).astype(acts.dtype)))
+
+        together = batching.groups(batching.chunk_size(batch_size, model, acts), len(x))
+        values = batching.map_chunks(jax.vmap(masked), masks, batch_size=together)
+        return shares, sobol_indices(jnp.moveaxis(values, 0, -1), directions.shape[0])
+
+    size = batching.chunk_size(batch_size, model, images)
+    return batching.map_images(chunk, images, targets, batch_size=size)
+
+
+def parts(acts: jax.Array, directions: jax.Array, steps: int) -> jax.Array:
+    """Write activations [..., channels] as non-negative parts of directions, by multiplicative updates."""
+    wanted, products = jnp.maximum(acts, 0) @ directions.T, directions @ directions.T
+
+    def step(found, _):
+        return found * wanted / (found @ products + _TINY), None
+
+    # A start that is zero nowhere, of the activations' own scale.
+    start = wanted + _TINY
+    return jax.lax.scan(step, start, length=steps)[0]

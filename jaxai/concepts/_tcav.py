@@ -1,0 +1,180 @@
+"""TCAV: how often a score rises along a concept, beside what directions of chance give."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import layers
+from .._frame import batching, checks
+from .._frame import targets as _targets
+from .._frame.contract import completed
+from ._activations import activations, slopes
+from ._cav import METHODS, vector
+
+POSITIONS = ("mean", "each")
+
+
+@dataclass(frozen=True)
+class Tcav:
+    """What a test of concepts found; with a first axis of concepts for a mapping of them.
+
+    Attributes:
+        score: Share of the images whose score rises along the concept, float32 [], or [k] for k targets.
+        null: The same for directions of chance, [draws] or [draws, k].
+        p_value: Share of the directions of chance that are as far from 1/2 as the concept's, at least
+            1 / (draws + 1).
+        adjusted: The p-values for all tests of the call together (Holm 1979).
+        sensitivity: Slope of the score along the concept for each image, [batch] or [batch, k].
+        vector: The concept's direction, of length one, [channels] (or [h, w, channels] flattened).
+        names: Names of the concepts, or none.
+    """
+
+    score: np.ndarray
+    null: np.ndarray
+    p_value: np.ndarray
+    adjusted: np.ndarray
+    sensitivity: np.ndarray
+    vector: np.ndarray
+    names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        score, p = np.atleast_1d(self.score), np.atleast_1d(self.adjusted)
+        rows = zip(self.names or ("concept",), score.reshape(len(self.names) or 1, -1), strict=True)
+        texts = [f"{name}: {', '.join(f'{s:.2f}' for s in scores)}" for name, scores in rows]
+        return f"Tcav({'; '.join(texts)}; adjusted p at least {p.min():.3g})"
+
+
+@completed
+def tcav(
+    model: Callable[..., Any],
+    images: Float[Array, "batch height width channels"],
+    targets: _targets.Targets = None,
+    *,
+    layer: str | None = None,
+    concept: Float[Array, "examples height width channels"]
+    | Mapping[str, Float[Array, "examples height width channels"]],
+    random: Float[Array, "others height width channels"],
+    key: jax.Array,
+    method: str = "pattern",
+    alpha: float = 0.01,
+    positions: str = "mean",
+    num_draws: int = 200,
+    batch_size: int | None = None,
+) -> Tcav:
+    """Test whether a score depends on a concept that examples show, at a layer.
+
+    The concept's direction is that from random images to the examples (see `cav`). Its score is the share of
+    the images whose slope along it is positive. Chance is what examples drawn from the random images
+    themselves give: a random part of them, as many as the concept has, is told from the rest, again and
+    again. So the p-value is that of a permutation test, and holds for few images too; the paper's t-test
+    takes overlapping draws for independent ones.
+
+    Args:
+        images: Images of the class in question, model input, float [batch, height, width, channels].
+        concept: Images that show the concept, or several concepts by name.
+        random: Other images; at least two more than a concept has.
+        key: Typed PRNG key of the draws; draw i depends on it and i alone.
+        method: How directions are found, as in `cav`.
+        alpha: As in `cav`.
+        positions: `"mean"`: a direction of channels, the same everywhere; `"each"`: a direction of all
+            activations, as in the paper, which depends on where examples show the concept.
+        num_draws: Directions of chance.
+
+    Returns:
+        A `Tcav` with `score`, `null`, `p_value`, `adjusted`, `sensitivity` and `vector`.
+
+    Raises:
+        ValueError: If there are too few images, or a concept's activations are those of the random images.
+
+    References:
+        Kim et al.: Interpretability Beyond Feature Attribution: Quantitative Testing with Concept Activation
+        Vectors (TCAV). ICML 2018, arXiv 1711.11279, equations 1 and 2, section 3.5.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> noise = jax.random.uniform(jax.random.key(0), (40, 4, 4, 3))
+        >>> red = noise[:8] + jnp.array([1.0, 0.0, 0.0])
+        >>> found = jaxai.concepts.tcav(
+        ...     net, noise[8:12], 0, layer="features", concept=red, random=noise[12:], key=jax.random.key(1)
+        ... )
+        >>> found.score.item(), found.null.shape
+        (1.0, (200,))
+    """
+    model, images, targets = _targets.prepare(model, images, targets)
+    checks.choice(method, "method", METHODS)
+    checks.choice(positions, "positions", POSITIONS)
+    alpha, num_draws = checks.number(alpha, "alpha", "(0, inf)"), checks.positive(num_draws, "num_draws")
+    layer = layers.resolve(model, layer, images)
+    size = checks.batch_size(batch_size)
+    others = checks.images(random, "random")
+    named = concept if isinstance(concept, Mapping) else {"": concept}
+    if not named:
+        raise ValueError("`concept` must be images, or a mapping of names to images; got none")
+    see = partial(activations, model, layer=layer, positions=positions, batch_size=size)
+    chance = see(others)
+    grads = slopes(model, images, targets, layer=layer, positions=positions, batch_size=size)
+    found = []
+    for i, (name, examples) in enumerate(named.items()):
+        examples = checks.images(examples, f"concept[{name!r}]" if name else "concept")
+        if len(others) < len(examples) + 2:
+            raise ValueError(
+                f"`random` must have at least {len(examples) + 2} images, two more than the concept; got"
+                f" {len(others)}"
+            )
+        draws = jax.random.fold_in(checks.key(key), i)
+        direction, score, null, slope = _test(
+            see(examples), chance, grads, draws, alpha, method=method, num_draws=num_draws
+        )
+        if not np.isclose(float(jnp.linalg.norm(direction)), 1, atol=1e-3):
+            raise ValueError(
+                f"the activations of {name or '`concept`'} must be finite and differ from those of `random`"
+            )
+        found.append([np.asarray(value) for value in (score, null, slope, direction)])
+    score, null, sensitivity, vectors = (np.stack(values) for values in zip(*found, strict=True))
+    far, reached = np.abs(null - 0.5), np.abs(score - 0.5)[:, None]
+    p_value = (1 + (far >= reached - 1e-6).sum(1)) / (num_draws + 1)
+    adjusted = _holm(p_value)
+    parts = (score, null, p_value, adjusted, sensitivity, vectors)
+    if not isinstance(concept, Mapping):
+        return Tcav(*(value[0] for value in parts))
+    return Tcav(*parts, names=tuple(named))
+
+
+@partial(jax.jit, static_argnames=("method", "num_draws"))
+def _test(examples, others, grads, key, alpha, *, method, num_draws):
+    count, total = len(examples), len(others)
+
+    def along(direction):
+        slope = grads @ direction
+        return (slope > 0).astype(jnp.float32).mean(0), slope
+
+    both = jnp.concatenate([examples, others])
+    labels = (jnp.arange(count + total) < count).astype(jnp.float32)
+    direction = vector(both, labels, alpha, method=method)
+
+    def draw(index):
+        order = jax.random.permutation(jax.random.fold_in(key, index), total)
+        drawn = jnp.zeros(total, jnp.float32).at[order[:count]].set(1)
+        return along(vector(others, drawn, alpha, method=method))[0]
+
+    null = batching.map_chunks(jax.vmap(draw), jnp.arange(num_draws), batch_size=50)
+    score, slope = along(direction)
+    return direction, score, null, slope
+
+
+def _holm(p_value: np.ndarray) -> np.ndarray:
+    """Return p-values for all tests together, by Holm's step-down procedure."""
+    flat = p_value.ravel()
+    order = np.argsort(flat, kind="stable")
+    scaled = np.maximum.accumulate(flat[order] * np.arange(len(flat), 0, -1))
+    adjusted = np.empty_like(flat)
+    adjusted[order] = np.minimum(scaled, 1)
+    return adjusted.reshape(p_value.shape)

@@ -1,0 +1,211 @@
+"""Concept vectors and their tests: closed forms, scikit-learn, planted concepts, and chance."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import close, slow_but
+
+import jaxai
+from jaxai.concepts import cav, concept_maps, tcav
+from jaxai.concepts._tcav import _holm
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+ACTS = RNG.normal(size=(60, 5)).astype(np.float32) @ RNG.normal(size=(5, 5)).astype(np.float32)
+LABELS = ACTS[:, 0] + RNG.normal(size=60) > 0.3
+
+
+def unit(vector):
+    return vector / np.linalg.norm(vector)
+
+
+def scaled():
+    centred = ACTS.astype(np.float64) - ACTS.mean(0)
+    return centred / np.sqrt(np.square(centred).mean())
+
+
+def test_the_pattern_is_the_difference_of_the_means():
+    t = LABELS.astype(np.float64)
+    pattern = ((t - t.mean())[:, None] * (ACTS - ACTS.mean(0))).mean(0) / t.var()
+    np.testing.assert_allclose(pattern, ACTS[LABELS].mean(0) - ACTS[~LABELS].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(cav(ACTS, LABELS), unit(pattern), atol=1e-5)
+    shaped = cav(ACTS.reshape(60, 1, 5), LABELS)
+    assert shaped.shape == (1, 5) and np.isclose(jnp.linalg.norm(shaped), 1)
+
+
+def test_classifiers_are_those_of_scikit_learn():
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.svm import LinearSVC
+
+    x, count, alpha = scaled(), len(LABELS), 0.02
+    found = {
+        name: np.asarray(cav(ACTS, LABELS, method=name, alpha=alpha)) for name in ("ridge", "logistic", "svm")
+    }
+    ridge = Ridge(alpha=count * alpha).fit(x, LABELS.astype(float)).coef_
+    logistic = LogisticRegression(C=1 / (count * alpha), tol=1e-10, max_iter=10000).fit(x, LABELS).coef_[0]
+    # A large scale keeps the penalty off the intercept.
+    svm = (
+        LinearSVC(C=1 / (count * alpha), tol=1e-10, max_iter=200000, intercept_scaling=1e3)
+        .fit(x, LABELS)
+        .coef_[0]
+    )
+    for name, expected in (("ridge", ridge), ("logistic", logistic), ("svm", svm)):
+        np.testing.assert_allclose(found[name], unit(expected), atol=2e-3, err_msg=name)
+
+
+def test_only_the_pattern_is_right_beside_a_distractor():
+    """The concept moves the first feature, a distractor the first two: normals point away from the second."""
+    rng = np.random.default_rng(1)
+    t, distractor = rng.random(4000) < 0.5, rng.normal(size=(4000, 1))
+    acts = t[:, None] * [1.0, 0.0] + distractor * [1.0, 1.0] + 0.1 * rng.normal(size=(4000, 2))
+    np.testing.assert_allclose(cav(acts, t), [1, 0], atol=0.05)
+    assert cav(acts[:300], t[:300], method="ridge")[1] < -0.6
+    assert cav(acts[:300], t[:300], method="logistic")[1] < -0.6
+
+
+def test_errors_of_vectors():
+    with pytest.raises(
+        ValueError, match=r"`acts` must be \[examples, \*features\] and `labels` \[examples\]"
+    ):
+        cav(ACTS, LABELS[:9])
+    with pytest.raises(ValueError, match="`labels` must be bool, with examples of the concept and others"):
+        cav(ACTS, np.ones(60, bool))
+    with pytest.raises(ValueError, match="must be finite and differ"):
+        cav(np.ones((4, 3)), np.array([True, False, True, False]))
+    with pytest.raises(ValueError, match="must be finite and differ"):
+        cav(np.where(np.eye(4, 3) > 0, np.nan, 1.0), np.array([True, False, True, False]))
+    with pytest.raises(ValueError, match="`method` must be one of pattern, ridge, logistic, svm"):
+        cav(ACTS, LABELS, method="lda")
+    with pytest.raises(ValueError, match=r"`alpha` must be a number in \(0, inf\)"):
+        cav(ACTS, LABELS, alpha=0.0)
+
+
+# Class 0 reads red, class 1 green times red, class 2 nothing of blue.
+def head(x):
+    red, green = x[..., 0].mean((1, 2)), x[..., 1].mean((1, 2))
+    return jnp.stack([red, red * green, jnp.zeros_like(red)], axis=1)
+
+
+NET = jaxai.chain({"features": lambda x: jax.nn.relu(x), "logits": head})
+NOISE = jax.random.uniform(jax.random.key(1), (70, 4, 6, 3))
+TEST, RANDOM = NOISE[:10], NOISE[10:]
+RED = RANDOM[:12] + jnp.array([0.5, 0.0, 0.0])
+
+
+def test_tcav_by_hand():
+    found = tcav(NET, TEST, jnp.array([[0, 1]] * 10), layer="features", concept=RED, random=RANDOM, key=KEY)
+    pooled = lambda x: np.asarray(x).mean((1, 2))  # noqa: E731
+    vector = unit(pooled(RED).mean(0) - pooled(RANDOM).mean(0))
+    np.testing.assert_allclose(found.vector, vector, atol=1e-5)
+    means = pooled(TEST)
+    slopes = np.zeros((10, 2, 3))
+    slopes[:, 0, 0] = 1
+    slopes[:, 1, 0], slopes[:, 1, 1] = means[:, 1], means[:, 0]
+    np.testing.assert_allclose(found.sensitivity, slopes @ vector, atol=1e-5)
+    np.testing.assert_allclose(found.score, (slopes @ vector > 0).mean(0))
+    assert found.score.tolist() == [1.0, 1.0] and found.null.shape == (200, 2)
+    assert found.p_value.shape == found.adjusted.shape == (2,)
+    assert "1.00, 1.00" in repr(found)
+
+
+def test_positions_may_count_each():
+    corner = RANDOM.at[:, 0, 0, 0].add(1.0)[:12]
+    found = tcav(NET, TEST, 0, layer="features", concept=corner, random=RANDOM, key=KEY, positions="each")
+    assert found.vector.shape == (4 * 6 * 3,) and int(found.vector.argmax()) == 0
+    flat = lambda x: np.asarray(x).reshape(len(x), -1)  # noqa: E731
+    np.testing.assert_allclose(found.vector, unit(flat(corner).mean(0) - flat(RANDOM).mean(0)), atol=1e-5)
+    np.testing.assert_allclose(found.sensitivity, found.vector.reshape(4, 6, 3)[..., 0].sum() / 24, rtol=1e-4)
+
+
+def wide(seed):
+    """A network whose gradient differs from image to image, as real ones' do."""
+    kernel = jax.random.normal(jax.random.key(seed), (3, 16))
+    last = jax.random.normal(jax.random.key(seed + 1), (16, 3))
+    features = lambda x: jnp.tanh(3 * (x - 0.5) @ kernel)  # noqa: E731
+    return jaxai.chain({"features": features, "logits": lambda a: jnp.sin(3 * a.mean((1, 2))) @ last})
+
+
+def test_random_concepts_are_rejected_as_seldom_as_stated():
+    net, rejected = wide(5), 0
+    for i in range(200):
+        pool = jax.random.uniform(jax.random.key(100 + i), (46, 2, 2, 3))
+        found = tcav(
+            net,
+            TEST[:, :2, :2],
+            0,
+            layer="features",
+            concept=pool[:8],
+            random=pool[8:],
+            key=KEY,
+            num_draws=99,
+        )
+        rejected += found.p_value <= 0.05
+    # 200 trials at a rate of 0.05, three standard errors; ties of ten images' scores only make it rarer.
+    assert rejected <= 200 * 0.05 + 3 * np.sqrt(200 * 0.05 * 0.95)
+
+
+@pytest.mark.parametrize("method", slow_but("pattern", ["pattern", "logistic"]))
+def test_planted_concepts_are_found(method):
+    """Class 0 rises with red for every image; blue is nothing to it."""
+    tests = NOISE[:24]
+    net = jaxai.chain({"features": lambda x: x, "logits": lambda x: jnp.sin(head(x))})
+    concepts = {"red": RED, "blue": RANDOM[12:24] + jnp.array([0.0, 0.0, 0.5])}
+    found = tcav(net, tests, 0, layer="features", concept=concepts, random=RANDOM, key=KEY, method=method)
+    assert found.names == ("red", "blue") and found.score[0] == 1 and found.vector.shape == (2, 3)
+    assert abs(found.sensitivity[0]).mean() > 5 * abs(found.sensitivity[1]).mean()
+
+
+def test_adjusted_p_values_are_holms():
+    np.testing.assert_allclose(_holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(_holm(np.array([[0.5], [0.9]])), [[1.0], [1.0]])
+
+
+def test_chunks_keys_and_weights_change_what_they_should():
+    net = wide(7)
+    options = dict(layer="features", concept=RED, random=RANDOM)
+    whole = tcav(net, TEST, 0, key=KEY, **options)
+    part = tcav(net, TEST, 0, key=KEY, batch_size=3, **options)
+    for name in ("score", "null", "p_value", "sensitivity", "vector"):
+        np.testing.assert_allclose(getattr(part, name), getattr(whole, name), atol=1e-5)
+    fewer = tcav(net, TEST, 0, key=KEY, num_draws=20, **options)
+    np.testing.assert_allclose(fewer.null, whole.null[:20])
+    assert (tcav(net, TEST, 0, key=jax.random.key(9), **options).null != whole.null).any()
+    assert np.abs(tcav(wide(8), TEST, 0, key=KEY, **options).vector - whole.vector).max() > 0.05
+
+
+def test_concepts_of_a_dense_layer(pooled_net, small_images):
+    net = jaxai.chain({"flat": lambda x: x.mean((1, 2)), "logits": lambda x: jnp.tanh(x)})
+    found = tcav(net, TEST, 0, layer="flat", concept=RED, random=RANDOM, key=KEY)
+    assert found.score == 1 and found.vector.shape == (3,)
+
+
+def test_errors_of_tests():
+    options = dict(layer="features", concept=RED, random=RANDOM, key=KEY)
+    with pytest.raises(
+        ValueError, match="`random` must have at least 14 images, two more than the concept; got 9"
+    ):
+        tcav(NET, TEST, 0, **{**options, "random": RANDOM[:9]})
+    with pytest.raises(ValueError, match="activations of grey must be finite and differ from those"):
+        tcav(
+            NET, TEST, 0, **{**options, "concept": {"grey": RANDOM}, "random": jnp.tile(RANDOM, (2, 1, 1, 1))}
+        )
+    with pytest.raises(ValueError, match="got none"):
+        tcav(NET, TEST, 0, **{**options, "concept": {}})
+    with pytest.raises(ValueError, match="unknown layer 'nope'"):
+        tcav(NET, TEST, 0, **{**options, "layer": "nope"})
+    with pytest.raises(TypeError, match="`key` must be a typed key"):
+        tcav(NET, TEST, 0, **{**options, "key": 0})
+    with pytest.raises(ValueError, match="`positions` must be one of mean, each"):
+        tcav(NET, TEST, 0, positions="max", **options)
+
+
+def test_concept_maps(dense_net, small_images):
+    directions = np.random.default_rng(2).normal(size=(2, 6))
+    acts = np.asarray(dense_net(small_images, stop="conv2"))
+    found = concept_maps(dense_net, small_images, layer="conv2", directions=directions, upsample=False)
+    close(found, np.einsum("nhwc,kc->nkhw", acts, directions))
+    whole = concept_maps(dense_net, small_images, layer="conv2", directions=directions, batch_size=2)
+    assert whole.shape == (3, 2, *small_images.shape[1:3])
+    with pytest.raises(ValueError, match=r"`directions` must be \[concepts, 6\], of the channels of 'conv2'"):
+        concept_maps(dense_net, small_images, layer="conv2", directions=directions[:, :4])
