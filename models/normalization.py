@@ -34,3 +34,25 @@ def identity(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*ba
         photos: RGB in [0, 1].
     """
     return photos
+
+
+def signed(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
+    """Stretch [0, 1] to [-1, 1], as TensorFlow's Inception and MobileNet take it.
+
+    Args:
+        photos: RGB in [0, 1].
+    """
+    return photos * 2 - 1
+
+
+def standardized(
+    photos: Float[Array, "*batch height width channels"], *, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Array, "*batch height width channels"]:
+    """Subtract a mean colour and divide by a standard deviation.
+
+    Args:
+        photos: In [0, 1].
+        mean: One number, or one for each channel, in [0, 1].
+        std: Alike.
+    """
+    return (photos - jnp.asarray(mean, photos.dtype)) / jnp.asarray(std, photos.dtype)

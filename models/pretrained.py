@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flax import nnx
 from jaxtyping import Array, Float
 
 from .. import _files
@@ -35,7 +34,7 @@ class Pretrained:
         digest: SHA-256 of the converted weights.
     """
 
-    model: nnx.Module
+    model: Any
     name: str
     crop: Callable[..., Float[Array, "batch size size 3"]]
     normalize: Callable[[Float[Array, "batch size size 3"]], Float[Array, "batch size size 3"]]

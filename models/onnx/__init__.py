@@ -1,0 +1,1 @@
+"""ONNX files as layered JAX networks: the reader, the operators by group, and the network."""
