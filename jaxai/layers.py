@@ -97,10 +97,10 @@ def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
     found = _default(model, images) if own is None else own(images)
     if found is not None:
         return found
+    advice = "Mark the stages with jaxai.chain or jaxai.layers.named"
     raise ValueError(
         "no hidden layer of this model has positions [batch, height, width, channels]; the layers are"
-        f" {_listed(names)}. Mark the stages with jaxai.chain or jaxai.layers.named, or let"
-        " jaxai.layers.find look for them"
+        f" {_listed(names)}. {advice}{'' if own else ', or let jaxai.layers.find look for them'}"
     )
 
 

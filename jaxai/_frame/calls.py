@@ -88,7 +88,7 @@ def watched_modules(modules: dict[str, Any]) -> dict[str, Any]:
         prefix = (name,) if len(copies) > 1 else ()
         for path, module in [*_parts(copy)]:
             kind, path = type(module), ".".join(map(str, (*prefix, *path)))
-            if path and callable(getattr(kind, "__call__", None)):  # noqa: B004
+            if path and any("__call__" in vars(base) for base in kind.__mro__):
                 # The copy belongs to nobody else.
                 object.__setattr__(module, "__class__", _watching(kind, path))
     return copies
@@ -130,14 +130,18 @@ def marked(path: ModulePath, function: Callable[..., Any], *args: Any, **keyword
     with jax.named_scope(path):
         out = function(*args, **keywords)
     leaves, structure = jax.tree_util.tree_flatten_with_path(out)
-    return jax.tree.unflatten(
-        structure, [_named(type(path)(path + jax.tree_util.keystr(keys)), leaf) for keys, leaf in leaves]
-    )
+    several = sum(_is_floating(leaf) for _, leaf in leaves) > 1
+    found = [
+        checkpoint_name(leaf, path.at(jax.tree_util.keystr(keys) if several else ""))
+        if _is_floating(leaf)
+        else leaf
+        for keys, leaf in leaves
+    ]
+    return jax.tree.unflatten(structure, found)
 
 
-def _named(path, value):
-    is_float = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
-    return checkpoint_name(value, path) if is_float else value
+def _is_floating(value):
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
 
 
 # Modules of libraries that intercept methods: Flax Linen, Haiku

@@ -24,9 +24,17 @@ class ModulePath(str):
 
     Attributes:
         separator: What stands between the parts of the path.
+        place: Which of several results a value is, `[0]`.
     """
 
     separator = "."
+    place = ""
+
+    def at(self, place: str) -> "ModulePath":
+        """Return the name of one of several results."""
+        path = type(self)(self)
+        path.place = place
+        return path
 
 
 @dataclass(frozen=True, eq=False)

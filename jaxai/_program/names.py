@@ -58,8 +58,9 @@ def has_names(graph: Graph) -> bool:
 
 
 def _moving(graph: Graph) -> set[int]:
-    """Return the floating values that depend on the images."""
-    found = graph.dependents(graph.inputs[-1:])
+    """Return the floating values that depend on the images and that the results depend on."""
+    read = {out for node in graph.part(graph.inputs, graph.outputs).nodes for out in node.outputs}
+    found = read & graph.dependents(graph.inputs[-1:])
     return {value for value in found if jnp.issubdtype(graph.avals[value].dtype, jnp.floating)}
 
 
@@ -100,7 +101,7 @@ def _path(scope: Scope, own: ModulePath) -> str:
         if rest:
             text += ("/" if text.endswith("]") and "/[" in text else own.separator if text else "") + rest
         text, last, steps = "/".join([text, *steps]).lstrip("/"), part.name, []
-    return text
+    return text + own.place
 
 
 # Scopes
