@@ -134,7 +134,8 @@ def imports(path):
     [
         path
         for path in sorted(ROOT.rglob("*.py"))
-        if path.relative_to(ROOT).parts[0] not in OUTER and path != ROOT / "__init__.py"
+        if path.relative_to(ROOT).parts[0] not in OUTER
+        and path not in (ROOT / "__init__.py", ROOT / "__main__.py")
     ],
     ids=lambda path: str(path.relative_to(ROOT)),
 )

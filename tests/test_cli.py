@@ -328,7 +328,7 @@ def test_a_process_of_its_own_caches_programs_and_sets_flags(tmp_path, weights_c
     words = ("explain", "cat", "--method", "grad_cam", "--device", "cpu", "--out", tmp_path / "out")
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
-        [sys.executable, "-m", "jaxai.cli", *map(str, words)], env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "jaxai", *map(str, words)], env=environment, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
     from jaxai._cpu import configure

@@ -253,7 +253,7 @@ def test_files_that_cannot_grow(tmp_path, lite0):
 def test_an_answer_that_cannot_be_written():
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "jaxai.cli", "methods"], stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "jaxai", "methods"], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 2
     assert done.stderr == "jaxai: error: no space left to write the output; only what was finished is kept\n"

@@ -555,7 +555,7 @@ def test_a_reader_who_leaves_changes_nothing(network, drawn, tmp_path, monkeypat
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such shell")
 def test_streams_that_are_closed(tmp_path):
-    script = f'"{sys.executable}" -m jaxai.cli methods >&- 2>&- <&- && echo fine'
+    script = f'"{sys.executable}" -m jaxai methods >&- 2>&- <&- && echo fine'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert (done.stdout, done.stderr, list(tmp_path.iterdir())) == ("fine\n", "", [])
 
