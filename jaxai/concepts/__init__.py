@@ -3,13 +3,17 @@
 from ._cav import cav
 from ._craft import Craft, craft
 from ._maps import concept_maps
+from ._sae import Sae, sae, stability
 from ._tcav import Tcav, tcav
 
 __all__ = [
     "Craft",
+    "Sae",
     "Tcav",
     "cav",
     "concept_maps",
     "craft",
+    "sae",
+    "stability",
     "tcav",
 ]
