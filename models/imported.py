@@ -56,6 +56,13 @@ def from_onnx(
         TypeError: If an argument is of the wrong kind.
         FileNotFoundError: If there is no such file.
         ImportError: If the `onnx` package is missing.
+
+    Example:
+        >>> import jaxai
+        >>> file = jaxai.models.zoo.ZOO["vgg16_brain_mri"].source.find()
+        >>> net = jaxai.models.from_onnx(file)
+        >>> net.input_size, net.model.layer_names[1]
+        (240, 'StatefulPartitionedCall/model_1/vgg16/block1_conv1/Relu')
     """
     path = Path(path)
     try:
@@ -69,7 +76,7 @@ def from_onnx(
         found = layers.find(model, images)
     except Refused as error:
         raise ValueError(f"{shown(path.name)}: {error}") from error.__cause__
-    names = _labels(labels)
+    names = labels_of(labels)
     if names is not None:
         _check_labels(names, outputs)
     side = max(sizes[:2])
@@ -77,7 +84,7 @@ def from_onnx(
         model=found,
         name=path.stem,
         crop=partial(_cropped, sizes=sizes) if sizes != (side, side, 3) else partial(crop, size=side),
-        normalize=_normalize(normalize),
+        normalize=normalization_of(normalize),
         labels=names,
         input_size=side,
         digest=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -164,7 +171,8 @@ def _cropped(photo: Any, *, sizes: tuple[int, ...], **reading: Any) -> jax.Array
     raise ValueError(f"photos have 3 channels; the network takes {channels}: pass it arrays")
 
 
-def _labels(labels: Any) -> tuple[str, ...] | None:
+def labels_of(labels: Any) -> tuple[str, ...] | None:
+    """Return the classes' names, or those of a text file; see `from_onnx`."""
     if labels is None:
         return None
     if isinstance(labels, (str, os.PathLike)):
@@ -186,7 +194,8 @@ def _check_labels(labels: Sequence[str], outputs: Any) -> None:
         raise ValueError(f"`labels` must be {shape[1]} names, one per score; got {len(labels)}")
 
 
-def _normalize(normalize: Any) -> Callable[[jax.Array], jax.Array]:
+def normalization_of(normalize: Any) -> Callable[[jax.Array], jax.Array]:
+    """Return a function from photos in [0, 1] to what a network takes; see `from_onnx`."""
     named: dict[Any, Any] = {
         "imagenet": normalization.imagenet,
         "tf": normalization.signed,

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from .. import _files, features
-from . import names, outputs, photos, session, sheets, terminal
+from . import names, networks, outputs, photos, session, sheets, terminal
 from .session import (
     MOST,
     AlphaOption,
@@ -29,7 +29,7 @@ def atlas(
         list[str],
         typer.Argument(metavar="FOLDER|IMAGE...", help="Folders of photos, photos, or samples."),
     ],
-    model: Annotated[str, typer.Option(help="The network; see `jaxai models`.")] = "efficientnet_lite0",
+    model: networks.ModelOption = "efficientnet_lite0",
     layer: Annotated[
         str | None,
         typer.Option(help="The layer; see `jaxai layers`.", show_default="last with positions"),

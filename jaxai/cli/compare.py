@@ -12,7 +12,7 @@ import typer
 
 from .. import _files, metrics, plots
 from ..metrics._references import ALL as REFERENCES
-from . import classes, explain, methods, names, outputs, photos, scores, session, terminal
+from . import classes, methods, names, networks, outputs, photos, scores, session, terminal
 from .session import (
     AlphaOption,
     BatchSizeOption,
@@ -34,7 +34,7 @@ def compare(
             metavar="IMAGE...", help=f"Photos, folders of photos, or samples: {', '.join(photos.SAMPLES)}."
         ),
     ],
-    model: Annotated[str, typer.Option(help="The network; see `jaxai models`.")] = "efficientnet_lite0",
+    model: networks.ModelOption = "efficientnet_lite0",
     method: Annotated[
         str, typer.Option(help="With commas between; see `jaxai methods`.")
     ] = "grad_cam,integrated_gradients,lime",
@@ -82,7 +82,7 @@ def compare(
     sources = outputs.Sources(photo.path for photo in found.photos)
     outputs.check_folder(out, _FILES, sources)
     session.start(device, precision)
-    net = explain.load(model, precision)
+    net = networks.with_classes(session.load(model, precision))
     for one in chosen:
         methods.rehearse(one, net)
     wanted = classes.parse(target, net.labels)

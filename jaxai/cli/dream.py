@@ -10,7 +10,7 @@ import typer
 from PIL import Image
 
 from .. import _files, features
-from . import outputs, photos, session, terminal
+from . import networks, outputs, photos, session, terminal
 from .session import (
     MOST,
     AlphaOption,
@@ -33,7 +33,7 @@ def dream(
             metavar="IMAGE|noise", help=f"A photo, noise, or a sample: {', '.join(photos.SAMPLES)}."
         ),
     ],
-    model: Annotated[str, typer.Option(help="The network; see `jaxai models`.")] = "vgg16_features",
+    model: networks.ModelOption = "vgg16_features",
     layer: Annotated[str, typer.Option(help="The layer; see `jaxai layers`.")] = _LAYER,
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("dream.png"),
     pair: Annotated[

@@ -3,13 +3,13 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import classes, methods, outputs, photos, report, session, terminal
+from . import classes, methods, networks, outputs, photos, report, session, terminal
 from .run import Request, run
 from .session import (
     AlphaOption,
@@ -29,7 +29,7 @@ def explain(
             metavar="IMAGE...", help=f"Photos, folders of photos, or samples: {', '.join(photos.SAMPLES)}."
         ),
     ],
-    model: Annotated[str, typer.Option(help="The network; see `jaxai models`.")] = "efficientnet_lite0",
+    model: networks.ModelOption = "efficientnet_lite0",
     method: Annotated[str, typer.Option(help="With commas between; see `jaxai methods`.")] = "grad_cam,lime",
     target: Annotated[
         str | None,
@@ -57,6 +57,9 @@ def explain(
             help="Score the maps (relevance gain, insertion, Gini) under each panel; see `jaxai compare`.",
         ),
     ] = False,
+    labels: networks.LabelsOption = None,
+    normalize: networks.NormalizeOption = None,
+    input_size: networks.InputSizeOption = None,
     page: PageOption = None,
     white: WhiteOption = None,
     alpha: AlphaOption = None,
@@ -84,7 +87,9 @@ def explain(
     for photo in found.photos:
         outputs.check_folder(place(photo), report.file_names(chosen), sources)
     session.start(device, precision)
-    net = load(model, precision)
+    net = networks.with_classes(
+        session.load(model, precision, networks.Around(labels, normalize, input_size))
+    )
     for one in chosen:
         methods.rehearse(one, net)
     request = Request(
@@ -114,18 +119,6 @@ def explain(
             count = f"{len(outcome.failed)} of {len(found.photos)} photos"
             terminal.note(f"error: {count} were not explained, or not by all methods")
         raise typer.Exit(2)
-
-
-def load(model: str, precision: session.Precision) -> Any:
-    """Load a network that can name classes.
-
-    Raises:
-        ValueError: If it is unknown, or has no classifier.
-    """
-    net = session.load(model, precision)
-    if net.labels is None:
-        raise ValueError(f"{model} has no classes to explain; see `jaxai dream` for what its layers see")
-    return net
 
 
 def _progress(total: int) -> Progress:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import typer
 
-from . import names, terminal
+from . import names, networks, terminal
 
 
 def models() -> None:
@@ -24,19 +24,40 @@ def models() -> None:
 
 
 def layers(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from `jaxai models`.")],
+    network: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help=networks.MODEL_HELP, show_default=False)
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The network, instead of the argument.")] = None,
+    input_size: networks.InputSizeOption = None,
 ) -> None:
     """List a network's layers in forward order, with the shape of one photo's activations."""
-    from ..layers import resolve
+    from ..layers import resolve, tree
 
-    known, network = _network(model)
-    photo: Any = jax.ShapeDtypeStruct((1, known.input_size, known.input_size, 3), np.float32)
-    default = resolve(network, None, photo)
+    if (network is None) == (model is None):
+        raise typer.BadParameter("Pass one network, such as `jaxai layers vgg16`.")
+    name = network or model or ""
+    if networks.is_named(name):
+        if input_size is not None:
+            raise ValueError(f"--input-size is for files and functions; {name} brings its own")
+        known, found = _network(name)
+        side = known.input_size
+    else:
+        net = networks.load(name, around=networks.Around(input_size=input_size))
+        found, side = net.model, net.input_size
+    photo: Any = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
     rows = [("LAYER", "SHAPE", "")]
-    for name in network.layer_names:
-        shape = jax.eval_shape(lambda m, x, name=name: m(x, stop=name), network, photo).shape[1:]
-        note = "default of layer methods" if name == default else ""
-        rows.append((name, " x ".join(map(str, shape)), note))
+    if networks.is_named(name):
+        default = resolve(found, None, photo)
+        shapes = {
+            layer: jax.eval_shape(lambda m, x, layer=layer: m(x, stop=layer), found, photo).shape
+            for layer in found.layer_names
+        }
+    else:
+        listed = tree(found, photo)
+        default, shapes = listed.default, {layer: aval.shape for layer, aval in listed.shapes.items()}
+    for layer, shape in shapes.items():
+        note = "default of layer methods" if layer == default else ""
+        rows.append((layer, " x ".join(map(str, shape[1:])), note))
     _table(rows)
 
 

@@ -18,7 +18,7 @@ import typer
 
 from .. import layers
 from .._cpu import configure
-from . import names
+from . import names, networks
 
 
 def finite(value: float | None) -> float | None:
@@ -109,18 +109,18 @@ def _cache_programs() -> None:
     jax.config.update("jax_compilation_cache_max_size", 2 << 30)
 
 
-def load(name: str, precision: Precision) -> Any:
+def load(name: str, precision: Precision, around: networks.Around | None = None) -> Any:
     """Load a network.
+
+    Args:
+        name: As `networks.load` takes it.
+        precision: Type of its numbers.
+        around: What the user said of a file or a function.
 
     Raises:
         ValueError: If there is none of this name.
     """
-    from .. import models
-    from ..models.zoo import ZOO
-
-    if name not in ZOO:
-        raise ValueError(names.unknown("model", name, ZOO))
-    return models.load(name, dtype=None if precision == "float32" else precision)
+    return networks.load(name, dtype=None if precision == "float32" else precision, around=around)
 
 
 def layer(net: Any, name: str | None, size: int | None = None) -> str:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .. import _files, features, layers
 from ..features._report import resized
 from ..features._visualize import small_is_meant
-from . import classes, names, outputs, photos, session, sheets, terminal
+from . import classes, names, networks, outputs, photos, session, sheets, terminal
 from .session import (
     MOST,
     AlphaOption,
@@ -42,7 +42,7 @@ _SHEET, _HISTORY, _RECORD = _FILES = ("sheet.png", "history.npz", "visualization
 
 
 def visualize(
-    model: Annotated[str, typer.Argument(help="The network; see `jaxai models`.")],
+    model: Annotated[str, typer.Argument(help=networks.MODEL_HELP)],
     features_wanted: Annotated[
         list[str],
         typer.Argument(

@@ -1,7 +1,7 @@
 """ONNX files to graphs: nodes in order, constants, inputs and outputs; every operator is known, or named."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,8 @@ def read(path: str | os.PathLike) -> Graph:
         raise Refused("truncated, or not an ONNX file") from None
     if not model.graph.node or not model.graph.output:
         raise Refused("truncated, or not an ONNX file: it has no graph")
+    if not all(isinstance(word, str) for word in _words(model)):
+        raise Refused("damaged: a name in it is not UTF-8")
     if model.functions:
         model = _guarded(inliner.inline_local_functions, model, about="its functions")
     opset = _opset(model)
@@ -93,6 +95,17 @@ def read(path: str | os.PathLike) -> Graph:
     made = tuple(_node(node, opset, onnx.helper.get_attribute_value, array) for node in nodes)
     name, shape = _input(model.graph, constants, read)
     return Graph(made, constants, name, shape, tuple(each.name for each in model.graph.output))
+
+
+def _words(model: Any) -> Iterator[Any]:
+    """Yield the names in a file, which its reader gives as bytes where they are damaged."""
+    graph = model.graph
+    yield from (each.domain for each in model.opset_import)
+    for node in graph.node:
+        yield from (node.op_type, node.name, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield from (attribute.name, attribute.ref_attr_name)
+    yield from (each.name for each in (*graph.initializer, *graph.input, *graph.output))
 
 
 def _guarded(function: Callable[..., Any], *arguments: Any, about: str) -> Any:

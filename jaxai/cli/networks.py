@@ -1,0 +1,191 @@
+"""`--model`: a network's name, an ONNX file, or a function of a package that returns one."""
+
+import hashlib
+import importlib
+import os
+import re
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+
+from .. import layers
+from . import names
+
+MODEL_HELP = "The network: a name from `jaxai models`, a file net.onnx, or package.module:function."
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_SIDE = 224
+
+ModelOption = Annotated[str, typer.Option(help=MODEL_HELP)]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="The classes of a file or a function: a text file, one per line."),
+]
+NormalizeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What such a network takes of photos in [0, 1]: imagenet, tf (-1 to 1), caffe, identity, or"
+        " MEAN/STD as 0.485,0.456,0.406/0.229,0.224,0.225.",
+        show_default="identity",
+    ),
+]
+InputSizeOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=1 << 14, help="Side of such a network's photos.", show_default="the file's, 224"),
+]
+
+
+@dataclass(frozen=True)
+class Around:
+    """What surrounds a network that has no name: its labels, its normalization, the side of its photos."""
+
+    labels: str | None = None
+    normalize: str | None = None
+    input_size: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return what was given, as keywords."""
+        found = {"labels": self.labels, "normalize": self.normalize, "input_size": self.input_size}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def load(model: str, *, dtype: str | None = None, around: Around | None = None) -> Any:
+    """Load a network.
+
+    Args:
+        model: A name, a path that ends in .onnx, or "package.module:function"; the function takes no
+            arguments, and returns a model or a `Pretrained`.
+        dtype: What its parameters are cast to.
+        around: What the user said of a file or a function.
+
+    Raises:
+        ValueError: If there is no such network.
+        OSError: If a file cannot be read.
+        ImportError: If a package is missing.
+    """
+    from .. import models
+    from ..models.zoo import ZOO
+
+    given = (around or Around()).given()
+    if model.lower().endswith(".onnx"):
+        if "normalize" in given:
+            given["normalize"] = _numbers(given["normalize"])
+        return _in_type(models.from_onnx(model, **given), dtype)
+    if _FUNCTION.fullmatch(model):
+        return _in_type(_from_function(model, given), dtype)
+    if model not in ZOO:
+        raise ValueError(names.unknown("model", model, ZOO))
+    if given:
+        option = f"--{next(iter(given)).replace('_', '-')}"
+        raise ValueError(f"{option} is for files and functions; {model} brings its own")
+    return models.load(model, dtype=dtype)
+
+
+def is_named(model: str) -> bool:
+    """Return whether a model is not a file or a function."""
+    return not (model.lower().endswith(".onnx") or _FUNCTION.fullmatch(model))
+
+
+def _numbers(text: str) -> Any:
+    """Return a mean and a standard deviation that are written as numbers, any other text as it is."""
+    if "/" not in text:
+        return text
+    parts = text.split("/")
+    try:
+        pair = tuple(tuple(float(number) for number in part.split(",")) for part in parts)
+    except ValueError:
+        pair = ()
+    if len(pair) != 2 or any(len(part) not in (1, 3) for part in pair):
+        raise ValueError(
+            f"--normalize must be MEAN/STD, each a number or three; got {names.shortened(text)!r}"
+        )
+    return pair
+
+
+def _from_function(model: str, given: dict[str, Any]) -> Any:
+    from ..models.crop import crop
+    from ..models.imported import labels_of, normalization_of
+    from ..models.pretrained import Pretrained
+
+    module, _, path = model.partition(":")
+    # As `python -m` does: packages beside the user are found.
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"no module {error.name!r} for --model {model}") from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"--model {model}: {module} has no {path!r}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ValueError(f"--model {model} must be a function; got {type(found).__name__}")
+    net = found()
+    if isinstance(net, Pretrained):
+        if given:
+            raise ValueError(
+                f"--{next(iter(given)).replace('_', '-')} is not for functions that return a Pretrained"
+            )
+        return net
+    if not callable(net):
+        raise ValueError(f"--model {model} must return a model; it returned {type(net).__name__}")
+    side = given.get("input_size", _SIDE)
+    if not hasattr(net, "layer_names"):
+        blank: Any = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+        net = layers.find(net, blank)
+    return Pretrained(
+        model=net,
+        name=model,
+        crop=partial(crop, size=side),
+        normalize=normalization_of(_numbers(given.get("normalize", "identity"))),
+        labels=labels_of(given.get("labels")),
+        input_size=side,
+        digest=_digest(net),
+    )
+
+
+def _digest(net: Any) -> str:
+    """Return the SHA-256 of a model's weights."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(net):
+        array = np.asarray(leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _in_type(net: Any, dtype: str | None) -> Any:
+    if dtype is None:
+        return net
+
+    def cast(leaf):
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    normalize = net.normalize
+    return replace(
+        net, model=jax.tree.map(cast, net.model), normalize=lambda photos: normalize(photos).astype(dtype)
+    )
+
+
+def with_classes(net: Any) -> Any:
+    """Return a network that can name its classes, by their numbers if it has no labels.
+
+    Raises:
+        ValueError: If it has no classifier.
+    """
+    if net.labels is not None:
+        return net
+    photo = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), np.float32)
+    scores: Any = jax.eval_shape(lambda m, x: m(net.normalize(x)), net.model, photo)
+    if len(getattr(scores, "shape", ())) != 2:
+        more = "" if is_named(net.name) else ": it must return scores [batch, classes]"
+        raise ValueError(
+            f"{net.name} has no classes to explain; see `jaxai dream` for what its layers see{more}"
+        )
+    return replace(net, labels=tuple(f"class {number}" for number in range(scores.shape[1])))
