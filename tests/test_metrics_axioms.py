@@ -65,6 +65,29 @@ def test_non_sensitivity():
         metrics.non_sensitivity(model, IMAGES, truth, 1, key=KEY, share=1)
 
 
+def test_chunks_jit_and_each_image_alone(dense_net, small_images):
+    # A quotient of small differences of scores: rounding is larger than elsewhere.
+    loose = 5e-4
+    maps = jaxai.input_x_gradient(dense_net, small_images, 2)
+    for metric, given in (
+        (metrics.completeness, {}),
+        (metrics.non_sensitivity, {"key": KEY, "num_samples": 2}),
+    ):
+        whole = metric(dense_net, small_images, maps, 2, **given)
+        close(metric(dense_net, small_images, maps, 2, batch_size=5, **given), whole, loose)
+        compiled = jax.jit(lambda m, metric=metric, g=given: metric(dense_net, small_images, m, 2, **g))
+        close(compiled(maps), whole, loose)
+        close(metric(dense_net, small_images[1:2], maps[1:2], 2, **given), whole[1:2], loose)
+    for metric in (metrics.continuity, metrics.input_invariance):
+        given = {"steps": 3} if metric is metrics.continuity else {}
+        whole = metric(jaxai.input_x_gradient, dense_net, small_images, 2, **given)
+        close(metric(jaxai.input_x_gradient, dense_net, small_images, 2, batch_size=2, **given), whole, 1e-4)
+        close(metric(jaxai.input_x_gradient, dense_net, small_images[1:2], 2, **given), whole[1:2], 1e-4)
+    host = jaxai.perturbation.black_box(lambda x: np.asarray(dense_net(jnp.asarray(x))))
+    asked = metrics.completeness(host, small_images, maps, 2)
+    close(asked, metrics.completeness(dense_net, small_images, maps, 2), loose)
+
+
 def test_input_invariance(dense_net, small_images):
     gradient = metrics.input_invariance(jaxai.saliency, dense_net, small_images, 1, shift=0.5)
     assert np.asarray(gradient).max() < 1e-4

@@ -1,5 +1,6 @@
 """Metrics as the command runs them: chosen by name, with options, on maps of a batch of photos."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,8 +72,6 @@ def choose(text: str, settings: Sequence[str]) -> tuple[dict[str, dict[str, Any]
 
 def options_of(metric: metrics.Metric) -> dict[str, Any]:
     """Return the kinds of the options of a metric that the command can set, by name."""
-    import inspect
-
     found = inspect.signature(metric.function).parameters
     return {
         name: parameter.annotation
