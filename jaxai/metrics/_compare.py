@@ -52,7 +52,7 @@ def compare(
             added.
         references: Rows beside the methods: `"random"`, `"centre"` (a Gaussian), `"edges"` (Sobel) and
             `"image"`; also `"greedy"`: what an order of 7 x 7 cells could attain in `relevance_gain`, found
-            by a search of about 1,700 forward passes per image.
+            by a search of about 1,400 forward passes per image.
         options: Keywords of metrics by name, `{"relevance_gain": {"steps": 20, "fill": "blur"}}`.
         confidence: Of the bootstrap intervals, in (0, 1).
         draws: Number of bootstrap draws; each takes the same images of all rows.
