@@ -61,8 +61,8 @@ def from_onnx(
         >>> import jaxai
         >>> file = jaxai.models.zoo.ZOO["vgg16_brain_mri"].source.find()
         >>> net = jaxai.models.from_onnx(file)
-        >>> net.input_size, net.model.layer_names[1]
-        (240, 'StatefulPartitionedCall/model_1/vgg16/block1_conv1/Relu')
+        >>> net.input_size, net.model.layer_names[2]
+        (240, 'functional_1/block1_conv1_1/Relu')
     """
     path = Path(path)
     try:

@@ -375,7 +375,7 @@ def test_the_network_of_a_package(photos):
     assert net.input_size == port.input_size
     scores, own = net.model(images), jax.nn.softmax(port.model(images))
     np.testing.assert_allclose(scores, own, rtol=0, atol=1e-5)
-    layer = next(n for n in net.model.layer_names if n.endswith("block5_conv3/Relu"))
+    layer = next(n for n in net.model.layer_names if n.endswith("block5_conv3_1/Relu"))
     found = jaxai.grad_cam(net.model, images, lambda s: jnp.log(s[:, 0]), layer=layer)
     wanted = jaxai.grad_cam(port.model, images, lambda s: jax.nn.log_softmax(s)[:, 0], layer="conv5_3")
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max())
