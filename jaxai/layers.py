@@ -30,7 +30,7 @@ OUTPUT = "logits"
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Head:
     """The part of a layered model after a layer: `head(acts) -> scores`."""
 
@@ -43,7 +43,7 @@ class Head:
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Body:
     """The part of a layered model up to a layer: `body(images) -> acts`.
 

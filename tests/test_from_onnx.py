@@ -45,6 +45,10 @@ def test_scores_are_those_of_onnx(net, images):
     assert len(net.digest) == 64
 
 
+def test_the_model_may_be_jitted_itself(net, images):
+    np.testing.assert_allclose(jax.jit(net.model)(images), net.model(images), rtol=1e-5, atol=1e-5)
+
+
 def test_layers_are_named_by_the_nodes_and_lie_nhwc(net, images):
     assert net.model.layer_names == LAYERS
     tree = jaxai.layers.tree(net.model, images)

@@ -124,3 +124,21 @@ def test_errors(net):
         jaxai.chain({"a": 3})
     with pytest.raises(TypeError, match="must map names to callables"):
         jaxai.chain({1: lambda x: x})
+
+
+def test_layered_models_may_be_jitted_themselves():
+    import equinox as eqx
+    from flax import nnx
+
+    class Pooled(eqx.Module):
+        linear: eqx.nn.Linear
+
+        def __call__(self, x):
+            return jax.vmap(self.linear)(x.mean((1, 2)))
+
+    x = jnp.ones((2, 4, 4, 3))
+    chain = jaxai.chain({"double": lambda x: 2 * x, "mean": lambda x: x.mean((1, 2))})
+    dense = nnx.Linear(3, 5, rngs=nnx.Rngs(0))
+    found = jaxai.layers.find(Pooled(eqx.nn.Linear(3, 4, key=jax.random.key(0))), x)
+    for model in (chain, dense, found, jaxai.split(chain, "double", x)[1], jaxai.layers.find(dense, x)):
+        np.testing.assert_allclose(jax.jit(model)(x), model(x), rtol=1e-5)

@@ -15,7 +15,8 @@ from . import foreign
 from .captured import Captured, capture
 
 
-@dataclass(frozen=True)
+# Callable pytrees are compared by identity, so that `jax.jit(model)` can hash them whatever they hold.
+@dataclass(frozen=True, eq=False)
 class Layered:
     """A model around a `model` that `as_model` has made."""
 
@@ -23,7 +24,7 @@ class Layered:
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Function:
     """A function and the arrays bound to it, like `Partial`, compiled for what the function can see."""
 
@@ -38,7 +39,7 @@ class Function:
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rebuilt:
     """A Flax NNX module that every call copies, so that a call may change it and the user's never changes."""
 
@@ -60,7 +61,7 @@ class Rebuilt:
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
     """A model with leaves that are no arrays (functions, strings, flags): those are static."""
 

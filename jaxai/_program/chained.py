@@ -38,7 +38,7 @@ def _index(names: Sequence[str], name: str) -> int:
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chain:
     """A layered model made of functions; a pytree whose leaves are the stages' parameters."""
 

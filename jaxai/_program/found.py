@@ -25,7 +25,7 @@ IMAGE_FORMATS = ("NHWC", "NCHW", "HWC", "CHW")
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recorded:
     """A model whose layers are marked: the results of its modules, the stages of a layered model."""
 
@@ -38,7 +38,7 @@ class Recorded:
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Adapted(_model.Layered):
     """A model that takes images [batch, height, width, channels] and returns one of the model's outputs.
 
@@ -85,7 +85,7 @@ class Adapted(_model.Layered):
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Found(_model.Layered):
     """A layered model of any function; a pytree like the model.
 

@@ -20,7 +20,7 @@ FEW = 24
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Named(_model.Layered):
     """A model whose layers are the values it marks; a pytree like the model.
 

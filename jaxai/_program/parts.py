@@ -135,7 +135,7 @@ def _program(structure, leaves, reading) -> Program | None:
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rest:
     """The part of a function after a value: `rest(acts) -> scores`.
 

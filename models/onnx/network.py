@@ -44,7 +44,7 @@ class Plan:
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A network that was read from an ONNX file; a callable pytree whose leaves are its parameters.
 
