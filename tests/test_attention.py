@@ -65,7 +65,8 @@ def by_legrad(parameters, images, classes, **options):
 
 
 @pytest.mark.parametrize(
-    "pooled, registers", [pytest.param(False, 0, marks=pytest.mark.slow), (False, 2), (True, 0)]
+    "pooled, registers",
+    [(False, 2), *(pytest.param(pooled, 0, marks=pytest.mark.slow) for pooled in (False, True))],
 )
 def test_methods_are_their_definitions(pooled, registers):
     model = tiny_vit.model(3, pooled=pooled, registers=registers)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_vit
-from common import close
+from common import close, slow_but
 
 import jaxai
 
@@ -41,7 +41,7 @@ def held(x, parts):
 
 
 @pytest.mark.parametrize("name, scale", [("attn_lrp", share), ("cp_lrp", held)])
-@pytest.mark.parametrize("biases", [True, False])
+@pytest.mark.parametrize("biases", slow_but(True, [True, False]))
 def test_composites_are_gradients_of_an_altered_network(name, scale, biases):
     classes = np.array([1, 3])
     model = tiny_vit.model(2, registers=2, biases=biases)
