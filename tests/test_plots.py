@@ -1,5 +1,6 @@
 """Pictures: colours that mean what they say, pixels that are where they should be."""
 
+import dataclasses
 import io
 import subprocess
 import sys
@@ -357,3 +358,19 @@ def test_matplotlib_keeps_no_global_state():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("title", ["", "all"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_captions_are_whole(title, count):
+    """Beside panels with and without colour bars nothing of the last line is cut off."""
+    photo = np.full((64, 64, 3), 0.5, np.float32)
+    heatmap = plots.heatmap_panel(photo, np.arange(4096.0).reshape(64, 64), title="map", label="unit")
+    panels = [plots.photo_panel(photo, title="photo")]
+    panels += [dataclasses.replace(heatmap, caption="relevance gain 0.20   gini 0.61\npointing 1.00")] * count
+    pixels = plots.render(plots.compose(panels, title=title))
+    assert (pixels[-3:] > 250).all()
+    # The second line is there: dark pixels below the pictures, in two groups of rows.
+    dark = (pixels[:, pixels.shape[1] // (count + 1) :] < 150).any((1, 2)).astype(int)
+    bottom = np.flatnonzero((np.abs(pixels.astype(int) - 128) < 4).all(-1).sum(1) > 100).max()
+    assert (np.diff(dark[bottom + 2 :]) == -1).sum() >= 2
