@@ -13,7 +13,7 @@ from .._frame import checks
 from .._frame.model import as_model
 from .._frame.targets import Targets
 from ..perturbation._scoring import Perturbation
-from . import _hidden, _methods, _order, _regions
+from . import _hidden, _methods, _order, _regions, _statistics
 from ._methods import Method
 from ._robustness import norm
 
@@ -71,8 +71,7 @@ def completeness(
     without = _hidden.scores(asked, Perturbation(_everything, (size,), ()), 1)[:, 0]
     difference = _hidden.originals(asked) - without
     gap = jnp.abs(asked.maps.sum((-2, -1)) - difference)
-    size = jnp.abs(difference)
-    return jnp.where(size > 0, gap / jnp.where(size > 0, size, 1), jnp.nan)
+    return _statistics.ratio(gap, jnp.abs(difference))
 
 
 def _everything(size, pairs):
@@ -214,5 +213,4 @@ def input_invariance(
     own = _methods.maps_of(method, model, images, target, chunk)
     network = Shifted(as_model(model), moved)
     found = _methods.maps_of(method, network, images + moved, target, chunk)
-    size = norm(own, 2)
-    return jnp.where(size > 0, norm(found - own, 2) / jnp.where(size > 0, size, 1), jnp.nan)
+    return _statistics.ratio(norm(found - own, 2), norm(own, 2))

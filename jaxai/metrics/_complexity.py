@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._frame import checks
-from . import _maps
+from . import _maps, _statistics
 
 
 def gini(maps: Real[ArrayLike, "batch height width *channels"]) -> Float[Array, " batch"]:
@@ -43,7 +43,7 @@ def _gini(values):
     count = values.shape[-1]
     weights = (count - jnp.arange(1, count + 1) + 0.5) / count
     total = ordered.sum(-1)
-    return jnp.where(total > 0, 1 - 2 * (ordered * weights).sum(-1) / jnp.where(total > 0, total, 1), jnp.nan)
+    return 1 - 2 * _statistics.ratio((ordered * weights).sum(-1), total)
 
 
 def _flat(maps):

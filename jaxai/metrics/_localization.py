@@ -114,7 +114,7 @@ def _mass(values, marked):
     positive = jnp.maximum(values, 0)
     total = positive.sum((1, 2))
     inside = jnp.where(marked, positive, 0).sum((1, 2))
-    return jnp.where(total > 0, inside / jnp.where(total > 0, total, 1), jnp.nan)
+    return _statistics.ratio(inside, total)
 
 
 def rank_accuracy(

@@ -230,7 +230,7 @@ def emprt(
         _histogram_entropy(_methods.maps_of(method, network, images, target, chunk), bins=bins)
         for network in (model, fresh)
     )
-    return jnp.where(before > 0, (after - before) / jnp.where(before > 0, before, 1), jnp.nan)
+    return _statistics.ratio(after - before, before)
 
 
 def _histogram_entropy(maps, *, bins):

@@ -11,7 +11,7 @@ from .._cpu import threefry
 from .._frame import checks
 from .._frame import targets as _targets
 from .._frame.targets import Target, Targets
-from . import _methods
+from . import _methods, _statistics
 from ._methods import Method
 
 
@@ -143,12 +143,11 @@ def _changes(method, model, images, targets, *options):
     """Return ||R(x + d) - R(x)|| / ||R(x)|| of all draws, [draws, batch, *k]."""
     _, images, target, chunk, key, radius, count = checked(model, images, targets, *options)
     own = _methods.maps_of(method, model, images, target, chunk)
-    size = norm(own, 2)
     parts = [
         norm(maps - own, 2)
         for _, maps in maps_around(method, model, images, target, key, radius, count, chunk)
     ]
-    return jnp.where(size > 0, jnp.concatenate(parts) / jnp.where(size > 0, size, 1), jnp.nan)
+    return _statistics.ratio(jnp.concatenate(parts), norm(own, 2))
 
 
 def prediction_flips(
@@ -302,9 +301,8 @@ def continuity(
     for step in range(1, steps + 1):
         after = _moved_right(images, step * shift)
         maps = _methods.maps_of(method, model, after, target, chunk)
-        apart = norm((after - before).astype(jnp.float32), 3).reshape(-1, *(1,) * (own.ndim - 3))
-        change = jnp.abs(maps - own).sum((-2, -1))
-        found.append(jnp.where(apart > 0, change / jnp.where(apart > 0, apart, 1), jnp.nan))
+        apart = aligned(norm((after - before).astype(jnp.float32), 3)[None], own)[0]
+        found.append(_statistics.ratio(jnp.abs(maps - own).sum((-2, -1)), apart))
         before, own = after, maps
     return jnp.nanmax(jnp.stack(found), axis=0)
 

@@ -75,10 +75,10 @@ def relative_input_stability(
         equation 2.
     """
 
-    def change(moved, images, model, chunk):
-        return _relative(moved.astype(jnp.float32), images.astype(jnp.float32), epsilon, 3)
+    def look(model, x):
+        return x
 
-    return _stability(change, method, model, images, targets, epsilon, key, radius, num_samples, batch_size)
+    return _stability(look, method, model, images, targets, epsilon, key, radius, num_samples, batch_size)
 
 
 def relative_output_stability(
@@ -120,14 +120,19 @@ def relative_output_stability(
         Agarwal et al.: Rethinking Stability for Attribution-based Explanations. 2022, arXiv 2203.06877,
         equation 5.
     """
-
-    def change(moved, images, model, chunk):
-        flat = moved.reshape(-1, *images.shape[1:])
-        scores = [_model.call(model, flat[i : i + chunk]) for i in range(0, len(flat), chunk)]
-        scores = jnp.concatenate(scores).reshape(*moved.shape[:2], -1)
-        return norm((scores - _model.call(model, images)).astype(jnp.float32), 1)
-
-    return _stability(change, method, model, images, targets, epsilon, key, radius, num_samples, batch_size)
+    return _stability(
+        _model.call,
+        method,
+        model,
+        images,
+        targets,
+        epsilon,
+        key,
+        radius,
+        num_samples,
+        batch_size,
+        relative=False,
+    )
 
 
 def relative_representation_stability(
@@ -174,17 +179,10 @@ def relative_representation_stability(
     network, own = as_model(model), checks.images(images)
     hidden = layers.Body(network, layers.resolve(network, layer, own))
 
-    def change(moved, images, model, chunk):
-        flat = moved.reshape(-1, *images.shape[1:])
-        acts = [_activations(hidden, flat[i : i + chunk]) for i in range(0, len(flat), chunk)]
-        acts = jnp.concatenate(acts).reshape(*moved.shape[:2], -1)
-        return _relative(acts, _activations(hidden, images), epsilon, 1)
+    def look(model, x):
+        return _model.call(hidden, x)
 
-    return _stability(change, method, model, images, targets, epsilon, key, radius, num_samples, batch_size)
-
-
-def _activations(hidden, images):
-    return _model.call(hidden, images).astype(jnp.float32).reshape(len(images), -1)
+    return _stability(look, method, model, images, targets, epsilon, key, radius, num_samples, batch_size)
 
 
 def _relative(moved, own, epsilon, axes):
@@ -194,14 +192,21 @@ def _relative(moved, own, epsilon, axes):
     return norm((moved - own) / divisor, axes)
 
 
-def _stability(change, method, model, images, targets, epsilon, *options):
+def _stability(look, method, model, images, targets, epsilon, *options, relative=True):
+    """Compare maps with what `look(model, images)` returns: images, scores or activations."""
     epsilon = checks.number(epsilon, "epsilon", "(0, inf]")
     network, images, target, chunk, key, radius, count = checked(model, images, targets, *options)
-    own = _methods.maps_of(method, model, images, target, chunk)
+
+    def seen(x):
+        parts = [look(network, x[i : i + chunk]) for i in range(0, len(x), chunk)]
+        return jnp.concatenate(parts).astype(jnp.float32).reshape(len(x), -1)
+
+    own, before = _methods.maps_of(method, model, images, target, chunk), seen(images)
     parts = []
     for moved, maps in maps_around(method, model, images, target, key, radius, count, chunk):
-        below = jnp.maximum(change(moved, images, network, chunk), epsilon)
-        parts.append(_relative(maps, own, epsilon, 2) / aligned(below, own))
+        after = seen(moved.reshape(-1, *images.shape[1:])).reshape(*moved.shape[:2], -1)
+        change = _relative(after, before, epsilon, 1) if relative else norm(after - before, 1)
+        parts.append(_relative(maps, own, epsilon, 2) / aligned(jnp.maximum(change, epsilon), own))
     top = _targets.frozen(network, images, Target(), chunk)
     stayed = kept(network, images, top, key, radius, count, chunk)
     values = jnp.where(aligned(stayed, own) > 0, jnp.concatenate(parts), jnp.nan)

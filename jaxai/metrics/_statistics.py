@@ -9,17 +9,21 @@ def area(curve: jax.Array, share: jax.Array) -> jax.Array:
     return ((curve[..., 1:] + curve[..., :-1]) / 2 * jnp.diff(share)).sum(-1)
 
 
+def ratio(above: jax.Array, below: jax.Array) -> jax.Array:
+    """Return above / below; NaN where `below` is not positive."""
+    return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), jnp.nan)
+
+
 def pearson(x: jax.Array, y: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     """Return the linear correlation, in [-1, 1], of the values whose weight is not 0."""
     w = jnp.ones_like(x) if weights is None else jnp.broadcast_to(weights, x.shape)
     x = x - (w * x).sum(-1, keepdims=True) / w.sum(-1, keepdims=True)
     y = y - (w * y).sum(-1, keepdims=True) / w.sum(-1, keepdims=True)
-    return _ratio((w * x * y).sum(-1), (w * x * x).sum(-1), (w * y * y).sum(-1))
+    return _correlation((w * x * y).sum(-1), (w * x * x).sum(-1), (w * y * y).sum(-1))
 
 
-def _ratio(product, first, second):
-    norm = jnp.sqrt(first) * jnp.sqrt(second)
-    return jnp.where(norm > 0, jnp.clip(product / jnp.where(norm > 0, norm, 1), -1, 1), jnp.nan)
+def _correlation(product, first, second):
+    return jnp.clip(ratio(product, jnp.sqrt(first) * jnp.sqrt(second)), -1, 1)
 
 
 def jackknife(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -30,7 +34,7 @@ def jackknife(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     # The sums of squares of n - 1 centred values, once value i has gone: s - n / (n - 1) d_i^2.
     less = n / (n - 1)
     sums = [(a * b).sum(-1, keepdims=True) - less * a * b for a, b in ((x, y), (x, x), (y, y))]
-    without = _ratio(sums[0], jnp.maximum(sums[1], 0), jnp.maximum(sums[2], 0))
+    without = _correlation(sums[0], jnp.maximum(sums[1], 0), jnp.maximum(sums[2], 0))
     spread = jnp.square(without - without.mean(-1, keepdims=True)).sum(-1)
     return pearson(x, y), jnp.sqrt(spread * (n - 1) / n)
 
@@ -59,4 +63,4 @@ def spearman(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def cosine(x: jax.Array, y: jax.Array) -> jax.Array:
     """Return the cosine of the angle between two vectors."""
-    return _ratio((x * y).sum(-1), (x * x).sum(-1), (y * y).sum(-1))
+    return _correlation((x * y).sum(-1), (x * x).sum(-1), (y * y).sum(-1))
