@@ -70,6 +70,21 @@ def test_the_same_text_comes_out_of_indented_and_plain_docstrings():
     assert plain.__doc__ == contract.completed(fresh(method.__doc__)).__doc__
 
 
+def test_a_docstring_is_completed_by_that_of_another():
+    whole = contract.completed(fresh())
+    found = contract.like(whole)(
+        fresh("Explain.\n\nArgs:\n    mine: Other.\n\nRaises:\n    ValueError: If late.\n")
+    )
+    parts, known = contract.sections(found.__doc__), contract.sections(whole.__doc__)
+    expected = {**contract.entries(known["Args"]), "mine": "Other."}
+    assert contract.entries(parts["Args"]) == expected and list(expected)[0] == "model"
+    errors = contract.entries(known["Raises"])
+    assert contract.entries(parts["Raises"]) == {**errors, "ValueError": f"{errors['ValueError']} If late."}
+    assert contract.like(whole)(fresh(None)).__doc__ is None
+    with pytest.raises(ValueError, match="copy does not say what 'model' is"):
+        contract.like(fresh("Explain."))(fresh("Explain."))
+
+
 def test_without_docstrings_nothing_is_made_up():
     assert contract.completed(fresh(None)).__doc__ is None
 

@@ -55,7 +55,6 @@ _ARGUMENTS: Mapping[str, Entry] = {
     "upsample": "Resize the map to the image, bilinear between half-pixel centres.",
     "batch_size": (_IN_FLIGHT.format("images"), _CHOSEN),
     "perturbation: batch_size": (_IN_FLIGHT.format("changed images"), _CHOSEN),
-    "features: batch_size": (_IN_FLIGHT.format("images"), _CHOSEN),
     "key": "Typed PRNG key (`jax.random.key`); sample i depends on it and i alone; images share the samples.",
     "features: key": "Typed PRNG key; run i draws from `fold_in(key, i)`.",
     "baseline": ("Value or array that broadcasts to `images`", "; None means zero."),
@@ -158,25 +157,63 @@ def completed(function: Function, result: str = "", explains: str = "") -> Funct
     # Python has no docstrings under -OO.
     if function.__doc__ is None:
         return function
+    parameters = inspect.signature(function).parameters
     parts = sections(function.__doc__)
+    parts["Returns"] = parts.get("Returns", "") or _returned(result, parameters)
+    raised = _raised(function, parameters)
+
+    def argument(name: str) -> str | None:
+        return _argument(function, name, parameters, explains)
+
+    return _complete(function, parts, argument, raised)
+
+
+def like(other: Callable[..., Any]) -> Callable[[Function], Function]:
+    """Complete a function's docstring by what that of another says of the same arguments, and of errors.
+
+    Args:
+        other: A function of the same family, whose docstring is whole.
+    """
+
+    def complete(function: Function) -> Function:
+        if function.__doc__ is None or other.__doc__ is None:
+            return function
+        known = sections(other.__doc__)
+        said = entries(known.get("Args", ""))
+        return _complete(function, sections(function.__doc__), said.get, entries(known.get("Raises", "")))
+
+    return complete
+
+
+def _complete(
+    function: Function,
+    parts: dict[str, str],
+    argument: Callable[[str], str | None],
+    raised: Mapping[str, str],
+) -> Function:
+    """Write a docstring whose own entries are completed: arguments are replaced, errors add up."""
     parameters = inspect.signature(function).parameters
     own = entries(parts.get("Args", ""))
     if unknown := own.keys() - parameters.keys():
         raise ValueError(f"{function.__name__} describes {sorted(unknown)}, which it does not take")
-    body = {"": parts.pop("")}
-    body["Args"] = "\n".join(
-        _item(_stars(parameter) + name, own.get(name) or _argument(function, name, parameters, explains))
-        for name, parameter in parameters.items()
-    )
-    body["Returns"] = parts.pop("Returns", "") or _returned(result, parameters)
-    if "Warns" in parts:
-        body["Warns"] = parts.pop("Warns")
-    body["Raises"] = _raised(function, entries(parts.pop("Raises", "")), parameters)
-    body |= {name: text for name, text in parts.items() if name != "Args"}
+    items = []
+    for name, parameter in parameters.items():
+        said = own.get(name) or argument(name)
+        if said is None:
+            raise ValueError(f"{function.__name__} does not say what {name!r} is")
+        items.append(_item(_stars(parameter) + name, said))
+    errors = entries(parts.get("Raises", ""))
+    added = {name: " ".join(filter(None, [text, errors.pop(name, "")])) for name, text in raised.items()}
+    parts |= {
+        "Args": "\n".join(items),
+        "Raises": "\n".join(_item(name, text) for name, text in {**added, **errors}.items()),
+    }
+    # The parts of all docstrings in this order, then their others.
+    ordered = {name: parts.pop(name, "") for name in ("", "Args", "Returns", "Warns", "Raises")} | parts
     function.__doc__ = (
         "\n\n".join(
             f"{name}:\n{textwrap.indent(text, '    ')}" if name else text
-            for name, text in body.items()
+            for name, text in ordered.items()
             if text
         )
         + "\n"
@@ -211,12 +248,10 @@ def _entry(
 
 def _argument(
     function: Callable[..., Any], name: str, parameters: Mapping[str, inspect.Parameter], explains: str
-) -> str:
+) -> str | None:
     homes = (explains, family(function))
     entry = _entry(_ARGUMENTS, name, homes, {other: None for other in parameters if other != name})
-    if entry is None:
-        raise ValueError(f"{function.__name__} does not say what {name!r} is")
-    if isinstance(entry, str):
+    if entry is None or isinstance(entry, str):
         return entry
     text, otherwise = entry
     return text + otherwise if parameters[name].default is None else f"{text}."
@@ -227,19 +262,13 @@ def _returned(result: str, parameters: Mapping[str, inspect.Parameter]) -> str:
     return textwrap.fill(found, _WIDTH) if isinstance(found, str) else ""
 
 
-def _raised(
-    function: Callable[..., Any], own: dict[str, str], parameters: Mapping[str, inspect.Parameter]
-) -> str:
+def _raised(function: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]) -> dict[str, str]:
     wrong = [what for what, names in _WRONG_VALUES if any(name in parameters for name in names)]
     if any(isinstance(parameter.default, str) for parameter in parameters.values()):
         wrong.append(_NO_OPTION)
     if any(type(parameter.default) in (int, float) for parameter in parameters.values()):
         wrong.append(_NUMBERS_OUT_OF_RANGE)
-    if family(function) in ("perturbation", "metrics") and "model" in parameters:
+    if family(function) == "perturbation" and "model" in parameters:
         wrong.append(_NAN)
     listed = wrong[0] if len(wrong) == 1 else f"{', '.join(wrong[:-1])}, or {wrong[-1]}" if wrong else ""
-    items = [_item("TypeError", " ".join(filter(None, [_WRONG_KIND, own.pop("TypeError", "")])))]
-    said = " ".join(filter(None, [f"If {listed}." if listed else "", own.pop("ValueError", "")]))
-    if said:
-        items.append(_item("ValueError", said))
-    return "\n".join([*items, *(_item(name, text) for name, text in own.items())])
+    return {"TypeError": _WRONG_KIND, **({"ValueError": f"If {listed}."} if listed else {})}

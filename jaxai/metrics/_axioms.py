@@ -10,14 +10,17 @@ from jax.tree_util import register_dataclass
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .._frame import checks
+from .._frame.contract import like
 from .._frame.model import as_model
 from .._frame.targets import Targets
 from ..perturbation._scoring import Perturbation
 from . import _hidden, _methods, _order, _regions, _statistics
 from ._methods import Method
-from ._robustness import norm
+from ._removal import deletion
+from ._robustness import max_sensitivity, norm
 
 
+@like(deletion)
 def completeness(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -34,22 +37,14 @@ def completeness(
     |sum R - (f(x) - f(x'))| / |f(x) - f(x')|, where x' is `fill` everywhere: the map's own baseline.
 
     Args:
-        model: As for `jaxai.metrics.deletion`.
-        images: As for `deletion`.
         maps: As for `deletion`, in the unit of the score.
         targets: As for `deletion`: the score of the class.
         fill: x', as for `deletion`.
-        key: As for `deletion`.
         probability: True takes the probability of classes instead of the score.
-        batch_size: As for `deletion`.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image; NaN where the scores are equal.
         `jaxai.completeness_gap` has the signed gap in units of the score.
-
-    Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does.
 
     References:
         Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks. ICML 2017, arXiv 1703.01365,
@@ -78,6 +73,7 @@ def _everything(size, pairs):
     return jnp.ones((len(pairs[0]), *size), bool)
 
 
+@like(deletion)
 def non_sensitivity(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -99,26 +95,19 @@ def non_sensitivity(
     E[(f(x) - f(x'))^2]^(1/2).
 
     Args:
-        model: As for `jaxai.metrics.deletion`.
-        images: As for `deletion`.
-        maps: As for `deletion`.
-        targets: As for `deletion`.
         key: Randomness of the noise; a typed key.
         segments: The regions, int [batch, height, width], as many in every image; None: a grid of 8 x 8
             rectangles. The paper's are single pixels.
         share: Of the largest, what counts as zero, in [0, 1).
         num_samples: Draws of noise for each region.
-        num_segments: As for `deletion`.
         probability: False takes the scores of classes themselves.
-        batch_size: As for `deletion`.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image, in [0, 1]. Quantus 0.6 counts negative values
         of a map as zero.
 
     Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does, or if images have different numbers of regions.
+        ValueError: If images have different numbers of regions.
 
     References:
         Nguyen, Martinez: On Quantitative Aspects of Model Interpretability. 2020, arXiv 2007.07584, section
@@ -168,6 +157,7 @@ class Shifted:
         return lambda layer, images: own(layer, images - self.shift)
 
 
+@like(max_sensitivity)
 def input_invariance(
     method: Method,
     model: Callable[..., Any],
@@ -183,20 +173,14 @@ def input_invariance(
     Methods with a baseline of their own, or that multiply by the image, are not invariant.
 
     Args:
-        method: As for `jaxai.metrics.max_sensitivity`.
-        model: As for `max_sensitivity`.
-        images: As for `max_sensitivity`.
-        targets: As for `max_sensitivity`.
         shift: s, in the units of the input: a number, a colour, or anything that broadcasts to one image.
-        batch_size: As for `max_sensitivity`.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image; NaN for a map of zeros. Rounding of x + s
         leaves about 1e-6.
 
     Raises:
-        TypeError: As `max_sensitivity` does.
-        ValueError: As `max_sensitivity` does, or if `shift` does not broadcast.
+        ValueError: If `shift` does not broadcast.
 
     References:
         Kindermans et al.: The (Un)reliability of Saliency Methods. 2017, arXiv 1711.00867, section 2.

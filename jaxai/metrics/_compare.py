@@ -56,7 +56,7 @@ def compare(
         options: Keywords of metrics by name, `{"relevance_gain": {"steps": 20, "fill": "blur"}}`.
         confidence: Of the bootstrap intervals, in (0, 1).
         draws: Number of bootstrap draws; each takes the same images of all rows.
-        batch_size: At most so many images in flight; None chooses by size.
+        batch_size: At most this many images in flight; None chooses by size.
 
     Returns:
         `Comparison`, which prints as a table; `difference`, `agreement`, `save`.

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._frame import checks
+from .._frame.contract import like
 from . import _maps, _statistics
 
 
@@ -51,20 +52,14 @@ def _flat(maps):
     return values.reshape(len(values), -1)
 
 
+@like(gini)
 def entropy(maps: Real[ArrayLike, "batch height width *channels"]) -> Float[Array, " batch"]:
     """Return the entropy of the map's magnitudes as shares of their sum; lower is simpler.
 
     The paper's complexity: with P_i = |R_i| / sum_j |R_j|, the entropy -sum_i P_i ln P_i.
 
-    Args:
-        maps: As for `gini`.
-
     Returns:
         float32 [batch] in nats, from 0 for a single pixel to ln(d) for d equal ones; NaN for a map of zeros.
-
-    Raises:
-        TypeError: As `gini` does.
-        ValueError: As `gini` does.
 
     References:
         Bhatt, Weller, Moura: Evaluating and Aggregating Feature-based Model Explanations. IJCAI 2020, arXiv
@@ -89,21 +84,20 @@ def _entropy(values):
     return jnp.where(total[..., 0] > 0, jnp.abs(found), jnp.nan)
 
 
+@like(gini)
 def effective_complexity(
     maps: Real[ArrayLike, "batch height width *channels"], *, share: float = 0.01
 ) -> Float[Array, " batch"]:
     """Return the share of pixels whose magnitude is above a fraction of the map's largest; lower is simpler.
 
     Args:
-        maps: As for `gini`.
         share: Of the largest magnitude, in [0, 1). The paper's threshold is absolute and chosen by hand.
 
     Returns:
         float32 [batch], in (0, 1]; NaN for a map of zeros.
 
     Raises:
-        TypeError: As `gini` does.
-        ValueError: As `gini` does, or if the share is out of range.
+        ValueError: If the share is out of range.
 
     References:
         Nguyen, Martinez: On Quantitative Aspects of Model Interpretability. 2020, arXiv 2007.07584, section

@@ -27,7 +27,7 @@ class Asked(NamedTuple):
         target: With classes; top classes are found.
         units: The superpixels that are removed as a whole; None: each pixel alone.
         imputer: What removed pixels show.
-        batch_size: At most so many changed images at once.
+        batch_size: At most this many changed images at once.
         probability: Whether the probability of classes counts.
     """
 

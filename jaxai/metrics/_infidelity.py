@@ -52,7 +52,7 @@ def infidelity(
         window: Rows and columns of the rectangle; None draws each side anew, from 1 to half of the image.
         perturb: `perturb(key, image) -> I` for one image [height, width, channels], traceable.
         probability: True takes the probability of classes instead of the score.
-        batch_size: At most so many changed images in flight; None chooses by size.
+        batch_size: At most this many changed images in flight; None chooses by size.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image; with `normalize`, at most E[(f(x) - f(x -

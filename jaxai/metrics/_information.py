@@ -13,8 +13,10 @@ from jaxtyping import Array, ArrayLike, Float
 from PIL import Image
 
 from .._frame import checks
+from .._frame.contract import like
 from .._frame.targets import Targets
 from . import _hidden, _order, _statistics
+from ._removal import deletion
 
 # Those of the authors' example.
 SHARES = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.21, 0.34, 0.5, 0.75)
@@ -36,6 +38,7 @@ class InformationCurve(NamedTuple):
     information: Float[Array, "batch *k shares"]
 
 
+@like(deletion)
 def sic(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -55,16 +58,10 @@ def sic(
     the whole as 1; so is the probability, and it never falls.
 
     Args:
-        model: As for `jaxai.metrics.deletion`.
-        images: As for `deletion`.
-        maps: As for `deletion`.
-        targets: As for `deletion`.
         shares: Of pixels made sharp, each between 0 and 1.
         fill: The blurred image, as for `deletion`. The authors' program interpolates between a hundredth of
             the pixels instead.
         compression: `"webp"` (the authors' program) or `"png"`, of 8 bits between the image's extremes.
-        key: As for `deletion`.
-        batch_size: As for `deletion`.
 
     Returns:
         `InformationCurve` with `curve`, `area` and `information`; NaN for a constant map, and where the
@@ -72,8 +69,8 @@ def sic(
         below 0.8, and take medians over the others.
 
     Raises:
-        TypeError: As `deletion` does, or under `jax.jit`: files are compressed on the host.
-        ValueError: As `deletion` does, or if a share is not between 0 and 1.
+        TypeError: Under `jax.jit`: files are compressed on the host.
+        ValueError: If a share is not between 0 and 1.
 
     References:
         Kapishnikov et al.: XRAI: Better Attributions Through Regions. ICCV 2019, arXiv 1906.02825, section 4.
@@ -83,6 +80,7 @@ def sic(
     return _curves(model, images, maps, targets, shares, fill, compression, key, batch_size, right=False)
 
 
+@like(sic)
 def aic(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -100,23 +98,14 @@ def aic(
     The accuracy information curve: as `sic`, with 1 where the target is the top class and 0 where not.
 
     Args:
-        model: As for `sic`.
-        images: As for `sic`.
-        maps: As for `sic`.
         targets: Classes, or None: each image's top class.
-        shares: As for `sic`.
-        fill: As for `sic`.
-        compression: As for `sic`.
-        key: As for `sic`.
-        batch_size: As for `sic`.
 
     Returns:
         `InformationCurve`; NaN for a constant map, and where the target is the blurred image's top class, or
         not the whole image's. Means over many images are accuracies.
 
     Raises:
-        TypeError: As `sic` does, or if the target is a callable.
-        ValueError: As `sic` does.
+        TypeError: If the target is a callable.
 
     References:
         Kapishnikov et al.: XRAI: Better Attributions Through Regions. ICCV 2019, arXiv 1906.02825, section 4.

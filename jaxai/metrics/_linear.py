@@ -21,7 +21,7 @@ def linear(
         images: [batch, height, width, channels].
         hidden: [batch, height, width]; where it is not 0 a pixel is replaced.
         tolerance: Of the residual's norm, as a fraction of the right side's norm.
-        iterations: At most so many.
+        iterations: At most this many.
 
     Returns:
         float32 like `images`. An image of which nothing is left shows its mean colour.

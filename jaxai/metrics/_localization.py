@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from .._frame import checks
+from .._frame.contract import like
 from . import _maps, _statistics
 
 
@@ -76,6 +77,7 @@ def _near(marked, tolerance):
     return jnp.moveaxis(square, 0, -1) <= tolerance**2
 
 
+@like(pointing_game)
 def mass_accuracy(
     maps: Real[ArrayLike, "batch height width *channels"],
     masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
@@ -84,17 +86,9 @@ def mass_accuracy(
 
     sum_{i in mask} R_i^+ / sum_i R_i^+.
 
-    Args:
-        maps: As for `pointing_game`.
-        masks: As for `pointing_game`.
-
     Returns:
         float32 [batch], in [0, 1]; NaN where no value is positive. A map of chance scores the mask's share of
         the image, `chance(mass_accuracy, masks)`.
-
-    Raises:
-        TypeError: As `pointing_game` does.
-        ValueError: As `pointing_game` does.
 
     References:
         Arras, Osman, Samek: CLEVR-XAI: A Benchmark Dataset for the Ground Truth Evaluation of Neural Network
@@ -117,6 +111,7 @@ def _mass(values, marked):
     return _statistics.ratio(inside, total)
 
 
+@like(pointing_game)
 def rank_accuracy(
     maps: Real[ArrayLike, "batch height width *channels"],
     masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
@@ -125,15 +120,10 @@ def rank_accuracy(
 
     Args:
         maps: As for `pointing_game`; equal values count in row-major order.
-        masks: As for `pointing_game`.
 
     Returns:
         float32 [batch], in [0, 1]; NaN for a constant map. A map of chance scores the mask's share of the
         image, `chance(rank_accuracy, masks)`.
-
-    Raises:
-        TypeError: As `pointing_game` does.
-        ValueError: As `pointing_game` does.
 
     References:
         Arras, Osman, Samek: CLEVR-XAI: A Benchmark Dataset for the Ground Truth Evaluation of Neural Network
@@ -158,6 +148,7 @@ def _inside(values, marked, number):
     return (jnp.take_along_axis(marked.reshape(order.shape), order, axis=-1) & first).sum(-1)
 
 
+@like(rank_accuracy)
 def top_k_intersection(
     maps: Real[ArrayLike, "batch height width *channels"],
     masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
@@ -167,8 +158,6 @@ def top_k_intersection(
     """Return the share of the k most relevant pixels that lie in the mask; higher is better.
 
     Args:
-        maps: As for `rank_accuracy`.
-        masks: As for `pointing_game`.
         k: Number of pixels, at most those of the image: the paper's 1000 of 224 x 224.
 
     Returns:
@@ -176,8 +165,7 @@ def top_k_intersection(
         image, `chance(top_k_intersection, masks)`.
 
     Raises:
-        TypeError: As `pointing_game` does.
-        ValueError: As `pointing_game` does, or if k is out of range.
+        ValueError: If k is out of range.
 
     References:
         Theiner, Mueller-Budack, Ewerth: Interpretable Semantic Photo Geolocation. WACV 2022, arXiv
@@ -196,6 +184,7 @@ def _pixels(value, name, values):
     return value
 
 
+@like(rank_accuracy)
 def iou(
     maps: Real[ArrayLike, "batch height width *channels"],
     masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
@@ -205,8 +194,6 @@ def iou(
     """Return the overlap of the most relevant pixels and the mask, as intersection over union.
 
     Args:
-        maps: As for `rank_accuracy`.
-        masks: As for `pointing_game`.
         share: How many pixels of the image count as relevant, in (0, 1]; None: as many as are marked.
 
     Returns:
@@ -214,8 +201,7 @@ def iou(
         `chance(iou, masks, share=share)`.
 
     Raises:
-        TypeError: As `pointing_game` does.
-        ValueError: As `pointing_game` does, or if the share is out of range.
+        ValueError: If the share is out of range.
 
     References:
         Selvaraju et al.: Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization.
@@ -235,6 +221,7 @@ def _number(share, size, values):
     return jnp.full(len(values), max(1, round(share * values.shape[1] * values.shape[2])))
 
 
+@like(pointing_game)
 def auc(
     maps: Real[ArrayLike, "batch height width *channels"],
     masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
@@ -248,10 +235,6 @@ def auc(
     Returns:
         float32 [batch], in [0, 1], higher is better; NaN where all pixels are marked, and 1/2 for a constant
         map and on average by chance.
-
-    Raises:
-        TypeError: As `pointing_game` does.
-        ValueError: As `pointing_game` does.
 
     References:
         Fawcett: An Introduction to ROC Analysis. Pattern Recognition Letters 2006, section 7.
@@ -272,6 +255,7 @@ def _auc(values, marked):
     return jnp.where(rest > 0, 0.5 + total / jnp.where(rest > 0, size * rest, 1), jnp.nan)
 
 
+@like(pointing_game)
 def focus(
     maps: Real[ArrayLike, "batch height width *channels"],
     masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
@@ -288,10 +272,6 @@ def focus(
     Returns:
         float32 [batch], in [0, 1], higher is better; NaN where no value is positive. A map of chance scores
         the share of the tiles, 1/2 for two of four.
-
-    Raises:
-        TypeError: As `pointing_game` does.
-        ValueError: As `pointing_game` does.
 
     References:
         Arias-Duart et al.: Focus! Rating XAI Methods and Finding Biases. FUZZ-IEEE 2022, arXiv 2109.15035,

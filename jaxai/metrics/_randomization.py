@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from .._frame import checks, noisy
 from .._frame import model as _model
 from .._frame import targets as _targets
+from .._frame.contract import like
 from .._frame.targets import Targets
 from . import _methods, _parameters, _statistics
 from ._methods import Method
@@ -64,7 +65,7 @@ def mprt(
         redraw: `"permute"` puts the values of each array in random order; `"normal"` draws normal numbers of
             the array's mean and deviation for arrays of at least two axes; or `redraw(key, array) -> array`.
         layers: Names of the layers to draw; None: all that have parameters.
-        batch_size: At most so many images explained at once; None chooses by size.
+        batch_size: At most this many images explained at once; None chooses by size.
 
     Returns:
         `Randomization` with `similarity`, `score` and `layers`; NaN for constant maps.
@@ -105,6 +106,7 @@ def _read(maps, absolute):
     return jnp.abs(maps) if absolute else maps
 
 
+@like(mprt)
 def smooth_mprt(
     method: Method,
     model: Callable[..., Any],
@@ -124,26 +126,14 @@ def smooth_mprt(
     """Return `mprt` of maps that are averaged over noisy images, so that their noise counts less.
 
     Args:
-        method: As for `mprt`.
-        model: As for `mprt`.
-        images: As for `mprt`.
-        targets: As for `mprt`.
         key: Randomness of the noise, which all models share, and of the parameters.
         num_samples: Noisy images to average over.
         noise: Standard deviation, as a fraction of each image's range.
         order: As for `mprt`; the authors begin with the first layer.
-        similarity: As for `mprt`.
         absolute: As for `mprt`, of the averages.
-        redraw: As for `mprt`.
-        layers: As for `mprt`.
-        batch_size: As for `mprt`.
 
     Returns:
         `Randomization`.
-
-    Raises:
-        TypeError: As `mprt` does.
-        ValueError: As `mprt` does.
 
     References:
         Hedstroem et al.: Sanity Checks Revisited: An Exploration to Repair the Model Parameter Randomisation
@@ -184,6 +174,7 @@ def _noisy_copy(images, key, noise, index):
     return noisy.copies(images, deviation, key, index[None])[0]
 
 
+@like(mprt)
 def emprt(
     method: Method,
     model: Callable[..., Any],
@@ -201,21 +192,11 @@ def emprt(
     entropy of the histogram of a map's values over its own range.
 
     Args:
-        method: As for `mprt`.
-        model: As for `mprt`.
-        images: As for `mprt`.
-        targets: As for `mprt`.
         key: Randomness of the parameters; a typed key.
         bins: Of the histogram, equally wide: 100 in Quantus.
-        redraw: As for `mprt`.
-        batch_size: As for `mprt`.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image; NaN where the map is constant.
-
-    Raises:
-        TypeError: As `mprt` does.
-        ValueError: As `mprt` does.
 
     References:
         Hedstroem et al.: Sanity Checks Revisited: An Exploration to Repair the Model Parameter Randomisation
@@ -254,6 +235,7 @@ def _entropies(flat, *, bins):
     return -jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1)), 0).sum(-1)
 
 
+@like(mprt)
 def random_logit(
     method: Method,
     model: Callable[..., Any],
@@ -268,21 +250,16 @@ def random_logit(
     """Return how similar the map of the target is to that of another class, drawn at random; lower is better.
 
     Args:
-        method: As for `mprt`.
-        model: As for `mprt`.
-        images: As for `mprt`.
         targets: One class for each image, or None: each image's top class.
         key: Randomness of the other classes; a typed key.
         similarity: As for `mprt`; the paper's structural similarity by default.
-        absolute: As for `mprt`.
-        batch_size: As for `mprt`.
 
     Returns:
         float32 [batch]; NaN for constant maps.
 
     Raises:
-        TypeError: As `mprt` does, or if the target is a callable.
-        ValueError: As `mprt` does, or if there is a single class.
+        TypeError: If the target is a callable.
+        ValueError: If there is a single class.
 
     References:
         Sixt, Granz, Landgraf: When Explanations Lie: Why Many Modified BP Attributions Fail. ICML 2020, arXiv

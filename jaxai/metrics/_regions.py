@@ -11,10 +11,12 @@ from jaxtyping import Array, ArrayLike, Float, Integer
 from .. import maps as _display
 from .._cpu import threefry
 from .._frame import checks
+from .._frame.contract import like
 from .._frame.targets import Targets
 from ..perturbation import _scoring
 from ..perturbation._scoring import Perturbation
 from . import _hidden, _maps, _order, _statistics
+from ._removal import deletion
 
 
 class AverageDrop(NamedTuple):
@@ -31,6 +33,7 @@ class AverageDrop(NamedTuple):
     gain: Float[Array, "batch *k"]
 
 
+@like(deletion)
 def faithfulness_estimate(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -47,23 +50,11 @@ def faithfulness_estimate(
     """Correlate the map's sum in each region with the fall of the probability without that region; 1 is best.
 
     Args:
-        model: As for `jaxai.metrics.deletion`.
-        images: As for `deletion`.
-        maps: As for `deletion`.
-        targets: As for `deletion`.
         segments: The regions, int [batch, height, width]; None: a grid of 8 x 8 rectangles.
-        fill: As for `deletion`.
-        num_segments: As for `deletion`.
-        key: As for `deletion`.
         probability: False takes the scores of classes themselves.
-        batch_size: As for `deletion`.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image, in [-1, 1]; NaN where nothing varies.
-
-    Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does.
 
     References:
         Alvarez-Melis, Jaakkola: Towards Robust Interpretability with Self-Explaining Neural Networks.
@@ -101,6 +92,7 @@ def _alone(labels, pairs):
     return labels[owners] == rows[:, None, None]
 
 
+@like(deletion)
 def monotonicity(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -120,24 +112,14 @@ def monotonicity(
     probability never falls: whether the share is 1.
 
     Args:
-        model: As for `jaxai.metrics.deletion`.
-        images: As for `deletion`.
         maps: As for `deletion`; regions are ordered by their mean.
-        targets: As for `deletion`.
         segments: The regions, int [batch, height, width]; None: a grid of 8 x 8 rectangles.
         fill: What is shown at first, as for `deletion`.
-        num_segments: As for `deletion`.
-        key: As for `deletion`.
         probability: False takes the scores of classes themselves.
-        batch_size: As for `deletion`.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image, in [0, 1]; NaN for a constant map. If the
         score is a sum over regions, every order scores the share of those that do not count against it.
-
-    Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does.
 
     References:
         Arya et al.: One Explanation Does Not Fit All: A Toolkit and Taxonomy of AI Explainability Techniques.
@@ -164,6 +146,7 @@ def monotonicity(
     return jnp.where(moved, kept, 0).sum(-1) / moved.sum(-1)
 
 
+@like(deletion)
 def monotonicity_correlation(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -183,25 +166,18 @@ def monotonicity_correlation(
     between the image's extremes in the region.
 
     Args:
-        model: As for `jaxai.metrics.deletion`.
-        images: As for `deletion`.
-        maps: As for `deletion`.
-        targets: As for `deletion`.
         key: Randomness of the noise; a typed key.
         segments: The regions, int [batch, height, width], as many in every image; None: a grid of 8 x 8
             rectangles.
         num_samples: Draws of noise.
-        num_segments: As for `deletion`.
         probability: False takes the scores of classes themselves.
-        batch_size: As for `deletion`.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image, in [-1, 1]; NaN where nothing varies. A map of
         chance scores 0 where regions are of one size; of unequal ones the larger weigh more in both.
 
     Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does, or if images have different numbers of regions.
+        ValueError: If images have different numbers of regions.
 
     References:
         Nguyen, Martinez: On Quantitative Aspects of Model Interpretability. 2020, arXiv 2007.07584, section
@@ -268,6 +244,7 @@ def _noisy(count, draws, images, labels, key, indices):
     return jax.vmap(one)(images[owners], labels[owners], rows), owners
 
 
+@like(deletion)
 def average_drop(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -284,19 +261,11 @@ def average_drop(
     the average increase.
 
     Args:
-        model: As for `jaxai.metrics.deletion`.
-        images: As for `deletion`.
-        maps: As for `deletion`.
         targets: As for `deletion`; a callable must return values in (0, 1).
         fill: As for `deletion`, without `"linear"`.
-        batch_size: As for `deletion`.
 
     Returns:
         `AverageDrop` with `drop`, `increase` and `gain`; NaN for a constant map.
-
-    Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does.
 
     References:
         Chattopadhyay et al.: Grad-CAM++: Improved Visual Explanations for Deep Convolutional Networks. WACV

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, ArrayLike, Float, Integer
 
+from .._frame.contract import like
 from .._frame.targets import Targets
 from . import _hidden, _order
 from ._order import Curve
@@ -62,7 +63,7 @@ def deletion(
         num_segments: Static number of superpixels, needed under `jit` and `vmap`.
         key: Randomness of noisy fills.
         probability: False takes the scores of classes themselves.
-        batch_size: At most so many changed images in flight; None chooses by size.
+        batch_size: At most this many changed images in flight; None chooses by size.
 
     Returns:
         `Curve` with `curve`, `area` (under the curve) and `share`; NaN for a constant map.
@@ -104,6 +105,7 @@ def _steps(asked):
     return asked.images.shape[1] if asked.units is None else asked.units.count
 
 
+@like(deletion)
 def insertion(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -121,24 +123,10 @@ def insertion(
     """Return the score while the most relevant pixels are shown first; a higher area is better.
 
     Args:
-        model: As for `deletion`.
-        images: As for `deletion`.
-        maps: As for `deletion`.
-        targets: As for `deletion`.
-        steps: As for `deletion`.
         fill: What is shown at first, as for `deletion`; the paper's blur by default.
-        segments: As for `deletion`.
-        num_segments: As for `deletion`.
-        key: As for `deletion`.
-        probability: As for `deletion`.
-        batch_size: As for `deletion`.
 
     Returns:
         `Curve` with `curve`, `area` (under the curve) and `share`; NaN for a constant map.
-
-    Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does.
 
     References:
         Petsiuk, Das, Saenko: RISE: Randomized Input Sampling for Explanation of Black-box Models. BMVC
@@ -169,6 +157,7 @@ def insertion(
     return _order.curve(asked, taken, _order.along(asked, taken, reveal=True)[..., 0, :])
 
 
+@like(deletion)
 def relevance_gain(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -189,24 +178,12 @@ def relevance_gain(
     show, in [-1, 1] for probabilities. Signs count: what speaks against the target is least relevant.
 
     Args:
-        model: As for `deletion`.
-        images: As for `deletion`.
-        maps: As for `deletion`.
-        targets: As for `deletion`.
         steps: As for `deletion`; the network runs 2 (steps + 1) times per image and target.
         fill: As for `deletion`; the paper's by default.
         segments: As for `deletion`; the paper removes superpixels.
-        num_segments: As for `deletion`.
-        key: As for `deletion`.
-        probability: As for `deletion`.
-        batch_size: As for `deletion`.
 
     Returns:
         `RelevanceGain` with `gain`, `most_first`, `least_first` and `share`; NaN for a constant map.
-
-    Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does.
 
     References:
         Bluecher, Vielhaben, Strodthoff: Decoupling Pixel Flipping and Occlusion Strategy for Consistent XAI

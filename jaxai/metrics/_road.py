@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._frame import checks
+from .._frame.contract import like
 from .._frame.targets import Targets
 from . import _hidden, _order
+from ._removal import deletion
 
 
 class Road(NamedTuple):
@@ -34,6 +36,7 @@ class Road(NamedTuple):
     share: Float[Array, " shares"]
 
 
+@like(deletion)
 def road(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -54,24 +57,16 @@ def road(
     by conjugate gradients.
 
     Args:
-        model: As for `deletion`.
-        images: As for `deletion`.
-        maps: As for `deletion`.
-        targets: As for `deletion`.
         key: Randomness of the noise; a typed key.
         shares: Of pixels removed, each between 0 and 1. pytorch-grad-cam's by default.
         noise: Standard deviation of what is added to imputed pixels: the authors' 0.01.
-        fill: As for `deletion`.
-        probability: As for `deletion`.
-        batch_size: As for `deletion`.
 
     Returns:
         `Road` with `gain`, `most_first`, `least_first`, `most_first_right`, `least_first_right` and `share`;
         NaN for a constant map.
 
     Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does, or if a share is not between 0 and 1.
+        ValueError: If a share is not between 0 and 1.
 
     References:
         Rong et al.: A Consistent and Efficient Evaluation Strategy for Attribution Methods. ICML 2022, arXiv

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from .._cpu import threefry
 from .._frame import checks
 from .._frame import targets as _targets
+from .._frame.contract import like
 from .._frame.targets import Target, Targets
 from . import _methods, _statistics
 from ._methods import Method
@@ -79,7 +80,7 @@ def max_sensitivity(
         key: Randomness of the draws; a typed key. Each is shared by the images.
         radius: r, in the units of the input: 0.02 in Captum, 0.2 in Quantus.
         num_samples: Number of draws.
-        batch_size: At most so many images explained at once; None chooses by size.
+        batch_size: At most this many images explained at once; None chooses by size.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image; NaN for a map of zeros.
@@ -102,6 +103,7 @@ def max_sensitivity(
     return _changes(method, model, images, targets, key, radius, num_samples, batch_size).max(0)
 
 
+@like(max_sensitivity)
 def average_sensitivity(
     method: Method,
     model: Callable[..., Any],
@@ -115,22 +117,8 @@ def average_sensitivity(
 ) -> Float[Array, "batch *k"]:
     """Return the mean relative change of the map in a small ball around the image; lower is better.
 
-    Args:
-        method: As for `max_sensitivity`.
-        model: As for `max_sensitivity`.
-        images: As for `max_sensitivity`.
-        targets: As for `max_sensitivity`.
-        key: As for `max_sensitivity`.
-        radius: As for `max_sensitivity`.
-        num_samples: As for `max_sensitivity`.
-        batch_size: As for `max_sensitivity`.
-
     Returns:
         float32 [batch], or [batch, k] for k targets per image; NaN for a map of zeros.
-
-    Raises:
-        TypeError: As `max_sensitivity` does.
-        ValueError: As `max_sensitivity` does.
 
     References:
         Bhatt, Weller, Moura: Evaluating and Aggregating Feature-based Model Explanations. IJCAI 2020, arXiv
@@ -150,6 +138,7 @@ def _changes(method, model, images, targets, *options):
     return _statistics.ratio(jnp.concatenate(parts), norm(own, 2))
 
 
+@like(max_sensitivity)
 def prediction_flips(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -162,19 +151,10 @@ def prediction_flips(
     """Return in what share of the draws of `max_sensitivity` the top class is another one.
 
     Args:
-        model: As for `max_sensitivity`.
-        images: As for `max_sensitivity`.
         key: As for `max_sensitivity`: the same key draws the same images.
-        radius: As for `max_sensitivity`.
-        num_samples: As for `max_sensitivity`.
-        batch_size: As for `max_sensitivity`.
 
     Returns:
         float32 [batch], in [0, 1].
-
-    Raises:
-        TypeError: As `max_sensitivity` does.
-        ValueError: As `max_sensitivity` does.
     """
     model, images, target, chunk, key, bound, count = checked(
         model, images, None, key, radius, num_samples, batch_size
@@ -193,6 +173,7 @@ def kept(model, images, target, key, radius, count, chunk):
     return jnp.concatenate(parts)
 
 
+@like(max_sensitivity)
 def local_lipschitz(
     method: Method,
     model: Callable[..., Any],
@@ -209,22 +190,8 @@ def local_lipschitz(
     max ||R(x + d) - R(x)|| / ||d|| over random d with |d|_inf <= r. It has the map's unit: compare methods
     whose maps are of one scale.
 
-    Args:
-        method: As for `max_sensitivity`.
-        model: As for `max_sensitivity`.
-        images: As for `max_sensitivity`.
-        targets: As for `max_sensitivity`.
-        key: As for `max_sensitivity`.
-        radius: As for `max_sensitivity`.
-        num_samples: As for `max_sensitivity`.
-        batch_size: As for `max_sensitivity`.
-
     Returns:
         float32 [batch], or [batch, k] for k targets per image.
-
-    Raises:
-        TypeError: As `max_sensitivity` does.
-        ValueError: As `max_sensitivity` does.
 
     References:
         Alvarez-Melis, Jaakkola: On the Robustness of Interpretability Methods. 2018, arXiv 1806.08049,
@@ -246,6 +213,7 @@ def aligned(values, maps):
     return values.reshape(*values.shape, *(1,) * (maps.ndim - 3))
 
 
+@like(max_sensitivity)
 def continuity(
     method: Method,
     model: Callable[..., Any],
@@ -263,20 +231,14 @@ def continuity(
     whose maps are of one scale. Quantus compares every moved image with the first one.
 
     Args:
-        method: As for `max_sensitivity`.
-        model: As for `max_sensitivity`.
-        images: As for `max_sensitivity`.
-        targets: As for `max_sensitivity`.
         steps: How often the image is moved.
         shift: Pixels of a step; `steps` times `shift` must be less than the image's width.
-        batch_size: As for `max_sensitivity`.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image; NaN for an image of equal columns.
 
     Raises:
-        TypeError: As `max_sensitivity` does.
-        ValueError: As `max_sensitivity` does, or if the image would move out of itself.
+        ValueError: If the image would move out of itself.
 
     References:
         Montavon, Samek, Mueller: Methods for Interpreting and Understanding Deep Neural Networks. DSP

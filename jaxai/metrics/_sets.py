@@ -8,11 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._frame import checks
+from .._frame.contract import like
 from .._frame.targets import Target
 from ..perturbation import _scoring
 from . import _hidden, _maps
+from ._removal import deletion
 
 
+@like(deletion)
 def sufficiency(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -27,18 +30,13 @@ def sufficiency(
     standardised Euclidean distances instead.
 
     Args:
-        model: As for `jaxai.metrics.deletion`.
         images: As for `deletion`; the more, the better.
         maps: As for `deletion`, of each image's top class.
         similarity: Least cosine, in [-1, 1].
-        batch_size: At most so many images in flight; None chooses by size.
+        batch_size: At most this many images in flight; None chooses by size.
 
     Returns:
         float32 [batch], in [0, 1]; NaN where no other image has a similar map.
-
-    Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does.
 
     References:
         Dasgupta, Frost, Moshkovitz: Framework for Evaluating Faithfulness of Local Explanations. ICML 2022,
@@ -52,6 +50,7 @@ def sufficiency(
     return _of_one_class(jnp.dot(values, values.T, precision="highest") >= similarity, classes)
 
 
+@like(deletion)
 def consistency(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -68,20 +67,18 @@ def consistency(
     of the five largest values, which two images hardly ever share.
 
     Args:
-        model: As for `jaxai.metrics.deletion`.
         images: As for `deletion`; the more, the better.
         maps: As for `deletion`, of each image's top class.
         cells: Rows and columns of the grid.
         discretize: `discretize(maps) -> labels`, from float [batch, height, width] to integers [batch];
             instead of the grid.
-        batch_size: At most so many images in flight; None chooses by size.
+        batch_size: At most this many images in flight; None chooses by size.
 
     Returns:
         float32 [batch], in [0, 1]; NaN where no other image has the same explanation.
 
     Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does, or if `discretize` does not return a label for each image.
+        ValueError: If `discretize` does not return a label for each image.
 
     References:
         Dasgupta, Frost, Moshkovitz: Framework for Evaluating Faithfulness of Local Explanations. ICML 2022,

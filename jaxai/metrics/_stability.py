@@ -11,11 +11,12 @@ from .. import layers
 from .._frame import checks
 from .._frame import model as _model
 from .._frame import targets as _targets
+from .._frame.contract import like
 from .._frame.model import as_model
 from .._frame.targets import Target, Targets
 from . import _methods
 from ._methods import Method
-from ._robustness import aligned, checked, kept, maps_around, norm
+from ._robustness import aligned, checked, kept, maps_around, max_sensitivity, norm
 
 
 class Stability(NamedTuple):
@@ -33,6 +34,7 @@ class Stability(NamedTuple):
     kept: Float[Array, " batch"]
 
 
+@like(max_sensitivity)
 def relative_input_stability(
     method: Method,
     model: Callable[..., Any],
@@ -52,23 +54,11 @@ def relative_input_stability(
     count as that much, and the median over draws is given beside the paper's maximum.
 
     Args:
-        method: As for `max_sensitivity`.
-        model: As for `max_sensitivity`.
-        images: As for `max_sensitivity`.
-        targets: As for `max_sensitivity`.
-        key: As for `max_sensitivity`.
-        radius: As for `max_sensitivity`.
-        num_samples: As for `max_sensitivity`.
         epsilon: Least magnitude of a divisor, as a share of the largest of its image or map; the papers' 1e-6
             lets single pixels decide.
-        batch_size: As for `max_sensitivity`.
 
     Returns:
         `Stability` with `median`, `largest` and `kept`.
-
-    Raises:
-        TypeError: As `max_sensitivity` does.
-        ValueError: As `max_sensitivity` does.
 
     References:
         Agarwal et al.: Rethinking Stability for Attribution-based Explanations. 2022, arXiv 2203.06877,
@@ -81,6 +71,7 @@ def relative_input_stability(
     return _stability(look, method, model, images, targets, epsilon, key, radius, num_samples, batch_size)
 
 
+@like(max_sensitivity)
 def relative_output_stability(
     method: Method,
     model: Callable[..., Any],
@@ -99,22 +90,10 @@ def relative_output_stability(
     top class; magnitudes of R below epsilon times the largest count as that much.
 
     Args:
-        method: As for `max_sensitivity`.
-        model: As for `max_sensitivity`.
-        images: As for `max_sensitivity`.
-        targets: As for `max_sensitivity`.
-        key: As for `max_sensitivity`.
-        radius: As for `max_sensitivity`.
-        num_samples: As for `max_sensitivity`.
         epsilon: Least change of the scores, and least magnitude of a value as a share of the map's largest.
-        batch_size: As for `max_sensitivity`.
 
     Returns:
         `Stability` with `median`, `largest` and `kept`.
-
-    Raises:
-        TypeError: As `max_sensitivity` does.
-        ValueError: As `max_sensitivity` does.
 
     References:
         Agarwal et al.: Rethinking Stability for Attribution-based Explanations. 2022, arXiv 2203.06877,
@@ -135,6 +114,7 @@ def relative_output_stability(
     )
 
 
+@like(max_sensitivity)
 def relative_representation_stability(
     method: Method,
     model: Callable[..., Any],
@@ -154,23 +134,15 @@ def relative_representation_stability(
     draws x' of the same top class; magnitudes of R and L below epsilon times the largest count as that much.
 
     Args:
-        method: As for `max_sensitivity`.
         model: As for `max_sensitivity`; a layered model (`jaxai.models`, `chain`, `layers.named`).
-        images: As for `max_sensitivity`.
-        targets: As for `max_sensitivity`.
-        key: As for `max_sensitivity`.
         layer: L; None: the last hidden layer with positions that is not a pool.
-        radius: As for `max_sensitivity`.
-        num_samples: As for `max_sensitivity`.
         epsilon: As for `relative_input_stability`.
-        batch_size: As for `max_sensitivity`.
 
     Returns:
         `Stability` with `median`, `largest` and `kept`.
 
     Raises:
-        TypeError: As `max_sensitivity` does.
-        ValueError: As `max_sensitivity` does, or if the model has no such layer.
+        ValueError: If the model has no such layer.
 
     References:
         Agarwal et al.: Rethinking Stability for Attribution-based Explanations. 2022, arXiv 2203.06877,

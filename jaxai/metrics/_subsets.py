@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .._cpu import threefry
 from .._frame import checks
+from .._frame.contract import like
 from .._frame.targets import Targets
 from ..perturbation import _segments
 from ..perturbation._scoring import Perturbation
@@ -68,7 +69,7 @@ def sensitivity_n(
             image has.
         num_segments: Static number of superpixels, needed under `jit` and `vmap`.
         probability: True takes the probability of classes instead of the score.
-        batch_size: At most so many changed images in flight; None chooses by size.
+        batch_size: At most this many changed images in flight; None chooses by size.
 
     Returns:
         float32 [batch, sizes], [batch, k, sizes] for k targets per image; NaN where nothing varies, as for a
@@ -109,6 +110,7 @@ def sensitivity_n(
     return _statistics.pearson(sums, drops)
 
 
+@like(sensitivity_n)
 def faithfulness_correlation(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -130,26 +132,13 @@ def faithfulness_correlation(
     20 % of a grid of 9 x 9: `segments=` of `jaxai.segment(method="grid")`, `subset_size=0.2`.
 
     Args:
-        model: As for `sensitivity_n`.
-        images: As for `sensitivity_n`.
-        maps: As for `sensitivity_n`.
-        targets: As for `sensitivity_n`.
         key: Randomness of the subsets; a typed key.
-        subset_size: Number of pixels or superpixels (Quantus: 224 of 224 x 224), or their share between 0
-            and 1.
+        subset_size: Number of pixels or superpixels (Quantus: 224 of 224 x 224), or their share between 0 and
+            1.
         num_samples: Number of subsets.
-        fill: As for `sensitivity_n`.
-        segments: As for `sensitivity_n`.
-        num_segments: As for `sensitivity_n`.
-        probability: As for `sensitivity_n`.
-        batch_size: As for `sensitivity_n`.
 
     Returns:
         `Correlation` with `correlation` and `standard_error`; NaN where nothing varies.
-
-    Raises:
-        TypeError: As `sensitivity_n` does.
-        ValueError: As `sensitivity_n` does.
 
     References:
         Bhatt, Weller, Moura: Evaluating and Aggregating Feature-based Model Explanations. IJCAI 2020, arXiv

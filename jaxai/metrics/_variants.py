@@ -9,15 +9,17 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .._frame import checks
+from .._frame.contract import like
 from .._frame.targets import Targets
 from . import _hidden, _order
 from ._order import Curve
 from ._removal import deletion
 
-# At most so many steps where windows are many.
+# At most this many steps where windows are many.
 _STEPS = 196
 
 
+@like(deletion)
 def pixel_flipping(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -34,21 +36,11 @@ def pixel_flipping(
     As `deletion`, but of the score itself.
 
     Args:
-        model: As for `deletion`.
-        images: As for `deletion`.
-        maps: As for `deletion`.
-        targets: As for `deletion`.
-        steps: As for `deletion`.
         fill: What flipped pixels show, as for `deletion`; the paper inverts binary images: `1 - images`.
         probability: True takes the probability of classes, as Quantus does.
-        batch_size: As for `deletion`.
 
     Returns:
         `Curve` with `curve`, `area` (under the curve) and `share`; NaN for a constant map.
-
-    Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does.
 
     References:
         Bach et al.: On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance
@@ -59,6 +51,7 @@ def pixel_flipping(
     )
 
 
+@like(deletion)
 def region_perturbation(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -78,24 +71,19 @@ def region_perturbation(
     The area is that over the curve, AOPC = 1 / (L + 1) sum_{s = 0}^{L} f(x^(0)) - f(x^(s)), for L windows.
 
     Args:
-        model: As for `deletion`.
-        images: As for `deletion`.
         maps: As for `deletion`; windows are ordered by their mean.
-        targets: As for `deletion`.
         key: Randomness of the noise; the paper's average of ten draws is that of ten keys.
         window: Rows and columns of a window.
-        steps: L, at most so many windows as there are.
+        steps: L, at most this many windows as there are.
         least_first: The least relevant go first; then a lower area is better.
         fill: As for `deletion`; uniform noise between the image's extremes by default.
         probability: True takes the probability of classes instead of the score.
-        batch_size: As for `deletion`.
 
     Returns:
         `Curve` with `curve` [batch, L + 1], `area` (AOPC) and `share`; NaN for a constant map.
 
     Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does, or if a window is larger than the image.
+        ValueError: If a window is larger than the image.
 
     References:
         Samek et al.: Evaluating the Visualization of What a Deep Neural Network Has Learned. TNNLS 2017,
@@ -119,6 +107,7 @@ def region_perturbation(
     return Curve(values, fall, _order.share(asked, taken))
 
 
+@like(deletion)
 def selectivity(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -134,22 +123,16 @@ def selectivity(
     """Return the score while windows are set to zero, most relevant first; a lower area is better.
 
     Args:
-        model: As for `deletion`.
-        images: As for `deletion`.
         maps: As for `deletion`; windows are ordered by their mean.
-        targets: As for `deletion`.
         window: Rows and columns of a window: 4 in the paper, for images of 28 x 28 pixels.
         steps: Number of steps; None: one for each window, at most 196.
-        fill: As for `deletion`.
         probability: True takes the probability of classes instead of the score.
-        batch_size: As for `deletion`.
 
     Returns:
         `Curve` with `curve`, `area` (under the curve) and `share`; NaN for a constant map.
 
     Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does, or if a window is larger than the image.
+        ValueError: If a window is larger than the image.
 
     References:
         Montavon, Samek, Mueller: Methods for Interpreting and Understanding Deep Neural Networks. DSP
@@ -182,6 +165,7 @@ def _in_windows(model, images, maps, targets, *, window, **options):
     )
 
 
+@like(deletion)
 def irof(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
@@ -202,24 +186,13 @@ def irof(
     it may be of any size.
 
     Args:
-        model: As for `deletion`.
-        images: As for `deletion`.
         maps: As for `deletion`; superpixels are ordered by the mean of the map.
-        targets: As for `deletion`.
         segments: Superpixels, int [batch, height, width], those of `jaxai.segment(photos, method="slic")` in
             the paper.
         fill: As for `deletion`; the image's mean colour by default.
-        num_segments: As for `deletion`.
-        key: As for `deletion`.
-        probability: As for `deletion`.
-        batch_size: As for `deletion`.
 
     Returns:
         `Curve` with `curve`, `area` (over the curve) and `share`; NaN for a constant map.
-
-    Raises:
-        TypeError: As `deletion` does.
-        ValueError: As `deletion` does.
 
     References:
         Rieger, Hansen: IROF: A Low Resource Evaluation Metric for Explanation Methods. 2020, arXiv
