@@ -23,10 +23,9 @@ from ._program.graph import graph_of
 from ._program.layouts import Layout
 from ._program.layouts import Tokens as Tokens
 from ._program.listing import Tree as Tree
-from ._program.named import FEW, Named, unknown
+from ._program.named import FEW, Named, identity, unknown
+from ._program.named import OUTPUT as OUTPUT
 from ._program.named import named as named
-
-OUTPUT = "logits"
 
 
 @register_dataclass
@@ -57,10 +56,6 @@ class Body:
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return the layer's activations of these images."""
         return _split(self.model, self.layer, images)[0]
-
-
-def _identity(x: jax.Array) -> jax.Array:
-    return x
 
 
 def layer_names(model: Any, images: Any = None) -> tuple[str, ...]:
@@ -270,7 +265,7 @@ def _split(model, layer, images):
     if hasattr(model, "split"):
         return model.split(layer, images)
     if layer not in layer_names(model) or not hasattr(model, "layer_names"):
-        return model(images), Partial(_identity)
+        return model(images), Partial(identity)
     return model(images, stop=layer), Head(model, layer)
 
 

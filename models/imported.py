@@ -14,10 +14,11 @@ import numpy as np
 
 from .. import layers
 from .._files import shown
+from ..weights_convert.stored import Refused
 from . import normalization
 from .crop import crop
 from .onnx.network import Network, network
-from .onnx.reader import Graph, Refused, read
+from .onnx.reader import Graph, read
 from .pretrained import Pretrained
 
 Normalize = Callable[[jax.Array], jax.Array] | Literal["imagenet", "tf", "caffe", "identity"] | tuple

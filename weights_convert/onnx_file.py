@@ -42,6 +42,7 @@ _TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 # The field that holds the numbers of each type, unless they lie in `raw_data`.
 _FIELDS = {"FLOAT": ("float32", "float_data"), "DOUBLE": ("float64", "double_data")}
 _TYPES = {1: "FLOAT", 11: "DOUBLE"}
+_NO_ONNX = "truncated, or not an ONNX file"
 
 
 def read_onnx_vgg16(file: BinaryIO) -> dict[str, Stored]:
@@ -60,6 +61,25 @@ def read_onnx_vgg16(file: BinaryIO) -> dict[str, Stored]:
         Refused: If the file is damaged or holds another network.
         ImportError: If the `onnx` package is missing.
     """
+    file.seek(0)
+    model = parsed(file.read())
+    try:
+        arrays = _arrays(model.graph.initializer)
+        chain = _chain(model)
+        return _named(chain, arrays)
+    except Refused:
+        raise
+    except ValueError:
+        raise Refused(_NO_ONNX) from None
+
+
+def parsed(data: bytes) -> Any:
+    """Return the ONNX model, a `ModelProto`, of a file's bytes.
+
+    Raises:
+        Refused: If they are something else.
+        ImportError: If the `onnx` package is missing.
+    """
     try:
         import onnx
         from google.protobuf.message import DecodeError
@@ -67,17 +87,11 @@ def read_onnx_vgg16(file: BinaryIO) -> dict[str, Stored]:
         raise ImportError(
             'reading ONNX files needs the onnx package: pip install "jaxai-explain[convert]"'
         ) from error
-    file.seek(0)
     try:
-        model = onnx.ModelProto.FromString(file.read())
-        arrays = _arrays(model.graph.initializer)
-        chain = _chain(model)
-        return _named(chain, arrays)
-    except Refused:
-        raise
+        return onnx.ModelProto.FromString(data)
     except (DecodeError, ValueError):
         # The second where words are no UTF-8.
-        raise Refused("truncated, or not an ONNX file") from None
+        raise Refused(_NO_ONNX) from None
 
 
 def _arrays(tensors: Sequence[Any]) -> dict[str, Stored]:

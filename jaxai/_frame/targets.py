@@ -179,6 +179,11 @@ class Target:
         """Return the target of images repeated `count` times each: image 0, image 0, ..., image 1, ..."""
         return self if self.classes is None else self.of_classes(jnp.repeat(self.classes, count, axis=0))
 
+    def spread(self, values: jax.Array) -> jax.Array:
+        """Return what belongs to the images, [batch, ...], once for each of k targets, [batch, k, ...]."""
+        _, copies, together = self.each()
+        return together(copies(values))
+
     def each(self) -> "tuple[Target, Callable[[jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]":
         """Return k targets per image as targets of k copies of each image.
 

@@ -16,7 +16,7 @@ from .._frame import calls
 from .._frame import model as _model
 from . import layout, layouts
 from .layouts import ByLayer, Layout
-from .named import OUTPUT, Named, marked, unknown, with_output
+from .named import OUTPUT, Named, identity, marked, unknown, with_output
 from .parts import FOUND, Program, between, program_of, split
 from .run import evaluate, run_node
 
@@ -138,7 +138,7 @@ class Found(_model.Layered):
         """
         program, flat = self.program(images)
         if self._is_output(program, layer):
-            return self.model(images), Partial(_identity)
+            return self.model(images), Partial(identity)
         return split(program, flat, layer)
 
     def marked(self, images: jax.Array) -> Any:
@@ -243,10 +243,6 @@ def ask(layer: str, shape: Sequence[int]) -> str:
         " data_format='NHWC', 'NCHW' or jaxai.layers.Tokens(grid=(rows, columns), prefix=n) to"
         " jaxai.layers.find"
     )
-
-
-def _identity(x):
-    return x
 
 
 def find(

@@ -57,11 +57,12 @@ class Named(_model.Layered):
         if layer in program.layers:
             return split(program, flat, layer)
         if layer == OUTPUT:
-            return self.model(images), Partial(_identity)
+            return self.model(images), Partial(identity)
         raise ValueError(unknown(layer, with_output(program.layers)))
 
 
-def _identity(x):
+def identity(x: jax.Array) -> jax.Array:
+    """Return activations as they are: the head at the output."""
     return x
 
 

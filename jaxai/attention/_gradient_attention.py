@@ -11,7 +11,7 @@ from .._frame.contract import completed
 from .._frame.targets import Targets
 from .._program.layouts import Tokens
 from ._matrices import gradients, positions, read_out
-from ._shared import QUERIES, explain, propagated
+from ._shared import explain, propagated
 
 
 def _gradient_attention(found, images, targets, *, batch_size, start, queries):
@@ -73,5 +73,5 @@ def gradient_attention(
         upsample=upsample,
         batch_size=batch_size,
         start=checks.at_least(start, "start", 0),
-        queries=None if queries is None else checks.choice(queries, "queries", QUERIES),
+        queries=queries,
     )

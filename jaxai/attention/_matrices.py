@@ -73,16 +73,7 @@ class Attention:
     @property
     def count(self) -> int:
         """How many tokens there are."""
-        first = self.matrices[0]
-        return self.program.graph.shape(first.value)[first.keys]
-
-    def heads(self, matrix: Matrix) -> int:
-        """Return how many heads a matrix has."""
-        shape = self.program.graph.shape(matrix.value)
-        return math.prod(shape) // (shape[matrix.keys] * self._rows(matrix))
-
-    def _rows(self, matrix: Matrix) -> int:
-        return 1 if matrix.queries is None else self.program.graph.shape(matrix.value)[matrix.queries]
+        return _rows_and_columns(self.program.graph, self.matrices[0])[1]
 
     def check_start(self, start: int) -> None:
         """Check the index of the first layer that counts.
@@ -97,9 +88,12 @@ class Attention:
 
     def zeros(self, batch: int) -> tuple[jax.Array, ...]:
         """Return what is added to each matrix, [batch, heads, queries, keys]."""
-        return tuple(
-            jnp.zeros((batch, self.heads(m), self._rows(m), self.count), jnp.float32) for m in self.matrices
-        )
+        found = []
+        for matrix in self.matrices:
+            rows, columns = _rows_and_columns(self.program.graph, matrix)
+            heads = math.prod(self.program.graph.shape(matrix.value)) // (rows * columns)
+            found.append(jnp.zeros((batch, heads, rows, columns), jnp.float32))
+        return tuple(found)
 
     def run(self, images: jax.Array, deltas: Sequence[jax.Array]) -> tuple[Any, tuple[jax.Array, ...]]:
         """Return what the network returns with something added to each matrix, and the matrices.

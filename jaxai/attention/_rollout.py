@@ -12,7 +12,7 @@ from .._frame.contract import completed
 from .._frame.targets import Targets
 from .._program.layouts import Tokens
 from ._matrices import positions, read_out
-from ._shared import QUERIES, explain, for_each_target
+from ._shared import explain
 
 FUSIONS = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}
 
@@ -26,7 +26,7 @@ def _rollout(found, images, targets, *, batch_size, head_fusion, discard_ratio, 
             mixing = mixing + jnp.eye(found.count)
         # The rows of a softmax sum to one; those of its maximum or of what is left of it do not.
         paths = mixing / mixing.sum(-1, keepdims=True) @ paths
-    return for_each_target(positions(read_out(paths, found, queries), found), targets)
+    return targets.spread(positions(read_out(paths, found, queries), found))
 
 
 def _discarded(mixing: jax.Array, ratio: float) -> jax.Array:
@@ -90,5 +90,5 @@ def rollout(
         batch_size=batch_size,
         head_fusion=checks.choice(head_fusion, "head_fusion", tuple(FUSIONS)),
         discard_ratio=checks.number(discard_ratio, "discard_ratio", "[0, 1)"),
-        queries=None if queries is None else checks.choice(queries, "queries", QUERIES),
+        queries=queries,
     )

@@ -45,6 +45,8 @@ def explain(
     model, images, targets = _targets.prepare(model, images, targets)
     if tokens is not None and not isinstance(tokens, Tokens):
         raise TypeError(f"`tokens` must be a jaxai.layers.Tokens; got {tokens!r}")
+    if options.get("queries") is not None:
+        checks.choice(options["queries"], "queries", QUERIES)
     static, arrays = _options.split(options)
     return _explain(
         model,
@@ -68,12 +70,6 @@ def _explain(model, images, targets, arrays, *, member, static, tokens, upsample
 
     together = batching.chunk_size(batch_size, model, images)
     return batching.map_images(chunk, images, targets, batch_size=together)
-
-
-def for_each_target(cam: jax.Array, targets: _targets.Target) -> jax.Array:
-    """Repeat a map that knows no targets, [batch, rows, columns], for k classes per image."""
-    _, copies, together = targets.each()
-    return together(copies(cam))
 
 
 def propagated(matrices: list[jax.Array], count: int) -> jax.Array:

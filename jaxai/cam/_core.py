@@ -61,8 +61,7 @@ class View:
 
     def for_each_target(self, cam: jax.Array) -> jax.Array:
         """Repeat a map that knows no targets, [batch, h, w], for k classes per image."""
-        _, copies, together = self.targets.each()
-        return together(copies(cam))
+        return self.targets.spread(cam)
 
     def samples(self, of: jax.Array) -> int:
         """Return how many variations of a whole batch, the images or the activations, may be in flight."""

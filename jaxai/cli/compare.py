@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from .. import _files, metrics, plots
+from .._frame import model as _model
 from ..metrics._references import ALL as REFERENCES
 from . import classes, methods, names, networks, outputs, photos, scores, session, terminal
 from .session import (
@@ -28,12 +29,7 @@ _FILES = _PICTURE, _JSON, _CSV = "comparison.png", "comparison.json", "compariso
 
 
 def compare(
-    images: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IMAGE...", help=f"Photos, folders of photos, or samples: {', '.join(photos.SAMPLES)}."
-        ),
-    ],
+    images: photos.ImagesArgument,
     model: networks.ModelOption = "efficientnet_lite0",
     method: Annotated[
         str, typer.Option(help="With commas between; see `jaxai methods`.")
@@ -50,12 +46,8 @@ def compare(
         typer.Option(help="The class: its name or its index.", show_default="each photo's top class"),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("comparison"),
-    layer: Annotated[
-        str | None, typer.Option(help="Layer for methods that look at one; see `jaxai layers`.")
-    ] = None,
-    segments: Annotated[
-        str, typer.Option(help=f"How superpixels are made: {', '.join(methods.SEGMENTATIONS)}.")
-    ] = methods.SEGMENTATIONS[0],
+    layer: methods.LayerOption = None,
+    segments: methods.SegmentsOption = methods.SEGMENTATIONS[0],
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -102,7 +94,8 @@ def compare(
         terminal.note(line)
     good, pixels = photos.read_all(net, found.photos, {"page": page, "white": white, "alpha": alpha})
     x = net.normalize(jnp.asarray(pixels))
-    logits = np.concatenate([np.asarray(net.model(x[i : i + 1]), np.float32) for i in range(len(x))])
+    network = _model.as_model(net.model)
+    logits = np.concatenate([np.asarray(_model.call(network, one[None]), np.float32) for one in x])
     targets = wanted.of(logits)[:, 0]
     for photo, logit, index in zip(good, logits, targets, strict=True):
         item = classes.entry(int(index), net.labels, logit)

@@ -23,12 +23,7 @@ from .session import (
 
 
 def explain(
-    images: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IMAGE...", help=f"Photos, folders of photos, or samples: {', '.join(photos.SAMPLES)}."
-        ),
-    ],
+    images: photos.ImagesArgument,
     model: networks.ModelOption = "efficientnet_lite0",
     method: Annotated[str, typer.Option(help="With commas between; see `jaxai methods`.")] = "grad_cam,lime",
     target: Annotated[
@@ -38,12 +33,8 @@ def explain(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
-    layer: Annotated[
-        str | None, typer.Option(help="Layer for methods that look at one; see `jaxai layers`.")
-    ] = None,
-    segments: Annotated[
-        str, typer.Option(help=f"How superpixels are made: {', '.join(methods.SEGMENTATIONS)}.")
-    ] = methods.SEGMENTATIONS[0],
+    layer: methods.LayerOption = None,
+    segments: methods.SegmentsOption = methods.SEGMENTATIONS[0],
     option: Annotated[
         list[str] | None,
         typer.Option(

@@ -31,7 +31,7 @@ def layers(
     input_size: networks.InputSizeOption = None,
 ) -> None:
     """List a network's layers in forward order, with the shape of one photo's activations."""
-    from ..layers import resolve, tree
+    from ..layers import tree
 
     if (network is None) == (model is None):
         raise typer.BadParameter("Pass one network, such as `jaxai layers vgg16`.")
@@ -45,19 +45,11 @@ def layers(
         net = networks.load(name, around=networks.Around(input_size=input_size))
         found, side = net.model, net.input_size
     photo: Any = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+    listed = tree(found, photo)
     rows = [("LAYER", "SHAPE", "")]
-    if networks.is_named(name):
-        default = resolve(found, None, photo)
-        shapes = {
-            layer: jax.eval_shape(lambda m, x, layer=layer: m(x, stop=layer), found, photo).shape
-            for layer in found.layer_names
-        }
-    else:
-        listed = tree(found, photo)
-        default, shapes = listed.default, {layer: aval.shape for layer, aval in listed.shapes.items()}
-    for layer, shape in shapes.items():
-        note = "default of layer methods" if layer == default else ""
-        rows.append((layer, " x ".join(map(str, shape[1:])), note))
+    for layer, aval in listed.shapes.items():
+        note = "default of layer methods" if layer == listed.default else ""
+        rows.append((layer, " x ".join(map(str, aval.shape[1:])), note))
     _table(rows)
 
 

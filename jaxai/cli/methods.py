@@ -3,11 +3,12 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import typer
 
 from .. import layers, maps, perturbation
 from .._frame import describe
@@ -24,6 +25,10 @@ METHODS: dict[str, Description] = {
     for name, description in sorted(describe.table().items())
     if description.family == family and not description.left_out
 }
+LayerOption = Annotated[
+    str | None, typer.Option(help="Layer for methods that look at one; see `jaxai layers`.")
+]
+SegmentsOption = Annotated[str, typer.Option(help=f"How superpixels are made: {', '.join(SEGMENTATIONS)}.")]
 _GRID = 8
 _PADDING = 16
 
@@ -99,10 +104,9 @@ def choose(text: str, settings: Sequence[str]) -> list[Chosen]:
     found = [Chosen(find(word.strip())) for word in text.split(",")]
     chosen = {method.name: method for method in found}
     for text in settings:
-        left, equals, value = text.partition("=")
-        name, dot, option = left.strip().replace("-", "_").partition(".")
-        shown = f"`--option {names.shortened(text)}`"
-        if not (equals and dot):
+        given = options.Setting.of(text)
+        name, option, shown = given.owner, given.name, given.shown
+        if not given.whole:
             raise ValueError(f"{shown} must be METHOD.NAME=VALUE")
         if name not in chosen:
             raise ValueError(
@@ -114,10 +118,7 @@ def choose(text: str, settings: Sequence[str]) -> list[Chosen]:
             hint = f"did you mean {names.either(close)}?" if close else ""
             hint = hint or f"{name} has the options {', '.join(known) or 'none'}"
             raise ValueError(f"{shown}: {name} has no option {names.shortened(option)!r}; {hint}")
-        try:
-            read = options.read(value.strip(), known[option].annotation)
-        except ValueError as error:
-            raise ValueError(f"{shown}: {error}") from error
+        read = given.read(known[option].annotation)
         chosen[name] = replace(chosen[name], options={**chosen[name].options, option: read})
     return list(chosen.values())
 

@@ -4,11 +4,47 @@ import ast
 import math
 import types
 from contextlib import suppress
-from typing import Any, Union, get_args, get_origin
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from . import names, session
 
 _LONGEST = 200
+
+
+class Setting(NamedTuple):
+    """`OWNER.NAME=VALUE`, as `--option` takes it.
+
+    Attributes:
+        shown: How messages name it.
+        owner: The method or metric.
+        name: The option.
+        value: What it is set to, as text.
+        whole: Nothing is missing.
+    """
+
+    shown: str
+    owner: str
+    name: str
+    value: str
+    whole: bool
+
+    @classmethod
+    def of(cls, text: str) -> "Setting":
+        """Take a setting apart."""
+        left, equals, value = text.partition("=")
+        owner, dot, name = left.strip().replace("-", "_").partition(".")
+        return cls(f"`--option {names.shortened(text)}`", owner, name, value.strip(), bool(equals and dot))
+
+    def read(self, annotation: Any) -> Any:
+        """Return the value as a kind of argument.
+
+        Raises:
+            ValueError: If it is of another kind.
+        """
+        try:
+            return read(self.value, annotation)
+        except ValueError as error:
+            raise ValueError(f"{self.shown}: {error}") from error
 
 
 def kinds(annotation: Any) -> tuple[type, ...]:

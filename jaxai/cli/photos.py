@@ -6,14 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import typer
 
 from . import errors, names, terminal
 
 # Photographs that come with scikit-image, by what they show.
 SAMPLES = {"cat": "chelsea", "coffee": "coffee", "rocket": "rocket", "astronaut": "astronaut"}
+ImagesArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="IMAGE...", help=f"Photos, folders of photos, or samples: {', '.join(SAMPLES)}."),
+]
 
 
 @dataclass(frozen=True)

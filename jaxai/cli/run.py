@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._frame import model as _model
 from . import classes, errors, methods, outputs, report, scores, session, terminal
 from .names import recorded
 from .photos import Photo
@@ -117,7 +118,7 @@ def _batches(request, photos, size, outcome, advance) -> Iterator[_Batch]:
 def _explain(request, batch, place, advance, outcome, *, repeated, quiet) -> None:
     net = request.net
     pixels = batch.pixels
-    logits = np.asarray(_scores(net.model, net.normalize(pixels)), np.float32)
+    logits = np.asarray(_model.call(_model.as_model(net.model), net.normalize(pixels)), np.float32)
     finite = np.asarray(np.isfinite(logits).all(-1))
     for index in np.flatnonzero(~finite[: len(batch.photos)]):
         photo = batch.photos[index]
@@ -182,11 +183,6 @@ def _explain(request, batch, place, advance, outcome, *, repeated, quiet) -> Non
     for writer in writers.values():
         writer.finish()
         advance(1)
-
-
-@jax.jit
-def _scores(model: Any, images: jax.Array) -> jax.Array:
-    return model(images)
 
 
 def _rated(request, method, result, about) -> dict[str, np.ndarray]:

@@ -52,21 +52,18 @@ def choose(text: str, settings: Sequence[str]) -> tuple[dict[str, dict[str, Any]
         chosen[name] = dict(_PREFERRED.get(name, {}))
     rest = []
     for setting in settings:
-        left, _, value = setting.partition("=")
-        name, _, option = left.strip().replace("-", "_").partition(".")
+        given = options.Setting.of(setting)
+        name, option = given.owner, given.name
         if name not in chosen:
             rest.append(setting)
             continue
         known = options_of(METRICS[name])
         if option not in known:
             raise ValueError(
-                f"`--option {names.shortened(setting)}`: {name} has no option {names.shortened(option)!r};"
+                f"{given.shown}: {name} has no option {names.shortened(option)!r};"
                 f" it has {', '.join(known) or 'none'}"
             )
-        try:
-            chosen[name][option] = options.read(value.strip(), known[option])
-        except ValueError as error:
-            raise ValueError(f"`--option {names.shortened(setting)}`: {error}") from error
+        chosen[name][option] = given.read(known[option])
     return chosen, rest
 
 

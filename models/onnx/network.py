@@ -13,8 +13,9 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import register_dataclass
 
 from ..._files import shown
+from ...weights_convert.stored import Refused
 from .node import OPERATORS, Node
-from .reader import Graph, Refused, reason
+from .reader import Graph, reason
 from .values import Value, channels_last, plain
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..._files import shown
+from ...weights_convert.onnx_file import parsed
+from ...weights_convert.stored import Refused
 from . import elementwise, images, norms, products, reductions, shapes  # noqa: F401
 from .node import OPERATORS, Node
 
@@ -17,10 +19,6 @@ OPSETS = (9, 22)
 _NEWEST = 25
 _LOOPS = ("If", "Loop", "Scan")
 _QUANTIZED = "Quant", "quant", "Integer", "QLinear"
-
-
-class Refused(ValueError):
-    """What is wrong with a file, in words that are fit for a message."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,20 +48,10 @@ def read(path: str | os.PathLike) -> Graph:
         OSError: If it cannot be read.
         ImportError: If the `onnx` package is missing.
     """
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-        from onnx import external_data_helper, inliner
-    except ImportError as error:
-        raise ImportError(
-            'reading ONNX files needs the onnx package: pip install "jaxai-explain[convert]"'
-        ) from error
-    data = Path(path).read_bytes()
-    try:
-        model = onnx.ModelProto.FromString(data)
-    except (DecodeError, ValueError):
-        # The second where words are no UTF-8.
-        raise Refused("truncated, or not an ONNX file") from None
+    model = parsed(Path(path).read_bytes())
+    import onnx
+    from onnx import external_data_helper, inliner
+
     if not model.graph.node or not model.graph.output:
         raise Refused("truncated, or not an ONNX file: it has no graph")
     if not all(isinstance(word, str) for word in _words(model)):
