@@ -11,7 +11,6 @@ targets against a forward pass; LIME's cost of a mask against the forward pass o
 import argparse
 import datetime
 import itertools
-import json
 import os
 import statistics
 from pathlib import Path
@@ -222,10 +221,7 @@ def main():
         "weights": ", ".join(weights),
         "rows": rows,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "foundation.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.out / "foundation.md").write_text(markdown(report))
-    print(markdown(report))
+    machine.write(options.out, "foundation", report, markdown(report))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What a table was measured on: processor, cores, versions, and the peak of the matrix product there."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -38,3 +39,11 @@ def peak_memory() -> int:
     """Return the largest resident size of this process so far, in bytes."""
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size if sys.platform == "darwin" else size * 1024
+
+
+def write(folder: Path, name: str, record: dict, text: str) -> None:
+    """Write a record as JSON, and as the text that is printed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(text)
+    print(text)

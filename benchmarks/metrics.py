@@ -280,10 +280,7 @@ def main():
         new = {row["metric"]: row for row in rows}
         report["rows"] = [new.pop(row["metric"], row) for row in json.loads(before.read_text())["rows"]]
         report["rows"] += new.values()
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "metrics.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.out / "metrics.md").write_text(markdown(report))
-    print(markdown(report))
+    machine.write(options.out, "metrics", report, markdown(report))
 
 
 if __name__ == "__main__":

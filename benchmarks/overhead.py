@@ -11,7 +11,6 @@ the table holds medians of the ratios of neighbours. Writes `overhead.md` and `o
 
 import argparse
 import datetime
-import json
 import os
 import statistics
 import tempfile
@@ -175,10 +174,7 @@ def main():
         "rows": rows,
         "alone": times,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "overhead.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.out / "overhead.md").write_text(markdown(report))
-    print(markdown(report))
+    machine.write(options.out, "overhead", report, markdown(report))
 
 
 if __name__ == "__main__":

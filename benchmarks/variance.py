@@ -10,7 +10,6 @@ cost nothing. The peers run their own code. Writes `variance.md` and `variance.j
 
 import argparse
 import datetime
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -302,10 +301,7 @@ def main():
         "peer_versions": about["versions"],
         "rows": rows,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "variance.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.out / "variance.md").write_text(markdown(report))
-    print(markdown(report))
+    machine.write(options.out, "variance", report, markdown(report))
 
 
 if __name__ == "__main__":

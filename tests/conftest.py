@@ -38,6 +38,19 @@ def lite0():
     return jaxai.models.load("efficientnet_lite0")
 
 
+@pytest.fixture
+def run(capsys):
+    """Run the command in this process: the code, the lines it printed, the lines of its errors."""
+    from jaxai.cli import main
+
+    def call(*words):
+        code = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def photos():
     """Photographs that come with scikit-image, uint8 [height, width, 3], by name."""

@@ -27,18 +27,6 @@ def started():
     jax.devices()
 
 
-@pytest.fixture
-def run(capsys):
-    """Run the command in this process: the code, the lines it printed, the lines of its errors."""
-
-    def call(*words):
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    return call
-
-
 def record(folder):
     return json.loads((folder / "explanation.json").read_text())
 

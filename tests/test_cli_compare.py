@@ -11,7 +11,7 @@ from PIL import Image
 
 import jaxai
 from jaxai import plots
-from jaxai.cli import compare, main, scores
+from jaxai.cli import compare, scores
 from jaxai.metrics import Comparison
 
 QUICK = ("--metric", "relevance_gain,gini", "-o", "relevance-gain.steps=2")
@@ -21,16 +21,6 @@ QUICK = ("--metric", "relevance_gain,gini", "-o", "relevance-gain.steps=2")
 def started():
     """Start JAX with the tests' settings, so that the command leaves them alone."""
     jax.devices()
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*words):
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    return call
 
 
 def table(methods=3, references=2, metrics=3, images=6):

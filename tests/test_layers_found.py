@@ -1,0 +1,237 @@
+"""Found layers: tokens on their grid, chosen outputs, the listing, rules by layer, errors."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import close, slow_but
+from flax import nnx
+from found_networks import X, cam, nnx_net
+from jax.tree_util import Partial
+
+import jaxai
+from jaxai.layers import Tokens, find, tree
+
+RNG = np.random.default_rng(0)
+
+
+# Tokens
+
+
+class Attention(nnx.Module):
+    def __init__(self, rngs):
+        self.norm = nnx.LayerNorm(6, rngs=rngs)
+        self.attend = nnx.MultiHeadAttention(2, 6, decode=False, rngs=rngs)
+        self.mlp = nnx.Linear(6, 6, rngs=rngs)
+
+    def __call__(self, x):
+        x = x + self.attend(self.norm(x))
+        return x + jax.nn.gelu(self.mlp(x))
+
+
+class ViT(nnx.Module):
+    """With a class token and registers, and a head that reads the class token alone."""
+
+    def __init__(self, rngs, others=3, read="class"):
+        self.others, self.read = others, read
+        self.patch = nnx.Conv(3, 6, (4, 4), strides=4, padding="VALID", rngs=rngs)
+        self.before = nnx.Param(jax.random.normal(rngs(), (1, others, 6)))
+        self.place = nnx.Param(jax.random.normal(rngs(), (1, others + 6, 6)))
+        self.blocks = nnx.List([Attention(rngs), Attention(rngs)])
+        self.norm = nnx.LayerNorm(6, rngs=rngs)
+        self.fc = nnx.Linear(6, 5, rngs=rngs)
+
+    def __call__(self, x, delta=None):
+        x = self.patch(x).reshape(len(x), -1, 6)
+        x = jnp.concatenate([jnp.tile(self.before[...], (len(x), 1, 1)), x], axis=1) + self.place[...]
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i == 0 and delta is not None:
+                x = x + delta
+        x = self.norm(x)
+        return self.fc(x[:, 0] if self.read == "class" else x[:, self.others :].mean(1))
+
+
+@pytest.mark.parametrize(
+    "kind", slow_but("class after 3", ["mean after 0", "class after 1", "mean after 1", "class after 3"])
+)
+def test_tokens_lie_on_a_grid_after_others(kind):
+    read, _, others = kind.split()
+    others = int(others)
+    net = ViT(nnx.Rngs(0), others, read)
+    model = find(net, X)
+    assert model.layout_of("blocks.0", X) == (True, Tokens(grid=(2, 3), prefix=others))
+    assert model.layout_of("patch", X) == (True, "NHWC")
+    # The last layer whose patches the head reads.
+    last = "blocks.0" if net.read == "class" else "norm"
+    assert jaxai.layers.resolve(model, None, X) == last
+    acts = model(X, stop="blocks.0")
+    grads = jax.jit(jax.grad(lambda d: net(X, d)[:, 1].sum()))(jnp.zeros_like(acts))[:, others:]
+    expected = (grads.mean(1, keepdims=True) * acts[:, others:]).sum(-1).reshape(2, 2, 3)
+    # One image at a time is read as well.
+    found = jaxai.grad_cam(model, X, 1, layer="blocks.0", relu=False, upsample=False, batch_size=1)
+    assert np.abs(expected).max() > 0
+    close(found, expected)
+
+
+@pytest.mark.slow
+def test_fused_cams_leave_out_tokens_that_nothing_reads():
+    model = find(ViT(nnx.Rngs(0)), X)
+    assert jaxai.fused_cam(model, X, 1, names=("blocks.1",)).max() == 0 < jaxai.fused_cam(model, X, 1).max()
+
+
+def test_attention_matrices_are_refused():
+    net = ViT(nnx.Rngs(0))
+    model = find(net, X)
+    with pytest.raises(ValueError, match=r"'blocks.0.attend.query' has shape \(2, 9, 2, 3\), whose axes"):
+        jaxai.grad_cam(model, X, 1, layer="blocks.0.attend.query")
+    with pytest.raises(ValueError, match=r"'fc' has shape \(2, 5\)"):
+        jaxai.grad_cam(model, X, 1, layer="fc")
+
+
+def unreadable(x):
+    x = jnp.sort(x.reshape(2, -1, 3), axis=-1)[:, jnp.asarray(RNG.permutation(96))]
+    with jax.named_scope("mixed"):
+        return jnp.tanh(x)
+
+
+def test_layouts_that_cannot_be_read_are_asked_for():
+    def net(x):
+        return unreadable(x).mean(1)
+
+    with pytest.raises(
+        ValueError, match=r"layout of layer 'mixed' of shape \(2, 96, 3\) cannot be read.*pass"
+    ):
+        jaxai.grad_cam(find(net, X), X, 1)
+    given = find(net, X, data_format=Tokens(grid=(8, 12)))
+    assert jaxai.grad_cam(given, X, 1, upsample=False).shape == (2, 8, 12)
+    by_name = find(net, X, data_format={"mixed": Tokens(grid=(4, 6), prefix=72)})
+    assert jaxai.grad_cam(by_name, X, 1, layer="mixed", upsample=False).shape == (2, 4, 6)
+    contradicted = find(nnx_net(), X, data_format="NCHW")
+    with pytest.raises(ValueError, match="says NCHW of layer 'stem' .* by the program it is NHWC"):
+        jaxai.grad_cam(contradicted, X, 1, layer="stem")
+    with pytest.raises(ValueError, match="`data_format` must be 'NHWC', 'NCHW', jaxai.layers.Tokens"):
+        find(net, X, data_format="channels_last")
+    with pytest.raises(ValueError, match="must have a grid"):
+        Tokens(grid=(0, 3))
+    with pytest.raises(ValueError, match="unknown layer 'no'"):
+        find(net, X, data_format={"no": "NCHW"})
+
+
+# Outputs, listing, errors
+
+
+def test_outputs_are_chosen():
+    net = nnx_net()
+    expected = cam(find(net, X), "stem")
+
+    def outputs(net, x):
+        scores = net(x)
+        return {"logits": scores, "other": (x, scores)}
+
+    for output in ("logits", lambda out: out["other"][1]):
+        close(cam(find(Partial(outputs, net), X, output=output), "stem"), expected)
+    close(cam(find(Partial(lambda net, x: (x, net(x)), net), X, output=1), "stem"), expected)
+
+    class Result:
+        def __init__(self, logits):
+            self.logits = logits
+
+    close(cam(find(Partial(lambda net, x: Result(net(x)), net), X, output="logits"), "stem"), expected)
+    with pytest.raises(
+        ValueError, match="must name an output of the model; got 'x', and it returns a dict with"
+    ):
+        find(Partial(outputs, net), X, output="x")
+    with pytest.raises(TypeError, match="`output` must be"):
+        find(net, X, output=1.5)
+    with pytest.raises(ValueError, match="`image_format` must be one of NHWC, NCHW, HWC, CHW"):
+        find(net, X, image_format="NWHC")
+
+
+def test_the_tree():
+    found = tree(nnx_net(), X)
+    assert found.default == "drop" and found.shapes["layer1.0"].shape == (2, 4, 6, 4)
+    assert "layer1.0.conv1  float32[2,4,6,4]  NHWC" in str(found)
+    assert str(
+        tree(jaxai.chain({"a": lambda x: x + 1, "logits": lambda x: x.mean((1, 2))}), X)
+    ).splitlines() == [
+        "a       float32[2,8,12,3]  NHWC  <- default",
+        "logits  float32[2,3]",
+    ]
+    assert "tokens 2x3 after 3" in repr(tree(ViT(nnx.Rngs(0)), X))
+
+
+class Deep(nnx.Module):
+    def __init__(self, rngs):
+        self.layers = nnx.List([nnx.Linear(3, 3, rngs=rngs) for _ in range(200)])
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = jnp.tanh(layer(x))
+        return x.mean((1, 2))
+
+
+def test_unknown_layers_are_told_the_nearest():
+    model = find(Deep(nnx.Rngs(0)), X)
+    with pytest.raises(
+        ValueError, match=r"unknown layer 'layer.17'; the nearest of 201 layers are layers.17,"
+    ):
+        jaxai.grad_cam(model, X, 1, layer="layer.17")
+
+
+def test_two_hundred_layers():
+    """Listing is quick once the model is traced; a second split costs little more than flattening it."""
+    net = Deep(nnx.Rngs(0))
+    model = find(net, X)
+    start = time.perf_counter()
+    assert len(tree(model, X).shapes) == 201
+    assert time.perf_counter() - start < 1
+    program, flat = model.program(X)
+
+    def seconds(call):
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert seconds(lambda: model.program(X)) < seconds(lambda: jax.tree.flatten((net, X))) + 1e-3 + seconds(
+        lambda: jax.tree.flatten(net)
+    )
+
+
+@pytest.mark.slow
+def test_rules_for_layers_of_found_models():
+    net = nnx_net()
+    model = find(net, X)
+    base = jaxai.rules.Composite()
+    chosen = jaxai.lrp(model, X, 1, composite=jaxai.rules.Composite(layers={"layer1.0": jaxai.rules.Flat()}))
+    by_part = {f"layer1.0.conv{i}": jaxai.rules.Flat() for i in (1, 2)}
+    close(chosen, jaxai.lrp(model, X, 1, composite=jaxai.rules.Composite(layers=by_part)))
+    assert np.abs(chosen - jaxai.lrp(model, X, 1, composite=base)).max() > 1e-3 * np.abs(chosen).max()
+    close(jaxai.lrp(model, X, 1, composite=base), jaxai.lrp(net, X, 1, composite=base))
+    with pytest.raises(ValueError, match="unknown layer 'layer2' in the composite; the layers are stem,"):
+        jaxai.lrp(model, X, 1, composite=jaxai.rules.Composite(layers={"layer2": jaxai.rules.Flat()}))
+
+
+def test_signals_and_volumes_as_images():
+    kernel = jnp.asarray(RNG.normal(size=(3, 3, 5)), jnp.float32)
+    x = X[:, 0]
+
+    def signals(x):
+        y = jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+        return jax.nn.relu(y).mean(1)
+
+    def images(image):
+        return signals(image[:, 0])
+
+    close(jaxai.saliency(images, x[:, None], 1)[:, 0], jax.grad(lambda x: signals(x)[:, 1].sum())(x))
+    found = jaxai.lrp(images, x[:, None], 1, composite=jaxai.rules.Composite(), relevance="score")
+    close(found.sum((1, 2, 3)), signals(x)[:, 1], 1e-4)
+    drops = jaxai.occlusion(images, x[:, None], 1, window=(1, 4), strides=(1, 4))[:, 0]
+    hidden = jnp.stack([x.at[:, i : i + 4].set(0) for i in (0, 4, 8)])
+    expected = jnp.stack([(signals(x) - signals(h))[:, 1] for h in hidden], axis=1)
+    close(drops, jnp.repeat(expected, 4, axis=1))
