@@ -178,13 +178,14 @@ def channels_last(model: Any, layer: str, images: jax.Array, acts: jax.Array) ->
 
 
 def split_positions(
-    model: Any, layer: str | None, images: jax.Array
+    model: Any, layer: str | None, images: jax.Array, *, dense: bool = False
 ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
     """Split a network as `split` does, with activations [batch, height, width, channels].
 
     Layers [batch, channels, height, width] are transposed; of tokens [batch, tokens, channels] the grid is
     returned, and the head keeps the other tokens as they are. Which axis is which is read from the program;
     where an operation cannot be followed, the order of the images is assumed of layers that a user marked.
+    With `dense`, layers [batch, features] are split as they are.
 
     Raises:
         ValueError: If the layer's values are not laid out like an image, as attention matrices are not, or
@@ -193,6 +194,8 @@ def split_positions(
     model = _model.as_model(model)
     layer = resolve(model, layer, images)
     acts, head = split(model, layer, images)
+    if dense and acts.ndim == 2:
+        return acts, head
     check_positions(model, layer, images, acts.shape)
     found = _layout(model, layer, images)[1]
     if found in (None, layouts.NHWC):

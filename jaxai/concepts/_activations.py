@@ -11,15 +11,6 @@ from .._frame import batching
 from .._frame.targets import Target
 
 
-def look(model: Any, layer: str, images: jax.Array):
-    """Return a layer's activations, [batch, h, w, channels] or [batch, features], and the head after it."""
-    acts, head = layers.split(model, layer, images)
-    acts = layers.one_array(acts, layer)
-    if acts.ndim == 2:
-        return acts, head
-    return layers.split_positions(model, layer, images)
-
-
 @partial(jax.jit, static_argnames=("layer", "positions", "batch_size"))
 def activations(
     model: Any, images: jax.Array, *, layer: str, positions: str, batch_size: int | None
@@ -27,7 +18,7 @@ def activations(
     """Return activations [batch, features]: their mean over positions, or each."""
 
     def chunk(x):
-        acts = look(model, layer, x)[0].astype(jnp.float32)
+        acts = layers.split_positions(model, layer, x, dense=True)[0].astype(jnp.float32)
         acts = acts.mean((1, 2)) if acts.ndim == 4 and positions == "mean" else acts
         return acts.reshape(len(acts), -1)
 
@@ -41,7 +32,7 @@ def slopes(
     """Return gradients [batch, features] ([batch, k, features]), summed over positions or each."""
 
     def chunk(x, t):
-        acts, head = look(model, layer, x)
+        acts, head = layers.split_positions(model, layer, x, dense=True)
         grads = t.gradients(head, acts, batch_size=batch_size)[1].astype(jnp.float32)
         lead = grads.shape[: 1 + len(t.axes)]
         if acts.ndim == 4 and positions == "mean":
