@@ -14,7 +14,7 @@ from PIL import Image
 
 import jaxai
 from jaxai.cli import main
-from jaxai.cli.methods import METHODS
+from jaxai.report._methods import METHODS
 
 SAMPLES, SEED = 96, 7
 FEW = ("-o", f"lime.num_samples={SAMPLES}")

@@ -11,8 +11,9 @@ from PIL import Image
 
 import jaxai
 from jaxai import plots
-from jaxai.cli import compare, scores
+from jaxai.cli import compare
 from jaxai.metrics import Comparison
+from jaxai.report import _scores as scores
 
 QUICK = ("--metric", "relevance_gain,gini", "-o", "relevance-gain.steps=2")
 

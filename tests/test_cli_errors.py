@@ -11,7 +11,8 @@ import pytest
 from common import slow_but
 from PIL import Image
 
-from jaxai.cli import main, report
+from jaxai.cli import main
+from jaxai.report import _writer as report
 
 
 @pytest.fixture(scope="module", autouse=True)

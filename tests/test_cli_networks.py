@@ -6,7 +6,8 @@ import sys
 import pytest
 from onnx_files import residual, save
 
-from jaxai.cli import main, networks
+from jaxai.cli import main
+from jaxai.report import _networks as networks
 
 FUNCTIONS = """
 import jax, jaxai

@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 
 import jaxai
-from jaxai.cli import classes, errors, method_pages, methods, names, outputs, photos, terminal
-from jaxai.cli.methods import METHODS
-from jaxai.cli.supplies import SUPPLIED
+from jaxai.cli import method_pages, terminal
+from jaxai.report import _classes as classes
+from jaxai.report import _errors as errors
+from jaxai.report import _methods as methods
+from jaxai.report import _names as names
+from jaxai.report import _outputs as outputs
+from jaxai.report import _photos as photos
+from jaxai.report._methods import METHODS
+from jaxai.report._supplies import SUPPLIED
 
 LABELS = ("tench", "Egyptian cat", "tiger cat", "crane", "tabby", "crane", "black and gold garden spider")
 

@@ -16,7 +16,9 @@ from tiny_network import LABELS, SIZE, tiny
 
 import jaxai
 from jaxai import _files, cam
-from jaxai.cli import main, outputs, report
+from jaxai.cli import main
+from jaxai.report import _outputs as outputs
+from jaxai.report import _writer as report
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 RECORD = "explanation.json"
@@ -331,9 +333,9 @@ def test_an_inner_error_says_that_it_is_one(run, drawn, tmp_path, monkeypatch):
         return np.zeros(3) + np.zeros(2)
 
     monkeypatch.setattr(
-        "jaxai.cli.methods.perturbation.segment", lambda *a, **o: np.zeros((2, SIZE, SIZE), int)
+        "jaxai.report._methods.perturbation.segment", lambda *a, **o: np.zeros((2, SIZE, SIZE), int)
     )
-    from jaxai.cli.methods import METHODS
+    from jaxai.report._methods import METHODS
 
     broken.__name__ = "saliency"
     monkeypatch.setitem(METHODS, "saliency", dataclasses.replace(METHODS["saliency"], function=broken))
@@ -355,7 +357,7 @@ def test_an_inner_error_says_that_it_is_one(run, drawn, tmp_path, monkeypatch):
 def test_what_is_finished_is_kept(run, drawn, heeded, tmp_path, monkeypatch, number, code, line):
     photo(tmp_path / "a.png")
     before = {name: signal.getsignal(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP")}
-    from jaxai.cli import methods
+    from jaxai.report import _methods as methods
 
     whole = methods.run
 

@@ -1,5 +1,6 @@
 """The `jaxai` command."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,4 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The parser turns an interruption into this code.
         if outcome.code == 128 + signal.SIGINT:
             raise KeyboardInterrupt
+    _leave(outcome.code)
     return outcome.code
+
+
+def _leave(code: int) -> None:
+    """End the process now if what was interrupted still computes: Python would wait for it."""
+    waiting = sys.modules.get("jaxai.report._waiting")
+    if waiting is not None and waiting.abandoned():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

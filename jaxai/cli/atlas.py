@@ -9,8 +9,12 @@ import numpy as np
 import typer
 
 from .. import _files, features
-from . import names, networks, outputs, photos, session, sheets, terminal
-from .session import (
+from ..report import _names as names
+from ..report import _outputs as outputs
+from ..report import _photos as photos
+from ..report import _session as provenance
+from . import arguments, session, sheets, terminal
+from .arguments import (
     MOST,
     AlphaOption,
     BatchSizeOption,
@@ -20,6 +24,7 @@ from .session import (
     SeedOption,
     WhiteOption,
 )
+from .read import read_all
 
 _FILES = ("atlas.png", "atlas.npz")
 
@@ -29,7 +34,7 @@ def atlas(
         list[str],
         typer.Argument(metavar="FOLDER|IMAGE...", help="Folders of photos, photos, or samples."),
     ],
-    model: networks.ModelOption = "efficientnet_lite0",
+    model: arguments.ModelOption = "efficientnet_lite0",
     layer: Annotated[
         str | None,
         typer.Option(help="The layer; see `jaxai layers`.", show_default="last with positions"),
@@ -55,11 +60,11 @@ def atlas(
     outputs.check_folder(out, _FILES, outputs.Sources(photo.path for photo in found.photos))
     session.start(device, precision)
     net = session.load(model, precision)
-    layer = session.layer(net, layer)
+    layer = provenance.layer(net, layer)
     for line in found.notes:
         terminal.note(line)
-    good, cropped = photos.read_all(net, found.photos, {"page": page, "white": white, "alpha": alpha})
-    with _files.folder(out) as place, session.timed() as clock:
+    good, cropped = read_all(net, found.photos, {"page": page, "white": white, "alpha": alpha})
+    with _files.folder(out) as place, provenance.timed() as clock:
         made = features.atlas(
             net.model,
             jnp.asarray(cropped),

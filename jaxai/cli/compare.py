@@ -13,8 +13,17 @@ import typer
 from .. import _files, metrics, plots
 from .._frame import model as _model
 from ..metrics._references import ALL as REFERENCES
-from . import classes, methods, names, networks, outputs, photos, scores, session, terminal
-from .session import (
+from ..report import _classes as classes
+from ..report import _methods as methods
+from ..report import _names as names
+from ..report import _networks as networks
+from ..report import _outputs as outputs
+from ..report import _photos as photos
+from ..report import _scores as scores
+from ..report import _session as provenance
+from ..report._supplies import Run
+from . import arguments, session, terminal
+from .arguments import (
     AlphaOption,
     BatchSizeOption,
     DeviceOption,
@@ -23,14 +32,14 @@ from .session import (
     SeedOption,
     WhiteOption,
 )
-from .supplies import Run
+from .read import read_all
 
 _FILES = _PICTURE, _JSON, _CSV = "comparison.png", "comparison.json", "comparison.csv"
 
 
 def compare(
-    images: photos.ImagesArgument,
-    model: networks.ModelOption = "efficientnet_lite0",
+    images: arguments.ImagesArgument,
+    model: arguments.ModelOption = "efficientnet_lite0",
     method: Annotated[
         str, typer.Option(help="With commas between; see `jaxai methods`.")
     ] = "grad_cam,integrated_gradients,lime",
@@ -46,8 +55,8 @@ def compare(
         typer.Option(help="The class: its name or its index.", show_default="each photo's top class"),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("comparison"),
-    layer: methods.LayerOption = None,
-    segments: methods.SegmentsOption = methods.SEGMENTATIONS[0],
+    layer: arguments.LayerOption = None,
+    segments: arguments.SegmentsOption = methods.SEGMENTATIONS[0],
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,12 +96,12 @@ def compare(
         images=jnp.zeros(()),
         targets=jnp.zeros(()),
         key=jax.random.key(seed),
-        layer=session.layer(net, layer) if layer else None,
+        layer=provenance.layer(net, layer) if layer else None,
         batch_size=batch_size,
     )
     for line in found.notes:
         terminal.note(line)
-    good, pixels = photos.read_all(net, found.photos, {"page": page, "white": white, "alpha": alpha})
+    good, pixels = read_all(net, found.photos, {"page": page, "white": white, "alpha": alpha})
     x = net.normalize(jnp.asarray(pixels))
     network = _model.as_model(net.model)
     logits = np.concatenate([np.asarray(_model.call(network, one[None]), np.float32) for one in x])
@@ -126,8 +135,8 @@ def compare(
             "targets": [int(index) for index in targets],
             "methods": {one.name: methods.reported(one) for one in chosen},
             "seed": seed,
-            "run": session.describe(precision),
-            "versions": session.versions(),
+            "run": provenance.describe(precision),
+            "versions": provenance.versions(),
         },
     )
     for line in str(table).splitlines():

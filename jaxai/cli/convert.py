@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from . import names, outputs, terminal
+from ..report import _names as names
+from ..report import _outputs as outputs
+from . import terminal
 
 
 def convert(

@@ -10,8 +10,11 @@ import typer
 from PIL import Image
 
 from .. import _files, features
-from . import networks, outputs, photos, session, terminal
-from .session import (
+from ..report import _outputs as outputs
+from ..report import _photos as photos
+from ..report import _session as provenance
+from . import arguments, session, terminal
+from .arguments import (
     MOST,
     AlphaOption,
     DeviceOption,
@@ -33,7 +36,7 @@ def dream(
             metavar="IMAGE|noise", help=f"A photo, noise, or a sample: {', '.join(photos.SAMPLES)}."
         ),
     ],
-    model: networks.ModelOption = "vgg16_features",
+    model: arguments.ModelOption = "vgg16_features",
     layer: Annotated[str, typer.Option(help="The layer; see `jaxai layers`.")] = _LAYER,
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("dream.png"),
     pair: Annotated[
@@ -46,12 +49,12 @@ def dream(
     octaves: Annotated[int, typer.Option(min=1, max=64, help="Number of sizes, the smallest first.")] = 4,
     octave_scale: Annotated[
         float,
-        typer.Option(min=1.01, max=16, callback=session.finite, help="Ratio of one size to the next."),
+        typer.Option(min=1.01, max=16, callback=arguments.finite, help="Ratio of one size to the next."),
     ] = 1.4,
     step_size: Annotated[
         float,
         typer.Option(
-            min=-255, max=255, callback=session.finite, help="Mean change of a pixel per step, of 255."
+            min=-255, max=255, callback=arguments.finite, help="Mean change of a pixel per step, of 255."
         ),
     ] = 1.5,
     jitter: Annotated[int, typer.Option(min=0, max=_LARGEST, help="Largest random shift in pixels.")] = 32,
@@ -80,8 +83,8 @@ def dream(
         else models.fit(found.read(), longest=size, page=page, white=white, alpha=alpha)
     )
     net = session.load(model, precision)
-    layer = session.layer(net, layer)
-    with session.timed() as clock:
+    layer = provenance.layer(net, layer)
+    with provenance.timed() as clock:
         after = features.deep_dream(
             net.model,
             before,

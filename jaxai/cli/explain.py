@@ -1,17 +1,22 @@
 """`jaxai explain`: from photographs to explanations."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import classes, methods, networks, outputs, photos, report, session, terminal
-from .run import Request, run
-from .session import (
+from ..report import _classes as classes
+from ..report import _methods as methods
+from ..report import _networks as networks
+from ..report import _outputs as outputs
+from ..report import _photos as photos
+from ..report import _session as provenance
+from ..report._progress import Progress
+from ..report._run import Request
+from ..report._writer import file_names
+from . import arguments, session, terminal
+from .arguments import (
     AlphaOption,
     BatchSizeOption,
     DeviceOption,
@@ -20,11 +25,12 @@ from .session import (
     SeedOption,
     WhiteOption,
 )
+from .run import Outcome, run
 
 
 def explain(
-    images: photos.ImagesArgument,
-    model: networks.ModelOption = "efficientnet_lite0",
+    images: arguments.ImagesArgument,
+    model: arguments.ModelOption = "efficientnet_lite0",
     method: Annotated[str, typer.Option(help="With commas between; see `jaxai methods`.")] = "grad_cam,lime",
     target: Annotated[
         str | None,
@@ -33,8 +39,8 @@ def explain(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
-    layer: methods.LayerOption = None,
-    segments: methods.SegmentsOption = methods.SEGMENTATIONS[0],
+    layer: arguments.LayerOption = None,
+    segments: arguments.SegmentsOption = methods.SEGMENTATIONS[0],
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,9 +54,9 @@ def explain(
             help="Score the maps (relevance gain, insertion, Gini) under each panel; see `jaxai compare`.",
         ),
     ] = False,
-    labels: networks.LabelsOption = None,
-    normalize: networks.NormalizeOption = None,
-    input_size: networks.InputSizeOption = None,
+    labels: arguments.LabelsOption = None,
+    normalize: arguments.NormalizeOption = None,
+    input_size: arguments.InputSizeOption = None,
     page: PageOption = None,
     white: WhiteOption = None,
     alpha: AlphaOption = None,
@@ -76,7 +82,7 @@ def explain(
 
     outputs.check_folder(out, [], sources)
     for photo in found.photos:
-        outputs.check_folder(place(photo), report.file_names(chosen), sources)
+        outputs.check_folder(place(photo), file_names(chosen), sources)
     session.start(device, precision)
     net = networks.with_classes(
         session.load(model, precision, networks.Around(labels, normalize, input_size))
@@ -87,22 +93,19 @@ def explain(
         net=net,
         methods=chosen,
         wanted=classes.parse(target, net.labels),
-        layer=session.layer(net, layer) if layer else None,
+        layer=provenance.layer(net, layer) if layer else None,
         segmentation=segments,
         precision=precision,
         batch_size=batch_size,
         seed=seed,
-        sources=sources,
         reading={"page": page, "white": white, "alpha": alpha},
         scores=rate,
     )
     for line in found.notes:
         terminal.note(line)
-    if found.several:
-        with _progress(len(found.photos) * (len(chosen) + 1)) as bar:
-            outcome = run(request, found.photos, place, lambda n: bar.advance(bar.task_ids[0], n), quiet=True)
-    else:
-        outcome = run(request, found.photos, place, lambda n: None, quiet=False)
+    outcome = Outcome()
+    with Progress() as progress:
+        run(request, found.photos, place, sources, progress, outcome, quiet=found.several)
     if outcome.written:
         terminal.say(f"{out}{os.sep}")
     if outcome.failed:
@@ -110,18 +113,3 @@ def explain(
             count = f"{len(outcome.failed)} of {len(found.photos)} photos"
             terminal.note(f"error: {count} were not explained, or not by all methods")
         raise typer.Exit(2)
-
-
-def _progress(total: int) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    bar = Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        # Lines above the bar, unless they go elsewhere.
-        redirect_stdout=sys.stdout.isatty(),
-    )
-    bar.add_task("explaining", total=total)
-    return bar

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import typer
 
-from . import names, networks, terminal
+from ..report import _names as names
+from ..report import _networks as networks
+from . import arguments, terminal
 
 
 def models() -> None:
@@ -25,10 +27,10 @@ def models() -> None:
 
 def layers(
     network: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help=networks.MODEL_HELP, show_default=False)
+        str | None, typer.Argument(metavar="[MODEL]", help=arguments.MODEL_HELP, show_default=False)
     ] = None,
     model: Annotated[str | None, typer.Option(help="The network, instead of the argument.")] = None,
-    input_size: networks.InputSizeOption = None,
+    input_size: arguments.InputSizeOption = None,
 ) -> None:
     """List a network's layers in forward order, with the shape of one photo's activations."""
     from ..layers import tree

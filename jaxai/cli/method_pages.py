@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from .._frame.describe import SIZES, Description
+from ..report._methods import METHODS, find, options_of
+from ..report._supplies import PREFERRED
 from . import terminal
-from .methods import METHODS, find, options_of
-from .supplies import PREFERRED
 
 _WIDTH = 80
 _EXPLAINED = {

@@ -20,8 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .. import _files, features, layers
 from ..features._report import resized
 from ..features._visualize import small_is_meant
-from . import classes, names, networks, outputs, photos, session, sheets, terminal
-from .session import (
+from ..report import _classes as classes
+from ..report import _names as names
+from ..report import _outputs as outputs
+from ..report import _photos as photos
+from ..report import _session as provenance
+from . import arguments, session, sheets, terminal
+from .arguments import (
     MOST,
     AlphaOption,
     BatchSizeOption,
@@ -31,6 +36,7 @@ from .session import (
     SeedOption,
     WhiteOption,
 )
+from .read import read_all
 
 Recipe = Literal["fourier", "pixels", "laplacian", "cppn", "maco"]
 # Images between two marks of the progress bar.
@@ -42,7 +48,7 @@ _SHEET, _HISTORY, _RECORD = _FILES = ("sheet.png", "history.npz", "visualization
 
 
 def visualize(
-    model: Annotated[str, typer.Argument(help=networks.MODEL_HELP)],
+    model: Annotated[str, typer.Argument(help=arguments.MODEL_HELP)],
     features_wanted: Annotated[
         list[str],
         typer.Argument(
@@ -87,13 +93,13 @@ def visualize(
     for line in found.notes:
         terminal.note(line)
     real, cropped = (
-        photos.read_all(net, found.photos, {"page": page, "white": white, "alpha": alpha})
+        read_all(net, found.photos, {"page": page, "white": white, "alpha": alpha})
         if found.photos
         else ([], None)
     )
     count = steps or _STEPS.get(recipe, 512)
     parts, stopped = [], False
-    with session.timed() as clock:
+    with provenance.timed() as clock:
         try:
             for part in _run(net, objectives, recipe, size, count, crops, batch_size, seed):
                 parts.append(part)
@@ -107,8 +113,14 @@ def visualize(
     objectives, labels, files = objectives[:done], labels[:done], files[:done]
     best = _exemplars(net, objectives, real, cropped, size, batch_size)
     record = _record(net, objectives, labels, files, history[:, -1], best)
-    record |= {"recipe": recipe, "size": size, "steps": count, "seed": seed, "versions": session.versions()}
-    record |= session.describe(precision)
+    record |= {
+        "recipe": recipe,
+        "size": size,
+        "steps": count,
+        "seed": seed,
+        "versions": provenance.versions(),
+    }
+    record |= provenance.describe(precision)
     with outputs.locked(out), _files.folder(out) as place:
         _sheet(images, labels, best).save(place / _SHEET)
         for name, image in zip(files, images, strict=True):
@@ -136,7 +148,7 @@ def _expand(text: str, net: Any, size: int) -> list[tuple[str, str]]:
     """
     layer, colon, rest = text.partition(":")
     blank: Any = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-    layer = session.layer(net, layer, size)
+    layer = provenance.layer(net, layer, size)
     if not colon:
         return [(layer, layer)]
     if "@" in rest:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import maps, metrics
-from . import names, options
-from .methods import Chosen, Result
+from . import _names as names
+from . import _options as options
+from ._methods import Chosen, Result
 
 # What `jaxai explain --scores` writes, and `jaxai compare` reports unless it is asked for other metrics.
 DEFAULT = ("relevance_gain", "insertion", "gini")
@@ -78,14 +80,20 @@ def options_of(metric: metrics.Metric) -> dict[str, Any]:
 
 
 def of_result(
-    method: Chosen, result: Result, model: Any, images: jax.Array, targets: jax.Array, seed: int
+    method: Chosen, result: Result, model: Any, images: jax.Array, targets: Any, seed: int
 ) -> dict[str, np.ndarray]:
     """Return the default scores of a method's maps, [batch, k] by name."""
     found = jnp.asarray(result.maps)
     found = found.sum(-1) if method.result == "pixels" else found
     if found.shape[2:] != images.shape[1:3]:
         found = maps.upsample(found, images.shape[1:3])
-    single = targets.ndim == 1
+    if isinstance(targets, tuple):
+        rated = [
+            of_result(method, replace(result, maps=result.maps[:, i : i + 1]), model, images, function, seed)
+            for i, function in enumerate(targets)
+        ]
+        return {name: np.concatenate([one[name] for one in rated], axis=1) for name in rated[0]}
+    single = callable(targets) or targets.ndim == 1
     values = {}
     for name in DEFAULT:
         metric = METRICS[name]

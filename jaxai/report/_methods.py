@@ -2,20 +2,21 @@
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import typer
 
 from .. import layers, maps, perturbation
 from .._frame import describe
 from .._frame.describe import Description
 from ..perturbation._segments import METHODS as SEGMENTATIONS
-from . import names, options, session
-from .supplies import PREFERRED, SUPPLIED, Run
+from . import _names as names
+from . import _options as options
+from . import _session as session
+from ._supplies import PREFERRED, SUPPLIED, Run
 
 _FAMILIES = ("cam", "gradients", "rules", "perturbation")
 # What `jaxai explain` offers, by name.
@@ -25,12 +26,10 @@ METHODS: dict[str, Description] = {
     for name, description in sorted(describe.table().items())
     if description.family == family and not description.left_out
 }
-LayerOption = Annotated[
-    str | None, typer.Option(help="Layer for methods that look at one; see `jaxai layers`.")
-]
-SegmentsOption = Annotated[str, typer.Option(help=f"How superpixels are made: {', '.join(SEGMENTATIONS)}.")]
 _GRID = 8
 _PADDING = 16
+# Guesses, in passes: of a number that depends on the network; of a pass of the layers behind one.
+_SOME, _HEAD = 300.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,9 @@ def run(method: Chosen, about: Run) -> Result:
     Raises:
         ValueError: If the method does not take the batch, its layer or an option.
     """
-    single = about.targets.ndim == 1
+    if isinstance(about.targets, tuple):
+        return _joined([run(method, replace(about, targets=function)) for function in about.targets])
+    single = callable(about.targets) or about.targets.ndim == 1
     with session.timed() as clock:
         found = _call(method, about)
         if method.description.result == "layer":
@@ -219,6 +220,22 @@ def run(method: Chosen, about: Run) -> Result:
         if getattr(found, name, None) is not None
     }
     return Result(host(found.heatmap), host(weights), extra, used, clock)
+
+
+def _joined(results: Sequence[Result]) -> Result:
+    """Return the results for several functions of the scores as that for k classes."""
+    one = results[0]
+
+    def joined(arrays: Any) -> Any:
+        return np.concatenate(list(arrays), axis=1)
+
+    return Result(
+        maps=joined(result.maps for result in results),
+        weights=None if one.weights is None else joined(result.weights for result in results),
+        extra={name: joined(result.extra[name] for result in results) for name in one.extra},
+        layer=one.layer,
+        clock=session.Clock(*(sum(t) for t in zip(*(astuple(r.clock) for r in results), strict=True))),
+    )
 
 
 def _call(method: Chosen, about: Run) -> Any:
@@ -251,6 +268,22 @@ def rehearse(method: Chosen, net: Any) -> None:
             raise ValueError(f"{method.name}: {error}") from error
     except Exception:  # What a method says of numbers that are not there yet is heard when they are.
         return
+
+
+def passes(method: Chosen, about: Run) -> float:
+    """Return about how many forward passes a method takes for each photo of a batch."""
+    height, width = about.images.shape[1:3]
+    targets = about.targets
+    several = len(targets) if isinstance(targets, tuple) else targets.shape[1] if targets.ndim > 1 else 1
+    sizes: dict[str, Any] = {"targets": several, "height": height, "width": width}
+    if about.segments is not None:
+        sizes["segments"] = int(about.segments.max()) + 1
+    try:
+        cost = method.description.passes(**{**method.settings(), **sizes})
+    except (TypeError, ValueError):  # Of options that the method is going to refuse.
+        return _SOME
+    numbers = [n if isinstance(n, (int, float)) else _SOME for n in (cost.forward, cost.backward, cost.heads)]
+    return max(1.0, numbers[0] + 2 * numbers[1] + _HEAD * numbers[2])
 
 
 def _summed(values: jax.Array, images: jax.Array, single: bool) -> jax.Array:

@@ -6,9 +6,11 @@ import types
 from contextlib import suppress
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
-from . import names, session
+from . import _names as names
 
 _LONGEST = 200
+# Numbers of steps and images are 32-bit integers in compiled programs.
+MOST = 2**31 - 1
 
 
 class Setting(NamedTuple):
@@ -72,7 +74,7 @@ def read(text: str, annotation: Any) -> Any:
         numbers = value = tuple(value)
     for number in numbers:
         if isinstance(number, (int, float)) and not isinstance(number, bool):
-            if not (math.isfinite(number) and (isinstance(number, float) or abs(number) <= session.MOST)):
+            if not (math.isfinite(number) and (isinstance(number, float) or abs(number) <= MOST)):
                 raise ValueError("expected a finite number of at most 2147483647")
         elif value is not number:
             raise ValueError("expected numbers with commas between")

@@ -18,7 +18,7 @@ class Run:
     Attributes:
         net: The network, `Pretrained`.
         images: What the network takes, a batch.
-        targets: Classes [batch] or [batch, k].
+        targets: Classes [batch] or [batch, k], a function of the outputs, or a tuple of functions.
         key: Randomness.
         layer: For methods that look at one; None means the model's own choice.
         segments: Superpixels of the batch, if a method needs them.
@@ -28,7 +28,7 @@ class Run:
 
     net: Any
     images: jax.Array
-    targets: jax.Array
+    targets: Any
     key: jax.Array
     layer: str | None = None
     segments: jax.Array | None = None

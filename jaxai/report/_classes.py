@@ -1,23 +1,27 @@
 """The classes that a command explains: by name, by index, or each photo's most probable ones."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .names import either, near, shortened
+from ._names import either, near, shortened
 
-_TOP = re.compile(r"top(\d+)")
+_TOP = re.compile(r"top(\d*)")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What `--target` asks for: the `top` most probable classes of each photo, or the classes `indices`."""
+    """What `--target` asks for: the `top` most probable classes of each photo, or the classes `indices`.
+
+    In their place, functions of the outputs may be explained, by their names.
+    """
 
     top: int | None = 1
     indices: tuple[int, ...] = ()
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def of(self, scores: np.ndarray) -> np.ndarray:
         """Return the classes for scores [batch, classes]: int32 [batch, k]."""
@@ -26,29 +30,39 @@ class Wanted:
         return np.argsort(-scores, axis=-1, kind="stable")[:, : self.top].astype(np.int32)
 
 
-def parse(target: str | None, labels: Sequence[str]) -> Wanted:
-    """Read `--target`: None, `top3`, an index, a class's name, or several with commas between them.
+def parse(
+    target: str | Sequence[str | int] | None, labels: Sequence[str], *, shown: str = "`--target`"
+) -> Wanted:
+    """Read what classes are wanted: None, `top3`, an index, a class's name, or several of those.
+
+    Args:
+        target: Text with commas between names and numbers, or a sequence of those.
+        labels: The names of all classes.
+        shown: What messages call it.
 
     Raises:
         ValueError: If there is no such class, or two have this name.
     """
     if target is None:
         return Wanted()
-    if match := _TOP.fullmatch(target.strip()):
-        count = _number(match[1])
+    if isinstance(target, str) and (match := _TOP.fullmatch(target.strip())):
+        count = _number(match[1] or "1")
         if not 1 <= count <= len(labels):
-            raise ValueError(f"`--target` must be top1 to top{len(labels)}; got {shortened(target)}")
+            raise ValueError(f"{shown} must be top1 to top{len(labels)}; got {shortened(target)}")
         return Wanted(count)
-    indices = [_index(word.strip(), labels) for word in target.split(",")]
+    words = target.split(",") if isinstance(target, str) else list(target)
+    indices = [_index(str(word).strip(), labels, shown) for word in words]
+    if not indices:
+        raise ValueError(f"{shown} is empty; expected a class")
     if len(set(indices)) < len(indices):
-        raise ValueError(f"`--target` names a class twice: {shortened(target)}")
+        raise ValueError(f"{shown} names a class twice: {shortened(', '.join(map(str, words)))}")
     return Wanted(None, tuple(indices))
 
 
-def _index(word: str, labels: Sequence[str]) -> int:
+def _index(word: str, labels: Sequence[str], shown: str) -> int:
     if re.fullmatch(r"[+-]?\d+", word):
         if not 0 <= _number(word) < len(labels):
-            raise ValueError(f"`--target` must be a class from 0 to {len(labels) - 1}; got {shortened(word)}")
+            raise ValueError(f"{shown} must be a class from 0 to {len(labels) - 1}; got {shortened(word)}")
         return _number(word)
     names = [label.lower() for label in labels]
     found = [index for index, name in enumerate(names) if name == word.lower().replace("_", " ")]
@@ -87,5 +101,7 @@ def entry(index: int, labels: Sequence[str], logits: np.ndarray) -> dict[str, An
 
 
 def named(item: dict[str, Any]) -> str:
-    """Return a class as figures name it."""
+    """Return a class, or a function of the outputs, as figures name it."""
+    if item["index"] is None:
+        return f"{item['label']} = {item['value']:.3g}"
     return f"{item['label']} ({item['index']}), p = {item['probability']:.2f}"

@@ -7,37 +7,17 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import typer
 
 from .. import layers
-from . import names
+from . import _names as names
 
-MODEL_HELP = "The network: a name from `jaxai models`, a file net.onnx, or package.module:function."
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _SIDE = 224
-
-ModelOption = Annotated[str, typer.Option(help=MODEL_HELP)]
-LabelsOption = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="The classes of a file or a function: a text file, one per line."),
-]
-NormalizeOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What such a network takes of photos in [0, 1]: imagenet, tf (-1 to 1), caffe, identity, or"
-        " MEAN/STD as 0.485,0.456,0.406/0.229,0.224,0.225.",
-        show_default="identity",
-    ),
-]
-InputSizeOption = Annotated[
-    int | None,
-    typer.Option(min=1, max=1 << 14, help="Side of such a network's photos.", show_default="the file's, 224"),
-]
 
 
 @dataclass(frozen=True)
@@ -108,8 +88,6 @@ def _numbers(text: str) -> Any:
 
 
 def _from_function(model: str, given: dict[str, Any]) -> Any:
-    from ..models.crop import crop
-    from ..models.imported import labels_of, normalization_of
     from ..models.pretrained import Pretrained
 
     module, _, path = model.partition(":")
@@ -135,18 +113,37 @@ def _from_function(model: str, given: dict[str, Any]) -> Any:
         return net
     if not callable(net):
         raise ValueError(f"--model {model} must return a model; it returned {type(net).__name__}")
-    side = given.get("input_size", _SIDE)
-    if not hasattr(net, "layer_names"):
-        blank: Any = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
-        net = layers.find(net, blank)
+    given["normalize"] = _numbers(given.get("normalize", "identity"))
+    return around(net, model, **given)
+
+
+def around(
+    model: Any, name: str, *, labels: Any = None, normalize: Any = "identity", input_size: int = _SIDE
+) -> Any:
+    """Return a model with what surrounds it, `Pretrained`; its layers are found where nobody marked them.
+
+    Args:
+        model: A callable pytree.
+        name: What it is called.
+        labels: Names of the classes, or a text file with one per line.
+        normalize: As `jaxai.models.from_onnx` takes it.
+        input_size: Side of the photos.
+    """
+    from ..models.crop import crop
+    from ..models.imported import labels_of, normalization_of
+    from ..models.pretrained import Pretrained
+
+    if not hasattr(model, "layer_names"):
+        blank: Any = jax.ShapeDtypeStruct((1, input_size, input_size, 3), np.float32)
+        model = layers.find(model, blank)
     return Pretrained(
-        model=net,
-        name=model,
-        crop=partial(crop, size=side),
-        normalize=normalization_of(_numbers(given.get("normalize", "identity"))),
-        labels=labels_of(given.get("labels")),
-        input_size=side,
-        digest=_digest(net),
+        model=model,
+        name=name,
+        crop=partial(crop, size=input_size),
+        normalize=normalization_of(normalize),
+        labels=labels_of(labels),
+        input_size=input_size,
+        digest=_digest(model),
     )
 
 

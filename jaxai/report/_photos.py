@@ -4,39 +4,37 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import typer
+from PIL import Image
 
-from . import errors, names, terminal
+from . import _names as names
 
 # Photographs that come with scikit-image, by what they show.
 SAMPLES = {"cat": "chelsea", "coffee": "coffee", "rocket": "rocket", "astronaut": "astronaut"}
-ImagesArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="IMAGE...", help=f"Photos, folders of photos, or samples: {', '.join(SAMPLES)}."),
-]
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph on disk or a sample.
+    """A photograph on disk, a sample, or one that is in memory.
 
     Attributes:
         source: As the user named it.
         folder: Name of its output folder, unique within a run.
+        given: A PIL image or an array in place of a file.
     """
 
     source: str
     folder: str
+    given: Any = None
 
     @property
     def path(self) -> Path | None:
-        """The file; None for a sample."""
-        return None if self.source in SAMPLES else Path(self.source)
+        """The file; None for a sample, and for what is in memory."""
+        return None if self.given is not None or self.source in SAMPLES else Path(self.source)
 
     @property
     def name(self) -> str:
@@ -44,7 +42,9 @@ class Photo:
         return self.source if self.path is None else self.path.name
 
     def read(self) -> Any:
-        """Return what `Pretrained.crop` takes: a path, or pixels uint8 [height, width, 3]."""
+        """Return what `Pretrained.crop` takes: a path, a PIL image, or pixels."""
+        if self.given is not None:
+            return self.given
         if self.path is not None:
             return self.source
         from skimage import data
@@ -65,9 +65,9 @@ class Photo:
         return np.asarray(net.crop(self.read(), **reading))[0]
 
     def digest(self) -> str:
-        """Return the SHA-256 of the file, or of a sample's pixels."""
+        """Return the SHA-256 of the file, or of the pixels of a sample or of what is in memory."""
         if self.path is None:
-            return hashlib.sha256(self.read().tobytes()).hexdigest()
+            return hashlib.sha256(np.asarray(self.read()).tobytes()).hexdigest()
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -112,6 +112,52 @@ def find(words: Sequence[str]) -> Found:
     return Found(photos, several, notes)
 
 
+def given(photos: Any) -> Found:
+    """Return the photos that a caller from Python means.
+
+    Args:
+        photos: A path, a folder, a sample's name, a PIL image, an array [height, width, channels] (or grey,
+            [height, width]) or [batch, height, width, channels], or a list of those.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        TypeError: If it is none of those.
+        ValueError: If there is no photo, or what is named is none.
+    """
+    items = list(photos) if isinstance(photos, (list, tuple)) else [photos]
+    found: list[Photo] = []
+    notes: list[str] = []
+    for item in items:
+        if isinstance(item, (str, os.PathLike)):
+            named = find([os.fsdecode(item)])
+            found += named.photos
+            notes += named.notes
+        elif isinstance(item, Image.Image):
+            name = os.path.basename(str(getattr(item, "filename", "") or "")) or "image"
+            found.append(Photo(name, "", item))
+        elif hasattr(item, "shape") and hasattr(item, "dtype"):
+            pixels = np.asarray(item)
+            found += [Photo("array", "", one) for one in (pixels if pixels.ndim == 4 else [pixels])]
+        else:
+            kinds = "a path, a sample, a PIL image or an array [height, width, channels]"
+            raise TypeError(f"a photo must be {kinds}; got {type(item).__name__}")
+    if not found:
+        raise ValueError("`photos` is empty; expected at least one photo")
+    numbered = [
+        replace(
+            photo,
+            source=f"{photo.source} {i + 1}" if photo.given is not None and len(found) > 1 else photo.source,
+        )
+        for i, photo in enumerate(found)
+    ]
+    folders = names.folders([photo.source for photo in numbered])
+    return Found(
+        [replace(photo, folder=folder) for photo, folder in zip(numbered, folders, strict=True)],
+        len(numbered) > 1,
+        notes,
+    )
+
+
 def _check_file(word: str) -> None:
     if not word:
         raise ValueError("an image is named by an empty word; expected a path, a folder or a sample")
@@ -149,31 +195,3 @@ def _inside(folder: str, notes: list[str]) -> list[str]:
         listed = ", ".join(f"{what} ({count})" for what, count in others.most_common())
         notes.append(f"{folder}: left out {listed}")
     return found
-
-
-def read_all(net: Any, photos: Sequence[Photo], reading: dict[str, Any]) -> tuple[list[Photo], np.ndarray]:
-    """Read photos as a network takes them; one that cannot be read gives a line and is left out.
-
-    Args:
-        net: The network, `Pretrained`.
-        photos: At least one.
-        reading: As for `Photo.crop`.
-
-    Returns:
-        The photos that were read, and their pixels float32 [photos, size, size, 3] in [0, 1].
-
-    Raises:
-        ValueError: If there is none.
-    """
-    good, pixels = [], []
-    for photo in photos:
-        try:
-            pixels.append(photo.crop(net, reading))
-            good.append(photo)
-        except Exception as error:
-            if len(photos) == 1:
-                raise
-            terminal.note(f"error: {errors.described(error)}")
-    if not good:
-        raise ValueError("none of the photos can be read")
-    return good, np.stack(pixels)

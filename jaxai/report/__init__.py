@@ -1,0 +1,1 @@
+"""What the command and `jaxai.explain` share: from photos to maps, pictures, files and pages."""

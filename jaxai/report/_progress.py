@@ -1,0 +1,122 @@
+"""A bar in the terminal for what takes more than two seconds, with the time that is left."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+_PATIENCE = 2.0  # seconds before a bar appears
+_ALMOST = 0.99  # of a step whose estimate was too low
+
+
+class Progress:
+    """How far a run is: the work of its steps is counted in passes of the network, which are timed.
+
+    Args:
+        shown: False shows nothing; True shows a bar on the standard error if that is a terminal.
+        clock: Returns seconds.
+    """
+
+    def __init__(self, shown: bool = True, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._shown = shown and sys.stderr is not None and sys.stderr.isatty()
+        self._clock = clock
+        self._begin = clock()
+        self._bar: Any = None
+        self._costs: dict[str, float] = {}
+        self._photos = 1
+        self._done = 0.0
+        self._rate: float | None = None
+        self._timed = (0.0, 0.0)  # passes and seconds of finished steps
+        self._now: tuple[str, float, float] = ("", 0.0, 0.0)  # name, passes and start of the running step
+
+    def __enter__(self) -> "Progress":
+        self._begin = self._clock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def expect(self, photos: int, costs: Mapping[str, float]) -> None:
+        """Say how many photos there are, and what each step costs for one, in passes."""
+        self._photos, self._costs = photos, dict(costs)
+
+    def calibrate(self, passes: float, seconds: float) -> None:
+        """Say how long some passes took, until finished steps tell better."""
+        if self._rate is None and passes > 0:
+            self._rate = seconds / passes
+
+    def skip(self, photos: int) -> None:
+        """Leave out photos: all their steps count as done."""
+        self._done += photos * sum(self._costs.values())
+
+    @contextmanager
+    def step(self, name: str, photos: int) -> Iterator[None]:
+        """Do a step for some photos in the body."""
+        cost, start = self._costs.get(name, 1.0) * photos, self._clock()
+        self._now = (name, cost, start)
+        try:
+            self.tick()
+            yield
+        finally:
+            self._done += cost
+            passes, seconds = self._timed
+            self._timed = (passes + cost, seconds + self._clock() - start)
+            self._rate = self._timed[1] / self._timed[0] if self._timed[0] else self._rate
+            self._now = (name, 0.0, self._clock())
+
+    def state(self) -> tuple[str, float, float | None]:
+        """Return the name of the running step, the share of all work that is done, and the seconds left."""
+        name, cost, start = self._now
+        total = self._photos * sum(self._costs.values()) or 1.0
+        running = self._clock() - start
+        share = min(_ALMOST, running / (cost * self._rate)) if self._rate and cost else 0.0
+        done = min(1.0, (self._done + cost * share) / total)
+        # Where a step takes longer than was thought, the rest does too.
+        rate = None if self._rate is None else max(self._rate, running * share / cost if cost else 0.0)
+        return name, done, None if rate is None else (1 - done) * total * rate
+
+    def tick(self) -> None:
+        """Draw the bar, if it is time for one."""
+        if not self._shown or self._clock() - self._begin < _PATIENCE:
+            return
+        name, done, left = self.state()
+        if self._bar is None:
+            self._bar = _drawn()
+            self._bar.add_task(name, total=1.0, left="")
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], description=name, completed=done, left=remaining(left))
+
+
+def remaining(seconds: float | None) -> str:
+    """Return an estimate of the time that is left in words.
+
+    Example:
+        >>> remaining(75.0), remaining(8.2), remaining(None)
+        ('about 2 min left', 'about 8 s left', '')
+    """
+    if seconds is None:
+        return ""
+    return (
+        f"about {max(1, round(seconds))} s left"
+        if seconds < 60
+        else f"about {-(-seconds // 60):.0f} min left"
+    )
+
+
+def _drawn() -> Any:
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.TextColumn("{task.fields[left]}", markup=False),
+        progress.TimeElapsedColumn(),
+    )
+    # Lines above the bar, unless they go elsewhere.
+    return progress.Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+    )

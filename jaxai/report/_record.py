@@ -1,0 +1,66 @@
+"""What is known of a photo: what the network saw, its classes and superpixels, and what methods say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._methods import Chosen
+from ._photos import Photo
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A photo that is explained.
+
+    Attributes:
+        photo: Where it comes from.
+        pixels: What the network saw, float [height, width, 3] in [0, 1].
+        named: The classes explained, as `classes.entry` returns them.
+        segments: The photo's superpixels [height, width]; None if no method needs them.
+        facts: The content of `explanation.json`, methods apart.
+    """
+
+    photo: Photo
+    pixels: np.ndarray
+    named: Sequence[dict[str, Any]]
+    segments: np.ndarray | None
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one method says of one photo.
+
+    Attributes:
+        method: The method.
+        maps: [k, height, width], with channels for pixel attributions.
+        weights: Of superpixels [k, S]; None for other methods.
+        facts: What the record says of it.
+    """
+
+    method: Chosen
+    maps: np.ndarray
+    weights: np.ndarray | None
+    facts: dict[str, Any]
+
+
+def record(subject: Subject, parts: Sequence[Part]) -> dict[str, Any]:
+    """Return the content of `explanation.json`."""
+    return {**subject.facts, "methods": {part.method.name: part.facts for part in parts}}
+
+
+def arrays(subject: Subject, parts: Sequence[Part]) -> dict[str, np.ndarray]:
+    """Return the content of `maps.npz`: photo, targets, superpixels, maps; for one class without axis k."""
+    single = len(subject.named) == 1
+    # A target that is a function has no number.
+    numbers = [-1 if item["index"] is None else item["index"] for item in subject.named]
+    found = {"photo": subject.pixels, "targets": np.array(numbers, np.int32)}
+    if subject.segments is not None:
+        found["segments"] = subject.segments.astype(np.int32)
+    for part in parts:
+        found[part.method.name] = part.maps[0] if single else part.maps
+        if part.weights is not None:
+            found[f"{part.method.name}_weights"] = part.weights[0] if single else part.weights
+    return found

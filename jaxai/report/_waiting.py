@@ -1,0 +1,62 @@
+"""Waiting for long computations so that Ctrl-C is obeyed at once and something moves meanwhile."""
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from jax._src import config as _config
+
+Value = TypeVar("Value")
+_PAUSE = 0.05  # seconds between two looks at Ctrl-C and the bar
+_workers: list[threading.Thread] = []
+
+
+def patiently(work: Callable[[], Value], *, tick: Callable[[], None] | None = None) -> Value:
+    """Return what `work` returns, computed beside this thread, which goes on looking at Ctrl-C.
+
+    A program that was compiled runs to its end whatever Python wants, and so does the compiler. After an
+    interruption it does so in the background, and its result is dropped.
+
+    Settings that hold in this thread only (`with jax.default_device(...)`) do not hold in another: with such
+    settings, and outside the main thread, the work is done here.
+
+    Args:
+        work: What to do; it must wait for its results.
+        tick: Called about every twentieth of a second.
+
+    Raises:
+        Exception: What `work` raises.
+        KeyboardInterrupt: At once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    here = _config.trace_context()
+    found: dict[str, Any] = {}
+
+    def run() -> None:
+        try:
+            found["same"] = _config.trace_context() == here
+            if found["same"]:
+                found["value"] = work()
+        except BaseException as error:
+            found["error"] = error
+
+    worker = threading.Thread(target=run, name="jaxai", daemon=True)
+    worker.start()
+    try:
+        while worker.is_alive():
+            worker.join(_PAUSE)
+            if tick is not None:
+                tick()
+    except BaseException:
+        if worker.is_alive():
+            _workers.append(worker)
+        raise
+    if "error" in found:
+        raise found["error"]
+    return found["value"] if found["same"] else work()
+
+
+def abandoned() -> bool:
+    """Tell whether an interrupted computation still runs in the background."""
+    return any(worker.is_alive() for worker in _workers)

@@ -1,0 +1,99 @@
+"""What is written about a photo: pictures, raw maps and `explanation.json`."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import _files, plots
+from . import _figures as figures
+from . import _outputs as outputs
+from ._methods import Chosen
+from ._record import Part, Subject, arrays, record
+
+FIGURE, MAPS, FACTS = "explanation.png", "maps.npz", "explanation.json"
+
+
+def file_names(methods: Iterable[Chosen]) -> list[str]:
+    """Return the names of the files that are written about a photo."""
+    return [*(f"{method.name}.png" for method in methods), FIGURE, MAPS, FACTS]
+
+
+@dataclass
+class Writer:
+    """The files about one photo, whole and in step with each other after every method.
+
+    Attributes:
+        folder: Where they go; made with the first of them.
+        subject: The photo.
+        sources: What must not be removed.
+    """
+
+    folder: Path
+    subject: Subject
+    sources: outputs.Sources
+    parts: list[Part] = field(default_factory=list)
+    _earlier: list[str] = field(default_factory=list)
+
+    def add(self, part: Part) -> None:
+        """Write a method's picture, and the maps and the record with it in them.
+
+        Pictures of another photo that an earlier run left in the folder are removed with the first one.
+
+        Raises:
+            OSError: If something cannot be written, or another run has written about another photo meanwhile.
+        """
+        parts = [*self.parts, part]
+        with outputs.locked(self.folder), _files.folder(self.folder) as new:
+            (new / f"{part.method.name}.png").write_bytes(plots.png(figures.of_method(self.subject, part)))
+            _save(new / MAPS, arrays(self.subject, parts))
+            old = outputs.record(self.folder / FACTS)
+            same = _digest(old) == self.subject.facts["image"]["sha256"]
+            if self.parts and not same:
+                raise OSError(f"another run has written to {self.folder} meanwhile")
+            listed = [] if self.parts else _pictures(old)
+            if same:
+                self._earlier += listed
+            self._write_facts(new, parts)
+            # Where the photo is the same, pictures of other methods stay.
+            gone = [*([] if same else listed), *([FIGURE] if listed else [])]
+            outputs.remove(self.folder, gone, self.sources)
+        self.parts.append(part)
+
+    def finish(self) -> None:
+        """Write the figure of all methods.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        if self.parts:
+            with outputs.locked(self.folder), _files.folder(self.folder) as new:
+                (new / FIGURE).write_bytes(plots.png(figures.of_all(self.subject, self.parts)))
+                self._write_facts(new, self.parts)
+
+    def _write_facts(self, folder: Path, parts: Sequence[Part]) -> None:
+        facts = record(self.subject, parts)
+        pictures = {facts["files"]["picture"] for facts in facts["methods"].values()}
+        earlier = [name for name in self._earlier if name not in pictures]
+        facts |= {"earlier_pictures": earlier} if earlier else {}
+        text = json.dumps(facts, indent=2, allow_nan=False)
+        (folder / FACTS).write_text(f"{text}\n", "utf-8")
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez_compressed(path, **arrays)
+
+
+def _digest(record: dict[str, Any]) -> Any:
+    image = record.get("image")
+    return image.get("sha256") if isinstance(image, dict) else None
+
+
+def _pictures(record: dict[str, Any]) -> list[str]:
+    """Return the pictures of methods that a record lists."""
+    methods, earlier = record.get("methods"), record.get("earlier_pictures")
+    found = [f"{name}.png" for name in methods] if isinstance(methods, dict) else []
+    return found + (earlier if isinstance(earlier, list) else [])
