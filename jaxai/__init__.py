@@ -72,10 +72,11 @@ from .rules import (
 )
 
 if TYPE_CHECKING:
-    from . import concepts, metrics, models, plots, weights_convert
+    from . import concepts, metrics, models, plots, report, weights_convert
+    from ._explain import explain
 
 # Subpackages that need Flax, Matplotlib or file formats, or explain nothing, load when first used.
-_LAZY = ("concepts", "metrics", "models", "plots", "weights_convert")
+_LAZY = ("concepts", "metrics", "models", "plots", "report", "weights_convert")
 
 __all__ = [
     "accentuate",
@@ -99,6 +100,7 @@ __all__ = [
     "exact_shapley",
     "excitation_backprop",
     "expected_gradients",
+    "explain",
     "extremal_perturbation",
     "feature_ablation",
     "feature_permutation",
@@ -134,6 +136,7 @@ __all__ = [
     "permutation_shapley",
     "perturbation",
     "plots",
+    "report",
     "rise",
     "rules",
     "saliency",
@@ -154,6 +157,8 @@ __all__ += cam.__all__
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
+    if name == "explain":
+        return importlib.import_module("._explain", __name__).explain
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("jaxai-explain")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

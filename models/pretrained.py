@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from jaxtyping import Array, Float
 
 from .. import _files
@@ -19,7 +20,7 @@ from .crop import crop
 from .zoo import ZOO, Entry, Hub, Wheel, entry
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pretrained:
     """A network with real weights and what surrounds it.
 
@@ -41,6 +42,12 @@ class Pretrained:
     labels: tuple[str, ...] | None
     input_size: int
     digest: str
+
+    def __repr__(self) -> str:
+        sizes = [getattr(leaf, "size", 0) for leaf in jax.tree.leaves(self.model)]
+        classes = "no classifier" if self.labels is None else f"{len(self.labels)} classes"
+        about = f"{classes}, photos of {self.input_size} px, {sum(sizes) / 1e6:.1f} M parameters"
+        return f"Pretrained({shown(self.name)}: {about}, sha256 {self.digest[:8]})"
 
     def preprocess(self, photo: Any, **reading: Any) -> Float[Array, "batch size size 3"]:
         """Return what the network takes of a path, PIL image, array, or list of those; `crop`'s keywords."""

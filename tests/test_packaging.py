@@ -87,7 +87,12 @@ def test_the_wheel_holds_jaxai_alone_and_whole(wheel):
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "jaxai").rglob("*.py")}
     for folder in MAPPED.values():
         expected |= {f"jaxai/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob("*.py")}
-    assert inside == expected | {"jaxai/py.typed", "jaxai/models/imagenet_labels.txt"}
+    assert inside == expected | {
+        "jaxai/py.typed",
+        "jaxai/models/imagenet_labels.txt",
+        "jaxai/report/page.css",
+        "jaxai/report/page.js",
+    }
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

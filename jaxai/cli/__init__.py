@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The parser turns an interruption into this code.
         if outcome.code == 128 + signal.SIGINT:
             raise KeyboardInterrupt
-    _leave(outcome.code)
+    if arguments is None:
+        _leave(outcome.code)
     return outcome.code
 
 

@@ -1,17 +1,21 @@
 """`jaxai explain`: from photographs to explanations."""
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .. import _files
 from ..report import _classes as classes
 from ..report import _methods as methods
 from ..report import _networks as networks
 from ..report import _outputs as outputs
 from ..report import _photos as photos
 from ..report import _session as provenance
+from ..report._page import page as page_of
 from ..report._progress import Progress
 from ..report._run import Request
 from ..report._writer import file_names
@@ -54,6 +58,9 @@ def explain(
             help="Score the maps (relevance gain, insertion, Gini) under each panel; see `jaxai compare`.",
         ),
     ] = False,
+    page_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one page with everything too.")
+    ] = None,
     labels: arguments.LabelsOption = None,
     normalize: arguments.NormalizeOption = None,
     input_size: arguments.InputSizeOption = None,
@@ -83,6 +90,8 @@ def explain(
     outputs.check_folder(out, [], sources)
     for photo in found.photos:
         outputs.check_folder(place(photo), file_names(chosen), sources)
+    if page_file is not None:
+        outputs.check_file(page_file, sources)
     session.start(device, precision)
     net = networks.with_classes(
         session.load(model, precision, networks.Around(labels, normalize, input_size))
@@ -103,9 +112,13 @@ def explain(
     )
     for line in found.notes:
         terminal.note(line)
-    outcome = Outcome()
+    outcome, keep = Outcome(), page_file is not None
     with Progress() as progress:
-        run(request, found.photos, place, sources, progress, outcome, quiet=found.several)
+        try:
+            run(request, found.photos, place, sources, progress, outcome, several=found.several, keep=keep)
+        finally:
+            if page_file is not None and outcome.results:
+                _write_page(page_file, outcome)
     if outcome.written:
         terminal.say(f"{out}{os.sep}")
     if outcome.failed:
@@ -113,3 +126,11 @@ def explain(
             count = f"{len(outcome.failed)} of {len(found.photos)} photos"
             terminal.note(f"error: {count} were not explained, or not by all methods")
         raise typer.Exit(2)
+
+
+def _write_page(path: Path, outcome: Outcome) -> None:
+    """Write what is finished as a page."""
+    call = shlex.join(["jaxai", *sys.argv[1:]])
+    text = page_of([(subject, parts) for subject, parts in outcome.results if parts], call=call)
+    _files.write(path, [text.encode()])
+    terminal.say(str(path))

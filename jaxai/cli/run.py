@@ -48,7 +48,7 @@ def run(
     progress: Progress,
     outcome: Outcome,
     *,
-    quiet: bool,
+    several: bool,
     keep: bool = False,
 ) -> None:
     """Explain photos and write the results.
@@ -60,7 +60,7 @@ def run(
         sources: What must not be changed.
         progress: Shows how far it is.
         outcome: What was written and what failed, also when the run is interrupted.
-        quiet: Print one line for each photo.
+        several: Print one line for each photo.
         keep: Keep the results in memory.
     """
     writers: list[Writer] = []
@@ -75,12 +75,12 @@ def run(
                 if keep:
                     outcome.results += [(writer.subject, writer.parts) for writer in writers]
                 for one in subjects:
-                    _print_classes(one, request.net.name, one_line=quiet)
+                    _print_classes(one, request.net.name, one_line=several)
             case Said(method, parts, seconds):
                 for writer, part in zip(writers, parts, strict=True):
                     writer.add(part)
                     outcome.written = True
-                if not quiet:
+                if not several:
                     picture = writers[0].folder / f"{method.name}.png"
                     terminal.say(f"{method.name:<24}{seconds:7.1f} s   {picture}")
             case Finished():

@@ -16,7 +16,7 @@ from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float, Int
 
 from .. import layers
-from .._frame import batching, checks
+from .._frame import batching, checks, shown
 from .._frame import targets as _targets
 from .._frame.contract import completed
 from .._program.named import unknown
@@ -41,7 +41,7 @@ def small_is_meant() -> Iterator[None]:
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Visualization:
     """Synthetic images and how they came about; N is the number of objectives times `copies`.
 
@@ -59,6 +59,19 @@ class Visualization:
     snapshots: Float[Array, "snapshots runs height width channels"]
     opacity: Float[Array, "runs height width"]
     importance: Float[Array, "runs height width"]
+
+    def __repr__(self) -> str:
+        shape, steps = getattr(self.images, "shape", ()), getattr(self.history, "shape", (0, 0))[-1]
+        if len(shape) != 4:
+            return "Visualization(...)"
+        values = shown.known(self.history)
+        last = "" if values is None or not values.size else f", objective {values[:, -1].mean():.3g}"
+        size = f"{shape[1]} x {shape[2]}"
+        return f"Visualization({shown.counted(shape[0], 'image')} of {size}, {steps} steps{last})"
+
+    def _repr_png_(self) -> bytes | None:
+        images = shown.known(self.images)
+        return None if images is None or images.ndim != 4 else shown.tiles(images)
 
 
 @cache

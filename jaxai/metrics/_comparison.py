@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from .. import _files
+from .._frame import shown
 from . import _agreement
 
 _ENDS = {"higher": "max", "lower": "min"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Scores of methods and references in metrics; prints as a table, `jaxai.plots.comparison` draws it.
 
@@ -117,7 +118,17 @@ class Comparison:
     def _signs(self):
         return np.where(np.array(self.better) == "higher", 1.0, -1.0)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        rows = f"{', '.join(self.methods)} beside {shown.counted(len(self.references), 'reference')}"
+        images = shown.counted(self.scores.shape[-1], "image")
+        return f"Comparison({rows}; {', '.join(self.metrics)}; {images})"
+
+    def _repr_html_(self) -> str:
+        lines, about = self._lines()
+        return shown.table(lines[0], lines[1:], caption=about)
+
+    def _lines(self) -> tuple[list[list[str]], str]:
+        """Return the cells of the table, its head first, and the line below it."""
         means, ends = self.means, self.intervals
         head = [
             "method",
@@ -139,14 +150,20 @@ class Comparison:
         if self.chance:
             cells = [f"{self.chance[m]:.3f}" if m in self.chance else "" for m in self.metrics]
             lines.append(["(chance)", *cells, *[""] * (len(head) - 1 - len(cells))])
+        count = self.scores.shape[-1]
+        about = f"{count} images; [{self.confidence:.0%} bootstrap intervals]; * best method"
+        alpha = self.alpha if len(self.metrics) > 1 else np.nan
+        more = "" if np.isnan(alpha) else f"; Krippendorff's alpha of metrics {alpha:.2f}"
+        return lines, about + more
+
+    def __str__(self) -> str:
+        lines, about = self._lines()
+        head = lines[0]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
         text.insert(1, "-" * max(map(len, text)))
         text.insert(2 + len(self.methods), "-" * len(text[1]))
-        count = self.scores.shape[-1]
-        about = f"{count} images; [{self.confidence:.0%} bootstrap intervals]; * best method"
-        alpha = self.alpha if len(self.metrics) > 1 else np.nan
-        text.append(about if np.isnan(alpha) else f"{about}; Krippendorff's alpha of metrics {alpha:.2f}")
+        text.append(about)
         return "\n".join(text)
 
     @property

@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float, Int
 
+from .._frame import shown
 from . import _segments
 
 
@@ -36,6 +38,9 @@ def chosen(
     return _segments.paint(marks, segments)
 
 
+_STRONGEST = 5
+
+
 class _OnSuperpixels:
     """What explanations with one value a superpixel have in common."""
 
@@ -44,6 +49,29 @@ class _OnSuperpixels:
     @property
     def _values(self) -> jax.Array:
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        shape = getattr(self._values, "shape", ())
+        about = [shown.counted(n, noun) for n, noun in zip(shape, ("image", "target"), strict=False)]
+        about = [*about[: len(shape) - 1], *(shown.counted(n, "superpixel") for n in shape[-1:])]
+        fit = shown.known(getattr(self, "score", None))
+        about += [f"R^2 {fit.mean():.2f}"] if fit is not None and fit.size else []
+        return f"{type(self).__name__}({', '.join(about)})"
+
+    def _repr_html_(self) -> str | None:
+        values, errors = shown.known(self._values), shown.known(getattr(self, "standard_error", None))
+        if values is None or errors is None or values.ndim not in (2, 3):
+            return None
+        values, errors = (array.reshape(*array.shape[:1], -1, array.shape[-1]) for array in (values, errors))
+        rows = []
+        for image, target in np.ndindex(*values.shape[:2]):
+            order = np.argsort(-np.abs(values[image, target]), kind="stable")[:_STRONGEST]
+            listed = ((s, values[image, target, s], errors[image, target, s]) for s in order)
+            texts = [f"{s}: {value:+.3g} \u00b1 {error:.2g}" for s, value, error in listed]
+            rows.append([image, target, "; ".join(texts)])
+        return shown.table(
+            ["image", "target", "strongest superpixels: value and its error"], rows, caption=repr(self)
+        )
 
     @property
     def heatmap(self) -> jax.Array:
@@ -81,7 +109,7 @@ class _OnSuperpixels:
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LimeExplanation(_OnSuperpixels):
     """A linear model of each target's score in the superpixels shown.
 
@@ -116,7 +144,7 @@ class LimeExplanation(_OnSuperpixels):
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ShapleyExplanation(_OnSuperpixels):
     """Shares of the superpixels in score(image) - score(everything hidden).
 
@@ -144,7 +172,7 @@ class ShapleyExplanation(_OnSuperpixels):
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SuperpixelDrops(_OnSuperpixels):
     """How much the score drops when a superpixel is replaced.
 

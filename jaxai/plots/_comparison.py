@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from ._output import Picture
 from ._texts import plain
 
 _WIDTH = 2.35  # inches a metric
@@ -43,7 +44,7 @@ def comparison(table: Any, *, title: str = "", columns: int | None = None) -> Fi
     width = label + across * _WIDTH + cost
     height = down * tall + (0.35 if title else 0.0) + 0.3
     layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0.04)
-    figure = Figure(figsize=(width, height), dpi=150, layout=layout)
+    figure = Picture(figsize=(width, height), dpi=150, layout=layout)
     FigureCanvasAgg(figure)
     ratios = [_WIDTH] * across + ([cost] if cost else [])
     grid = figure.subplots(down, len(ratios), squeeze=False, width_ratios=ratios)

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from ._colors import DIVERGING, SEQUENTIAL, colormap, limits
+from ._output import Picture
 from ._pixels import Photo, as_photo, heatmap_overlay, segment_mask, signed_pixels
 from ._texts import plain
 
@@ -153,7 +154,7 @@ def compose(panels: Sequence[Panel], *, title: str = "", columns: int | None = N
     width = columns * (_SIDE + (_BAR if bars else 0.1))
     height = rows * (_SIDE * ratio + 0.1 + 0.19 * lines + 0.16 * below) + (0.36 if title else 0.05)
     layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05, wspace=0.0, hspace=0.0)
-    figure = Figure(figsize=(width, height), dpi=150, layout=layout)
+    figure = Picture(figsize=(width, height), dpi=150, layout=layout)
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:

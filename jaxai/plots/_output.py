@@ -10,6 +10,13 @@ from numpy import ndarray
 from PIL import Image
 
 
+class Picture(Figure):
+    """A figure that belongs to nobody and shows itself in notebooks."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
 def render(figure: Figure) -> UInt8[ndarray, "height width 3"]:
     """Draw a figure and return its pixels.
 

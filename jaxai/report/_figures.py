@@ -67,19 +67,51 @@ def of_method(subject: Subject, part: Part) -> Figure:
 def of_all(subject: Subject, parts: Sequence[Part]) -> Figure:
     """Return all methods side by side, a row per class."""
     single = len(subject.named) == 1
-    panels = []
-    for k, item in enumerate(subject.named):
-        panels.append(plots.photo_panel(subject.pixels, title="photo" if single else classes.named(item)))
-        panels += [panel(subject, part, k, part.method.description.title) for part in parts]
+    panels = _rows(subject, parts, "photo" if single else "")
     title = classes.named(subject.named[0]) if single else ""
     return plots.compose(panels, title=title, columns=None if single else len(parts) + 1)
 
 
+def of_photos(results: Sequence[tuple[Subject, Sequence[Part]]]) -> Figure:
+    """Return photos and all methods side by side, a row per photo and class.
+
+    Args:
+        results: At least one; methods that are missing leave room.
+    """
+    if len(results) == 1:
+        return of_all(*results[0])
+    names = dict.fromkeys(part.method.name for _, parts in results for part in parts)
+    panels = []
+    for subject, parts in results:
+        panels += _rows(subject, parts, "", list(names))
+    return plots.compose(panels, columns=len(names) + 1)
+
+
+def _rows(
+    subject: Subject, parts: Sequence[Part], title: str, names: Sequence[str] = ()
+) -> list[plots.Panel]:
+    """Return a row of panels per class: the photo, called like its class if it has no title, and all maps."""
+    said = {part.method.name: part for part in parts}
+    panels = []
+    for k, item in enumerate(subject.named):
+        panels.append(plots.photo_panel(subject.pixels, title=title or classes.named(item)))
+        for name in names or said:
+            if name in said:
+                panels.append(panel(subject, said[name], k, said[name].method.description.title))
+            else:
+                panels.append(plots.photo_panel(np.ones_like(subject.pixels), title=f"{name} failed"))
+    return panels
+
+
 def _scores(facts: dict[str, Any], k: int) -> str:
     """Return the scores of a method for class k in a line of text for each two."""
-    found = facts.get("scores", {})
-    texts = [
-        f"{name.replace('_', ' ')} {'–' if values[k] is None else format(round(values[k], 2) + 0.0, '.2f')}"
-        for name, values in found.items()
-    ]
+    texts = score_texts(facts, k)
     return "\n".join("   ".join(texts[i : i + 2]) for i in range(0, len(texts), 2))
+
+
+def score_texts(facts: dict[str, Any], k: int) -> list[str]:
+    """Return the scores of a method for class k, a text for each metric."""
+    return [
+        f"{name.replace('_', ' ')} {'–' if values[k] is None else format(round(values[k], 2) + 0.0, '.2f')}"
+        for name, values in facts.get("scores", {}).items()
+    ]

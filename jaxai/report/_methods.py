@@ -1,7 +1,7 @@
 """Methods as the command runs them: chosen by name, with options, on a batch of photos."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
@@ -120,6 +120,49 @@ def choose(text: str, settings: Sequence[str]) -> list[Chosen]:
         read = given.read(known[option].annotation)
         chosen[name] = replace(chosen[name], options={**chosen[name].options, option: read})
     return list(chosen.values())
+
+
+def pick(methods: Any) -> list[Chosen]:
+    """Return the methods that a caller from Python means.
+
+    Args:
+        methods: Names with commas between; a sequence of names, of the library's functions, or of pairs of
+            those with their options; or a mapping from those to options.
+
+    Raises:
+        TypeError: If it is none of those.
+        ValueError: If there is no such method or option, or a method is named twice.
+    """
+    if isinstance(methods, str):
+        methods = methods.split(",")
+    elif callable(methods):
+        methods = [methods]
+    pairs = methods.items() if isinstance(methods, Mapping) else [_pair(item) for item in methods]
+    found: dict[str, Chosen] = {}
+    for word, given in pairs:
+        name = word if isinstance(word, str) else getattr(word, "__name__", repr(word))
+        description = find(name.strip())
+        if description.name in found:
+            raise ValueError(f"`methods` names {description.name} twice")
+        known = [option for option in description.options if option not in SUPPLIED]
+        for option in given or {}:
+            if option not in known:
+                close = names.near(option, known)
+                hint = f"did you mean {names.either(close)}?" if close else ""
+                hint = hint or f"it has {', '.join(known) or 'none'}"
+                raise ValueError(f"{description.name} has no option {names.shortened(option)!r}; {hint}")
+        found[description.name] = Chosen(description, dict(given or {}))
+    if not found:
+        raise ValueError("`methods` is empty; expected at least one method")
+    return list(found.values())
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Mapping):
+        return item[0], item[1]
+    if isinstance(item, str) or callable(item):
+        return item, {}
+    raise TypeError(f"a method must be a name, a function or a pair with options; got {type(item).__name__}")
 
 
 def options_of(description: Description) -> dict[str, inspect.Parameter]:

@@ -24,8 +24,8 @@ _SIDE = 224
 class Around:
     """What surrounds a network that has no name: its labels, its normalization, the side of its photos."""
 
-    labels: str | None = None
-    normalize: str | None = None
+    labels: Any = None
+    normalize: Any = None
     input_size: int | None = None
 
     def given(self) -> dict[str, Any]:
@@ -71,9 +71,9 @@ def is_named(model: str) -> bool:
     return not (model.lower().endswith(".onnx") or _FUNCTION.fullmatch(model))
 
 
-def _numbers(text: str) -> Any:
-    """Return a mean and a standard deviation that are written as numbers, any other text as it is."""
-    if "/" not in text:
+def _numbers(text: Any) -> Any:
+    """Return a mean and a standard deviation that are written as numbers, anything else as it is."""
+    if not isinstance(text, str) or "/" not in text:
         return text
     parts = text.split("/")
     try:
@@ -118,7 +118,13 @@ def _from_function(model: str, given: dict[str, Any]) -> Any:
 
 
 def around(
-    model: Any, name: str, *, labels: Any = None, normalize: Any = "identity", input_size: int = _SIDE
+    model: Any,
+    name: str,
+    *,
+    labels: Any = None,
+    normalize: Any = "identity",
+    input_size: int = _SIDE,
+    shape: tuple[int, int, int] | None = None,
 ) -> Any:
     """Return a model with what surrounds it, `Pretrained`; its layers are found where nobody marked them.
 
@@ -128,23 +134,38 @@ def around(
         labels: Names of the classes, or a text file with one per line.
         normalize: As `jaxai.models.from_onnx` takes it.
         input_size: Side of the photos.
+        shape: Height, width and channels of photos that are taken as they are, instead.
     """
     from ..models.crop import crop
     from ..models.imported import labels_of, normalization_of
     from ..models.pretrained import Pretrained
 
     if not hasattr(model, "layer_names"):
-        blank: Any = jax.ShapeDtypeStruct((1, input_size, input_size, 3), np.float32)
+        sizes = shape or (input_size, input_size, 3)
+        blank: Any = jax.ShapeDtypeStruct((1, *sizes), np.float32)
         model = layers.find(model, blank)
     return Pretrained(
         model=model,
         name=name,
-        crop=partial(crop, size=input_size),
+        crop=partial(_as_it_is, shape=shape) if shape else partial(crop, size=input_size),
         normalize=normalization_of(normalize),
         labels=labels_of(labels),
-        input_size=input_size,
+        input_size=max(shape[:2]) if shape else input_size,
         digest=_digest(model),
     )
+
+
+def _as_it_is(photo: Any, *, shape: tuple[int, int, int], **reading: Any) -> jax.Array:
+    """Return a photo in its own size, float32 [1, height, width, channels] in [0, 1]."""
+    from ..models.crop import fit
+
+    found = fit(photo, longest=1 << 30, **reading)[..., : shape[-1]]
+    if found.shape[1:] != shape:
+        raise ValueError(
+            "photos must have one size for a model without `input_size`;"
+            f" got {found.shape[1:3]} beside {shape[:2]}"
+        )
+    return found
 
 
 def _digest(net: Any) -> str:
@@ -170,15 +191,19 @@ def _in_type(net: Any, dtype: str | None) -> Any:
     )
 
 
-def with_classes(net: Any) -> Any:
+def with_classes(net: Any, shape: tuple[int, int, int] | None = None) -> Any:
     """Return a network that can name its classes, by their numbers if it has no labels.
+
+    Args:
+        net: The network, `Pretrained`.
+        shape: Of its photos, if it is not [size, size, 3].
 
     Raises:
         ValueError: If it has no classifier.
     """
     if net.labels is not None:
         return net
-    photo = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), np.float32)
+    photo = jax.ShapeDtypeStruct((1, *(shape or (net.input_size, net.input_size, 3))), np.float32)
     scores: Any = jax.eval_shape(lambda m, x: m(net.normalize(x)), net.model, photo)
     if len(getattr(scores, "shape", ())) != 2:
         more = "" if is_named(net.name) else ": it must return scores [batch, classes]"

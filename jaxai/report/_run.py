@@ -135,17 +135,8 @@ def _batches(request: Request, photos: Sequence[Photo], size: int) -> Iterator[_
         except Exception as error:
             yield Failed([photo], error)
         if read and (last or len(read) == size):
-            yield _Batch(batch.photos, _stacked(read + read[-1:] * (size - len(read))), batch.digests)
+            yield _Batch(batch.photos, np.stack(read + read[-1:] * (size - len(read))), batch.digests)
             batch, read = _Batch([], np.empty(0), []), []
-
-
-def _stacked(read: list[np.ndarray]) -> np.ndarray:
-    shapes = list(dict.fromkeys(pixels.shape for pixels in read))
-    if len(shapes) > 1:
-        raise ValueError(
-            f"photos must have one size for a model without `input_size`; got {shapes[0]} and {shapes[1]}"
-        )
-    return np.stack(read)
 
 
 def _explain(

@@ -18,19 +18,22 @@ from . import _names as names
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scikit-image", "pillow")
 
 
-def layer(net: Any, name: str | None, size: int | None = None) -> str:
+def layer(
+    net: Any, name: str | None, size: int | None = None, *, shape: tuple[int, int, int] | None = None
+) -> str:
     """Return the name of a network's layer; None is the last that has positions.
 
     Args:
         net: As `load` returns it.
         name: What the user gave.
         size: Side of the images; the network's own if not given.
+        shape: Of an image, instead.
 
     Raises:
         ValueError: If there is no such layer.
     """
     side = size or net.input_size
-    images: Any = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+    images: Any = jax.ShapeDtypeStruct((1, *(shape or (side, side, 3))), np.float32)
     known = layers.layer_names(net.model, images)
     if name is not None and name not in (*known, layers.OUTPUT):
         raise ValueError(names.unknown("layer", name, known, f"jaxai layers {net.name}"))

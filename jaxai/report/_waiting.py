@@ -8,7 +8,7 @@ from jax._src import config as _config
 
 Value = TypeVar("Value")
 _PAUSE = 0.05  # seconds between two looks at Ctrl-C and the bar
-_workers: list[threading.Thread] = []
+_left: list[threading.Event] = []
 
 
 def patiently(work: Callable[[], Value], *, tick: Callable[[], None] | None = None) -> Value:
@@ -32,6 +32,7 @@ def patiently(work: Callable[[], Value], *, tick: Callable[[], None] | None = No
         return work()
     here = _config.trace_context()
     found: dict[str, Any] = {}
+    done = threading.Event()
 
     def run() -> None:
         try:
@@ -40,17 +41,18 @@ def patiently(work: Callable[[], Value], *, tick: Callable[[], None] | None = No
                 found["value"] = work()
         except BaseException as error:
             found["error"] = error
+        finally:
+            done.set()
 
-    worker = threading.Thread(target=run, name="jaxai", daemon=True)
-    worker.start()
     try:
-        while worker.is_alive():
-            worker.join(_PAUSE)
+        threading.Thread(target=run, name="jaxai", daemon=True).start()
+        # `Thread.join` takes a thread for finished once it is interrupted.
+        while not done.wait(_PAUSE):
             if tick is not None:
                 tick()
     except BaseException:
-        if worker.is_alive():
-            _workers.append(worker)
+        if not done.is_set():
+            _left.append(done)
         raise
     if "error" in found:
         raise found["error"]
@@ -59,4 +61,4 @@ def patiently(work: Callable[[], Value], *, tick: Callable[[], None] | None = No
 
 def abandoned() -> bool:
     """Tell whether an interrupted computation still runs in the background."""
-    return any(worker.is_alive() for worker in _workers)
+    return not all(done.is_set() for done in _left)

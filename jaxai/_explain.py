@@ -1,0 +1,215 @@
+"""`jaxai.explain`: one call for people, made of the pure functions."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ._cpu import configure
+from .report import _classes as classes
+from .report import _errors as messages
+from .report import _methods as methods_
+from .report import _names as names
+from .report import _networks as networks
+from .report import _photos as photos_
+from .report import _session as session
+from .report._explanation import Explanation
+from .report._photos import Photo
+from .report._progress import Progress
+from .report._record import Part, Subject
+from .report._run import Failed, Request, Said, Seen
+from .report._run import explain as events
+
+
+def explain(
+    net: Any,
+    photos: Any,
+    *,
+    methods: Any = ("grad_cam", "lime"),
+    targets: Any = None,
+    layer: str | None = None,
+    segments: str = methods_.SEGMENTATIONS[0],
+    scores: bool = False,
+    labels: Any = None,
+    normalize: Any = None,
+    input_size: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    page: int | None = None,
+    white: float | None = None,
+    alpha: bool | None = None,
+    progress: bool = True,
+) -> Explanation:
+    """Explain what a network sees in photos: one call, whose result shows itself.
+
+    Each map is what the method's own function returns for the photo; `jaxai explain` does the same and writes
+    files. In a terminal a bar appears after two seconds. Ctrl-C is obeyed at once: if a method has finished,
+    what there is comes back, with a warning.
+
+    Args:
+        net: A name of `jaxai.models.names()`, a file net.onnx or "package.module:function"; a
+            `jaxai.models.Pretrained`; or a model, a callable pytree.
+        photos: A path, a folder, a sample ("cat", "coffee", "rocket", "astronaut"), a PIL image, an array
+            [height, width, channels] or [batch, height, width, channels], uint8 or in [0, 1]; or a list of
+            those.
+        methods: Names with commas between; a list of names or of the library's functions; a mapping from
+            those to options, such as `{"lime": {"num_samples": 200}}`. `jaxai methods` lists them.
+        targets: What is explained of every photo: a class's name or index or a list of those; "top", its most
+            probable class (None), "top3"; a function of the network's outputs, `outputs -> float[batch]`, or
+            a mapping from names to those.
+        layer: Layer of the methods that look at one; None is the network's last with positions.
+        segments: How superpixels are made: a method of `jaxai.segment`.
+        scores: Score the maps too: relevance gain, insertion, Gini (`jaxai.metrics`).
+        labels: Names of the classes of a file, a function or a model: a sequence, or a text file.
+        normalize: What a file, a function or a model takes of photos in [0, 1]: "imagenet", "tf", "caffe",
+            "identity" (None), a pair (mean, std), or a function.
+        input_size: Side of the photos that a file, a function or a model takes; None is what a file fixes,
+            the arrays' own size for a model, or 224.
+        batch_size: Images in flight at most.
+        seed: Of everything drawn at random, `jax.random.key(seed)`.
+        page: As `jaxai.models.fit` takes it.
+        white: As `jaxai.models.fit` takes it.
+        alpha: As `jaxai.models.fit` takes it.
+        progress: Whether a bar is shown in a terminal.
+
+    Returns:
+        Photos, classes, raw maps by method, and records; in notebooks it shows itself. `plot()`,
+        `save(folder)`, `to_html(path)`.
+
+    Raises:
+        ValueError: If something is not known or not what it should be, or if nothing could be explained.
+        TypeError: If an argument is of the wrong kind.
+        OSError: If a file cannot be read.
+
+    Warns:
+        UserWarning: If a photo or a method failed while others did not, or after Ctrl-C.
+
+    Example:
+        >>> import numpy as np
+        >>> import jaxai
+        >>> model = lambda x: x.mean((1, 2))  # looks at the colours
+        >>> photo, labels = np.zeros((8, 8, 3), np.uint8), ("red", "green", "blue")
+        >>> e = jaxai.explain(model, photo, methods="saliency", labels=labels, targets="red")
+        >>> e
+        Explanation(1 photo (array), red (0), p = 0.33: saliency)
+        >>> e.maps["saliency"].shape
+        (1, 8, 8, 3)
+    """
+    chosen = methods_.pick(methods)
+    methods_.check_segmentation(segments)
+    found = photos_.given(photos)
+    known, shape = _network(net, found.photos, labels, normalize, input_size)
+    functions = _functions(targets)
+    wanted = classes.Wanted(functions=functions)
+    if not functions:
+        known = networks.with_classes(known, shape)
+        words = [int(targets)] if isinstance(targets, (int, np.integer)) else targets
+        wanted = classes.parse(words, known.labels, shown="`targets`")
+    for one in chosen:
+        methods_.rehearse(one, known)
+    request = Request(
+        net=known,
+        methods=chosen,
+        wanted=wanted,
+        layer=session.layer(known, layer, shape=shape) if layer else None,
+        segmentation=segments,
+        precision="float32",
+        batch_size=batch_size,
+        seed=seed,
+        reading={"page": page, "white": white, "alpha": alpha},
+        scores=scores,
+    )
+    for line in found.notes:
+        warnings.warn(line, stacklevel=2)
+    call = _described(known.name, found.photos, methods, targets, seed)
+    return _collected(request, found.photos, Progress(progress), call)
+
+
+def _collected(request: Request, photos: Sequence[Photo], progress: Progress, call: str) -> Explanation:
+    results: list[tuple[Subject, list[Part]]] = []
+    batch: list[tuple[Subject, list[Part]]] = []
+    failed: dict[str, Exception] = {}
+    try:
+        with progress:
+            for event in events(request, photos, progress):
+                match event:
+                    case Failed():
+                        about = f"{event.method}: " if event.method else ""
+                        line = f"{about}{messages.described(event.error)}"
+                        failed[line] = event.error
+                        for subject, _ in batch if event.method else ():
+                            subject.facts.setdefault("failed", {})[event.method] = line
+                    case Seen(subjects):
+                        batch = [(subject, []) for subject in subjects]
+                        results += batch
+                    case Said(parts=parts):
+                        for (_, said), part in zip(batch, parts, strict=True):
+                            said.append(part)
+    except KeyboardInterrupt:
+        if not any(said for _, said in results):
+            raise
+        failed["interrupted: what was finished is kept"] = ValueError()
+    if not any(said for _, said in results):
+        raise next(iter(failed.values()))
+    for line in failed:
+        warnings.warn(line, stacklevel=3)
+    return Explanation(tuple((subject, tuple(said)) for subject, said in results), tuple(failed), call)
+
+
+def _network(net: Any, photos: Sequence[Photo], labels: Any, normalize: Any, input_size: int | None):
+    """Return a network with what surrounds it, and the shape of its photos if it is not [size, size, 3]."""
+    around = networks.Around(labels, normalize, input_size)
+    if isinstance(net, str):
+        if not configure.backend_started():
+            configure.configure_cpu()
+        return networks.load(net, around=around), None
+    if hasattr(net, "crop") and hasattr(net, "normalize"):
+        if given := around.given():
+            raise ValueError(f"`{next(iter(given))}` is for files and models; {net.name} brings its own")
+        return net, None
+    if not callable(net):
+        raise TypeError(f"`net` must be a name, a Pretrained or a model; got {type(net).__name__}")
+    shape = None
+    if input_size is None:
+        sizes = [np.shape(photo.given) for photo in photos if hasattr(photo.given, "dtype")]
+        if len(sizes) == len(photos):
+            # Grey arrays of a model for grey photos keep their one channel.
+            shape = (*sizes[0][:2], 1 if sizes[0][2:] == (1,) else 3)
+    name = getattr(net, "__name__", type(net).__name__)
+    return networks.around(net, name, shape=shape, **around.given()), shape
+
+
+def _functions(targets: Any) -> dict[str, Callable[..., Any]]:
+    """Return the functions among the targets, by name; none if the targets are classes.
+
+    Raises:
+        TypeError: If some are functions and some are not.
+    """
+    if callable(targets):
+        return {_name(targets, 0): targets}
+    if isinstance(targets, Mapping):
+        listed = {str(name): function for name, function in targets.items()}
+    elif isinstance(targets, (list, tuple)) and any(callable(one) for one in targets):
+        listed = {_name(one, i): one for i, one in enumerate(targets)}
+    else:
+        return {}
+    if not all(callable(one) for one in listed.values()) or len(listed) != len(targets):
+        raise TypeError("`targets` must be classes, or functions with names of their own; got a mixture")
+    return listed
+
+
+def _name(function: Any, number: int) -> str:
+    name = getattr(function, "__name__", None) or getattr(getattr(function, "func", None), "__name__", "")
+    return name.strip("_") if name and name != "<lambda>" else f"target {number + 1}"
+
+
+def _described(net: str, photos: Sequence[Photo], methods: Any, targets: Any, seed: int) -> str:
+    """Return the call as text."""
+    sources = [photo.source for photo in photos]
+    given: Any = sources[0] if len(sources) == 1 else sources
+    parts = [names.shortened(repr(net)), names.shortened(repr(given), 200)]
+    parts += [f"methods={names.shortened(repr(methods), 300)}"]
+    parts += [f"targets={names.shortened(repr(targets))}"] if targets is not None else []
+    parts += [f"seed={seed}"] if seed else []
+    return f"jaxai.explain({', '.join(parts)})"

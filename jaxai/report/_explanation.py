@@ -1,0 +1,194 @@
+"""What `jaxai.explain` returns: photos, classes, maps and records, which show and save themselves."""
+
+import html
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .. import _files, plots
+from . import _classes as classes
+from . import _figures as figures
+from . import _outputs as outputs
+from . import _page as page
+from ._record import Part, Subject, record
+from ._shown import image, readable
+from ._writer import Writer
+
+_MOST_SHOWN = 4
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """Photos, their classes, and what methods say of them; N is the number of photos.
+
+    It shows itself in notebooks. `explanation[i]` and `explanation[i:j]` are the explanations of some photos.
+
+    Attributes:
+        results: For each photo what is known of it, and what each method says.
+        failed: A line for each method or photo that went wrong; empty if all went well.
+        call: What made it, as text.
+    """
+
+    results: tuple[tuple[Subject, tuple[Part, ...]], ...]
+    failed: tuple[str, ...] = ()
+    call: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the photos are called."""
+        return tuple(subject.photo.source for subject, _ in self.results)
+
+    @cached_property
+    def photos(self) -> np.ndarray:
+        """What the network saw, float32 [N, height, width, channels] in [0, 1]."""
+        return np.stack([subject.pixels for subject, _ in self.results])
+
+    @property
+    def classes(self) -> tuple[tuple[dict[str, Any], ...], ...]:
+        """Each photo's most probable classes: index, label, probability and logit."""
+        return tuple(tuple(subject.facts["top"]) for subject, _ in self.results)
+
+    @property
+    def targets(self) -> tuple[tuple[dict[str, Any], ...], ...]:
+        """What is explained of each photo: classes, or functions by name (`label`) with their values."""
+        return tuple(tuple(subject.named) for subject, _ in self.results)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods that have spoken of a photo."""
+        return tuple(dict.fromkeys(part.method.name for _, parts in self.results for part in parts))
+
+    @cached_property
+    def maps(self) -> dict[str, np.ndarray]:
+        """Raw maps by method, as the method's function returns them.
+
+        Float32 [N, height, width], or [N, height, width, channels] for attributions of pixels; with k targets
+        [N, k, ...]. NaN where a method has failed on a photo.
+        """
+        return {name: self._stacked(name) for name in self.methods}
+
+    @cached_property
+    def weights(self) -> dict[str, tuple[np.ndarray, ...]]:
+        """Weights of superpixels by method: [S] for each photo, with k targets [k, S]."""
+        found: dict[str, tuple[np.ndarray, ...]] = {}
+        for _, parts in self.results:
+            for part in parts:
+                if part.weights is not None:
+                    found[part.method.name] = (*found.get(part.method.name, ()), _squeezed(part.weights))
+        return found
+
+    @property
+    def segments(self) -> np.ndarray | None:
+        """Superpixels int32 [N, height, width]; None if no method needs them."""
+        labels = [subject.segments for subject, _ in self.results]
+        return None if any(one is None for one in labels) else np.stack([np.asarray(one) for one in labels])
+
+    @property
+    def records(self) -> tuple[dict[str, Any], ...]:
+        """For each photo all that is needed to do it again: options, layers, seconds, digests, versions."""
+        return tuple(record(subject, parts) for subject, parts in self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __getitem__(self, index: int | slice) -> "Explanation":
+        chosen = self.results[index] if isinstance(index, slice) else (self.results[index],)
+        return Explanation(chosen, self.failed, self.call)
+
+    def __iter__(self) -> Iterator["Explanation"]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        of = ", ".join(readable(name, 30) for name in self.names[:3]) + (", ..." if len(self) > 3 else "")
+        what = f"{len(self)} photo{'s' if len(self) != 1 else ''} ({of})"
+        target = ""
+        if self.results and len(self.targets[0]) == 1 and len(self) == 1:
+            target = f", {readable(classes.named(self.targets[0][0]), 60)}"
+        gone = f", {len(self.failed)} failed" if self.failed else ""
+        return f"Explanation({what}{target}: {', '.join(self.methods) or 'no method'}{gone})"
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p><b>{html.escape(repr(self))}</b></p>"]
+        parts += [f"<p>{html.escape(readable(line))}</p>" for line in self.failed]
+        for subject, said in self.results[:_MOST_SHOWN]:
+            listed = ", ".join(
+                f"{readable(item['label'], 40)} {item['probability']:.0%}" for item in subject.facts["top"]
+            )
+            text = f"{readable(subject.photo.source, 80)}{': ' if listed else ''}{listed}"
+            parts.append(f"<p>{html.escape(text)}</p>")
+            if said:
+                parts.append(image(figures.of_all(subject, said), text))
+        if len(self) > _MOST_SHOWN:
+            parts.append(f"<p>and {len(self) - _MOST_SHOWN} more: <code>.to_html(path)</code> shows all</p>")
+        return f"<div>{''.join(parts)}</div>"
+
+    def _repr_png_(self) -> bytes | None:
+        return plots.png(self[:_MOST_SHOWN].plot()) if self.methods else None
+
+    def plot(self) -> Figure:
+        """Return a figure: photo and methods side by side, a row for each photo and target.
+
+        It shows itself in notebooks; `jaxai.plots.png` turns it into a file's bytes.
+
+        Raises:
+            ValueError: If no method has spoken.
+        """
+        if not self.methods:
+            raise ValueError("there is nothing to plot: no method has finished")
+        return figures.of_photos([(subject, parts) for subject, parts in self.results if parts])
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write what `jaxai explain` writes: pictures, `maps.npz` and `explanation.json`.
+
+        One photo goes into the folder itself; of several, each goes into a folder in it.
+
+        Raises:
+            OSError: If something cannot be written.
+            ValueError: If a photo would be replaced.
+        """
+        place = Path(folder)
+        sources = outputs.Sources(subject.photo.path for subject, _ in self.results)
+        for subject, parts in self.results:
+            inside = place / subject.photo.folder if len(self) > 1 else place
+            outputs.check_folder(inside, [], sources)
+            writer = Writer(inside, subject, sources)
+            for part in parts:
+                writer.add(part)
+            writer.finish()
+
+    def to_html(self, path: str | os.PathLike | None = None) -> str:
+        """Write one self-contained page, which needs no network, and return it.
+
+        It has the photos and their classes, every map with its opacity and the raw value under the pointer,
+        the methods side by side, scores if there are any, options, digests, and the call that made it.
+
+        Args:
+            path: The file; None writes none.
+
+        Raises:
+            OSError: If it cannot be written.
+            ValueError: If a photo would be replaced.
+        """
+        text = page.page(self.results, call=self.call, failed=self.failed)
+        if path is not None:
+            sources = outputs.Sources(subject.photo.path for subject, _ in self.results)
+            outputs.check_file(Path(path), sources)
+            _files.write(Path(path), [text.encode()])
+        return text
+
+    def _stacked(self, name: str) -> np.ndarray:
+        said: list[Mapping[str, Part]] = [{p.method.name: p for p in parts} for _, parts in self.results]
+        shape = next(parts[name].maps.shape for parts in said if name in parts)
+        rows = [parts[name].maps if name in parts else np.full(shape, np.nan, np.float32) for parts in said]
+        return np.stack([_squeezed(row) for row in rows])
+
+
+def _squeezed(values: np.ndarray) -> np.ndarray:
+    """Return values [k, ...] without the axis k where it is one."""
+    return values[0] if len(values) == 1 else values

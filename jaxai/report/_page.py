@@ -1,0 +1,256 @@
+"""One self-contained HTML page: photos, classes, maps with their raw values, options and digests.
+
+Names, labels and lines of others are data: every text is escaped, and the page's policy lets no script run
+but its own and nothing be fetched.
+"""
+
+import base64
+import hashlib
+import html
+import io
+import json
+import zlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from .. import maps, plots
+from ..plots._colors import colormap
+from . import _classes as classes
+from ._figures import score_texts
+from ._record import Part, Subject
+from ._shown import readable
+
+_LEVELS = 65534
+_QUALITY = 92
+_DIGITS = 4
+
+
+def page(
+    results: Sequence[tuple[Subject, Sequence[Part]]], *, call: str = "", failed: Sequence[str] = ()
+) -> str:
+    """Return the page.
+
+    Args:
+        results: Photos, and what methods say of each.
+        call: The command or the call that made them.
+        failed: Lines about what went wrong.
+    """
+    style, script = _file("page.css"), _file("page.js")
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
+    title = f"{len(results)} photo{'s' if len(results) != 1 else ''} explained"
+    if len(results) == 1:
+        title = results[0][0].photo.name
+    methods = {part.method.name: part for _, parts in results for part in parts}
+    body = [
+        f"<header><h1>{_text(title)}</h1>{_summary(results, call, failed)}{_toolbar(methods)}</header>",
+        *([_contents(results)] if len(results) > 1 else []),
+        "<main>",
+        *(_section(i, subject, parts) for i, (subject, parts) in enumerate(results)),
+        _options(methods),
+        "</main>",
+    ]
+    colours = {name: _colours(name) for name in (plots.SEQUENTIAL, plots.DIVERGING)}
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{_text(title)}</title><link rel="icon" href="data:,"><style>{style}</style></head>\n'
+        f"<body>{''.join(body)}\n"
+        f'<script type="application/json" id="colours">{_json(colours)}</script>'
+        f"<script>{script}</script></body></html>\n"
+    )
+
+
+def _file(name: str) -> str:
+    return resources.files("jaxai.report").joinpath(name).read_text("utf-8")
+
+
+def _text(value: object, limit: int = 300) -> str:
+    """Return a text of others as HTML that shows it as it is written."""
+    return html.escape(readable(value, limit))
+
+
+def _json(value: Any) -> str:
+    """Return JSON that a script element can hold."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def _number(value: float) -> str:
+    return f"{value:.{_DIGITS - 1}g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _summary(results: Sequence[tuple[Subject, Sequence[Part]]], call: str, failed: Sequence[str]) -> str:
+    lines = [f'<p class="failed" role="alert">{_text(line, 500)}</p>' for line in failed]
+    if results:
+        facts = results[0][0].facts
+        model, run = facts["model"], facts["run"]
+        versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+        rows = [
+            ("made by", f"<code>{_text(call, 4000)}</code>"),
+            ("network", f"{_text(model['name'])} <code>sha256 {_text(model['weights_sha256'])}</code>"),
+            (
+                "computed on",
+                f"{_text(run['device_kind'])}, {_text(run['precision'])}, {_text(run['platform'])}",
+            ),
+            ("random numbers", f"<code>{_text(facts['random']['key'])}</code>"),
+            ("versions", _text(versions, 1000)),
+        ]
+        listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
+        lines.append(f"<details><summary>How this was made</summary><dl>{listed}</dl></details>")
+    return "".join(lines)
+
+
+def _toolbar(methods: dict[str, Part]) -> str:
+    boxes = "".join(
+        f'<label><input type="checkbox" checked data-method="{_text(name)}">'
+        f" {_text(part.method.description.title)}</label>"
+        for name, part in methods.items()
+    )
+    return (
+        '<div class="toolbar" role="group" aria-label="What is shown">'
+        '<label class="all">opacity of all maps'
+        ' <input type="range" id="opacity" min="0" max="100" value="65"></label>'
+        f"{boxes}</div>"
+        '<p class="hint">Point at a map, or move in it with the arrow keys: every method shows its value'
+        " there.</p><noscript>The maps are drawn by a script of this page, which is turned off.</noscript>"
+    )
+
+
+def _contents(results: Sequence[tuple[Subject, Sequence[Part]]]) -> str:
+    links = "".join(
+        f'<li><a href="#photo{i}"><img src="{_jpeg(subject.pixels, 48)}" alt="" width="48" height="48">'
+        f"<span>{_text(subject.photo.name, 40)}</span></a></li>"
+        for i, (subject, _) in enumerate(results)
+    )
+    return f'<nav aria-label="Photos"><ol>{links}</ol></nav>'
+
+
+def _section(number: int, subject: Subject, parts: Sequence[Part]) -> str:
+    height, width = subject.pixels.shape[:2]
+    name = _text(subject.photo.source)
+    top = "".join(
+        f'<li><meter min="0" max="1" value="{item["probability"]:.4f}" aria-hidden="true"></meter>'
+        f" {item['probability']:.1%} {_text(item['label'])} ({item['index']})</li>"
+        for item in subject.facts["top"]
+    )
+    source = f'id="pixels{number}" src="{_jpeg(subject.pixels)}"'
+    rows = []
+    for k, item in enumerate(subject.named):
+        rows.append(
+            f'<h3>{_text(classes.named(item))}</h3><div class="row"><figure class="photo"><img {source}'
+            f' width="{width}" height="{height}" alt="photo {name}"><figcaption>as the network sees it'
+            f"</figcaption></figure>{''.join(_map(number, subject, part, k) for part in parts)}</div>"
+        )
+        # The script fills in the same pixels again.
+        source = f'data-same="pixels{number}"'
+    image = subject.facts["image"]
+    facts = {**{k: v for k, v in image.items() if k not in ("source", "sha256")}}
+    facts |= {"superpixels": subject.facts["superpixels"]} if "superpixels" in subject.facts else {}
+    failed = "".join(
+        f'<p class="failed">{_text(line, 500)}</p>' for line in subject.facts.get("failed", {}).values()
+    )
+    return (
+        f'<section id="photo{number}" aria-labelledby="name{number}"><h2 id="name{number}">{name}</h2>'
+        f"{failed}<ul class='classes'>{top}</ul>{''.join(rows)}"
+        f"<p class='facts'>sha256 <code>{_text(image['sha256'])}</code> {_text(_plain(facts), 1000)}</p>"
+        "</section>"
+    )
+
+
+def _map(number: int, subject: Subject, part: Part, k: int) -> str:
+    """Return the figure of a map; a script draws it when it is looked at."""
+    values, signed, bounds = _values(subject, part, k)
+    method = part.method
+    packed, low, high = _packed(values)
+    height, width = values.shape
+    title, name = _text(method.description.title), _text(subject.photo.name, 60)
+    about = {"low": low, "high": high, "from": bounds[0], "to": bounds[1], "signed": signed}
+    about |= {"cmap": plots.DIVERGING if signed else plots.SEQUENTIAL, "pale": method.result == "pixels"}
+    ends = [_number(end) for end in bounds]
+    clipped = (low < bounds[0], high > bounds[1])
+    marks = [f"{'≤ ' if clipped[0] else ''}{ends[0]}", f"{'≥ ' if clipped[1] else ''}{ends[1]}"]
+    middle = "<span>0</span>" if signed else ""
+    unit = _text(method.description.unit)
+    rated = ", ".join(_text(one) for one in score_texts(part.facts, k))
+    return (
+        f'<figure class="map" data-method="{_text(method.name)}" data-photo="{number}"'
+        f' data-about="{html.escape(json.dumps(about))}"><figcaption>{title}</figcaption>'
+        f'<div class="stack"><canvas width="{width}" height="{height}" tabindex="0" role="img"'
+        f' aria-label="{title} of {name}; arrow keys move the pointer"></canvas></div>'
+        f'<div class="bar {"signed" if signed else ""}"><i></i><div><span>{marks[0]}</span>{middle}'
+        f"<span>{marks[1]}</span></div></div><output>&nbsp;</output>"
+        f'<p class="unit">{unit}{f"<br>{rated}" if rated else ""}</p>'
+        f'<input type="range" min="0" max="100" value="65" aria-label="opacity of {title} of {name}">'
+        f'<script type="text/plain">{packed}</script></figure>'
+    )
+
+
+def _values(subject: Subject, part: Part, k: int) -> tuple[np.ndarray, bool, tuple[float, float]]:
+    """Return a map [height, width], whether its values have signs, and the values at its colours' ends."""
+    values = np.asarray(part.maps[k], np.float64)
+    if part.method.result == "pixels":
+        values = values.sum(-1) if values.ndim == 3 else values
+        return values, True, plots.limits(values, signed=True, percentile=99.0)
+    if values.shape != subject.pixels.shape[:2]:
+        values = np.asarray(maps.upsample(jnp.asarray(part.maps[k]), subject.pixels.shape[:2]), np.float64)
+    signed = part.method.signed or part.method.result == "segments"
+    return values, signed, plots.limits(values, signed=signed)
+
+
+def _packed(values: np.ndarray) -> tuple[str, float, float]:
+    """Return a map in 65535 levels between its ends, compressed, and the ends; level 0 is what is not finite.
+
+    What is compressed are the differences along rows, in two planes of bytes.
+    """
+    finite = np.isfinite(values)
+    low, high = (float(f(values[finite])) for f in (np.min, np.max)) if finite.any() else (0.0, 0.0)
+    scale = _LEVELS / (high - low) if high > low else 0.0
+    levels = np.where(finite, 1 + np.round((np.where(finite, values, low) - low) * scale), 0).astype(
+        np.uint16
+    )
+    steps = np.diff(levels.ravel(), prepend=np.uint16(0))
+    planes = np.concatenate([steps & 255, steps >> 8]).astype(np.uint8)
+    return base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode(), low, high
+
+
+def _colours(name: str) -> str:
+    """Return 256 colours as text, six hexadecimal digits each."""
+    return colormap(name)(np.linspace(0, 1, 256), bytes=True)[:, :3].tobytes().hex()
+
+
+def _jpeg(pixels: np.ndarray, side: int | None = None) -> str:
+    data = plots.photo_panel(pixels).image
+    picture = Image.fromarray(data)
+    if side:
+        picture = picture.resize((side, side))
+    buffer = io.BytesIO()
+    picture.save(buffer, "jpeg", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _plain(facts: dict[str, Any]) -> str:
+    return json.dumps(facts, ensure_ascii=False)[1:-1].replace('"', "")
+
+
+def _options(methods: dict[str, Part]) -> str:
+    rows = "".join(
+        f"<tr><th scope='row'>{_text(part.method.description.title)}<br><code>{_text(name)}</code></th>"
+        f"<td>{_text(_plain(part.facts['options']), 2000) or '–'}</td>"
+        f"<td>{_text(part.facts['layer'] or '–')}</td>"
+        f"<td>{part.facts['seconds_of_batch']:.2f}</td><td>{_text(part.facts['paper'])}</td></tr>"
+        for name, part in methods.items()
+    )
+    heads = "".join(
+        f"<th scope='col'>{name}</th>" for name in ("method", "options", "layer", "seconds", "paper")
+    )
+    return (
+        "<section aria-labelledby='methods'><h2 id='methods'>Methods</h2><div class='wide' tabindex='0'"
+        " role='region' aria-label='Methods and their options'>"
+        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></section>"
+    )

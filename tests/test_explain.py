@@ -1,0 +1,299 @@
+"""The one call for people: its maps are those of the pure functions, and its results show themselves."""
+
+import dataclasses
+import json
+import os
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_network import LABELS, SIZE, tiny
+
+import jaxai
+from jaxai.report import _progress as progress
+from jaxai.report import _waiting as waiting
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def net():
+    return tiny()
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    down, across = np.mgrid[:SIZE, :SIZE] * (255 / SIZE)
+    return np.stack([down, across, (down * across) % 200], -1).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def photos(pixels):
+    return np.stack([pixels, 255 - pixels])
+
+
+@pytest.fixture(scope="module")
+def explained(net, photos):
+    return jaxai.explain(
+        net,
+        photos,
+        methods={"grad_cam": {"relu": False}, "lime": {"num_samples": 200}, "input_x_gradient": {}},
+        targets="top2",
+        segments="grid",
+        scores=True,
+        seed=3,
+    )
+
+
+def test_maps_are_those_of_the_functions(net, photos, explained):
+    x = net.normalize(net.crop(list(photos)))
+    classes = np.argsort(-np.asarray(net.model(x)), axis=-1)[:, :2].astype(np.int32)
+    assert [[item["index"] for item in row] for row in explained.targets] == classes.tolist()
+    segments = jaxai.segment(net.crop(list(photos)), method="grid")
+    lime = jaxai.lime(net.model, x, classes, segments=segments, key=jax.random.key(3), num_samples=200)
+    expected = {
+        "grad_cam": jaxai.grad_cam(net.model, x, classes, relu=False),
+        "lime": lime.heatmap,
+        "input_x_gradient": jaxai.input_x_gradient(net.model, x, classes),
+    }
+    assert explained.methods == tuple(expected)
+    for name, maps in expected.items():
+        assert explained.maps[name].shape == maps.shape
+        np.testing.assert_allclose(explained.maps[name], maps, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.stack(explained.weights["lime"]), lime.weights, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(explained.segments, segments)
+    np.testing.assert_allclose(explained.photos, photos / np.float32(255), atol=1e-7)
+
+
+def test_records_say_how(net, explained):
+    first, second = explained.records
+    assert first["methods"]["lime"]["options"]["num_samples"] == 200
+    assert first["methods"]["grad_cam"]["layer"] == "mixed" and first["random"]["seed"] == 3
+    assert (
+        first["image"]["sha256"] != second["image"]["sha256"]
+        and first["model"]["weights_sha256"] == net.digest
+    )
+    assert set(first["methods"]["input_x_gradient"]["scores"]) == {"relevance_gain", "insertion", "gini"}
+    assert all(record["methods"]["lime"]["seconds_of_batch"] > 0 for record in explained.records)
+    json.dumps(explained.records, allow_nan=False)
+
+
+@pytest.mark.parametrize("kind", ["path", "pil", "array", "float", "list", "folder"])
+def test_photos_of_every_kind(net, pixels, tmp_path, kind):
+    path = tmp_path / "one.png"
+    Image.fromarray(pixels).save(path)
+    given = {
+        "path": path,
+        "pil": Image.fromarray(pixels),
+        "array": pixels,
+        "float": pixels / np.float32(255),
+        "list": [str(path)],
+        "folder": tmp_path,
+    }[kind]
+    e = jaxai.explain(net, given, methods=jaxai.saliency)
+    expected = jaxai.saliency(net.model, net.preprocess([pixels]))
+    np.testing.assert_allclose(e.maps["saliency"], expected, atol=1e-6)
+    assert e.names == ({"pil": "image", "array": "array", "float": "array"}.get(kind, str(path)),)
+
+
+def test_a_sample(net):
+    e = jaxai.explain(net, "cat", methods="input_x_gradient")
+    assert e.names == ("cat",) and e.maps["input_x_gradient"].shape == (1, SIZE, SIZE, 3)
+
+
+@pytest.mark.parametrize(
+    "targets, wanted", [("blue", [2]), (1, [1]), (np.int64(1), [1]), (["red", 3], [0, 3])]
+)
+def test_classes(net, pixels, targets, wanted):
+    e = jaxai.explain(net, pixels, methods="saliency", targets=targets)
+    assert [item["index"] for item in e.targets[0]] == wanted
+    assert [item["label"] for item in e.targets[0]] == [LABELS[i] for i in wanted]
+
+
+def test_functions_of_the_outputs(net, photos):
+    targets = {"red - blue": jaxai.targets.difference(0, 2), "violet": lambda scores: scores[:, 3]}
+    e = jaxai.explain(
+        net,
+        photos,
+        methods=["input_x_gradient", ("lime", {"num_samples": 200})],
+        targets=targets,
+        scores=True,
+    )
+    x = net.preprocess(list(photos))
+    for k, function in enumerate(targets.values()):
+        expected = jaxai.input_x_gradient(net.model, x, function)
+        np.testing.assert_allclose(e.maps["input_x_gradient"][:, k], expected, rtol=1e-5, atol=1e-7)
+        assert e.targets[1][k]["value"] == pytest.approx(float(function(net.model(x))[1]), rel=1e-5)
+    assert e.maps["lime"].shape == (2, 2, SIZE, SIZE)
+    assert "red - blue = " in e.to_html() and len(e.records[0]["methods"]["lime"]["scores"]["gini"]) == 2
+
+
+def test_a_model_alone(pixels):
+    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4)), jnp.float32)
+    model = jax.tree_util.Partial(lambda kernel, x: jnp.tanh(x).mean((1, 2)) @ kernel, kernel)
+    wide = pixels[:20]
+    e = jaxai.explain(model, wide, methods="saliency", normalize="tf")
+    x = wide[None] / np.float32(255) * 2 - 1
+    np.testing.assert_allclose(e.maps["saliency"], jaxai.saliency(model, x), atol=1e-6)
+    assert e.targets[0][0]["label"].startswith("class ")
+    assert jaxai.explain(model, "cat", methods="saliency", input_size=16).photos.shape == (1, 16, 16, 3)
+    grey = jaxai.explain(lambda x: x.mean((1, 2)) * jnp.ones(2), wide[..., :1], methods="saliency", targets=1)
+    assert grey.maps["saliency"].shape == (1, 20, SIZE, 1)
+
+
+def test_it_shows_itself(explained, net, photos):
+    assert repr(explained) == "Explanation(2 photos (array 1, array 2): grad_cam, lime, input_x_gradient)"
+    assert repr(explained[1]).startswith("Explanation(1 photo (array 2)") and len(explained[:1]) == 1
+    assert [one.names for one in explained] == [("array 1",), ("array 2",)]
+    one = jaxai.explain(net, photos[0], methods="grad_cam")
+    assert one._repr_html_().count("<img") == 1 and one._repr_png_()[1:4] == b"PNG"
+    assert one.plot()._repr_png_()[1:4] == b"PNG"
+
+
+def test_it_saves_what_the_command_writes(net, pixels, tmp_path, monkeypatch, run):
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jaxai.models, "load", lambda name, dtype=None: net)
+    code, *_ = run(
+        "explain", "a.png", "--method", "grad_cam,saliency", "--out", "by_command", "--html", "page.html"
+    )
+    assert code == 0 and "a.png" in (tmp_path / "page.html").read_text("utf-8")
+    jaxai.explain("efficientnet_lite0", "a.png", methods="grad_cam,saliency").save("by_call")
+    ours, theirs = (tmp_path / name for name in ("by_call", "by_command"))
+    assert sorted(p.name for p in ours.iterdir()) == sorted(p.name for p in theirs.iterdir())
+    for name, values in np.load(theirs / "maps.npz").items():
+        np.testing.assert_array_equal(np.load(ours / "maps.npz")[name], values)
+    with pytest.raises(ValueError, match="would replace"):
+        jaxai.explain(net, "a.png", methods="saliency").to_html("a.png")
+
+
+BAD = [
+    ({"methods": "gradcam"}, "unknown method 'gradcam'; did you mean grad_cam"),
+    ({"methods": {"lime": {"samples": 3}}}, "lime has no option 'samples'; did you mean num_samples"),
+    ({"methods": []}, "`methods` is empty"),
+    ({"methods": "saliency,saliency"}, "names saliency twice"),
+    ({"methods": [3]}, "a method must be a name, a function or a pair with options; got int"),
+    ({"targets": "grean"}, "unknown class 'grean'; did you mean green"),
+    ({"targets": 5}, "`targets` must be a class from 0 to 4; got 5"),
+    ({"targets": "top9"}, "`targets` must be top1 to top5"),
+    ({"targets": ["red", len]}, "got a mixture"),
+    ({"photos": "dog"}, "no such image: dog"),
+    ({"photos": []}, "`photos` is empty"),
+    ({"photos": [None]}, "a photo must be a path, a sample, a PIL image or an array"),
+    ({"photos": np.full((8, 8, 3), 7.0)}, "7"),
+    ({"segments": "slick"}, "unknown method 'slick'"),
+    ({"layer": "mixxed"}, "unknown layer 'mixxed'; did you mean mixed"),
+    ({"labels": ("a",)}, "`labels` is for files and models; efficientnet_lite0 brings its own"),
+    ({"net": 3}, "`net` must be a name, a Pretrained or a model; got int"),
+    ({"net": "resnet"}, "unknown model 'resnet'"),
+    ({"methods": {"occlusion": {"window": -1}}}, "`window`"),
+]
+
+
+@pytest.mark.parametrize("given, message", BAD, ids=lambda x: str(x)[:40] if isinstance(x, str) else "")
+def test_bad_input_is_one_line(net, pixels, given, message):
+    given = {"net": net, "photos": pixels, "methods": "saliency", **given}
+    with pytest.raises((ValueError, TypeError, FileNotFoundError)) as caught:
+        jaxai.explain(given.pop("net"), given.pop("photos"), **given)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_fails_stops_no_other(net, pixels, tmp_path, monkeypatch):
+    (tmp_path / "bad.png").write_bytes(b"no photo")
+    Image.fromarray(pixels).save(tmp_path / "good.png")
+    with pytest.warns(UserWarning, match="bad.png"):
+        e = jaxai.explain(net, [tmp_path / "bad.png", tmp_path / "good.png"], methods="saliency")
+    assert len(e) == 1 and "bad.png" in e.failed[0] and "bad.png" in e._repr_html_()
+    with pytest.raises(ValueError, match="bad.png"):
+        jaxai.explain(net, tmp_path / "bad.png", methods="saliency")
+
+
+def test_ctrl_c_keeps_what_is_finished(net, pixels, monkeypatch):
+    from jaxai.report import _methods as methods
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    whole, released = methods.run, []
+
+    def slow(method, about):
+        if method.name == "lime":
+            os.kill(os.getpid(), signal.SIGINT)
+            while not released:
+                time.sleep(0.01)
+        return whole(method, about)
+
+    monkeypatch.setattr(methods, "run", slow)
+    try:
+        begin = time.monotonic()
+        with pytest.warns(UserWarning, match="interrupted"):
+            e = jaxai.explain(net, pixels, methods="saliency,lime")
+        assert time.monotonic() - begin < 2 and e.methods == ("saliency",)
+        assert waiting.abandoned()
+        with pytest.raises(KeyboardInterrupt):
+            jaxai.explain(net, pixels, methods="lime")
+    finally:
+        released.append(True)
+        signal.signal(signal.SIGINT, before)
+    deadline = time.monotonic() + 5
+    while waiting.abandoned() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not waiting.abandoned()
+
+
+def test_settings_of_this_thread_hold(net, pixels):
+    here = []
+    with jax.default_matmul_precision("highest"):
+        waiting.patiently(lambda: here.append(jax.config.jax_default_matmul_precision))
+    waiting.patiently(lambda: here.append(jax.config.jax_default_matmul_precision))
+    assert here == ["highest", jax.config.jax_default_matmul_precision]
+
+
+def test_the_time_left_is_that_of_the_passes_left():
+    now = [0.0]
+    bar = progress.Progress(False, clock=lambda: now[0])
+    bar.expect(2, {"short": 10.0, "long": 90.0})
+    assert bar.state()[1:] == (0.0, None)
+    with bar.step("short", 2):
+        now[0] = 4.0  # 0.2 s a pass
+        assert bar.state() == ("short", 0.0, None)
+    assert bar.state()[1] == pytest.approx(0.1) and bar.state()[2] == pytest.approx(36.0)
+    with bar.step("long", 2):
+        now[0] = 22.0
+        name, done, left = bar.state()
+        assert name == "long" and done == pytest.approx(0.55) and left == pytest.approx(18.0)
+        now[0] = 76.0  # twice as long as was thought
+        assert bar.state()[1] == pytest.approx(0.1 + 0.9 * 0.99) and bar.state()[2] > 0
+    assert bar.state()[1] == pytest.approx(1.0)
+
+
+def test_results_have_short_texts(net, photos):
+    assert (
+        repr(net)
+        == "Pretrained(efficientnet_lite0: 5 classes, photos of 32 px, 0.0 M parameters, sha256 00000000)"
+    )
+    x, key = net.preprocess(list(photos)), jax.random.key(0)
+    segments = jaxai.segment(net.crop(list(photos)), method="grid")
+    lime = jaxai.lime(net.model, x, segments=segments, key=key, num_samples=200)
+    assert repr(lime).startswith(f"LimeExplanation(2 images, {lime.weights.shape[1]} superpixels, R^2 ")
+    assert lime._repr_html_().count("<tr>") == 3
+    traced = []
+    jax.eval_shape(lambda one: traced.append((repr(one), one._repr_html_())), lime)
+    assert traced == [(f"LimeExplanation(2 images, {lime.weights.shape[1]} superpixels)", None)]
+    made = jaxai.visualize(net.model, ["logits:0", "logits:1"], key=key, size=SIZE, steps=2)
+    assert repr(made).startswith("Visualization(2 images of 32 x 32, 2 steps, objective ")
+    assert made._repr_png_()[1:4] == b"PNG"
+    table = jaxai.metrics.compare(
+        net.model,
+        x,
+        methods={"<b>m</b>": lambda m, x, t: jaxai.saliency(m, x, t).sum(-1)},
+        metrics=("gini",),
+        key=key,
+    )
+    assert repr(table) == "Comparison(<b>m</b> beside 4 references; gini; 2 images)"
+    assert "&lt;b&gt;m&lt;/b&gt;" in table._repr_html_() and "<b>" not in table._repr_html_()
+    assert (
+        dataclasses.replace(net, labels=None, name="x").__repr__().startswith("Pretrained(x: no classifier")
+    )

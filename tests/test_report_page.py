@@ -1,0 +1,184 @@
+"""The page: whole, without network, and what others wrote in it is data."""
+
+import base64
+import html.parser
+import json
+import os
+import re
+import shutil
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_network import SIZE, tiny
+
+import jaxai
+from jaxai.report import _page as page
+
+ATTACK = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)>"
+FILE = "a<script>document.title='owned'<&\">.png"
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory):
+    import dataclasses
+
+    folder = tmp_path_factory.mktemp("photos")
+    down, across = np.mgrid[:SIZE, :SIZE] * (255 / SIZE)
+    pixels = np.stack([down, across, (down * across) % 200], -1).astype(np.uint8)
+    for name, one in zip((FILE, "b.png"), (pixels, 255 - pixels), strict=True):
+        Image.fromarray(one).save(folder / name)
+    net = tiny()
+    net = dataclasses.replace(net, labels=(ATTACK, *net.labels[1:]), name=f"net {ATTACK}")
+    methods = {"grad_cam": {"relu": False}, "input_x_gradient": {}, "occlusion": {"window": 8, "strides": 4}}
+    return jaxai.explain(net, folder, methods=methods, targets=[0, 1], scores=True)
+
+
+class Elements(html.parser.HTMLParser):
+    """The elements of a page and the text outside scripts."""
+
+    def __init__(self):
+        super().__init__(convert_charrefs=True)
+        self.found, self.texts, self.inside = [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside not in ("script", "style"):
+            self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def elements(explained):
+    parser = Elements()
+    parser.feed(explained.to_html())
+    return parser
+
+
+def test_names_and_labels_are_data(elements):
+    text = "".join(elements.texts)
+    assert ATTACK in text and FILE in text
+    scripts = [about for tag, about in elements.found if tag == "script"]
+    assert [about.get("type") for about in scripts if about.get("type") != "text/plain"] == [
+        "application/json",
+        None,
+    ]
+    assert not any(name.startswith("on") for _, about in elements.found for name in about)
+    assert "onerror" not in {name for _, about in elements.found for name in about}
+
+
+def test_nothing_is_fetched(explained, elements):
+    for tag, about in elements.found:
+        for name in ("src", "href"):
+            assert not about.get(name) or about[name].startswith(("data:", "#")), (tag, about)
+    assert not re.search(r"url\(|@import|https?://", page._file("page.css") + page._file("page.js"))
+    policy = next(about["content"] for tag, about in elements.found if about.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+
+
+def test_everything_is_there(explained, elements):
+    text = "".join(elements.texts)
+    for record in explained.records:
+        assert record["image"]["sha256"] in text and record["model"]["weights_sha256"] in text
+    for words in (
+        "Grad-CAM",
+        "occlusion",
+        "window: 8, strides: 4",
+        "relevance gain",
+        "jaxai.explain(",
+        "green (1)",
+    ):
+        assert words in text, words
+    maps = [about for tag, about in elements.found if "data-about" in about]
+    assert len(maps) == 2 * 2 * 3
+    ids = [about["id"] for _, about in elements.found if "id" in about]
+    assert len(ids) == len(set(ids))
+    named = {about["aria-label"] for tag, about in elements.found if tag == "input" and "aria-label" in about}
+    assert len(named) == 2 * 3
+
+
+def test_maps_come_back_from_the_page():
+    values = np.random.default_rng(0).normal(size=(7, 5))
+    values[2, 3], values[4, 4] = np.nan, np.inf
+    text, low, high = page._packed(values)
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8).astype(np.int64)
+    levels = np.cumsum(planes[:35] + 256 * planes[35:]) % 65536
+    found = np.where(levels == 0, np.nan, low + (levels - 1) / 65534 * (high - low)).reshape(7, 5)
+    finite = np.isfinite(values)
+    assert (np.isnan(found) == ~finite).all()
+    np.testing.assert_allclose(found[finite], values[finite], atol=0.51 * (high - low) / 65534)
+    assert page._packed(np.zeros((2, 2)))[1:] == (0.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; where JAXAI_BROWSER is set, it must be there."""
+    needed = bool(os.environ.get("JAXAI_BROWSER"))
+    if not needed:
+        pytest.importorskip("playwright")
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("JAXAI_BROWSER") or shutil.which("chromium")
+    if path is None:
+        pytest.skip("no Chromium here")
+    with sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width, scheme", [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_in_a_browser(explained, browser, tmp_path, width, scheme):
+    explained.to_html(tmp_path / "page.html")
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, offline=True)
+    shown, said = context.new_page(), []
+    shown.on("console", lambda message: said.append(message.text))
+    shown.on("pageerror", lambda error: said.append(str(error)))
+    shown.on("dialog", lambda dialog: said.append(dialog.message))
+    shown.goto((tmp_path / "page.html").as_uri())
+    shown.wait_for_selector("figure.map[data-drawn]")
+    assert said == [] and shown.title() == "2 photos explained"
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    # The value under the pointer is the map's, for all methods at once.
+    figures = shown.locator("figure.map[data-photo='0']")
+    canvas = figures.nth(0).locator("canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    shown.mouse.move(box["x"] + (5.5 / SIZE) * box["width"], box["y"] + (9.5 / SIZE) * box["height"])
+    occlusion = explained.maps["occlusion"][0]
+    for place, values in ((0, explained.maps["grad_cam"][0, 0]), (2, occlusion[0]), (5, occlusion[1])):
+        figures.nth(place).scroll_into_view_if_needed()
+        figures.nth(place).locator("canvas").focus()
+        shown.wait_for_function("(f) => f.dataset.drawn", arg=figures.nth(place).element_handle())
+        shown.keyboard.press("ArrowRight")
+        shown.keyboard.press("ArrowLeft")
+        value, _, at = figures.nth(place).locator("output").inner_text().partition(" at ")
+        column, row = (int(number) for number in at.split(", "))
+        tolerance = 1e-3 * np.abs(values).max() + 1e-9
+        assert abs(float(value.replace("\N{MINUS SIGN}", "-")) - values[row, column]) <= tolerance
+    # Opacity by keyboard, of one map and of all; methods go and come.
+    slider = figures.nth(0).locator("input")
+    slider.focus()
+    shown.keyboard.press("Home")
+    assert figures.nth(0).locator("canvas").evaluate("(c) => getComputedStyle(c).opacity") == "0"
+    shown.locator("#opacity").focus()
+    shown.keyboard.press("End")
+    opacities = shown.evaluate(
+        "[...document.querySelectorAll('canvas')].map((c) => getComputedStyle(c).opacity)"
+    )
+    assert set(opacities) == {"1"}
+    shown.locator("input[data-method='input_x_gradient']").focus()
+    shown.keyboard.press("Space")
+    assert not figures.nth(1).is_visible() and figures.nth(0).is_visible()
+    dark = shown.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(json.loads(dark.replace("rgb(", "[").replace(")", "]"))) < 200) == (scheme == "dark")
+    assert said == []
+    context.close()
