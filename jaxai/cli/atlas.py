@@ -1,5 +1,6 @@
 """`jaxai atlas`: what a layer sees in a folder of photos, laid out as a map."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,8 @@ from ..report import _names as names
 from ..report import _outputs as outputs
 from ..report import _photos as photos
 from ..report import _session as provenance
+from ..report._progress import Progress
+from ..report._waiting import patiently
 from . import arguments, session, sheets, terminal
 from .arguments import (
     MOST,
@@ -64,19 +67,26 @@ def atlas(
     for line in found.notes:
         terminal.note(line)
     good, cropped = read_all(net, found.photos, {"page": page, "white": white, "alpha": alpha})
-    with _files.folder(out) as place, provenance.timed() as clock:
-        made = features.atlas(
-            net.model,
-            jnp.asarray(cropped),
-            layer=layer,
-            key=jax.random.key(seed),
-            grid=grid,
-            num_samples=samples,
-            size=size,
-            steps=steps,
-            normalize=net.normalize,
-            batch_size=batch_size,
-        )
+    made_of = partial(
+        features.atlas,
+        net.model,
+        jnp.asarray(cropped),
+        layer=layer,
+        key=jax.random.key(seed),
+        grid=grid,
+        num_samples=samples,
+        size=size,
+        steps=steps,
+        normalize=net.normalize,
+        batch_size=batch_size,
+    )
+    with (
+        _files.folder(out) as place,
+        provenance.timed() as clock,
+        Progress() as progress,
+        progress.step("drawing", 1),
+    ):
+        made = patiently(lambda: jax.block_until_ready(made_of()), tick=progress.tick)
         cells = np.asarray(made.images).reshape(-1, *made.images.shape[2:])
         sheets.contact_sheet(list(cells), columns=grid).save(place / "atlas.png")
         np.savez_compressed(

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,9 @@ from ..report import _outputs as outputs
 from ..report import _photos as photos
 from ..report import _scores as scores
 from ..report import _session as provenance
+from ..report._progress import Progress
 from ..report._supplies import Run
+from ..report._waiting import patiently
 from . import arguments, session, terminal
 from .arguments import (
     AlphaOption,
@@ -113,7 +116,8 @@ def compare(
         if "segments" in scores.METRICS[name].needs:
             cut = methods.superpixels(jnp.asarray(pixels), segments)
             given |= {"segments": jnp.asarray(cut.labels), "num_segments": max(cut.counts)}
-    table = metrics.compare(
+    compared = partial(
+        metrics.compare,
         net.model,
         x,
         jnp.asarray(targets),
@@ -124,6 +128,8 @@ def compare(
         options=wanted_metrics,
         batch_size=batch_size,
     )
+    with Progress() as progress, progress.step("comparing", 1):
+        table = patiently(compared, tick=progress.tick)
     sizes = {"targets": 1, "height": net.input_size, "width": net.input_size}
     table = replace(
         table,

@@ -13,6 +13,8 @@ from .. import _files, features
 from ..report import _outputs as outputs
 from ..report import _photos as photos
 from ..report import _session as provenance
+from ..report._progress import Progress
+from ..report._waiting import patiently
 from . import arguments, session, terminal
 from .arguments import (
     MOST,
@@ -84,7 +86,8 @@ def dream(
     )
     net = session.load(model, precision)
     layer = provenance.layer(net, layer)
-    with provenance.timed() as clock:
+
+    def dreamt():
         after = features.deep_dream(
             net.model,
             before,
@@ -97,7 +100,10 @@ def dream(
             step_size=step_size / 255,
             jitter=jitter,
         )
-        after = jax.block_until_ready(after)
+        return jax.block_until_ready(after)
+
+    with provenance.timed() as clock, Progress() as progress, progress.step("dreaming", 1):
+        after = patiently(dreamt, tick=progress.tick)
     _save(np.asarray(after[0]), out)
     terminal.say(f"{layer} of {model}, {clock.seconds:.1f} s   {out}")
     if pair is not None:

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -14,8 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import typer
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import _files, features, layers
 from ..features._report import resized
@@ -25,6 +24,8 @@ from ..report import _names as names
 from ..report import _outputs as outputs
 from ..report import _photos as photos
 from ..report import _session as provenance
+from ..report._progress import Progress
+from ..report._waiting import patiently
 from . import arguments, session, sheets, terminal
 from .arguments import (
     MOST,
@@ -190,9 +191,8 @@ def _run(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield images and their histories, in batches of one size, the last filled up, for one program."""
     limit = min(len(objectives), batch_size or _A_MARK)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("visualizing", total=len(objectives))
+    with Progress() as progress:
+        progress.expect(len(objectives), {"visualizing": float(steps)})
         for first in range(0, len(objectives), limit):
             kept = min(limit, len(objectives) - first)
             numbers = np.minimum(np.arange(first, first + limit), len(objectives) - 1)
@@ -205,15 +205,17 @@ def _run(
             }
             chosen = [objectives[i] for i in numbers]
             about = chosen[0] if kept == 1 else f"{chosen[0]} to {chosen[kept - 1]}"
-            with _plain_warnings(about, size >= net.input_size):
-                if recipe == "maco":
-                    found = features.maco(net.model, chosen, crops=crops, batch_size=batch_size, **options)
-                else:
-                    found = features.visualize(
-                        net.model, chosen, parametrization=recipe, batch_size=batch_size, **options
-                    )
-            part = np.asarray(found.images[:kept]), np.asarray(found.history[:kept])
-            bar.advance(task, kept)
+            if recipe == "maco":
+                drawn = partial(features.maco, net.model, chosen, crops=crops, **options)
+            else:
+                drawn = partial(features.visualize, net.model, chosen, parametrization=recipe, **options)
+
+            def work(drawn=drawn, kept=kept):
+                found = drawn(batch_size=batch_size)
+                return np.asarray(found.images[:kept]), np.asarray(found.history[:kept])
+
+            with _plain_warnings(about, size >= net.input_size), progress.step("visualizing", kept):
+                part = patiently(work, tick=progress.tick)
             yield part
 
 

@@ -87,7 +87,10 @@ class Progress:
             self._bar = _drawn()
             self._bar.add_task(name, total=1.0, left="")
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], description=name, completed=done, left=remaining(left))
+        # Without an estimate the bar only moves to and fro.
+        total = None if left is None and not done else 1.0
+        task = self._bar.task_ids[0]
+        self._bar.update(task, description=name, completed=done, total=total, left=remaining(left))
 
 
 def remaining(seconds: float | None) -> str:
