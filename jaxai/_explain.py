@@ -18,7 +18,7 @@ from .report._explanation import Explanation
 from .report._photos import Photo
 from .report._progress import Progress
 from .report._record import Part, Subject
-from .report._run import Failed, Request, Said, Seen
+from .report._run import Failed, Noted, Request, Said, Seen
 from .report._run import explain as events
 
 
@@ -36,6 +36,7 @@ def explain(
     input_size: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    fit: str = "crop",
     page: int | None = None,
     white: float | None = None,
     alpha: bool | None = None,
@@ -68,6 +69,8 @@ def explain(
             the arrays' own size for a model, or 224.
         batch_size: Images in flight at most.
         seed: Of everything drawn at random, `jax.random.key(seed)`.
+        fit: How a photo is brought to the network's square: "crop" (its centre), "pad" (all of it, with
+            margins) or "squash" (all of it, stretched).
         page: As `jaxai.models.fit` takes it.
         white: As `jaxai.models.fit` takes it.
         alpha: As `jaxai.models.fit` takes it.
@@ -83,7 +86,8 @@ def explain(
         OSError: If a file cannot be read.
 
     Warns:
-        UserWarning: If a photo or a method failed while others did not, or after Ctrl-C.
+        UserWarning: If a photo or a method failed while others did not; after Ctrl-C; if the network sees
+            less than half of a photo, or more pixels than it has.
 
     Example:
         >>> import numpy as np
@@ -117,7 +121,7 @@ def explain(
         precision="float32",
         batch_size=batch_size,
         seed=seed,
-        reading={"page": page, "white": white, "alpha": alpha},
+        reading=photos_.reading(page, white, alpha, fit),
         scores=scores,
     )
     for line in found.notes:
@@ -140,6 +144,8 @@ def _collected(request: Request, photos: Sequence[Photo], progress: Progress, ca
                         failed[line] = event.error
                         for subject, _ in batch if event.method else ():
                             subject.facts.setdefault("failed", {})[event.method] = line
+                    case Noted(line):
+                        warnings.warn(line, stacklevel=3)
                     case Seen(subjects):
                         batch = [(subject, []) for subject in subjects]
                         results += batch

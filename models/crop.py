@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -31,22 +31,55 @@ class PhotoNote(UserWarning):
     """
 
 
+# How a photo is brought to a square.
+FITS = ("crop", "pad", "squash")
+
+
+class Placement(NamedTuple):
+    """Where a part of a photo lies in a square, in pixels of each: left, top, right, bottom."""
+
+    box: tuple[int, int, int, int]
+    """The part of the photo."""
+    place: tuple[int, int, int, int]
+    """Where it lies in the square."""
+
+
+def placement(width: int, height: int, *, size: int, fit: str) -> Placement:
+    """Return which part of a photo `crop` takes, and where that lies in the square."""
+    if fit not in FITS:
+        raise ValueError(f"`fit` must be one of {', '.join(FITS)}; got {fit!r}")
+    whole, square = (0, 0, width, height), (0, 0, size, size)
+    if fit == "squash":
+        return Placement(whole, square)
+    if fit == "crop":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        return Placement((left, top, left + side, top + side), square)
+    scale = size / max(width, height)
+    across, down = (max(1, round(length * scale)) for length in (width, height))
+    left, top = (size - across) // 2, (size - down) // 2
+    return Placement(whole, (left, top, left + across, top + down))
+
+
 def crop(
     photo: Any,
     *,
     size: int,
+    fit: str = "crop",
     page: int | None = None,
     white: float | None = None,
     alpha: bool | None = None,
     max_pixels: int | None = None,
 ) -> Float[Array, "batch size size 3"]:
-    """Cut out the centre square of photos and resize it, without margin.
+    """Bring photos to squares: by default their centre squares, resized, without margin.
 
-    Photos are read and converted as by `fit`; one of `size` x `size` keeps its values exactly.
+    Photos are read and converted as by `jaxai.models.fit`; one of `size` x `size` keeps its values exactly.
 
     Args:
-        photo: A path, a PIL image or an array as in `fit`, or a list of those.
+        photo: A path, a PIL image or an array as in `jaxai.models.fit`, or a list of those.
         size: Side of the squares in pixels.
+        fit: `"crop"` takes the centre square; `"pad"` the whole photo, with margins of its mean colour;
+            `"squash"` the whole photo, stretched to a square.
         page: As in `fit`.
         white: As in `fit`.
         alpha: As in `fit`.
@@ -69,7 +102,8 @@ def crop(
         (1, 16, 16, 3)
     """
     reading = Reading(page, white, alpha, max_pixels)
-    frame = partial(_centre_square, size=positive(size, "size"))
+    frame = partial(_square, size=positive(size, "size"), fit=fit)
+    placement(1, 1, size=size, fit=fit)
     if isinstance(photo, Sequence) and not isinstance(photo, (str, bytes)):
         if not photo:
             raise ValueError("expected at least one photo; got an empty list")
@@ -79,7 +113,19 @@ def crop(
     for _, notes in results:
         for note in notes:
             warnings.warn(note, PhotoNote, stacklevel=2)
-    return jnp.asarray(np.stack([pixels for pixels, _ in results]))
+    return jnp.asarray(np.stack([_padded(pixels, size) for pixels, _ in results]))
+
+
+def dimensions(
+    photo: Any,
+    *,
+    page: int | None = None,
+    white: float | None = None,
+    alpha: bool | None = None,
+    max_pixels: int | None = None,
+) -> tuple[int, int]:
+    """Return the width and the height of an upright photo, which is read as by `jaxai.models.fit`."""
+    return _raster(photo, Reading(page, white, alpha, max_pixels), "photo", [])[1].size
 
 
 def fit(
@@ -138,10 +184,20 @@ def fit(
     return jnp.asarray(pixels[None])
 
 
-def _centre_square(width: int, height: int, *, size: int):
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return (size, size), (left, top, left + side, top + side)
+def _square(width: int, height: int, *, size: int, fit: str):
+    box, (left, top, right, bottom) = placement(width, height, size=size, fit=fit)
+    return (right - left, bottom - top), box
+
+
+def _padded(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Return pixels in the middle of a square, with margins of their mean colour."""
+    height, width = pixels.shape[:2]
+    if (height, width) == (size, size):
+        return pixels
+    square = np.broadcast_to(pixels.mean((0, 1), np.float64).astype(np.float32), (size, size, 3)).copy()
+    left, top = (size - width) // 2, (size - height) // 2
+    square[top : top + height, left : left + width] = pixels
+    return square
 
 
 def _whole(width: int, height: int, *, longest: int):
@@ -152,24 +208,32 @@ def _whole(width: int, height: int, *, longest: int):
 def _pixels(photo: Any, frame: _Frame, reading: Reading, name: str) -> tuple[np.ndarray, list[str]]:
     """Return float32 [height, width, 3] and the notes on a photo."""
     notes: list[str] = []
+    name, raster = _raster(photo, reading, name, notes)
+    try:
+        pixels = _resized(raster, frame)
+    except Exception as error:
+        if isinstance(photo, (np.ndarray, jax.Array)):
+            raise
+        # Some palettes and colours are damaged in ways that show when they are converted.
+        raise photo_files.unreadable(name, error) from error
+    return pixels, [f"{name}: {note}" for note in notes]
+
+
+def _raster(photo: Any, reading: Reading, name: str, notes: list[str]) -> tuple[str, Raster]:
+    """Return what messages call a photo, and its pixels; add to the notes."""
+    if isinstance(photo, (np.ndarray, jax.Array)):
+        return name, rasters.from_array(np.asarray(photo), reading, name, notes)
     if isinstance(photo, (str, os.PathLike)):
         opened = photo_files.open_file(os.fsdecode(photo), reading)
     elif isinstance(photo, Image.Image):
         opened = photo_files.loaded(photo, reading, name)
-    elif isinstance(photo, (np.ndarray, jax.Array)):
-        pixels = _resized(rasters.from_array(np.asarray(photo), reading, name, notes), frame)
-        return pixels, [f"{name}: {note}" for note in notes]
     else:
         raise ValueError(
             f"a photo must be a path, a PIL image or an array [height, width, 3]; got {type(photo).__name__}"
         )
     raster = rasters.from_opened(opened, reading)
-    try:
-        pixels = _resized(raster, frame)
-    except Exception as error:
-        # Some palettes and colours are damaged in ways that show when they are converted.
-        raise photo_files.unreadable(opened.name, error) from error
-    return pixels, [f"{opened.name}: {note}" for note in opened.notes]
+    notes += opened.notes
+    return opened.name, raster
 
 
 def _resized(raster: Raster, frame: _Frame) -> np.ndarray:

@@ -37,6 +37,11 @@ class Raster:
     rows: Callable[[int, int], Image.Image | np.ndarray]
     piece: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
 
 def from_array(array: np.ndarray, reading: Reading, name: str, notes: list[str]) -> Raster:
     """Return the raster of an array, and add to the notes."""

@@ -72,6 +72,10 @@ PageOption = Annotated[
     int | None,
     typer.Option(min=1, max=MOST, help="Page of files that hold several.", show_default="1"),
 ]
+FitOption = Annotated[
+    Literal["crop", "pad", "squash"],
+    typer.Option(help="How a photo becomes a square: its centre, all of it with margins, or stretched."),
+]
 WhiteOption = Annotated[
     float | None,
     typer.Option(

@@ -30,6 +30,7 @@ from .arguments import (
     AlphaOption,
     BatchSizeOption,
     DeviceOption,
+    FitOption,
     PageOption,
     PrecisionOption,
     SeedOption,
@@ -66,6 +67,7 @@ def compare(
             "--option", "-o", metavar="NAME.OPTION=VALUE", help="Of a method or a metric; repeatable."
         ),
     ] = None,
+    fit: FitOption = "crop",
     page: PageOption = None,
     white: WhiteOption = None,
     alpha: AlphaOption = None,
@@ -104,7 +106,7 @@ def compare(
     )
     for line in found.notes:
         terminal.note(line)
-    good, pixels = read_all(net, found.photos, {"page": page, "white": white, "alpha": alpha})
+    good, pixels = read_all(net, found.photos, photos.reading(page, white, alpha, fit))
     x = net.normalize(jnp.asarray(pixels))
     network = _model.as_model(net.model)
     logits = np.concatenate([np.asarray(_model.call(network, one[None]), np.float32) for one in x])

@@ -24,6 +24,7 @@ from .arguments import (
     AlphaOption,
     BatchSizeOption,
     DeviceOption,
+    FitOption,
     PageOption,
     PrecisionOption,
     SeedOption,
@@ -64,6 +65,7 @@ def explain(
     labels: arguments.LabelsOption = None,
     normalize: arguments.NormalizeOption = None,
     input_size: arguments.InputSizeOption = None,
+    fit: FitOption = "crop",
     page: PageOption = None,
     white: WhiteOption = None,
     alpha: AlphaOption = None,
@@ -107,7 +109,7 @@ def explain(
         precision=precision,
         batch_size=batch_size,
         seed=seed,
-        reading={"page": page, "white": white, "alpha": alpha},
+        reading=photos.reading(page, white, alpha, fit),
         scores=rate,
     )
     for line in found.notes:

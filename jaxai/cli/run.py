@@ -9,7 +9,7 @@ from ..report import _outputs as outputs
 from ..report._photos import Photo
 from ..report._progress import Progress
 from ..report._record import Part, Subject
-from ..report._run import Failed, Finished, Request, Said, Seen, explain
+from ..report._run import Failed, Finished, Noted, Request, Said, Seen, explain
 from ..report._writer import Writer
 from . import terminal
 
@@ -70,6 +70,8 @@ def run(
                 line = outcome.fail(event)
                 for writer in writers if event.method else ():
                     writer.subject.facts.setdefault("failed", {})[event.method] = line
+            case Noted(line):
+                terminal.note(line)
             case Seen(subjects):
                 writers = [Writer(place(one.photo), one, sources) for one in subjects]
                 if keep:

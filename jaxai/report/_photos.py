@@ -14,6 +14,8 @@ from PIL import Image
 from . import _names as names
 
 # Photographs that come with scikit-image, by what they show.
+# How a photo is brought to the network's square, as `jaxai.models.crop` does it.
+FITS = ("crop", "pad", "squash")
 SAMPLES = {"cat": "chelsea", "coffee": "coffee", "rocket": "rocket", "astronaut": "astronaut"}
 
 
@@ -64,12 +66,39 @@ class Photo:
         """
         return np.asarray(net.crop(self.read(), **reading))[0]
 
+    def framed(self, net: Any, reading: dict[str, Any]) -> dict[str, Any]:
+        """Return the photo's own size, the part of it that the network sees, and where in its square that lies.
+
+        Empty for networks that crop in a way of their own.
+        """
+        from ..models import crop
+
+        if getattr(net.crop, "func", None) is not crop.crop:
+            return {}
+        others = {name: value for name, value in reading.items() if name != "fit"}
+        width, height = crop.dimensions(self.read(), **others)
+        fit = reading.get("fit", "crop")
+        box, place = crop.placement(width, height, size=net.input_size, fit=fit)
+        return {"original_size": [width, height], "fit": fit, "box": list(box), "place": list(place)}
+
     def digest(self) -> str:
         """Return the SHA-256 of the file, or of the pixels of a sample or of what is in memory."""
         if self.path is None:
             return hashlib.sha256(np.asarray(self.read()).tobytes()).hexdigest()
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def reading(page: int | None, white: float | None, alpha: bool | None, fit: str = "crop") -> dict[str, Any]:
+    """Return the keywords for `Photo.crop`.
+
+    Raises:
+        ValueError: If there is no such way to fit.
+    """
+    if fit not in FITS:
+        raise ValueError(f"`fit` must be one of {', '.join(FITS)}; got {names.shortened(str(fit))!r}")
+    # Networks of others may crop without knowing of it.
+    return {"page": page, "white": white, "alpha": alpha, **({"fit": fit} if fit != FITS[0] else {})}
 
 
 class Found(NamedTuple):

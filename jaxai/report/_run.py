@@ -1,7 +1,7 @@
 """A run over photos: in batches, methods one by one; each result is told when it is there."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import jax
@@ -24,6 +24,8 @@ from ._writer import MAPS
 
 _IN_FLIGHT = 16
 _LISTED = 5
+# A smaller part of a photo than this is worth a note.
+_LOST = 0.5
 # Passes for one photo from which on it is worth another one to know how long one takes.
 _TIMED = 100
 
@@ -87,16 +89,24 @@ class Finished:
     """All methods have spoken of the photos seen last."""
 
 
-Event: TypeAlias = Failed | Seen | Said | Finished
+@dataclass(frozen=True)
+class Noted:
+    """What the user should know of a photo, in a line."""
+
+    line: str
+
+
+Event: TypeAlias = Failed | Noted | Seen | Said | Finished
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Photos of one batch; `pixels` and `digests` may be longer, filled up with repetitions."""
+    """Photos of one batch; `pixels` may be longer, filled up with repetitions."""
 
     photos: list[Photo]
     pixels: np.ndarray
     digests: list[str]
+    frames: list[dict[str, Any]]
 
 
 def explain(request: Request, photos: Sequence[Photo], progress: Progress) -> Iterator[Event]:
@@ -124,7 +134,7 @@ def explain(request: Request, photos: Sequence[Photo], progress: Progress) -> It
 
 def _batches(request: Request, photos: Sequence[Photo], size: int) -> Iterator[_Batch | Failed]:
     """Read photos; one that cannot be read is left out."""
-    batch = _Batch([], np.empty(0), [])
+    batch = _Batch([], np.empty(0), [], [])
     read: list[np.ndarray] = []
     for last, photo in zip([False] * (len(photos) - 1) + [True], photos, strict=True):
         try:
@@ -132,17 +142,22 @@ def _batches(request: Request, photos: Sequence[Photo], size: int) -> Iterator[_
             read.append(photo.crop(request.net, request.reading))
             batch.photos.append(photo)
             batch.digests.append(digest)
+            batch.frames.append(photo.framed(request.net, request.reading))
         except Exception as error:
             yield Failed([photo], error)
         if read and (last or len(read) == size):
-            yield _Batch(batch.photos, np.stack(read + read[-1:] * (size - len(read))), batch.digests)
-            batch, read = _Batch([], np.empty(0), []), []
+            pixels = np.stack(read + read[-1:] * (size - len(read)))
+            yield replace(batch, pixels=pixels)
+            batch, read = _Batch([], np.empty(0), [], []), []
 
 
 def _explain(
     request: Request, batch: _Batch, progress: Progress, *, total: int, repeated: bool
 ) -> Iterator[Event]:
     net, pixels = request.net, batch.pixels
+    for photo, frame in zip(batch.photos, batch.frames, strict=True):
+        for text in framing_notes(frame, net.input_size):
+            yield Noted(f"{photo.source}: {text}")
     logits, values = patiently(lambda: _scored(request, pixels), tick=progress.tick)
     finite = np.asarray(np.isfinite(values if logits is None else logits).all(-1))
     for index in np.flatnonzero(~finite[: len(batch.photos)]):
@@ -177,6 +192,7 @@ def _explain(
         else:
             named = [classes.entry(int(c), net.labels, row) for c in wanted[index]]
         facts = _facts(request, photo, batch.digests[index], pixels[index], row, named, len(photos))
+        facts["image"] |= batch.frames[index]
         labels = None if cut is None else cut.labels[index]
         if cut is not None:
             facts["superpixels"] = {
@@ -289,6 +305,30 @@ def _facts(request, photo: Photo, digest: str, pixels, logits, named, batch: int
         "run": {**session.describe(request.precision), "batch": batch, "batch_size": request.batch_size},
         "versions": session.versions(),
     }
+
+
+def framing_notes(frame: dict[str, Any], size: int) -> list[str]:
+    """Return what is lost of a photo where it is brought to the network's square.
+
+    Args:
+        frame: As `Photo.framed` returns it.
+        size: Side of the square.
+
+    Example:
+        >>> frame = {"original_size": [640, 110], "fit": "crop", "box": [265, 0, 375, 110]}
+        >>> framing_notes(frame, 224)[0]
+        'the network sees the centre 110 x 110 of 640 x 110; `fit` pad or squash shows it all'
+    """
+    if not frame:
+        return []
+    (width, height), (left, top, right, bottom) = frame["original_size"], frame["box"]
+    notes = []
+    if (right - left) * (bottom - top) < _LOST * width * height:
+        seen = f"the network sees the centre {right - left} x {bottom - top} of {width} x {height}"
+        notes.append(f"{seen}; `fit` pad or squash shows it all")
+    if max(right - left, bottom - top) < size:
+        notes.append(f"{width} x {height} pixels are fewer than the {size} x {size} of the network's input")
+    return notes
 
 
 def _top(net: Any, logits: np.ndarray | None) -> list[dict[str, Any]]:
