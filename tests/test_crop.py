@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxai.models.crop import crop, fit
+from jaxai.models.crop import crop, dimensions, fit, placement
 
 SIZE = 16
 square = partial(crop, size=SIZE)
@@ -255,3 +255,36 @@ class TestErrors:
 
     def test_too_deep(self):
         self.raises(Image.fromarray(np.full((4, 4), 70000, np.int32)), "8 or 16 bits per pixel; got values")
+
+
+def test_a_photo_is_padded_with_its_mean():
+    pixels = colours(8, 32)
+    found = np.asarray(square(pixels, fit="pad"))[0]
+    inner = fit(pixels, longest=SIZE)[0]
+    assert inner.shape == (4, SIZE, 3)
+    np.testing.assert_array_equal(found[6:10], inner)
+    np.testing.assert_allclose(found[:6], np.broadcast_to(inner.mean((0, 1)), (6, SIZE, 3)), atol=1e-6)
+    np.testing.assert_allclose(found[10:], np.broadcast_to(inner.mean((0, 1)), (6, SIZE, 3)), atol=1e-6)
+    assert placement(32, 8, size=SIZE, fit="pad") == ((0, 0, 32, 8), (0, 6, SIZE, 10))
+
+
+def test_a_photo_is_squashed():
+    down, across = np.mgrid[:64, :32].astype(np.float32)
+    pixels = np.stack([down / 64, across / 32, 0 * down], -1)
+    found = np.asarray(square(pixels, fit="squash"))[0]
+    steps = (np.arange(SIZE) + 0.5) / SIZE
+    # Away from the edges, where the kernel is cut off, means of a ramp lie on the ramp.
+    middle = slice(2, -2)
+    np.testing.assert_allclose(found[middle, 8, 0], steps[middle] - 0.5 / 64, atol=2e-3)
+    np.testing.assert_allclose(found[8, middle, 1], steps[middle] - 0.5 / 32, atol=2e-3)
+    assert placement(32, 64, size=SIZE, fit="squash") == ((0, 0, 32, 64), (0, 0, SIZE, SIZE))
+
+
+def test_the_size_of_a_photo_is_that_after_turning(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.fromarray(colours(8, 32)).save(tmp_path / "turned.jpg", exif=exif)
+    assert dimensions(tmp_path / "turned.jpg") == (8, 32)
+    assert dimensions(colours(5, 7)) == (7, 5)
+    with pytest.raises(ValueError, match="`fit` must be one of crop, pad, squash; got 'tile'"):
+        square(colours(), fit="tile")

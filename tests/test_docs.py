@@ -49,3 +49,19 @@ def test_a_wrong_page_fails():
     page = "Text\n\n```python\n>>> n = 1\n```\n\n```bash\nexit 1\n```\n\n```python\n>>> n + 1\n3\n```\n"
     attempted, failed, report = failures("page.md", examples(page))
     assert (attempted, failed) == (2, 1) and "line 12" in report
+
+
+PASTED = re.compile(r"^```python\n((?!>>> ).*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+def test_examples_to_paste_run_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start = (ROOT / "README.md").read_text("utf-8").split("## Your own model")[0]
+    for page in (start, (ROOT / "docs/explain.md").read_text("utf-8")):
+        blocks = PASTED.findall(page)
+        assert len(blocks) == 2
+        names = {}
+        for block in blocks:
+            exec(compile(block, "block", "exec"), names)
+    assert (tmp_path / "page.html").stat().st_size > 100_000 and (tmp_path / "out/maps.npz").exists()

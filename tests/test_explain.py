@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -297,3 +298,53 @@ def test_results_have_short_texts(net, photos):
     assert (
         dataclasses.replace(net, labels=None, name="x").__repr__().startswith("Pretrained(x: no classifier")
     )
+
+
+@pytest.mark.parametrize(
+    "fit, box", [("crop", (32, 0, 64, 32)), ("pad", (0, 0, 96, 32)), ("squash", (0, 0, 96, 32))]
+)
+def test_maps_lie_where_they_belong(net, fit, box):
+    left, top, right, bottom = box
+    photo = np.tile(np.linspace(0.2, 0.8, 96, dtype=np.float32)[None, :, None], (32, 1, 3))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        e = jaxai.explain(net, photo, methods={"occlusion": {"window": 8, "strides": 8}}, fit=fit)
+    notes = [str(one.message) for one in said]
+    expected = "array: the network sees the centre 32 x 32 of 96 x 32; `fit` pad or squash shows it all"
+    assert notes == ([expected] if fit == "crop" else [])
+    image = e.records[0]["image"]
+    assert image["original_size"] == [96, 32] and image["box"] == list(box) and image["fit"] == fit
+    np.testing.assert_array_equal(e.photos, net.crop(photo, fit=fit))
+    picture = e.overlay("occlusion")
+    assert picture.shape == (32, 96, 3) and picture.dtype == np.uint8
+    outside = np.ones((32, 96), bool)
+    outside[top:bottom, left:right] = False
+    pale = np.round((0.4 * photo + 0.6) * 255)
+    np.testing.assert_allclose(picture[outside], pale[outside], atol=1)
+    values, inner = e.maps["occlusion"][0], image["place"]
+    seen = jaxai.maps.upsample(
+        jnp.asarray(values[inner[1] : inner[3], inner[0] : inner[2]]), (bottom - top, right - left)
+    )
+    bounds = jaxai.plots.limits(values, signed=True)
+    drawn = jaxai.plots.heatmap_overlay(photo[top:bottom, left:right], seen, signed=True, bounds=bounds)
+    np.testing.assert_array_equal(picture[top:bottom, left:right], drawn)
+    with pytest.raises(ValueError, match="unknown method 'lime'; the methods are occlusion"):
+        e.overlay("lime")
+
+
+def test_other_formats_and_whole_photos(net, pixels, tmp_path, monkeypatch, run):
+    Image.fromarray(pixels[:8]).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jaxai.models, "load", lambda name, dtype=None: net)
+    words = ("explain", "a.png", "--method", "saliency", "--fit", "pad", "--whole", "--format", "svg")
+    code, _, errors = run(*words)
+    assert code == 0 and errors == []
+    assert (tmp_path / "out/explanation.svg").read_bytes().startswith(b"<?xml")
+    with Image.open(tmp_path / "out/saliency_whole.png") as picture:
+        assert picture.size == (SIZE, 8)
+    figure = jaxai.explain(net, pixels, methods="saliency").plot()
+    assert jaxai.plots.vector(figure, format="pdf")[:5] == b"%PDF-"
+    with pytest.raises(ValueError, match="`format` must be 'pdf' or 'svg'; got 'gif'"):
+        jaxai.plots.vector(figure, format="gif")
+    with pytest.raises(ValueError, match="`fit` must be one of crop, pad, squash; got 'tile'"):
+        jaxai.explain(net, pixels, methods="saliency", fit="tile")

@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,7 +18,7 @@ from ..report import _session as provenance
 from ..report._page import page as page_of
 from ..report._progress import Progress
 from ..report._run import Request
-from ..report._writer import file_names
+from ..report._writer import Extras, file_names
 from . import arguments, session, terminal
 from .arguments import (
     AlphaOption,
@@ -62,6 +62,12 @@ def explain(
     page_file: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write one page with everything too.")
     ] = None,
+    format: Annotated[
+        Literal["png", "pdf", "svg"], typer.Option(help="Write the figure of all methods like this too.")
+    ] = "png",
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Draw each map on the whole photo too, in the photo's own size.")
+    ] = False,
     labels: arguments.LabelsOption = None,
     normalize: arguments.NormalizeOption = None,
     input_size: arguments.InputSizeOption = None,
@@ -89,9 +95,10 @@ def explain(
     def place(photo: photos.Photo) -> Path:
         return out / photo.folder if found.several else out
 
+    extras = Extras(format, whole)
     outputs.check_folder(out, [], sources)
     for photo in found.photos:
-        outputs.check_folder(place(photo), file_names(chosen), sources)
+        outputs.check_folder(place(photo), file_names(chosen, extras), sources)
     if page_file is not None:
         outputs.check_file(page_file, sources)
     session.start(device, precision)
@@ -117,7 +124,17 @@ def explain(
     outcome, keep = Outcome(), page_file is not None
     with Progress() as progress:
         try:
-            run(request, found.photos, place, sources, progress, outcome, several=found.several, keep=keep)
+            run(
+                request,
+                found.photos,
+                place,
+                sources,
+                progress,
+                outcome,
+                extras=extras,
+                several=found.several,
+                keep=keep,
+            )
         finally:
             if page_file is not None and outcome.results:
                 _write_page(page_file, outcome)

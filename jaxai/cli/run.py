@@ -10,7 +10,7 @@ from ..report._photos import Photo
 from ..report._progress import Progress
 from ..report._record import Part, Subject
 from ..report._run import Failed, Finished, Noted, Request, Said, Seen, explain
-from ..report._writer import Writer
+from ..report._writer import Extras, Writer
 from . import terminal
 
 
@@ -48,6 +48,7 @@ def run(
     progress: Progress,
     outcome: Outcome,
     *,
+    extras: Extras,
     several: bool,
     keep: bool = False,
 ) -> None:
@@ -60,6 +61,7 @@ def run(
         sources: What must not be changed.
         progress: Shows how far it is.
         outcome: What was written and what failed, also when the run is interrupted.
+        extras: What is written too.
         several: Print one line for each photo.
         keep: Keep the results in memory.
     """
@@ -73,7 +75,7 @@ def run(
             case Noted(line):
                 terminal.note(line)
             case Seen(subjects):
-                writers = [Writer(place(one.photo), one, sources) for one in subjects]
+                writers = [Writer(place(one.photo), one, sources, extras) for one in subjects]
                 if keep:
                     outcome.results += [(writer.subject, writer.parts) for writer in writers]
                 for one in subjects:

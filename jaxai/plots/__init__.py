@@ -7,7 +7,7 @@ are Matplotlib objects that belong to nobody: no window is opened and no global 
 from ._colors import DIVERGING, SEQUENTIAL, colorize, diverging, limits
 from ._comparison import comparison
 from ._figures import Bar, Panel, compose, heatmap_panel, pair, photo_panel, pixels_panel, segments_panel
-from ._output import png, render
+from ._output import png, render, vector
 from ._pixels import heatmap_overlay, segment_mask, signed_pixels
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "segment_mask",
     "segments_panel",
     "signed_pixels",
+    "vector",
 ]

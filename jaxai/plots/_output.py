@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 from jaxtyping import UInt8
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
@@ -26,6 +27,23 @@ def render(figure: Figure) -> UInt8[ndarray, "height width 3"]:
     canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def vector(figure: Figure, *, format: str = "pdf") -> bytes:
+    """Return a figure as the bytes of a PDF or SVG file: texts and bars as curves, pictures as pixels.
+
+    Args:
+        figure: Of `compose`, or any of Matplotlib.
+        format: `"pdf"` or `"svg"`.
+    """
+    if format not in ("pdf", "svg"):
+        raise ValueError(f"`format` must be 'pdf' or 'svg'; got {format!r}")
+    buffer = io.BytesIO()
+    dated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    # Without the time and drawn names of parts, the same figure is the same file.
+    with rc_context({"svg.hashsalt": "jaxai", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format=format, metadata=dated[format])
+    return buffer.getvalue()
 
 
 def png(picture: Figure | UInt8[ndarray, "height width 3"]) -> bytes:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from .. import _files, plots
 from . import _classes as classes
 from . import _figures as figures
+from . import _names as names
 from . import _outputs as outputs
 from . import _page as page
 from ._record import Part, Subject, record
@@ -142,6 +143,25 @@ class Explanation:
         if not self.methods:
             raise ValueError("there is nothing to plot: no method has finished")
         return figures.of_photos([(subject, parts) for subject, parts in self.results if parts])
+
+    def overlay(self, method: str, *, photo: int = 0, target: int = 0) -> np.ndarray:
+        """Return a whole photo in its own size with a map where it belongs, uint8 [height, width, 3].
+
+        What the network has not seen is pale. `jaxai.plots.png` turns it into a file's bytes.
+
+        Args:
+            method: One of `methods`.
+            photo: Number of the photo.
+            target: Number of the target, for several.
+
+        Raises:
+            ValueError: If the method has not spoken of the photo, or the network crops in its own way.
+        """
+        subject, parts = self.results[photo]
+        said = {part.method.name: part for part in parts}
+        if method not in said:
+            raise ValueError(names.unknown("method", method, said))
+        return figures.on_photo(subject, said[method], target)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write what `jaxai explain` writes: pictures, `maps.npz` and `explanation.json`.

@@ -1,5 +1,6 @@
 """Pictures of what methods say of a photo: a panel, a figure of one method, a figure of all."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,9 @@ from matplotlib.figure import Figure
 from .. import maps, plots
 from . import _classes as classes
 from ._record import Part, Subject
+
+# The longest side of a photo with a map on it.
+_LONGEST = 4096
 
 
 def panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
@@ -32,6 +36,54 @@ def _plain_panel(subject: Subject, part: Part, k: int, title: str) -> plots.Pane
         return plots.pixels_panel(part.maps[k], title=title, label=method.description.unit)
     assert subject.segments is not None and part.weights is not None
     return plots.segments_panel(subject.pixels, subject.segments, part.weights[k], title=title)
+
+
+def shown_values(subject: Subject, part: Part, k: int) -> tuple[np.ndarray, bool, tuple[float, float]]:
+    """Return a map [height, width], whether its values have signs, and the values at its colours' ends."""
+    values = np.asarray(part.maps[k], np.float64)
+    if part.method.result == "pixels":
+        values = values.sum(-1) if values.ndim == 3 else values
+        return values, True, plots.limits(values, signed=True, percentile=99.0)
+    if values.shape != subject.pixels.shape[:2]:
+        values = np.asarray(maps.upsample(jnp.asarray(part.maps[k]), subject.pixels.shape[:2]), np.float64)
+    signed = part.method.signed or part.method.result == "segments"
+    return values, signed, plots.limits(values, signed=signed)
+
+
+def on_photo(subject: Subject, part: Part, k: int, *, longest: int = _LONGEST) -> np.ndarray:
+    """Return the whole photo with a map where it belongs, uint8 [height, width, 3].
+
+    The photo keeps its own size, unless a side is longer than `longest`. What the network has not seen is
+    pale.
+
+    Raises:
+        ValueError: If the network crops photos in a way of its own.
+        OSError: If the photo cannot be read any more.
+    """
+    from ..models import fit
+
+    image = subject.facts["image"]
+    if "box" not in image:
+        raise ValueError(
+            f"{subject.facts['model']['name']} crops photos in its own way: the part it sees is unknown"
+        )
+    reading = {name: image[name] for name in ("page", "white", "alpha") if name in image}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Said when it was read first.
+        whole = np.asarray(fit(subject.photo.read(), longest=longest, **reading))[0]
+    scale = whole.shape[1] / image["original_size"][0], whole.shape[0] / image["original_size"][1]
+    left, top, right, bottom = (round(edge * scale[i % 2]) for i, edge in enumerate(image["box"]))
+    values, signed, bounds = shown_values(subject, part, k)
+    inner = image["place"]
+    values = values[inner[1] : inner[3], inner[0] : inner[2]]
+    size = (max(1, bottom - top), max(1, right - left))
+    values = np.asarray(maps.upsample(jnp.asarray(values, jnp.float32), size))
+    picture = np.round((0.4 * whole.mean(-1, keepdims=True) + 0.6).repeat(3, -1) * 255).astype(np.uint8)
+    seen = whole[top : top + size[0], left : left + size[1]]
+    picture[top : top + size[0], left : left + size[1]] = plots.heatmap_overlay(
+        seen, values, signed=signed, bounds=bounds
+    )
+    return picture
 
 
 def of_method(subject: Subject, part: Part) -> Figure:

@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from .. import maps, plots
+from .. import plots
 from ..plots._colors import colormap
 from . import _classes as classes
-from ._figures import score_texts
+from ._figures import score_texts, shown_values
 from ._record import Part, Subject
 from ._shown import readable
 
@@ -165,7 +164,7 @@ def _section(number: int, subject: Subject, parts: Sequence[Part]) -> str:
 
 def _map(number: int, subject: Subject, part: Part, k: int) -> str:
     """Return the figure of a map; a script draws it when it is looked at."""
-    values, signed, bounds = _values(subject, part, k)
+    values, signed, bounds = shown_values(subject, part, k)
     method = part.method
     packed, low, high = _packed(values)
     height, width = values.shape
@@ -189,18 +188,6 @@ def _map(number: int, subject: Subject, part: Part, k: int) -> str:
         f'<input type="range" min="0" max="100" value="65" aria-label="opacity of {title} of {name}">'
         f'<script type="text/plain">{packed}</script></figure>'
     )
-
-
-def _values(subject: Subject, part: Part, k: int) -> tuple[np.ndarray, bool, tuple[float, float]]:
-    """Return a map [height, width], whether its values have signs, and the values at its colours' ends."""
-    values = np.asarray(part.maps[k], np.float64)
-    if part.method.result == "pixels":
-        values = values.sum(-1) if values.ndim == 3 else values
-        return values, True, plots.limits(values, signed=True, percentile=99.0)
-    if values.shape != subject.pixels.shape[:2]:
-        values = np.asarray(maps.upsample(jnp.asarray(part.maps[k]), subject.pixels.shape[:2]), np.float64)
-    signed = part.method.signed or part.method.result == "segments"
-    return values, signed, plots.limits(values, signed=signed)
 
 
 def _packed(values: np.ndarray) -> tuple[str, float, float]:

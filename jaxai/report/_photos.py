@@ -67,7 +67,7 @@ class Photo:
         return np.asarray(net.crop(self.read(), **reading))[0]
 
     def framed(self, net: Any, reading: dict[str, Any]) -> dict[str, Any]:
-        """Return the photo's own size, the part of it that the network sees, and where in its square that lies.
+        """Return the photo's own size, the part that the network sees, and where in its square that lies.
 
         Empty for networks that crop in a way of their own.
         """

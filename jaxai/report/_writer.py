@@ -17,9 +17,31 @@ from ._record import Part, Subject, arrays, record
 FIGURE, MAPS, FACTS = "explanation.png", "maps.npz", "explanation.json"
 
 
-def file_names(methods: Iterable[Chosen]) -> list[str]:
-    """Return the names of the files that are written about a photo."""
-    return [*(f"{method.name}.png" for method in methods), FIGURE, MAPS, FACTS]
+@dataclass(frozen=True)
+class Extras:
+    """What is written beside the pictures that are always there.
+
+    Attributes:
+        format: The figure of all methods as "pdf" or "svg" too; "png" is no more than there is.
+        whole: A picture of each map on the whole photo, in the photo's own size.
+    """
+
+    format: str = "png"
+    whole: bool = False
+
+    def figure(self) -> str:
+        """Return the name of the figure."""
+        return str(Path(FIGURE).with_suffix(f".{self.format}"))
+
+    def on_photo(self, method: str, k: int, count: int) -> str:
+        """Return the name of a picture on the whole photo."""
+        return f"{method}_whole{'' if count == 1 else f'_{k + 1}'}.png"
+
+
+def file_names(methods: Iterable[Chosen], extras: Extras) -> list[str]:
+    """Return the names of the files that are written about a photo of one class."""
+    found = [*(f"{method.name}.png" for method in methods), FIGURE, MAPS, FACTS, extras.figure()]
+    return found + [extras.on_photo(method.name, 0, 1) for method in methods if extras.whole]
 
 
 @dataclass
@@ -30,11 +52,13 @@ class Writer:
         folder: Where they go; made with the first of them.
         subject: The photo.
         sources: What must not be removed.
+        extras: What is written too.
     """
 
     folder: Path
     subject: Subject
     sources: outputs.Sources
+    extras: Extras = Extras()
     parts: list[Part] = field(default_factory=list)
     _earlier: list[str] = field(default_factory=list)
 
@@ -49,6 +73,10 @@ class Writer:
         parts = [*self.parts, part]
         with outputs.locked(self.folder), _files.folder(self.folder) as new:
             (new / f"{part.method.name}.png").write_bytes(plots.png(figures.of_method(self.subject, part)))
+            count = len(self.subject.named)
+            for k in range(count if self.extras.whole else 0):
+                picture = plots.png(figures.on_photo(self.subject, part, k))
+                (new / self.extras.on_photo(part.method.name, k, count)).write_bytes(picture)
             _save(new / MAPS, arrays(self.subject, parts))
             old = outputs.record(self.folder / FACTS)
             same = _digest(old) == self.subject.facts["image"]["sha256"]
@@ -71,7 +99,10 @@ class Writer:
         """
         if self.parts:
             with outputs.locked(self.folder), _files.folder(self.folder) as new:
-                (new / FIGURE).write_bytes(plots.png(figures.of_all(self.subject, self.parts)))
+                figure = figures.of_all(self.subject, self.parts)
+                (new / FIGURE).write_bytes(plots.png(figure))
+                if self.extras.format != "png":
+                    (new / self.extras.figure()).write_bytes(plots.vector(figure, format=self.extras.format))
                 self._write_facts(new, self.parts)
 
     def _write_facts(self, folder: Path, parts: Sequence[Part]) -> None:
