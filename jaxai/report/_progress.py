@@ -87,7 +87,7 @@ class Progress:
             self._bar = _drawn()
             self._bar.add_task(name, total=1.0, left="")
             self._bar.start()
-        # Without an estimate the bar only moves to and fro.
+        # Without an estimate the bar moves without an end.
         total = None if left is None and not done else 1.0
         task = self._bar.task_ids[0]
         self._bar.update(task, description=name, completed=done, total=total, left=remaining(left))
