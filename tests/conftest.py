@@ -22,6 +22,18 @@ else:
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of each `sampled` test the first case stays in the quick tier; the others are slow."""
+    seen = set()
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            name = item.nodeid.split("[")[0]
+            if name in seen:
+                item.add_marker("slow")
+            seen.add(name)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def weights_cache():
     """An empty cache, so that what is tested is what the converters write now."""

@@ -105,6 +105,7 @@ def test_signatures_and_arguments_are_described(function):
     assert all(said.strip() for said in described.values())
 
 
+@pytest.mark.slow
 def test_importing_loads_no_more_than_jax():
     code = """
 import json, sys
@@ -158,6 +159,7 @@ def test_models_do_not_import_methods():
                 assert not set(name.split(".")) & methods, f"{path.name}: {name}"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", modules())
 def test_examples_run(name, capsys):
     module = importlib.import_module(name)

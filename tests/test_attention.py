@@ -83,6 +83,7 @@ def test_methods_are_their_definitions(pooled, registers):
     close(jaxai.attention.legrad(model, IMAGES, CLASSES, **raw), expected)
 
 
+@pytest.mark.slow
 def test_variants_of_rollout():
     model = tiny_vit.model(4)
     matrices, _ = matrices_and_slopes(model.args[0], IMAGES, CLASSES)
@@ -99,6 +100,7 @@ def test_variants_of_rollout():
     close(found, row(by_rollout(kept[:, :, None]), 1, False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but("gradient_attention", METHODS))
 def test_targets_chunks_jit_and_alone(name):
     model, method = tiny_vit.model(5), METHODS[name]
@@ -140,6 +142,7 @@ class Transformer(nnx.Module):
         return self.head(x.mean(1))
 
 
+@pytest.mark.slow
 def test_matrices_of_a_library():
     model = Transformer(nnx.Rngs(0))
     seen = []
@@ -169,6 +172,7 @@ def one_image(kernel, image):
     return x.mean(0)
 
 
+@pytest.mark.slow
 def test_mapped_images_and_scanned_layers():
     rng = np.random.default_rng(2)
     kernel = {

@@ -42,6 +42,7 @@ CALLS = {
 METHODS = {name: (lambda m, t, call=call: call(m, IMAGES, t)) for name, call in CALLS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but("rise", METHODS))
 def test_same_as_a_model_of_jax(name):
     for targets in (None, jnp.array([[0, 1], [1, 0]])):
@@ -49,6 +50,7 @@ def test_same_as_a_model_of_jax(name):
         np.testing.assert_allclose(METHODS[name](black_box(predict), targets), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_batches_are_bounded():
     sizes = []
 
@@ -106,6 +108,7 @@ def test_errors():
         jaxai.lime(black_box(lambda x: predict(x) * np.nan), IMAGES, 0, **RUN)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", METHODS)
 def test_originals_are_asked_for_in_batches(name):
     sizes = []

@@ -226,6 +226,7 @@ def test_random_cam_is_seeded(dense_net, small_images):
     close(raw(jaxai.random_cam, dense_net, small_images, None, key=KEY), acts @ weights)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", METHODS)
 def test_a_batch_is_its_images_alone(name, dense_net, small_images):
     """Two targets an image in chunks of two images, against one image with one target under jit."""
@@ -236,6 +237,7 @@ def test_a_batch_is_its_images_alone(name, dense_net, small_images):
     close(together[1:2, 1], alone, 1e-4)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", METHODS)
 def test_a_flat_image_has_finite_maps_and_gradients(name, dense_net):
     flat = jnp.full((1, 6, 8, 3), 0.5)

@@ -14,6 +14,7 @@ KEY = jax.random.key(0)
 TARGETS = jnp.array([[1, 2], [3, 4], [0, 6]])
 
 
+@pytest.mark.slow
 def test_shapley_cam_uses_the_hessian(dense_net, small_images):
     classes = TARGETS[:, 0]
     acts, _ = parts(dense_net, small_images, classes)
@@ -38,6 +39,7 @@ def test_shapley_cam_uses_the_hessian(dense_net, small_images):
     close(found, raw(jaxai.grad_cam, dense_net, small_images, classes))
 
 
+@pytest.mark.slow
 def test_finer_cam_contrasts_with_the_nearest_classes(dense_net, small_images):
     found = raw(jaxai.finer_cam, dense_net, small_images, TARGETS, strength=0.6, comparisons=2)
     scores = np.asarray(dense_net(small_images))

@@ -59,6 +59,7 @@ def test_explain_prints_the_classes_and_writes_the_files(run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_pictures_are_pictures(cat):
     assert sorted(path.name for path in cat.iterdir()) == FILES
     for name in ("explanation.png", "grad_cam.png", "lime.png"):
@@ -67,6 +68,7 @@ def test_pictures_are_pictures(cat):
         assert pixels.std() > 20
 
 
+@pytest.mark.slow
 def test_maps_are_those_of_the_library(cat, lite0, photos):
     photo = lite0.crop(photos["cat"])
     x = lite0.normalize(photo)
@@ -174,6 +176,7 @@ def test_black_box_methods_on_an_image_and_a_folder(run, tmp_path):
             assert np.isfinite(maps[method]).all() and np.ptp(maps[method]) > 0, method
 
 
+@pytest.mark.slow
 def test_the_target_is_what_is_explained(run, tmp_path, lite0, photos):
     x = lite0.preprocess(photos["cat"])
     for target, index in (("tabby", 281), ("657", 657)):
@@ -219,6 +222,7 @@ def test_files_of_another_run_stay(run, tmp_path):
     assert not any(path.name.startswith(".") for path in out.iterdir())
 
 
+@pytest.mark.slow
 def test_dream_writes_what_the_library_dreams(run, tmp_path, lite0, photos):
     words = (
         "--model",
@@ -246,6 +250,7 @@ def test_dream_writes_what_the_library_dreams(run, tmp_path, lite0, photos):
     assert np.asarray(Image.open(tmp_path / "pair.png")).std() > 20
 
 
+@pytest.mark.slow
 def test_dreams_out_of_noise_depend_on_the_seed(run, tmp_path):
     words = (
         "--model",
@@ -277,6 +282,7 @@ def test_layers_lists_names_and_shapes(run):
     assert list(rows)[:3] == ["conv1_1", "conv1_2", "pool1"] and len(rows) == 21
 
 
+@pytest.mark.slow
 def test_models_and_methods_list_all(run):
     code, lines, _ = run("models")
     assert code == 0

@@ -44,6 +44,7 @@ def table(methods=3, references=2, metrics=3, images=6):
     )
 
 
+@pytest.mark.slow
 def test_compare_writes_table_picture_json_and_csv(run, tmp_path, lite0, photos):
     out = tmp_path / "new" / "out"
     words = (

@@ -56,6 +56,7 @@ def broken(tmp_path_factory):
     return folder
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -72,6 +73,7 @@ def test_files_that_are_no_photos(refused, broken, name, message):
     assert message in refused("dream", broken / name, "--model", "efficientnet_lite0", "--layer", "stem")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -197,6 +199,7 @@ def test_output_without_permission(refused, tmp_path):
     assert "shut" in refused(*CAM, "coffee", "--out", "shut")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", slow_but("new/out", ["out", "new/out"]))
 def test_a_full_disk_leaves_nothing(refused, monkeypatch, out):
     def full(path, **arrays):
@@ -250,6 +253,7 @@ def test_files_that_cannot_grow(tmp_path, lite0):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no device that is always full")
 def test_an_answer_that_cannot_be_written():
     with open("/dev/full", "w") as full:

@@ -62,6 +62,7 @@ def test_a_file_is_explained(folder, capsys):
     assert facts["methods"]["grad_cam"]["layer"] == "block/relu" and (folder / "out/grad_cam.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "label"), [("small", "class 2"), ("whole", "c")])
 def test_a_function_is_explained(folder, capsys, function, label):
     size = ["--input-size", "32"] if function == "small" else []

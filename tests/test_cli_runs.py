@@ -260,6 +260,7 @@ def test_scores_that_are_not_finite_concern_their_photo_alone(run, drawn, tmp_pa
     assert (code, lines, len(errors)) == (2, [], 1) and not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_a_method_that_fails_leaves_the_others(run, drawn, tmp_path):
     photo(tmp_path / "a.png")
     words = ("explain", "a.png", "--method", "grad_cam,kernel_shap,saliency", "--segments", "grid")
@@ -279,6 +280,7 @@ def test_a_method_that_fails_leaves_the_others(run, drawn, tmp_path):
     assert code == 2 and len(errors) == 1 and not (tmp_path / "none").exists()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("method", "option"),
     [
@@ -305,6 +307,7 @@ def test_options_that_need_what_the_command_has(run, tmp_path, method, option):
     assert np.isfinite(np.load(tmp_path / "out/maps.npz")[method]).all()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "method", ["conductance", "deep_lift_shap", "expected_gradients", "forgrad", "fused_cam"]
 )
@@ -439,6 +442,7 @@ def test_leftovers_of_killed_runs_are_removed(run, drawn, tmp_path):
     assert not [path for path in files(tmp_path) if ".part" in path]
 
 
+@pytest.mark.slow
 def test_names_are_data(run, tmp_path, monkeypatch):
     """Escapes, mathematics, line breaks, bytes that are not UTF-8 and the longest names, in every place."""
     names = [
@@ -555,6 +559,7 @@ def test_a_reader_who_leaves_changes_nothing(network, drawn, tmp_path, monkeypat
         assert main(["explain", "dog"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such shell")
 def test_streams_that_are_closed(tmp_path):
     script = f'"{sys.executable}" -m jaxai methods >&- 2>&- <&- && echo fine'

@@ -143,6 +143,7 @@ def loop_bodies(text):
     return "\n".join(found.values())
 
 
+@pytest.mark.slow
 def test_one_forward_pass_serves_grad_cam(net):
     x = photos(4)
     forward = compiled(lambda m, x: m(x), net, x)
@@ -285,6 +286,7 @@ def test_batch_size_bounds_the_views_of_an_ascent(net):
     assert temporary(ascent(4)) <= temporary(ascent(32)) / 3
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", METHODS)
 def test_a_second_call_compiles_nothing(net, name):
     METHODS[name](net, photos(2, seed=1))

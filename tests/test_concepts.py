@@ -34,6 +34,7 @@ def test_the_pattern_is_the_difference_of_the_means():
     assert shaped.shape == (1, 5) and np.isclose(jnp.linalg.norm(shaped), 1)
 
 
+@pytest.mark.slow
 def test_classifiers_are_those_of_scikit_learn():
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.svm import LinearSVC
@@ -54,6 +55,7 @@ def test_classifiers_are_those_of_scikit_learn():
         np.testing.assert_allclose(found[name], unit(expected), atol=2e-3, err_msg=name)
 
 
+@pytest.mark.slow
 def test_only_the_pattern_is_right_beside_a_distractor():
     """The concept moves the first feature, a distractor the first two: normals point away from the second."""
     rng = np.random.default_rng(1)
@@ -126,6 +128,7 @@ def wide(seed):
     return jaxai.chain({"features": features, "logits": lambda a: jnp.sin(3 * a.mean((1, 2))) @ last})
 
 
+@pytest.mark.slow
 def test_random_concepts_are_rejected_as_seldom_as_stated():
     net, rejected = wide(5), 0
     for i in range(200):
@@ -161,6 +164,7 @@ def test_adjusted_p_values_are_holms():
     np.testing.assert_allclose(_holm(np.array([[0.5], [0.9]])), [[1.0], [1.0]])
 
 
+@pytest.mark.slow
 def test_chunks_keys_and_weights_change_what_they_should():
     net = wide(7)
     options = dict(layer="features", concept=RED, random=RANDOM)

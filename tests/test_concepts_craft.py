@@ -39,6 +39,7 @@ PLANTED = jaxai.chain(
 )
 
 
+@pytest.mark.slow
 def test_a_planted_dictionary_is_found_and_weighed():
     x = images()
     found = craft(
@@ -105,6 +106,7 @@ def test_parts_are_non_negative_least_squares():
     close(parts(jnp.asarray(acts), jnp.asarray(directions), 3000), expected, 5e-3)
 
 
+@pytest.mark.slow
 def test_chunks_and_alone():
     x, options = images(5), dict(layer="features", key=KEY, num_concepts=3, crop=4, num_designs=8)
     whole = craft(PLANTED, x, 1, **options)

@@ -31,6 +31,7 @@ def trained():
     return sae(ACTS, **OPTIONS)
 
 
+@pytest.mark.slow
 def test_a_planted_dictionary_is_found(trained):
     cosines = np.asarray(trained.directions) @ DICTIONARY.T
     assert cosines.max(0).min() > 0.95

@@ -115,6 +115,7 @@ def test_none_is_explained_wherever_it_is_a_default():
                 assert "None" in description.arguments[word], (name, word)
 
 
+@pytest.mark.slow
 def test_nothing_of_it_is_lost_when_docstrings_are_left_out():
     import subprocess
     import sys

@@ -44,6 +44,7 @@ def test_features_of_this_cpu():
     assert platform.machine() != "x86_64" or "sse2" in features
 
 
+@pytest.mark.slow
 def test_configure_keeps_the_users_flags():
     code = """
 import json, os, jaxai
@@ -84,6 +85,7 @@ print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) /
     assert share < 0.5 if few else share > 0.9
 
 
+@pytest.mark.slow
 def test_too_late_is_said():
     code = """
 import json, warnings, os, jax, jaxai

@@ -39,6 +39,7 @@ def test_pages_with_examples_are_found():
     assert "write_a_rule.md" in PAGES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_examples_of_a_page_run(name):
     attempted, failed, report = failures(name, PAGES[name])

@@ -117,6 +117,7 @@ def test_accentuated_photos_stay_close_and_rise():
         jaxai.accentuate(NET, PHOTOS, ["a:1"] * 2, layer="a", key=KEY)
 
 
+@pytest.mark.slow
 def test_inversion_comes_closer_and_caricature_exaggerates():
     options = {"layer": "a", "key": KEY, "parametrization": "pixels", "steps": 20}
     rebuilt = jaxai.invert(NET, PHOTOS[:2], smoothness=0.0, **options)
@@ -205,6 +206,7 @@ def test_embedding_keeps_clusters_together():
         embed(points[:3], key=KEY)
 
 
+@pytest.mark.slow
 def test_an_atlas_counts_every_activation():
     options = {"layer": "a", "key": KEY, "grid": (2, 3), "num_samples": 4, "size": 12, "steps": 2}
     found = jaxai.atlas(NET, PHOTOS, parametrization="pixels", transforms=None, redirect=0, **options)
@@ -221,6 +223,7 @@ def test_an_atlas_counts_every_activation():
         jaxai.atlas(NET, PHOTOS, layer="logits", key=KEY)
 
 
+@pytest.mark.slow
 def test_a_semantic_dictionary_names_channels():
     found = jaxai.features.semantic_dictionary(
         NET,
@@ -241,6 +244,7 @@ def test_a_semantic_dictionary_names_channels():
         jaxai.features.semantic_dictionary(NET, PHOTOS, layer="a", **QUICK)
 
 
+@pytest.mark.slow
 def test_report_measures():
     other = {"twin": (NET, lambda x: x, 8)}
     wanted = [f"logits:{c}" for c in (0, 1, 2, 3, 0)]
@@ -264,6 +268,7 @@ def test_report_measures():
         features.report(NET, PHOTOS, wanted[:2], key=KEY)
 
 
+@pytest.mark.slow
 def test_naturalness_of_known_images():
     rng = np.random.default_rng(0)
     white = rng.normal(size=(1, 64, 64, 1))

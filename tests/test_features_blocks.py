@@ -259,6 +259,7 @@ CASES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CASES)
 def test_objective_is_what_its_name_says(name):
     objective, expected = CASES[name]

@@ -50,6 +50,7 @@ def test_visualize_writes_a_sheet_images_and_a_record(tmp_path, capsys):
     assert "stem:5" in capsys.readouterr().out
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

@@ -100,6 +100,7 @@ def half(x, size):
     return x
 
 
+@pytest.mark.slow
 def test_dream_is_the_loop_of_its_paper():
     """Octaves from the smallest, detail carried on, normalised steps of 1.5 / 255, clipping; no jitter."""
     photo = np.asarray(PHOTOS[0], np.float64)

@@ -74,6 +74,7 @@ CASES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CASES)
 def test_fields_are_the_support_of_the_gradient(name):
     assert field_of(CASES[name]) == support(CASES[name])
@@ -131,6 +132,7 @@ def test_fields_of_vgg16_are_the_known_ones():
         assert _receptive.field(program) == (side, side)
 
 
+@pytest.mark.slow
 def test_small_images_warn():
     def layer(weights, x):
         return jax.nn.relu(plain(weights, x))

@@ -267,6 +267,7 @@ def test_crops_shrink_along_the_run():
     assert sides[1].mean() * 16 / 64 < 0.1
 
 
+@pytest.mark.slow
 def test_compiled_and_mapped_are_the_same():
     config = Transforms(angles=(-20.0, 20.0))
     images = jax.random.uniform(KEY, (2, 8, 8, 3))

@@ -49,6 +49,7 @@ def moving(**options):
     return {**QUICK, "transforms": shifts, **options}
 
 
+@pytest.mark.slow
 def test_the_loop_is_adam_on_the_parameters():
     found = jaxai.visualize(NET, "late:2", **QUICK)
     key = jax.random.fold_in(jax.random.fold_in(KEY, 0), 0)
@@ -72,6 +73,7 @@ def test_the_loop_is_adam_on_the_parameters():
     np.testing.assert_allclose(found.images[0], image, atol=1e-4)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "kind", ["pixels", "fourier", "laplacian", "cppn", parametrize.Shared(divisors=(2,))]
 )
@@ -83,6 +85,7 @@ def test_the_objective_rises_for_every_parametrization(kind):
     assert 0 <= found.images.min() <= found.images.max() <= 1
 
 
+@pytest.mark.slow
 def test_runs_of_all_structures_come_back_in_order():
     wanted = ["late:1", "logits:2", "late:3", "early"]
     found = jaxai.visualize(NET, wanted, **QUICK)
@@ -94,6 +97,7 @@ def test_runs_of_all_structures_come_back_in_order():
         np.testing.assert_allclose(alone.images[0], found.images[i], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_batches_and_keys_do_not_change_a_run():
     wanted = [f"late:{c}" for c in range(5)]
     together = jaxai.visualize(NET, wanted, **moving())
@@ -145,6 +149,7 @@ def test_compiled_by_the_caller():
     np.testing.assert_allclose(jax.jit(images)(NET), images(NET), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_snapshots_and_importance():
     found = jaxai.visualize(NET, ["late:1", "late:2"], snapshots=[2, 4], **QUICK)
     assert found.snapshots.shape == (2, 2, 12, 12, 3)
@@ -169,6 +174,7 @@ def test_starting_from_a_photo():
         jaxai.visualize(NET, "late:1", start=photos[:, :5], **QUICK)
 
 
+@pytest.mark.slow
 def test_copies_are_optimised_together():
     apart = jaxai.visualize(NET, objectives.channel("late", 1), copies=3, **QUICK)
     assert apart.images.shape == (3, 12, 12, 3)
@@ -196,6 +202,7 @@ def test_other_channel_counts(channels):
     assert jaxai.visualize(net, "a:1", channels=channels, **QUICK).images.shape == (1, 12, 12, channels)
 
 
+@pytest.mark.slow
 def test_views_are_averaged():
     shifts = transforms.Transforms(jitter=(0.5, 0.0))
     options = {**QUICK, "transforms": shifts, "steps": 1}
@@ -204,6 +211,7 @@ def test_views_are_averaged():
     assert many.history.std() < 0.6 * one.history.std()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", slow_but(4, [1, 4, 14]))
 def test_views_may_take_turns(batch_size):
     options = {**QUICK, "crops": 7, "alpha": True, "anneal": True}

@@ -118,6 +118,7 @@ METHODS = {
 }
 
 
+@pytest.mark.sampled
 @QUIET
 @pytest.mark.parametrize(
     ("kind", "name"),
@@ -404,6 +405,7 @@ CHANGES = (
 )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CHANGES)
 def test_changed_weights_never_give_the_old_explanation(name):
     model, set_weights = changing(name)

@@ -70,6 +70,7 @@ def test_nodes_without_names_are_named_by_their_results(images, tmp_path):
     assert found.layer_names[:3] == ("c1", "r1", "p1")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("layer", LAYERS[:9])
 def test_a_network_split_at_a_layer_is_the_same(net, images, layer):
     acts, head = jaxai.split(net.model, layer, images)
@@ -85,6 +86,7 @@ def test_weights_are_leaves_and_numbers_for_shapes_are_not(net):
     assert not np.allclose(doubled(jnp.ones((1, SIDE, SIDE, 3))), net.model(jnp.ones((1, SIDE, SIDE, 3))))
 
 
+@pytest.mark.slow
 def test_saliency_is_the_gradient_of_the_same_network_in_jax(net, images):
     """Written by hand, with none of the operators."""
     p = {i.name: jnp.asarray(onnx.numpy_helper.to_array(i)) for i in residual().graph.initializer}

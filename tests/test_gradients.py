@@ -199,6 +199,7 @@ def test_low_pass_filter():
         jaxai.forgrad(jnp.ones(5))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", METHODS)
 def test_a_batch_is_its_images_alone(name, dense_net, small_images):
     """Two targets an image in chunks of two images, against one image with one target under jit."""
@@ -208,6 +209,7 @@ def test_a_batch_is_its_images_alone(name, dense_net, small_images):
     close(together[1:2, 1], alone, 1e-4)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", METHODS)
 def test_a_flat_image_has_finite_maps_and_gradients(name, dense_net):
     @jax.jit

@@ -88,6 +88,7 @@ def check_cams(net, x, classes, golden, layer):
             assert error < 1e-3, (name, error)
 
 
+@pytest.mark.slow
 def test_cams_of_efficientnet(lite):
     check_cams(*lite, "conv_head")
 
@@ -116,6 +117,7 @@ def test_heads_of_real_networks_begin_with_a_dense_layer(lite, vgg):
         assert _dense_head.find(view.head, view.acts) is not None
 
 
+@pytest.mark.slow
 def test_class_activation_maps_of_real_networks(lite, vgg):
     net, x, classes, golden = lite
     found = jaxai.class_activation_map(net, x, classes, layer="conv_head", relu=False, upsample=False)

@@ -149,6 +149,7 @@ def test_layer_methods_in_closed_form(small_images):
     close(found, one_channel(a**2 - 4 - steps * change**2, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["layer_integrated_gradients", "conductance"])
 def test_layer_methods_add_up(name, dense_net, small_images):
     method = getattr(jaxai, name)

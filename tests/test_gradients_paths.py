@@ -103,6 +103,7 @@ def test_completeness(dense_net, small_images):
     np.testing.assert_allclose(gap, np.asarray(found).sum((2, 3, 4)) - (scores - start), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradient_shap_is_a_loop_over_random_points(dense_net, small_images):
     options = dict(baselines=REFERENCES, key=KEY, num_samples=4)
     found = jaxai.gradient_shap(
@@ -121,6 +122,7 @@ def test_gradient_shap_is_a_loop_over_random_points(dense_net, small_images):
     close(jaxai.expected_gradients(dense_net, small_images, TARGETS[:, 0], **options), quiet)
 
 
+@pytest.mark.slow
 def test_expected_gradients_add_up_in_expectation(dense_net, small_images):
     found = jaxai.expected_gradients(
         dense_net, small_images, 1, baselines=REFERENCES, key=KEY, num_samples=2000, batch_size=600
@@ -161,6 +163,7 @@ def test_blur_integrated_gradients_as_pair_defines_them(spacing, dense_net, smal
     close(found, expected, 1e-4)
 
 
+@pytest.mark.slow
 def test_blur_integrated_gradients_add_up(pooled_net, small_images):
     """With the exact derivative of the blur, the sum is the score minus the blurred score."""
     found = jaxai.blur_integrated_gradients(

@@ -41,6 +41,7 @@ def same(found, expected, tolerance=1e-5):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * np.abs(other).max())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", EACH)
 def test_strict_types_strict_ranks_and_no_nan_on_the_way(name, plain, pooled_net, small_images):
     expected = plain(name)
@@ -48,6 +49,7 @@ def test_strict_types_strict_ranks_and_no_nan_on_the_way(name, plain, pooled_net
         same(explained(name, pooled_net, small_images), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"regression": "lasso", "alpha": 1e-3}, {"num_features": 2}], ids=str)
 def test_other_regressions_in_the_strict_modes(options, pooled_net, small_images):
     lime = partial(METHODS["lime"], pooled_net, small_images, 1, **options)
@@ -56,6 +58,7 @@ def test_other_regressions_in_the_strict_modes(options, pooled_net, small_images
         same([np.asarray(a) for a in arrays(lime())], expected)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", EACH)
 def test_64_bits_change_no_explanation_of_32(name, plain, pooled_net, small_images):
     """Images, weights and results stay float32 when wider types are allowed."""

@@ -79,6 +79,7 @@ def by_delta(scores, acts, target):
     return (grads.mean((1, 2), keepdims=True) * acts).sum(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", slow_but("layer1.0.conv2", ["stem", "layer1.0.conv2", "layer1.1"]))
 def test_nnx_layers_are_the_values_of_the_modules(layer):
     net = nnx_net()
@@ -91,6 +92,7 @@ def test_nnx_layers_are_the_values_of_the_modules(layer):
     close(cam(find(Partial(lambda net, x: net(x), net), X), layer), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", slow_but("layer1.0.conv2", ["stem", "layer1.0.conv2", "layer1.1"]))
 def test_equinox_layers_channels_first(layer):
     net = EqxNet(jax.random.key(0))

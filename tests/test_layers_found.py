@@ -54,6 +54,7 @@ class ViT(nnx.Module):
         return self.fc(x[:, 0] if self.read == "class" else x[:, self.others :].mean(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", slow_but("class after 3", ["mean after 0", "class after 1", "mean after 1", "class after 3"])
 )
@@ -97,6 +98,7 @@ def unreadable(x):
         return jnp.tanh(x)
 
 
+@pytest.mark.slow
 def test_layouts_that_cannot_be_read_are_asked_for():
     def net(x):
         return unreadable(x).mean(1)
@@ -217,6 +219,7 @@ def test_rules_for_layers_of_found_models():
         jaxai.lrp(model, X, 1, composite=jaxai.rules.Composite(layers={"layer2": jaxai.rules.Flat()}))
 
 
+@pytest.mark.slow
 def test_signals_and_volumes_as_images():
     kernel = jnp.asarray(RNG.normal(size=(3, 3, 5)), jnp.float32)
     x = X[:, 0]

@@ -131,6 +131,7 @@ def features(name):
     }[name]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["visualize", "measure", "deep_dream", "layer_activations", "atlas"])
 def test_features_of_channels_first_are_those_of_channels_last(name):
     run = features(name)

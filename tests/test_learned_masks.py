@@ -55,6 +55,7 @@ def test_variants():
         assert mask[:8, :12].mean() > 2 * mask[8:, 12:].mean()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("variant", "size"), [("dual", (64, 64)), ("preserve", (50, 75)), ("delete", (48, 64))]
 )

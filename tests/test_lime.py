@@ -66,6 +66,7 @@ class TestAgainstTheReference:
         with pytest.raises(ValueError, match="exclude each other"):
             e.mask(negative_only=True)
 
+    @pytest.mark.sampled
     @pytest.mark.parametrize(
         ("selection", "number"), [("highest_weights", 8), ("forward_selection", 4), ("lasso_path", 7)]
     )
@@ -77,6 +78,7 @@ class TestAgainstTheReference:
         e = self.run(golden, num_features=4)
         np.testing.assert_allclose(e.weights[0], golden["toy_forward_selection"], atol=1e-5)
 
+    @pytest.mark.slow
     def test_captum_preset(self, golden):
         preset = {**LIME_PRESETS["captum"]}
         e = jaxai.lime(
@@ -127,6 +129,7 @@ def test_xplique_preset():
     np.testing.assert_allclose(e.weights[0], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_linear_score_by_hand():
     # The weight of a superpixel is the sum of lambda (x - fill) over it.
     image = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])[None, :, :, None]
@@ -167,6 +170,7 @@ def test_every_sampling_tends_to_the_closed_form(sampling):
     assert error.max() < 0.02 * np.abs(limit.weights).max()
 
 
+@pytest.mark.slow
 def test_later_samplings_err_less():
     """Root-mean-square errors to the limit at 100 masks, eight superpixels of EfficientNet-Lite0."""
     table = jnp.asarray(np.load(GOLDENS / "shapley_lite.npz")["table"], jnp.float32)
@@ -190,6 +194,7 @@ def test_later_samplings_err_less():
         assert error(sampling) < 0.9 * coins, sampling
 
 
+@pytest.mark.slow
 def test_standard_error_is_that_of_repetition():
     labels = jnp.asarray(TOYS["toy_segments"](2, 4))[None]
     runs = [
@@ -217,6 +222,7 @@ class TestBatches:
         options = {"key": KEY, "num_samples": 60, **options}
         return jaxai.lime(model, images, segments=labels, **options)
 
+    @pytest.mark.sampled
     @pytest.mark.parametrize("sampling", _designs.SAMPLING)
     def test_batch_is_each_image_alone(self, sampling):
         _, images, labels = small_batch()
@@ -234,6 +240,7 @@ class TestBatches:
         np.testing.assert_allclose(part.weights, whole.weights, atol=1e-6)
         assert np.array_equal(part.masks, whole.masks)
 
+    @pytest.mark.slow
     def test_jit_and_vmap(self):
         model, images, labels = small_batch()
         plain = self.run(images, labels)
@@ -261,6 +268,7 @@ class TestBatches:
         model, images, labels = small_batch()
         assert np.array_equal(self.run(images, labels).targets, model(images).argmax(1))
 
+    @pytest.mark.slow
     def test_own_masks_of_each_image(self):
         _, images, labels = small_batch()
         masks = _designs.uniforms(KEY, samples=90, count=6).reshape(3, 30, 6).round()
@@ -288,6 +296,7 @@ class TestBatches:
             np.testing.assert_allclose(both.weights[1, :4], alone.weights[0], atol=2e-5, err_msg=str(options))
 
 
+@pytest.mark.slow
 def test_designs():
     present = jnp.array([[1.0] * 9, [1.0] * 7 + [0.0] * 2])
     draw = lambda sampling, samples=200: _designs.draw(  # noqa: E731
@@ -330,6 +339,7 @@ def test_a_tolerance_stops_early():
         )
 
 
+@pytest.mark.slow
 def test_bfloat16():
     model, images, labels = small_batch()
     low = jax.tree.map(lambda w: w.astype(jnp.bfloat16), model)
@@ -345,6 +355,7 @@ def test_constant_image_and_model():
     assert (e.weights == 0).all() and jnp.isfinite(e.heatmap).all() and (e.score == 1).all()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_masks():
     labels = jnp.asarray(TOYS["toy_segments"](2, 4))[None]
 

@@ -41,6 +41,7 @@ def test_large_offsets_do_not_cost_precision():
     np.testing.assert_allclose(weights, jaxai.fit_lime(masks, scores).weights, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_shapes():
     masks, scores = draw()
     alone = jaxai.fit_lime(masks, scores[:, 0])
@@ -55,6 +56,7 @@ def test_shapes():
     np.testing.assert_allclose(own.weights[1], jaxai.fit_lime(other, more).weights, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_compiles_and_maps():
     masks, scores = draw()
     plain = jaxai.fit_lime(masks, scores)
@@ -156,6 +158,7 @@ class TestSelection:
         chosen = _selection.choose("forward_selection", p.gram, p.products[:, 0], p.present, 5)
         assert sorted(used) == np.flatnonzero(chosen).tolist()
 
+    @pytest.mark.sampled
     @pytest.mark.parametrize("seed", range(4))
     @pytest.mark.parametrize("number", [1, 4, 9])
     def test_lasso_path_is_that_of_scikit_learn(self, seed, number):
@@ -174,6 +177,7 @@ class TestSelection:
         chosen = _selection.choose("highest_weights", p.gram, p.products[:, 1], p.present, 6)
         assert np.flatnonzero(chosen).tolist() == sorted(np.argsort(-np.abs(coefficients))[:6])
 
+    @pytest.mark.sampled
     @pytest.mark.parametrize("alpha", [1e-4, 1e-3, 5e-3])
     def test_lasso_is_that_of_scikit_learn(self, alpha):
         masks, scores, weight, p = self.problem()
@@ -193,6 +197,7 @@ class TestSelection:
         assert _selection.resolve("lasso_path", 20, 20) == "none"
 
 
+@pytest.mark.slow
 def test_standard_error_of_least_squares_is_the_jackknife():
     # Each sample left out in turn (HC3); the penalty's part is the distance to the fit without it.
     masks, scores = draw(60, 6, 1)
@@ -214,6 +219,7 @@ def test_standard_error_of_least_squares_is_the_jackknife():
     np.testing.assert_allclose(_regression.ridge(p, 3.0).standard_error[0], expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_pairs_are_left_out_together():
     masks, scores = draw(41, 5, 1)
     p = _regression.problem(*map(jnp.asarray, (masks, scores)), jnp.ones(41), jnp.ones(5))
@@ -228,6 +234,7 @@ def test_pairs_are_left_out_together():
     np.testing.assert_allclose(_regression.ridge(p, 0.0, 2).standard_error[0], jackknife, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_too_few_samples_have_no_standard_error():
     for samples, known in ((7, False), (11, False), (12, True)):
         masks, scores = draw(samples, 6, 1, seed=3)

@@ -65,6 +65,7 @@ def test_non_sensitivity():
         metrics.non_sensitivity(model, IMAGES, truth, 1, key=KEY, share=1)
 
 
+@pytest.mark.slow
 def test_chunks_jit_and_each_image_alone(dense_net, small_images):
     # A quotient of small differences of scores: rounding is larger than elsewhere.
     loose = 5e-4
@@ -126,6 +127,7 @@ def test_continuity():
         metrics.continuity(square, MODEL, IMAGES, 0, steps=4, shift=2)
 
 
+@pytest.mark.slow
 def test_representation_stability_against_a_loop(dense_net, small_images):
     given = {"key": KEY, "radius": 0.05, "num_samples": 6, "epsilon": 1e-2}
     found = metrics.relative_representation_stability(
@@ -194,6 +196,7 @@ def steps_of(image, blurred, order, shares):
         yield np.where(shown[..., None], image, blurred)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "compression"), [(3, "webp"), (2, "png")])
 def test_information_curves_against_a_loop(channels, compression):
     images = RNG.random((2, 12, 16, channels)).astype(np.float32)
@@ -232,6 +235,7 @@ def test_information_curves_against_a_loop(channels, compression):
             assert curve.area[i] == pytest.approx(np.trapezoid(expected, dx=0.01), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_information_curves_know_the_truth():
     """What is seen alone, shown first, brings the class back at once; shown last, only at the end."""
     images = jnp.asarray(RNG.random((4, 16, 16, 3)), jnp.float32)

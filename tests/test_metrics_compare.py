@@ -56,6 +56,7 @@ def whole():
     return table()
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_metrics(whole):
     assert whole.rows == ("input x gradient", "saliency", "random", "centre", "edges", "image", "truth")
     assert whole.scores.shape == (7, 6, 12)
@@ -181,6 +182,7 @@ def test_what_methods_cost():
     assert head.endswith("passes") and "8 + 7 backward" in lines[2] and "backward" not in lines[3]
 
 
+@pytest.mark.slow
 def test_greedy_search_attains_what_can_be_attained():
     """Against all orders of six cells; on a linear model it finds the best one."""
     images = jnp.asarray(RNG.normal(size=(2, 4, 6, 1)), jnp.float32)
@@ -221,6 +223,7 @@ def test_greedy_search_attains_what_can_be_attained():
     close(_greedy.search(rough, images, 0, grid=(2, 3), fill=0.0, batch_size=2), search(rough))
 
 
+@pytest.mark.slow
 def test_greedy_as_a_reference():
     found = table(
         metrics=("relevance_gain", "emprt"),
@@ -252,6 +255,7 @@ def test_text_json_and_csv(whole, tmp_path):
         whole.save(tmp_path / "table.txt")
 
 
+@pytest.mark.slow
 def test_same_scores_at_any_batch_size(whole):
     small = table(batch_size=5)
     np.testing.assert_allclose(small.scores, whole.scores, atol=1e-4)

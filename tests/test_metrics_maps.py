@@ -72,6 +72,7 @@ def test_random_maps_score_chance(name):
     assert 0 < level < 1 and abs(found.mean() - level) < 3 * found.std() / np.sqrt(400)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", LOCALIZATION)
 def test_the_truth_is_best_and_noise_is_worse(name):
     truth = MASKS[:3].astype(np.float32)

@@ -92,6 +92,7 @@ def params(names):
     return [pytest.param(n, marks=pytest.mark.slow) if n in COSTLY else n for n in names if n not in BLIND]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", params(OF_MAPS))
 def test_a_noisier_map_is_worse(name):
     rng = np.random.default_rng(1)
@@ -110,6 +111,7 @@ def test_a_random_map_scores_chance(name):
     assert abs(found.mean()) < 3 * found.std() / len(found) ** 0.5
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "name",
     [

@@ -51,6 +51,7 @@ def norm(x):
     return np.sqrt((x.reshape(len(x), -1) ** 2).sum(1))
 
 
+@pytest.mark.slow
 def test_sensitivity_against_a_loop(dense_net, small_images):
     top = np.asarray(dense_net(small_images)).argmax(-1)
     run = {"key": KEY, "radius": 0.3, "num_samples": 7}
@@ -77,6 +78,7 @@ def test_sensitivity_against_a_loop(dense_net, small_images):
     close(both[:, 0], largest, 1e-4)
 
 
+@pytest.mark.slow
 def test_closed_forms_of_robustness(small_images):
     run = {"key": KEY, "num_samples": 5}
     # The gradient of a linear model is the same everywhere.
@@ -156,6 +158,7 @@ def test_layers_are_in_the_order_of_use(small_images, dense_net, pooled_net):
     assert [(layer.name, layer.leaves) for layer in found] == [("0.b", (1,)), ("0.a", (0,))]
 
 
+@pytest.mark.slow
 def test_layers_of_flax_and_equinox(small_images):
     eqx = pytest.importorskip("equinox")
     from flax import nnx
@@ -202,6 +205,7 @@ def test_redrawn_parameters():
         _parameters.redrawn(model, (0,), KEY, lambda key, array: array[:1])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("count", [5000, 5003, 3 * 64 * 64])
 def test_shuffled(count):
     place = np.asarray(_shuffle.shuffled(KEY, jnp.arange(count)))
@@ -222,6 +226,7 @@ def test_shuffled(count):
     assert abs(np.mean(stay) - 1) < 4 / 30**0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["top_down", "bottom_up", "independent"])
 def test_mprt_against_a_loop(dense_net, small_images, order):
     found = metrics.mprt(jaxai.saliency, dense_net, small_images, 2, key=KEY, order=order)

@@ -100,6 +100,7 @@ def test_relevance_gain_is_the_difference_of_two_orders(dense_net, small_images)
     close(found.least_first[1], loop(dense_net, image, mean, groups, shares, 3))
 
 
+@pytest.mark.slow
 def test_targets_and_channels(dense_net, small_images):
     classes = jnp.array([[0, 5], [2, 1], [6, 3]])
     maps = RNG.normal(size=(3, 2, 6, 8)).astype(np.float32)
@@ -120,6 +121,7 @@ def test_targets_and_channels(dense_net, small_images):
     close(raw.curve, value.curve)
 
 
+@pytest.mark.slow
 def test_chunks_jit_vmap_and_alone(dense_net, small_images):
     def gain(x, m, **options):
         return metrics.relevance_gain(dense_net, x, m, 1, steps=6, **options).gain
@@ -182,6 +184,7 @@ def test_noisier_maps_are_worse():
         assert (np.diff(found) < 0).all(), (name, found)
 
 
+@pytest.mark.slow
 def test_variants(dense_net, small_images):
     image = np.asarray(small_images)
     flipped = metrics.pixel_flipping(dense_net, small_images, MAPS, 1, steps=8)
@@ -237,6 +240,7 @@ def neighbours_by_sparse_solve(image, hidden):
     return out
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, "hole"])
 def test_linear_imputation_against_scipy(share):
     image = RNG.random((2, 21, 30, 3)).astype(np.float32)
@@ -250,6 +254,7 @@ def test_linear_imputation_against_scipy(share):
     np.testing.assert_array_equal(np.asarray(found)[~hidden], image[~hidden])
 
 
+@pytest.mark.slow
 def test_holes_of_any_size_take_few_iterations():
     image = jnp.asarray(RNG.random((1, 100, 130, 1)), jnp.float32)
     hole = np.zeros((3, 100, 130), bool)
@@ -260,6 +265,7 @@ def test_holes_of_any_size_take_few_iterations():
     assert max(counts) < 60, counts
 
 
+@pytest.mark.slow
 def test_linear_imputation_of_nothing_and_of_all():
     image = jnp.asarray(RNG.random((1, 5, 7, 2)), jnp.float32)
     np.testing.assert_array_equal(metrics.linear(image, jnp.zeros((1, 5, 7))), image)
@@ -300,6 +306,7 @@ def test_road(dense_net, small_images):
     assert found.most_first.tolist() == [[71.0]] and found.share.tolist() == [pytest.approx(0.29)]
 
 
+@pytest.mark.slow
 def test_fills():
     image = jnp.asarray(RNG.random((2, 24, 30, 3)), jnp.float32)
     dirac = np.zeros((11, 11))

@@ -48,6 +48,7 @@ def subsets(samples, sizes, units, present=None):
     return np.stack([order < size for size in sizes])
 
 
+@pytest.mark.slow
 def test_sensitivity_n_against_a_loop(dense_net, small_images):
     sizes = (2, 7, 30)
     run = {"key": KEY, "sizes": sizes, "num_samples": 12}
@@ -68,6 +69,7 @@ def test_sensitivity_n_against_a_loop(dense_net, small_images):
     close(both[:, 0], found, 1e-4)
 
 
+@pytest.mark.slow
 def test_subsets_of_superpixels(dense_net, small_images):
     run = {"key": KEY, "subset_size": 2, "num_samples": 20, "segments": SEGMENTS}
     found = metrics.faithfulness_correlation(dense_net, small_images, MAPS, 3, fill=0.5, **run)
@@ -84,6 +86,7 @@ def test_subsets_of_superpixels(dense_net, small_images):
         assert found.standard_error[i] == pytest.approx(error, rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [jaxai.input_x_gradient, jaxai.integrated_gradients])
 def test_exact_maps_of_linear_models(method, small_images):
     maps = method(LINEAR, small_images, 2)
@@ -110,6 +113,7 @@ def test_infidelity_is_zero_at_the_maps_own_baseline_alone(small_images):
     assert np.abs(fitted).max() < 1e-8
 
 
+@pytest.mark.slow
 def test_infidelity_against_a_loop(dense_net, small_images):
     masks = np.asarray(_infidelity._rectangles((6, 8), None, KEY, (None, jnp.arange(30))))
     assert masks.any((1, 2)).all() and masks.any(2).sum(1).max() <= 3 and masks.any(1).sum(1).max() <= 4
@@ -146,6 +150,7 @@ def test_infidelity_of_a_perturbation_of_ones_own(dense_net, small_images):
         metrics.infidelity(dense_net, small_images, MAPS, 1, key=KEY, perturb=lambda k, x: x[..., 0])
 
 
+@pytest.mark.slow
 def test_chance_and_noise():
     images = jnp.asarray(RNG.normal(size=(60, 6, 8, 3)), jnp.float32)
     truth = np.asarray((images * WEIGHTS[..., 2]).sum(-1))
@@ -188,6 +193,7 @@ def test_faithfulness_estimate_and_monotonicity(dense_net, small_images):
     np.testing.assert_array_equal(rising, 1)
 
 
+@pytest.mark.slow
 def test_monotonicity_correlation(dense_net, small_images):
     labels = np.kron(np.arange(6).reshape(2, 3), np.ones((3, 3), int))[:, :8]
     run = {"key": KEY, "segments": labels, "num_samples": 3, "probability": False}
@@ -242,6 +248,7 @@ def test_statistics_against_scipy():
     assert np.isnan(_statistics.pearson(x[0], np.ones(20)))
 
 
+@pytest.mark.slow
 def test_chunks_jit_vmap_and_memory(dense_net, small_images):
     def run(x, m, **options):
         return metrics.sensitivity_n(dense_net, x, m, 1, key=KEY, sizes=(3, 20), num_samples=8, **options)

@@ -58,6 +58,7 @@ def reference(x, kernel, strides, padding, groups=1):
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("sizes", "window", "strides", "groups"),
     [
@@ -100,6 +101,7 @@ def test_a_wider_result_has_a_gradient():
     np.testing.assert_allclose(dx.astype("float32"), right, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("size, window, strides, padding", CASES)
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_convolutions_and_their_gradients(size, window, strides, padding, depthwise):
@@ -272,6 +274,7 @@ def test_convolutions_in_a_loop_are_canonical():
     assert set(small(reference)) != {"b01f_01io->b01f"}
 
 
+@pytest.mark.slow
 def test_a_loop_over_ported_modules_has_only_canonical_convolutions():
     rngs = nnx.Rngs(0)
     modules = [
@@ -340,6 +343,7 @@ def test_bfloat16_parameters_multiply_in_bfloat16_and_score_in_float32():
     assert closed.out_avals[0].dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_start_and_stop_of_a_port(lite0):
     network = lite0.model
     x = normal(1, 32, 64, 3)

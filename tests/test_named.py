@@ -67,6 +67,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_layer_splits_the_network(name):
     make, names = MODELS[name]
@@ -84,6 +85,7 @@ def test_every_layer_splits_the_network(name):
         assert not np.allclose(alone, net(IMAGES), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_grad_cam_beside_a_skip_connection(name):
     net = MODELS[name][0]()

@@ -84,6 +84,7 @@ def ported_net(x):
 NETS = {"ported": ported_net, "plain": plain_net, "branched": branched_net, "marginal": marginal_net}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize(("window", "strides"), [((6, 5), (5, 3))])
 def test_incremental_is_the_naive_form(name, window, strides):

@@ -196,6 +196,7 @@ JUMPS = {"Mod", "Floor", "Ceil", "Round", "Sign", "Hardmax"}
 SHARED = [c.values for c in CASES if c.values[2] is None]
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("opset", sorted({values[3] for values in SHARED}))

@@ -351,6 +351,7 @@ def test_png_is_what_was_drawn(photo):
     assert plots.png(plots.compose([plots.photo_panel(photo)])) == stored
 
 
+@pytest.mark.slow
 def test_matplotlib_keeps_no_global_state():
     code = (
         "import sys, numpy as np; from jaxai import plots;"
@@ -360,6 +361,7 @@ def test_matplotlib_keeps_no_global_state():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("title", ["", "all"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_captions_are_whole(title, count):

@@ -33,6 +33,7 @@ def features():
     return jaxai.models.load("vgg16_features")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("variant", [0, 1, 2])
 def test_efficientnet_lite_gives_pytorchs_logits(variant, photos):
     net = jaxai.models.load(f"efficientnet_lite{variant}")
@@ -51,6 +52,7 @@ def test_photos_are_named_right(lite0, photos):
     assert [lite0.labels[i] for i in (967, 657)] == ["espresso", "missile"]
 
 
+@pytest.mark.slow
 def test_vgg16_features_match_pytorch_layer_by_layer(features, photos):
     golden = np.load(GOLDENS / "vgg16_onnx.npz")
     x = features.normalize(jnp.asarray(centre(photos["cat"], 64)[None] / 255, jnp.float32))
@@ -68,6 +70,7 @@ def test_vgg16_features_match_pytorch_layer_by_layer(features, photos):
         np.testing.assert_allclose(some, golden[f"{name}.channels"], atol=2e-5 * scale, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_medical_head_gives_onnx_runtimes_numbers(photos):
     golden = np.load(GOLDENS / "vgg16_onnx.npz")
     net = jaxai.models.load("vgg16_brain_mri")

@@ -278,6 +278,7 @@ def test_rearranged_values_come_from_places_that_do_not_depend_on_them(name):
                 np.testing.assert_allclose(table[place.astype(int)], y.astype(np.float32), atol=1e-3)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", where("sums"))
 def test_sums_count_values_once(name):
     for node, _, (x,) in examples(name):

@@ -128,6 +128,7 @@ NAMES = {
 PLAIN = ("first", "second", "third", "fourth")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("reader", READERS)
 def test_names_of_user_functions_change_nothing(reader):
     expected = READERS[reader](jaxai.chain(stages(PLAIN)))

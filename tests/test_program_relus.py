@@ -69,6 +69,7 @@ def by_hand(x):
 by_hand.defvjp(lambda x: (jnp.maximum(x, 0), x > 0), lambda is_open, g: (jnp.where(is_open & (g > 0), g, 0),))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NORMS)
 def test_a_norm_keeps_its_gradient(name):
     """Only the ReLU after it is ruled, as with a rule written at the ReLU itself."""

@@ -64,6 +64,7 @@ def test_another_class_or_embedding_compiles_nothing(dense_net, small_images):
     assert seen[0] == seen[1] < seen[2] == seen[3]
 
 
+@pytest.mark.slow
 def test_detections_by_hand():
     target = detection([0.0, 0.0, 4.0, 2.0], [0.6, 0.8])
     proposals = jnp.array(

@@ -34,6 +34,7 @@ def reference(count, image, target, divisor):
     return total / (count * 0.5) if divisor == "probability" else total / shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("divisor", ["probability", "masks"])
 def test_against_a_loop(divisor):
     run = dict(key=KEY, num_masks=40, grid=GRID, divisor=divisor)
@@ -57,6 +58,7 @@ def test_masks_are_those_of_the_authors_program():
         np.testing.assert_allclose(masks(4)[index], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_masks_have_the_right_mean():
     many = masks(2000)
     assert many.min() >= 0 and many.max() <= 1 and abs(many.mean() - 0.5) < 0.02
@@ -66,6 +68,7 @@ def test_masks_have_the_right_mean():
     assert abs(float(sparse.mean()) - 0.1) < 0.02
 
 
+@pytest.mark.slow
 def test_batches_chunks_jit_and_vmap():
     run = dict(key=KEY, num_masks=50, grid=GRID)
     both = jaxai.rise(model, IMAGES, **run)
@@ -83,6 +86,7 @@ def test_finds_what_the_model_looks_at():
     assert inside > found[:, 15:].max()
 
 
+@pytest.mark.slow
 def test_constant_score_and_bfloat16():
     flat = jaxai.rise(
         lambda x: 0 * x.mean((1, 2)), IMAGES, 0, key=KEY, num_masks=60, grid=GRID, divisor="masks"

@@ -40,6 +40,7 @@ def held(x, parts):
     return jax.lax.stop_gradient(x) if parts == 4 else x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, scale", [("attn_lrp", share), ("cp_lrp", held)])
 @pytest.mark.parametrize("biases", slow_but(True, [True, False]))
 def test_composites_are_gradients_of_an_altered_network(name, scale, biases):
@@ -50,6 +51,7 @@ def test_composites_are_gradients_of_an_altered_network(name, scale, biases):
     close(found, expected, 2e-3)
 
 
+@pytest.mark.slow
 def test_cp_lrp_conserves_without_biases():
     model = tiny_vit.model(3, biases=False)
     found = jaxai.lrp(model, IMAGES, jnp.array([[0, 4], [2, 1]]), composite="cp_lrp", relevance="score")

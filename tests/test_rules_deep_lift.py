@@ -67,6 +67,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NETWORKS)
 def test_contributions_sum_to_the_difference(name):
     net = NETWORKS[name]

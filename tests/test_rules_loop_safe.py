@@ -26,6 +26,7 @@ CASES = {
 LAYOUTS = [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW"), ("NHWC", "OIHW", "NCHW")]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_values_and_gradients_are_the_same(case, layout):
@@ -101,6 +102,7 @@ def convolutions_in_loops(text):
     }
 
 
+@pytest.mark.slow
 def test_stock_convolutions_are_canonical_inside_a_compiled_loop():
     model, x = Stock(nnx.Rngs(0)), jnp.ones((2, 16, 16, 3)) / 3
     found = {}
@@ -112,6 +114,7 @@ def test_stock_convolutions_are_canonical_inside_a_compiled_loop():
     np.testing.assert_allclose(found["stock"][1], found["safe"][1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_loops_branches_and_second_derivatives():
     k = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 2, 2)) * 0.3, jnp.float32)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(1, 5, 5, 2)), jnp.float32)
@@ -179,6 +182,7 @@ def test_dense_layers_have_their_matrix_on_the_left_in_the_gradient():
     assert _matrix_comes_first(relevance, x, kernel)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("shape", [(1, 6), (5, 6), (2, 3, 6)], ids=str)
 def test_gradients_of_dense_layers_are_the_same(shape):
     rng = np.random.default_rng(0)

@@ -57,6 +57,7 @@ def with_stabilizer(rule, value):
     return rule
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", rules.COMPOSITES)
 def test_relevance_from_the_score_is_conserved(name):
     scores = bias_free(IMAGES)[:, 1]
@@ -87,6 +88,7 @@ def test_epsilon_zero_is_input_times_gradient():
     np.testing.assert_allclose(ours, expected, atol=2e-5 * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.slow
 def test_batch_norm_is_folded_wherever_its_constants_come_from():
     scale, shift, mean = normal(8), normal(8), normal(8)
 
@@ -236,6 +238,7 @@ def test_rules_by_layer_and_first_layer():
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1"])
 def test_alone_jit_vmap_and_k_targets(name):
     explain = partial(jaxai.lrp, composite=name, low=-4.0, high=4.0)
@@ -251,6 +254,7 @@ def test_alone_jit_vmap_and_k_targets(name):
     np.testing.assert_allclose(many, mapped, **tolerance)
 
 
+@pytest.mark.slow
 def test_default_targets_and_callable_targets():
     top = jaxai.lrp(bias_free, IMAGES)
     np.testing.assert_array_equal(top, jaxai.lrp(bias_free, IMAGES, bias_free(IMAGES).argmax(1)))
@@ -259,6 +263,7 @@ def test_default_targets_and_callable_targets():
     np.testing.assert_allclose(contrast, parts[:, 0] - parts[:, 1], atol=1e-5 * float(jnp.abs(parts).max()))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1"])
 def test_flat_images_are_finite(name):
     @jax.jit
@@ -348,6 +353,7 @@ def linear_attention(x):
     return (query @ key.swapaxes(1, 2) @ value).mean(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "product"),
     [(attends, rules.SignalTakesAll(1e-9)), (linear_attention, rules.Uniform(1e-9))],

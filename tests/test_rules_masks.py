@@ -69,6 +69,7 @@ def methods():
 
 
 # Which scores are masked depends on the image there.
+@pytest.mark.sampled
 @pytest.mark.filterwarnings("ignore:deep_lift has no rule for select_n")
 @pytest.mark.parametrize("dtype", slow_but("float32", LOW))
 @pytest.mark.parametrize("name", NETWORKS)
@@ -99,6 +100,7 @@ def test_masked_attention_conserves_relevance():
     np.testing.assert_allclose(ours.sum(), expected[0, 1], rtol=1e-4)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", LOW)
 def test_dead_channels_are_finite(dtype):
     kernel = np.concatenate([RNG.normal(size=(3, 3, 3, 4)), np.zeros((3, 3, 3, 4))], -1)

@@ -111,6 +111,7 @@ PAIRS = [(rule, "conv") for rule in ALL_RULES]
 PAIRS += [(rule, layer) for rule in SOME_RULES for layer in ("strided", "grouped", "dense")]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("rule", "layer"), PAIRS, ids=str)
 def test_rules_are_what_their_matrices_say(rule, layer):
     rng = np.random.default_rng(1)

@@ -119,6 +119,7 @@ def test_a_norm_is_one_operation(name):
     assert not set(found.operations) & {"product", "relu", "other"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NORMS)
 def test_norms_conserve_relevance(explained, name):
     ours, _, score, _ = explained[name]

@@ -57,6 +57,7 @@ METHODS = {
 INSENSITIVE = ("guided_backprop", "deconvnet", "excitation_backprop")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", METHODS)
 def test_cascading_randomisation(name, photos):
     method, names = METHODS[name], [*stages(0)]

@@ -66,6 +66,7 @@ def by_hand(x, rule, upper=None):
     return pullback(g)[0]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", RELUS)
 def test_relus_of_every_spelling(name):
     net = net_with(RELUS[name])

@@ -87,6 +87,7 @@ def test_the_network_is_the_same(small):
     }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", [*EVERY, *COMPOSITES])
 def test_small_network(small, name):
     model, x = small
@@ -97,6 +98,7 @@ def test_small_network(small, name):
     assert distance(ours, GOLDEN[f"small.{name}"]) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["excitation_backprop", "guided_backprop", "deconvnet"])
 def test_small_network_other_rules(small, name):
     model, x = small
@@ -146,6 +148,7 @@ def test_lite0_in_double_precision(lite0, photos, name):
     assert distance(blocks(np.asarray(ours), 2), GOLDEN[f"lite0.{name}"]) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but("epsilon", ALL_LAYERS))
 def test_medical_vgg16(brain_mri, photos, name):
     x = centre(photos["astronaut"], 240)

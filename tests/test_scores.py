@@ -81,6 +81,7 @@ def test_one_output_is_a_logit(name, heads, small_images):
     assert any(np.ptp(array) > 0 for array in arrays(found))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", PROBABILITY)
 def test_one_probability_is_taken_as_it_is(name, heads, small_images):
     method, images = METHODS[name], small_images[:2]
@@ -133,6 +134,7 @@ def test_finite_images_are_told_from_others(dtype):
     jax.jit(checks.images)(jnp.full((1, 1, 1, 1), jnp.nan))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [corner, lambda x: jax.nn.sigmoid(corner(x))], ids=["logit", "sigmoid"])
 @pytest.mark.filterwarnings("ignore:.*returns probabilities")
 def test_shapley_values_of_one_output_in_closed_form(net):

@@ -105,6 +105,7 @@ class TestBoth:
         maps = method(self.model, jnp.ones((1, 8, 12, 3)), jnp.array([[0, 1]]), upsample=False, **self.run)
         assert maps[0].reshape(2, -1).argmax(1).tolist() == [1, 5]
 
+    @pytest.mark.slow
     def test_batches_chunks_and_jit(self, method):
         both = method(self.model, self.images, 0, **self.run)
         assert both.shape == (2, 8, 12)

@@ -69,6 +69,7 @@ def test_exact_is_the_definition():
     np.testing.assert_allclose(e.total, TOYS["game"](np.ones((1, 6)), 6)[0, 1], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", slow_but("leverage", ["kernel", "leverage"]))
 def test_kernel_shap_with_all_coalitions_is_exact(golden, sampling):
     model, image, segments = as_network(10)
@@ -154,6 +155,7 @@ class TestShapOnTheRealNetwork:
             assert ours < 1.1 * theirs
 
 
+@pytest.mark.slow
 def test_permutation_sampling():
     model, image, segments = as_network(8)
     exact = by_definition(8, 0)
@@ -186,6 +188,7 @@ def small_batch():
 
 @pytest.mark.parametrize("name", METHODS)
 class TestAxioms:
+    @pytest.mark.sampled
     def test_linear_symmetry_and_dummy(self, name):
         """A linear score gives each superpixel its own sum; equal ones get the same, idle ones nothing."""
         coefficients = jnp.array([2.0, 2.0, 0.0, -1.0, 0.5])
@@ -194,6 +197,7 @@ class TestAxioms:
         e = METHODS[name](model, image, target(0), segments=jnp.arange(5)[None, None])
         np.testing.assert_allclose(e.values[0], coefficients, atol=1e-5)
 
+    @pytest.mark.sampled
     def test_batch_is_each_image_alone(self, name):
         model, images, labels = small_batch()
         both = METHODS[name](model, images, segments=labels)
@@ -207,6 +211,7 @@ class TestAxioms:
         part = METHODS[name](model, images, segments=labels, batch_size=5)
         np.testing.assert_allclose(part.values, both.values, atol=1e-6)
 
+    @pytest.mark.sampled
     def test_targets_and_jit(self, name):
         model, images, labels = small_batch()
         many = METHODS[name](model, images, jnp.array([[0, 1], [2, 0]]), segments=labels)
@@ -246,6 +251,7 @@ def test_other_errors():
 
 
 class TestCoalitions:
+    @pytest.mark.sampled
     @pytest.mark.parametrize(("players", "padding"), [(4, 0), (5, 2), (6, 1)])
     @pytest.mark.parametrize("leverage", [False, True])
     def test_all_are_listed_once(self, players, padding, leverage):

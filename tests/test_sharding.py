@@ -74,6 +74,7 @@ def found():
 METHODS = ("grad_cam", "integrated_gradients", "lime")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_images_spread_over_devices_get_what_one_device_gives(found, name):
     error, devices, traffic = found[name]

@@ -92,6 +92,7 @@ def test_kernel_shap(model, sampling, samples):
     check(values, errors, shapley_truth(model), covered=0.9)
 
 
+@pytest.mark.slow
 def test_forty_keys():
     values, errors = runs(jaxai.lime, interacting, 40, num_samples=100)
     check(values, errors, lime_truth(interacting), covered=0.85)
@@ -104,6 +105,7 @@ def test_the_shrinkage_of_an_additive_model_is_known():
     np.testing.assert_allclose(errors, np.abs(values - COEFFICIENTS), rtol=1e-2, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_tolerance_bounds_the_error():
     found = jaxai.lime(
         lambda x: additive(x)[:, None],
@@ -119,6 +121,7 @@ def test_a_tolerance_bounds_the_error():
     assert np.abs(found.weights[0] - COEFFICIENTS).max() <= 0.0051
 
 
+@pytest.mark.slow
 def test_too_few_masks_are_said():
     options = {"segments": SEGMENTS, "key": jax.random.key(0), "fill": 0.0}
     model = lambda x: interacting(x)[:, None]  # noqa: E731
@@ -133,6 +136,7 @@ def test_too_few_masks_are_said():
     np.testing.assert_allclose(exact.values[0], shapley_truth(interacting), atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", slow_but(jaxai.lime, [jaxai.lime, jaxai.kernel_shap]))
 def test_padding_is_no_unknown(method):
     """Each image of a batch has the degrees of freedom of its own superpixels, and the others are named."""
@@ -162,6 +166,7 @@ def test_padding_is_no_unknown(method):
         run(slice(1, 2))
 
 
+@pytest.mark.slow
 def test_the_image_that_needs_more_masks_is_named():
     labels = np.stack([np.arange(24) // 2, np.arange(24)])[:, None]
     options = {"segments": labels, "key": jax.random.key(0), "fill": 0.0}

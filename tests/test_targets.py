@@ -151,6 +151,7 @@ def test_gradients_of_several_targets(batch_size):
             np.testing.assert_allclose(values[n, k], (x[n, ..., c] ** 2).sum(), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_of_other_values_of_a_class():
     several = classes([[0, 1], [2, 1]])
     x = IMAGES / 24
@@ -229,6 +230,7 @@ def test_a_callable_that_sees_the_same_is_compiled_once(name, pooled_net, small_
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.slow
 def test_callable_options_see_other_values(pooled_net, small_images):
     seen = {}
 

@@ -8,6 +8,7 @@ from jaxai._cpu import threefry
 from jaxai._frame import noisy
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("shape", [(5, 7, 3), (2,), (1,), (), (0, 3), (64, 64, 3)])
 def test_numbers_are_those_of_jax(shape):
     key = jax.random.key(3)

@@ -110,6 +110,7 @@ def test_vgg16_of_torchvision_gives_pytorchs_logits_and_grad_cam(golden):
     assert relative(cam[0], golden["vgg16_cam"]) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rename", [dict, as_timm], ids=["torchvision", "timm"])
 def test_batch_norms_are_folded_and_both_names_serve(golden, small_state, rename, small_vgg, tmp_path):
     source = tmp_path / "x.safetensors"
@@ -478,6 +479,7 @@ class TestCommand:
         assert result.stderr.startswith("error: ") and message in result.stderr
         assert result.stderr.count("\n") == 1 and not out.exists()
 
+    @pytest.mark.slow
     def test_it_is_a_module_to_run(self):
         command = [sys.executable, "-m", "jaxai.weights_convert", "nowhere.pth", "--model", "vgg16"]
         result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -65,6 +65,7 @@ def refused(model, tmp_path, message):
     assert not (tmp_path / "y").exists()
 
 
+@pytest.mark.slow
 def test_the_network_gives_the_numbers_of_onnx(model, tmp_path):
     """Its own evaluator, in float32: 1e-4 of the largest score leaves room for another order of sums."""
     from onnx.reference import ReferenceEvaluator
@@ -103,6 +104,7 @@ def test_onnx_without_the_onnx_package(monkeypatch, tmp_path):
         read(tmp_path / "x.onnx")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("kind", "name", "value", "message"),
     [

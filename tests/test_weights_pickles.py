@@ -333,6 +333,7 @@ def test_what_is_nested_is_never_hashed_compared_or_shown(tmp_path, way, kind):
         assert len(str(caught.value)) < 200 and "(((" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("instructions", "message"),
     [
@@ -431,6 +432,7 @@ def memory(megabytes):
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("bomb", ["data.pkl", "byteorder", "data/0"])
 def test_compressed_members_are_refused_before_they_are_unpacked(tmp_path, torch_names, bomb):
     storage, path, zeros = Storage([1.0, 2.0]), tmp_path / "x.pth", bytes(1 << 20)
