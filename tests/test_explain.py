@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 import time
 import warnings
 
@@ -213,6 +214,17 @@ def test_what_fails_stops_no_other(net, pixels, tmp_path, monkeypatch):
         jaxai.explain(net, tmp_path / "bad.png", methods="saliency")
 
 
+@pytest.fixture
+def heeded_by_command():
+    """Signals as the command takes them."""
+    from jaxai.cli import errors
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with errors._stoppable(errors.Outcome()):
+        yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_keeps_what_is_finished(net, pixels, monkeypatch):
     from jaxai.report import _methods as methods
 
@@ -242,6 +254,34 @@ def test_ctrl_c_keeps_what_is_finished(net, pixels, monkeypatch):
     while waiting.abandoned() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not waiting.abandoned()
+
+
+def test_a_signal_is_obeyed_where_its_exception_is_lost(heeded_by_command):
+    import gc
+    import weakref
+
+    class Thing:
+        pass
+
+    def work():
+        os.kill(os.getpid(), signal.SIGINT)
+        while not released:
+            time.sleep(0.01)
+
+    released, lost = [], []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda about: lost.append(about.exc_type)
+    try:
+        # The signal arrives while a callback runs, from which no exception comes out.
+        thing = Thing()
+        kept = weakref.ref(thing, lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.01)))
+        del thing
+        gc.collect()
+        assert kept() is None and lost == [KeyboardInterrupt]
+        with pytest.raises(KeyboardInterrupt):
+            waiting.patiently(work)
+    finally:
+        released.append(True)
+        sys.unraisablehook = hook
 
 
 def test_settings_of_this_thread_hold(net, pixels):

@@ -9,7 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..report import _errors as messages
+from ..report import _waiting
 from . import terminal
+
+# Handlers that nobody has chosen.
+_NOBODYS = (signal.SIG_DFL, signal.default_int_handler)
 
 
 @dataclass
@@ -50,21 +54,27 @@ def reported() -> Iterator[Outcome]:
 
 @contextmanager
 def _stoppable(outcome: Outcome) -> Iterator[None]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does, where nobody else has decided about them."""
+    """Let SIGTERM and SIGHUP do what Ctrl-C does, where nobody else has decided about them.
+
+    What the handler raises may be lost in a callback of the interpreter; what it sets is not.
+    """
+    _waiting.asked_to_stop.clear()
 
     def stop(number: int, _: object) -> None:
         outcome.signal = number
+        _waiting.asked_to_stop.set()
         raise KeyboardInterrupt
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            if number is not None and signal.getsignal(number) in _NOBODYS:
                 before[number] = signal.signal(number, stop)
     try:
         yield
     finally:
+        _waiting.asked_to_stop.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -9,6 +9,9 @@ from jax._src import config as _config
 Value = TypeVar("Value")
 _PAUSE = 0.05  # seconds between two looks at Ctrl-C and the bar
 _left: list[threading.Event] = []
+# Set by who takes signals, and obeyed at the next look: an exception that a signal's handler raises is lost
+# where it meets a callback of the interpreter, such as that of a weak reference.
+asked_to_stop = threading.Event()
 
 
 def patiently(work: Callable[[], Value], *, tick: Callable[[], None] | None = None) -> Value:
@@ -30,6 +33,8 @@ def patiently(work: Callable[[], Value], *, tick: Callable[[], None] | None = No
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
+    if asked_to_stop.is_set():
+        raise KeyboardInterrupt
     here = _config.trace_context()
     found: dict[str, Any] = {}
     done = threading.Event()
@@ -48,6 +53,8 @@ def patiently(work: Callable[[], Value], *, tick: Callable[[], None] | None = No
         threading.Thread(target=run, name="jaxai", daemon=True).start()
         # `Thread.join` takes a thread for finished once it is interrupted.
         while not done.wait(_PAUSE):
+            if asked_to_stop.is_set():
+                raise KeyboardInterrupt
             if tick is not None:
                 tick()
     except BaseException:
