@@ -1,22 +1,31 @@
 """Image networks in Flax NNX with real weights.
 
 `load(name)` returns a `Pretrained` network and `names()` what there is; `from_onnx(path)` reads one from an
-ONNX file. `VGG` and `EfficientNetLite` are the networks themselves, layered models with batch norms folded
-away. `fit` reads whole photos; `PhotoNote` is the warning of what it may have misunderstood.
+ONNX file. `VGG`, `ResNet`, `MobileNetV2`, `EfficientNetLite`, `ConvNeXt` and `VisionTransformer` are the
+networks themselves, layered models with batch norms folded away. `fit` reads whole photos; `PhotoNote` is the
+warning of what it may have misunderstood.
 """
 
+from .convnext import ConvNeXt
 from .crop import PhotoNote, fit
 from .efficientnet import EfficientNetLite
 from .imported import from_onnx
+from .mobilenet import MobileNetV2
 from .pretrained import Listing, Pretrained, load, names
+from .resnet import ResNet
 from .vgg import VGG
+from .vit import VisionTransformer
 
 __all__ = [
     "VGG",
+    "ConvNeXt",
     "EfficientNetLite",
     "Listing",
+    "MobileNetV2",
     "PhotoNote",
     "Pretrained",
+    "ResNet",
+    "VisionTransformer",
     "fit",
     "from_onnx",
     "load",

@@ -6,10 +6,9 @@ Batch norms are folded into the convolutions when weights are converted.
 import math
 
 from flax import nnx
-from jaxtyping import Array, Float
 
-from ..layers import run_stages
-from .layers import Conv, DepthwiseConv, Logits, relu6
+from .blocks import ConvReLU6, GlobalAveragePool, InvertedBottleneck, Staged
+from .layers import Logits
 
 INPUT_SIZES = (224, 240, 260, 280, 300)
 _WIDTH = (1.0, 1.0, 1.1, 1.2, 1.4)
@@ -34,47 +33,7 @@ def round_width(features: int, factor: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * scaled else rounded
 
 
-class ConvReLU6(Conv):
-    """A convolution and its ReLU6."""
-
-    def __call__(self, x):
-        return relu6(super().__call__(x))
-
-
-class Block(nnx.Module):
-    """A mobile inverted bottleneck: expand, depthwise, project, and a sum where shapes allow."""
-
-    def __init__(
-        self,
-        channels: int,
-        features: int,
-        *,
-        expansion: int,
-        stride: int,
-        window: int,
-        rngs: nnx.Rngs,
-    ):
-        inner = channels * expansion
-        if expansion > 1:
-            self.expand = ConvReLU6(channels, inner, window=1, same=True, rngs=rngs)
-        self.depthwise = DepthwiseConv(inner, window=window, stride=stride, rngs=rngs)
-        self.project = Conv(inner, features, window=1, same=True, rngs=rngs)
-        self.expands, self.residual = expansion > 1, stride == 1 and channels == features
-
-    def __call__(self, x):
-        y = self.expand(x) if self.expands else x
-        y = self.project(relu6(self.depthwise(y)))
-        return x + y if self.residual else y
-
-
-class GlobalAveragePool(nnx.Module):
-    """The mean over all positions: [batch, channels]."""
-
-    def __call__(self, x):
-        return x.mean((1, 2))
-
-
-class EfficientNetLite(nnx.Module):
+class EfficientNetLite(Staged):
     """An EfficientNet-Lite as a chain of layers: stem, block1a ... block7a, conv_head, pool, logits.
 
     Args:
@@ -89,16 +48,14 @@ class EfficientNetLite(nnx.Module):
     def __init__(self, variant: int, *, classes: int = 1000, rngs: nnx.Rngs):
         if variant not in range(5):
             raise ValueError(f"`variant` must be 0, 1, 2, 3 or 4; got {variant!r}")
-        names = ["stem"]
-        self.stem = ConvReLU6(3, _STEM, stride=2, same=True, rngs=rngs)
+        self.add({"stem": ConvReLU6(3, _STEM, stride=2, padding="same", rngs=rngs)})
         channels = _STEM
         for stage, (expansion, features, repeats, stride, window) in enumerate(_STAGES, start=1):
             features = round_width(features, _WIDTH[variant])
             # The first and the last stage of the Lite networks are not deepened.
             count = repeats if stage in (1, 7) else math.ceil(repeats * _DEPTH[variant])
             for index in range(count):
-                names.append(f"block{stage}{chr(ord('a') + index)}")
-                block = Block(
+                block = InvertedBottleneck(
                     channels,
                     features,
                     expansion=expansion,
@@ -106,20 +63,7 @@ class EfficientNetLite(nnx.Module):
                     window=window,
                     rngs=rngs,
                 )
-                setattr(self, names[-1], block)
+                self.add({f"block{stage}{chr(ord('a') + index)}": block})
                 channels = features
-        self.conv_head = ConvReLU6(channels, _TOP, window=1, same=True, rngs=rngs)
-        self.pool = GlobalAveragePool()
-        self.logits = Logits(_TOP, classes, rngs=rngs)
-        self.layer_names = (*names, "conv_head", "pool", "logits")
-
-    def __call__(
-        self,
-        x: Float[Array, "batch height width 3"],
-        *,
-        start: str | None = None,
-        stop: str | None = None,
-    ) -> Float[Array, "batch *rest"]:
-        """Run the layers after `start` up to and including `stop`; without them, images to logits."""
-        stages = [getattr(self, name) for name in self.layer_names]
-        return run_stages(self.layer_names, stages, x, start, stop)
+        self.add({"conv_head": ConvReLU6(channels, _TOP, window=1, rngs=rngs)})
+        self.add({"pool": GlobalAveragePool(), "logits": Logits(_TOP, classes, rngs=rngs)})

@@ -14,7 +14,17 @@ Make = Callable[..., nnx.Module]
 
 def abstract(make: Make) -> Any:
     """Return the model that `make(rngs=...)` builds with shapes in place of arrays, at no cost."""
-    return nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: make(rngs=_OneKey()))
+
+
+class _OneKey:
+    """Randomness for networks whose numbers do not matter: `nnx.Rngs` takes most of the time of tracing."""
+
+    def __init__(self):
+        self.key = jax.random.key(0)
+
+    def params(self) -> jax.Array:
+        return self.key
 
 
 def shapes(model: Any) -> dict[str, tuple[int, ...]]:

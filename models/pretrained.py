@@ -196,11 +196,12 @@ def _fetched(name: str, known: Entry, place: Hub, folder: Path) -> Path:
     try:
         return hub.fetch(place.repository, place.file, folder, most=parameters.largest_source(shapes))
     except (ConnectionError, ImportError) as error:
+        torch = f"{place.torch_file} from torchvision, or " if place.torch_file else ""
         raise FileNotFoundError(
             f"the weights of {name} are not on this machine and could not be fetched ({error})."
-            f" Get {place.torch_file} from torchvision, or {place.file} of"
+            f" Get {torch}{place.file} of"
             f" {place.repository} from the model hub, and run:"
-            f" jaxai convert {place.torch_file} --model {name}"
+            f" jaxai convert {place.torch_file or place.file} --model {name}"
         ) from error
 
 

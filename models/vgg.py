@@ -8,28 +8,13 @@ from collections.abc import Sequence
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
 
-from ..layers import run_stages
-from .layers import Conv, Dense, Logits, adaptive_average_pool, max_pool
+from .blocks import ConvReLU, MaxPool, Staged
+from .layers import Dense, Logits, adaptive_average_pool
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
 _POOLED = 7
-
-
-class ConvReLU(Conv):
-    """A convolution and its ReLU."""
-
-    def __call__(self, x):
-        return jax.nn.relu(super().__call__(x))
-
-
-class MaxPool(nnx.Module):
-    """A 2 x 2 maximum."""
-
-    def __call__(self, x):
-        return max_pool(x, window=2)
 
 
 class FlatDenseReLU(Dense):
@@ -47,7 +32,7 @@ class DenseReLU(Dense):
         return jax.nn.relu(super().__call__(x))
 
 
-class VGG(nnx.Module):
+class VGG(Staged):
     """A VGG network as a chain of layers: conv1_1 ... conv5_n, pool1 ... pool5, fc6, fc7, logits.
 
     Args:
@@ -70,32 +55,16 @@ class VGG(nnx.Module):
     ):
         if depth not in CONVOLUTIONS:
             raise ValueError(f"`depth` must be one of {', '.join(map(str, CONVOLUTIONS))}; got {depth!r}")
-        names, channels = [], 3
+        channels = 3
         for block, (count, features) in enumerate(zip(CONVOLUTIONS[depth], WIDTHS, strict=True), start=1):
             for index in range(1, count + 1):
-                names.append(f"conv{block}_{index}")
-                setattr(self, names[-1], ConvReLU(channels, features, rngs=rngs))
+                self.add({f"conv{block}_{index}": ConvReLU(channels, features, rngs=rngs)})
                 channels = features
-            names.append(f"pool{block}")
-            setattr(self, names[-1], MaxPool())
+            self.add({f"pool{block}": MaxPool()})
         if classes is not None:
             inputs = channels * _POOLED * _POOLED
             for index, features in enumerate(hidden):
-                names.append(f"fc{6 + index}")
                 layer = FlatDenseReLU if index == 0 else DenseReLU
-                setattr(self, names[-1], layer(inputs, features, rngs=rngs))
+                self.add({f"fc{6 + index}": layer(inputs, features, rngs=rngs)})
                 inputs = features
-            names.append("logits")
-            self.logits = Logits(inputs, classes, rngs=rngs)
-        self.layer_names = tuple(names)
-
-    def __call__(
-        self,
-        x: Float[Array, "batch height width 3"],
-        *,
-        start: str | None = None,
-        stop: str | None = None,
-    ) -> Float[Array, "batch *rest"]:
-        """Run the layers after `start` up to and including `stop`; without them, images to logits."""
-        stages = [getattr(self, name) for name in self.layer_names]
-        return run_stages(self.layer_names, stages, x, start, stop)
+            self.add({"logits": Logits(inputs, classes, rngs=rngs)})

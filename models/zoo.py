@@ -9,8 +9,12 @@ from pathlib import Path
 from flax import nnx
 
 from . import labels, normalization
+from .convnext import ConvNeXt
 from .efficientnet import INPUT_SIZES, EfficientNetLite
+from .mobilenet import MobileNetV2
+from .resnet import ResNet
 from .vgg import VGG
+from .vit import VisionTransformer
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,10 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Hub:
-    """A safetensors file on the model hub, and torchvision's name for the same weights."""
+    """A safetensors file on the model hub, and a file of torchvision's for the same network, if any."""
 
     repository: str
-    torch_file: str
+    torch_file: str | None = None
     file: str = "model.safetensors"
 
     def __str__(self) -> str:
@@ -59,7 +63,8 @@ class Entry:
 
     Attributes:
         make: Builds the network from `rngs`.
-        layout: How its sources name layers: `vgg`, `vgg_bn`, `efficientnet_lite` or `onnx_vgg16`.
+        layout: How its sources name layers: `vgg`, `vgg_bn`, `efficientnet_lite`, `onnx_vgg16`, or a function
+            of `weights_convert.torch_names`.
         input_size: Side of the photos in pixels.
         normalize: Photos in [0, 1] to the network's input.
         labels: Returns the names of the classes; None without a classifier.
@@ -131,14 +136,55 @@ def _lite(variant: int) -> Entry:
     )
 
 
+def _classifier(make: Callable[..., nnx.Module], layout: str, source: Hub | None) -> Entry:
+    """Return a classifier of ImageNet that takes 224 x 224 pixels."""
+    return Entry(make, layout, 224, normalization.imagenet, labels.imagenet, source)
+
+
 def _vgg(name: str) -> Entry:
+    layout = "vgg_bn" if name.endswith("_bn") else "vgg"
+    return _classifier(partial(VGG, int(name[3:5])), layout, Hub(f"timm/{name}.tv_in1k", _VGG_FILES[name]))
+
+
+# torchvision's files of ResNets, and what sets each network apart.
+_RESNETS = {
+    "resnet18": (18, {}, "resnet18-f37072fd.pth"),
+    "resnet34": (34, {}, "resnet34-b627a593.pth"),
+    "resnet50": (50, {}, "resnet50-0676ba61.pth"),
+    "resnet101": (101, {}, "resnet101-63fe2227.pth"),
+    "resnet152": (152, {}, "resnet152-394f9c45.pth"),
+    "wide_resnet50_2": (50, {"inner": 2}, "wide_resnet50_2-95faca4d.pth"),
+    "wide_resnet101_2": (101, {"inner": 2}, "wide_resnet101_2-32ee1156.pth"),
+    "resnext50_32x4d": (50, {"inner": 2, "groups": 32}, "resnext50_32x4d-7cdf4587.pth"),
+    "resnext101_32x8d": (101, {"inner": 4, "groups": 32}, "resnext101_32x8d-8ba56ff5.pth"),
+    "resnext101_64x4d": (101, {"inner": 4, "groups": 64}, "resnext101_64x4d-173b62eb.pth"),
+}
+_CONVNEXTS = {
+    "tiny": "convnext_tiny-983f1562.pth",
+    "small": "convnext_small-0c510722.pth",
+    "base": "convnext_base-6075fbad.pth",
+    "large": "convnext_large-ea097f82.pth",
+}
+
+
+def _resnet(name: str) -> Entry:
+    depth, options, file = _RESNETS[name]
+    return _classifier(partial(ResNet, depth, **options), "resnet", Hub(f"timm/{name}.tv_in1k", file))
+
+
+def _vit(size: str, patch: int, source: Hub | None) -> Entry:
+    return _classifier(partial(VisionTransformer, size, patch=patch), "vit", source)
+
+
+def _dinov2(size: str, registers: int) -> Entry:
+    name = f"vit_{size}_patch14{'_reg4' if registers else ''}_dinov2"
     return Entry(
-        make=partial(VGG, int(name[3:5])),
-        layout="vgg_bn" if name.endswith("_bn") else "vgg",
+        make=partial(VisionTransformer, size, patch=14, image=518, registers=registers, classes=None),
+        layout="vit",
         input_size=224,
         normalize=normalization.imagenet,
-        labels=labels.imagenet,
-        source=Hub(f"timm/{name}.tv_in1k", _VGG_FILES[name]),
+        labels=None,
+        source=Hub(f"timm/{name}.lvd142m"),
     )
 
 
@@ -163,6 +209,27 @@ ZOO: dict[str, Entry] = {
         converted="bd5fcde1c9ff5da089f339a4b316df8b0733e68ce3b4cacf29bb7abea634cfa3",
     ),
     **{name: _vgg(name) for name in _VGG_FILES},
+    **{name: _resnet(name) for name in _RESNETS},
+    "mobilenet_v2": _classifier(MobileNetV2, "mobilenet_v2", None),
+    "mobilenetv2_100": _classifier(MobileNetV2, "mobilenet_v2", Hub("timm/mobilenetv2_100.ra_in1k")),
+    **{
+        f"convnext_{size}": _classifier(
+            partial(ConvNeXt, size), "convnext", Hub(f"timm/convnext_{size}.fb_in1k", file)
+        )
+        for size, file in _CONVNEXTS.items()
+    },
+    "vit_b_16": _vit("base", 16, None),
+    "vit_b_32": _vit("base", 32, None),
+    "vit_l_16": _vit("large", 16, None),
+    **{
+        f"deit_{size}_patch16_224": _vit(size, 16, Hub(f"timm/deit_{size}_patch16_224.fb_in1k"))
+        for size in ("tiny", "small", "base")
+    },
+    **{
+        f"vit_{size}_patch14{'_reg4' if registers else ''}_dinov2": _dinov2(size, registers)
+        for size in ("small", "base", "large")
+        for registers in (0, 4)
+    },
 }
 
 

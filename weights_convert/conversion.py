@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 from .._files import shown
 from ..models import parameters
 from ..models.zoo import Entry, entry
-from . import files, layouts
+from . import files, layouts, torch_names
 from .files import Weights
-from .mappings import apply
+from .mappings import Rule, apply
 from .onnx_file import read_onnx_vgg16
 from .safetensors_file import read_safetensors
 from .stored import Refused, Stored
@@ -96,13 +96,19 @@ def _read(file: BinaryIO, model: Entry) -> dict[str, Stored]:
     raise Refused("neither a torch .pth nor a safetensors file")
 
 
-def _rules(network: Any, model: Entry, state: dict[str, Stored]) -> list:
-    names = network.layer_names
-    if model.layout == "efficientnet_lite":
-        return layouts.efficientnet_lite(names)
-    if model.layout == "onnx_vgg16":
-        return layouts.onnx_vgg16(names)
-    return layouts.vgg(names, list(state), norm=model.layout == "vgg_bn")
+def _rules(network: Any, model: Entry, state: dict[str, Stored]) -> list[Rule]:
+    names, keys = network.layer_names, frozenset(state)
+    match model.layout:
+        case "efficientnet_lite":
+            return layouts.efficientnet_lite(names)
+        case "onnx_vgg16":
+            return layouts.onnx_vgg16(names)
+        case "vgg" | "vgg_bn":
+            return layouts.vgg(names, keys, norm=model.layout == "vgg_bn")
+        case "vit":
+            registers = network.patch_embed.tokens.shape[0] - 1
+            return torch_names.vit(names, keys, registers=registers)
+    return getattr(torch_names, model.layout)(names, keys)
 
 
 def _ignored(network: Any, model: Entry) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Each function takes the model's layer names in forward order and returns a rule 
 parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .mappings import (
     CONVOLUTION,
@@ -24,15 +24,17 @@ _TORCHVISION_DENSE = ("classifier.0", "classifier.3", "classifier.6")
 _TIMM_DENSE = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
 
 
-def _parameters(prefix: str) -> dict[str, str]:
+def parameter_keys(prefix: str) -> dict[str, str]:
+    """Return the keys of a layer's weight and bias."""
     return {"weight": f"{prefix}.weight", "bias": f"{prefix}.bias"}
 
 
-def _norm(prefix: str) -> dict[str, str]:
+def norm_keys(prefix: str) -> dict[str, str]:
+    """Return the keys of a batch norm's four arrays."""
     return {argument: f"{prefix}.{key}" for argument, key in _NORM.items()}
 
 
-def vgg(layer_names: Sequence[str], keys: Sequence[str], *, norm: bool) -> list[Rule]:
+def vgg(layer_names: Sequence[str], keys: Collection[str], *, norm: bool) -> list[Rule]:
     """Return the rules of a VGG of torchvision's or timm's, whichever the keys show.
 
     Args:
@@ -48,14 +50,14 @@ def vgg(layer_names: Sequence[str], keys: Sequence[str], *, norm: bool) -> list[
         if name.startswith("pool"):
             position += 1
         elif name.startswith("conv") and norm:
-            source = _parameters(f"features.{position}") | _norm(f"features.{position + 1}")
+            source = parameter_keys(f"features.{position}") | norm_keys(f"features.{position + 1}")
             rules.append(Rule(name, source, fold))
             position += 3
         elif name.startswith("conv"):
-            rules.append(Rule(name, _parameters(f"features.{position}"), CONVOLUTION))
+            rules.append(Rule(name, parameter_keys(f"features.{position}"), CONVOLUTION))
             position += 2
         else:
-            rules.append(Rule(name, _parameters(heads.pop(0)), DENSE_ON_POSITIONS if first else DENSE))
+            rules.append(Rule(name, parameter_keys(heads.pop(0)), DENSE_ON_POSITIONS if first else DENSE))
             first = False
     return rules
 
@@ -68,11 +70,11 @@ def efficientnet_lite(layer_names: Sequence[str]) -> list[Rule]:
     """
 
     def normed(layer: str, weight: str, norm: str) -> Rule:
-        keys = {"weight": f"{weight}.weight"} | _norm(norm)
+        keys = {"weight": f"{weight}.weight"} | norm_keys(norm)
         return Rule(layer, keys, folded(LITE_EPSILON))
 
     rules = [normed("stem", "_conv_stem", "_bn0"), normed("conv_head", "_conv_head", "_bn1")]
-    rules.append(Rule("logits", _parameters("_fc"), DENSE))
+    rules.append(Rule("logits", parameter_keys("_fc"), DENSE))
     blocks = [name for name in layer_names if name.startswith("block")]
     for index, name in enumerate(blocks):
         block = f"_blocks.{index}"
@@ -94,7 +96,7 @@ def onnx_vgg16(layer_names: Sequence[str]) -> list[Rule]:
     for name in layer_names:
         keys = {"kernel": f"{name}.kernel", "bias": f"{name}.bias"}
         if name.startswith("conv"):
-            rules.append(Rule(name, _parameters(name), CONVOLUTION))
+            rules.append(Rule(name, parameter_keys(name), CONVOLUTION))
         elif name in ("fc7", "fc8"):
             norm = {"scale": f"{name}.norm.scale", "shift": f"{name}.norm.shift"}
             rules.append(Rule(name, keys | norm, DENSE_AFTER_NORM))

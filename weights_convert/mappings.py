@@ -27,12 +27,14 @@ class Kind:
     """How the parameters of a kind of layer are made.
 
     Attributes:
-        make: Takes arrays by keyword, returns `kernel` and `bias`.
-        shapes: From the kernel's shape to the shapes that each array may have.
+        make: Takes arrays by keyword, returns parameters by name.
+        shapes: From the shape of one parameter to the shapes that each array may have.
+        parameter: Which one.
     """
 
     make: Callable[..., dict[str, np.ndarray]]
     shapes: Callable[[Shape], Shapes]
+    parameter: str = "kernel"
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def apply(
     if differences := describe(missing=needed - given, unused=given - needed):
         raise Refused(differences)
     for rule in rules:
-        accepted = rule.kind.shapes(shapes[f"{rule.layer}.kernel"])
+        accepted = rule.kind.shapes(shapes[f"{rule.layer}.{rule.kind.parameter}"])
         for argument, key in rule.keys.items():
             _check(key, state[key], accepted[argument])
     arrays = {}
@@ -153,6 +155,28 @@ def dense_on_positions(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.nda
     return {"kernel": spread.reshape(-1, width), "bias": bias}
 
 
+def scaled_dense(weight: np.ndarray, bias: np.ndarray, factor: np.ndarray) -> dict[str, np.ndarray]:
+    """Fold the scale of a residual branch into the dense layer [out, in] before it."""
+    wide = factor.reshape(-1).astype(np.float64)
+    return dense(weight * wide[:, None], bias * wide)
+
+
+def layer_norm(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+    """A norm's scale and bias."""
+    return {"scale": weight, "bias": bias}
+
+
+def prefix_and_positions(
+    token: np.ndarray, positions: np.ndarray, registers: np.ndarray | None = None, *, with_class: bool
+) -> dict[str, np.ndarray]:
+    """Class token and registers, and the positions of patches; a class token's position is added to it."""
+    positions = positions[0].astype(np.float64)
+    first = token[0] + positions[:1] if with_class else token[0]
+    rest = positions[1:] if with_class else positions
+    tokens = first if registers is None else np.concatenate([first, registers[0]])
+    return {"tokens": tokens, "positions": rest}
+
+
 def plain_dense(kernel: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
     """A dense layer that is [in, out] already."""
     return {"kernel": kernel, "bias": bias}
@@ -190,6 +214,15 @@ def _positions_shapes(kernel: Shape) -> Shapes:
     return {"weight": ((outputs, inputs), (outputs, channels, _POOLED, _POOLED)), "bias": ((outputs,),)}
 
 
+def _scaled_shapes(kernel: Shape) -> Shapes:
+    width = kernel[1]
+    return _dense_shapes(kernel) | {"factor": ((width,), (width, 1, 1))}
+
+
+def _norm_shapes(scale: Shape) -> Shapes:
+    return {"weight": (scale,), "bias": (scale,)}
+
+
 def _plain_shapes(kernel: Shape) -> Shapes:
     inputs, outputs = kernel
     return {"kernel": (kernel,), "bias": ((outputs,),), "scale": ((inputs,),), "shift": ((inputs,),)}
@@ -198,6 +231,8 @@ def _plain_shapes(kernel: Shape) -> Shapes:
 CONVOLUTION = Kind(convolution, _convolution_shapes)
 DENSE = Kind(dense, _dense_shapes)
 DENSE_ON_POSITIONS = Kind(dense_on_positions, _positions_shapes)
+SCALED_DENSE = Kind(scaled_dense, _scaled_shapes)
+LAYER_NORM = Kind(layer_norm, _norm_shapes, "scale")
 PLAIN_DENSE = Kind(plain_dense, _plain_shapes)
 DENSE_AFTER_NORM = Kind(dense_after_norm, _plain_shapes)
 
@@ -205,3 +240,22 @@ DENSE_AFTER_NORM = Kind(dense_after_norm, _plain_shapes)
 def folded(epsilon: float) -> Kind:
     """Return the kind of a convolution with a batch norm of this epsilon."""
     return Kind(partial(folded_convolution, epsilon=epsilon), _folded_shapes)
+
+
+def tokens(*, registers: int, with_class: bool) -> Kind:
+    """Return the kind of a transformer's tokens and positions.
+
+    Args:
+        registers: How many register tokens there are.
+        with_class: Whether the class token has a position.
+    """
+
+    def shapes(positions: Shape) -> Shapes:
+        count, width = positions
+        return {
+            "token": ((1, 1, width),),
+            "registers": ((1, registers, width),),
+            "positions": ((1, count + with_class, width),),
+        }
+
+    return Kind(partial(prefix_and_positions, with_class=with_class), shapes, "positions")
