@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 _PATIENCE = 2.0  # seconds before a bar appears
+# Passes of a step that tell how long one takes; fewer take less time than compiling them.
+_TELLING = 100
 _ALMOST = 0.99  # of a step whose estimate was too low
 
 
@@ -62,9 +64,10 @@ class Progress:
             yield
         finally:
             self._done += cost
-            passes, seconds = self._timed
-            self._timed = (passes + cost, seconds + self._clock() - start)
-            self._rate = self._timed[1] / self._timed[0] if self._timed[0] else self._rate
+            if cost >= _TELLING:
+                passes, seconds = self._timed
+                self._timed = (passes + cost, seconds + self._clock() - start)
+                self._rate = self._timed[1] / self._timed[0]
             self._now = (name, 0.0, self._clock())
 
     def state(self) -> tuple[str, float, float | None]:
@@ -74,9 +77,9 @@ class Progress:
         running = self._clock() - start
         share = min(_ALMOST, running / (cost * self._rate)) if self._rate and cost else 0.0
         done = min(1.0, (self._done + cost * share) / total)
-        # Where a step takes longer than was thought, the rest does too.
-        rate = None if self._rate is None else max(self._rate, running * share / cost if cost else 0.0)
-        return name, done, None if rate is None else (1 - done) * total * rate
+        # Nothing is known of a step that takes longer than was thought.
+        known = self._rate is not None and share < _ALMOST
+        return name, done, (1 - done) * total * self._rate if known and self._rate else None
 
     def tick(self) -> None:
         """Draw the bar, if it is time for one."""
