@@ -41,7 +41,7 @@ class Perturbation:
     static: tuple[Any, ...] = field(metadata={"static": True})
     arrays: tuple[Any, ...]
 
-    def __call__(self, indices: jax.Array) -> Any:
+    def __call__(self, indices: Any) -> Any:
         """Return what `fn` makes of these indices."""
         return self.fn(*self.static, *self.arrays, indices)
 

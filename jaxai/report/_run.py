@@ -207,7 +207,7 @@ def _explain(
         targets = jnp.asarray(wanted[:, 0] if wanted.shape[1] == 1 else wanted)
     about = Run(
         net=net,
-        images=net.normalize(pixels),
+        images=net.normalize(jnp.asarray(pixels)),
         targets=targets,
         key=jax.random.key(request.seed),
         layer=request.layer,
@@ -236,7 +236,7 @@ def _explain(
 
 def _scored(request: Request, pixels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
     """Return logits [batch, classes], if the network has those, and the values of functions [batch, k]."""
-    outputs = _model.call(_model.as_model(request.net.model), request.net.normalize(pixels))
+    outputs = _model.call(_model.as_model(request.net.model), request.net.normalize(jnp.asarray(pixels)))
     values = [np.asarray(function(outputs), np.float32) for function in request.wanted.functions.values()]
     for name, value in zip(request.wanted.functions, values, strict=True):
         if value.shape != (len(pixels),):
