@@ -395,3 +395,17 @@ def test_other_formats_and_whole_photos(net, pixels, tmp_path, monkeypatch, run)
         jaxai.plots.vector(figure, format="gif")
     with pytest.raises(ValueError, match="`fit` must be one of crop, pad, squash; got 'tile'"):
         jaxai.explain(net, pixels, methods="saliency", fit="tile")
+
+
+def test_the_classes_of_a_photo_share_the_ends_of_the_colours(explained):
+    from jaxai.report import _figures as figures
+
+    subject, parts = explained.results[0]
+    for part in parts:
+        ends = [figures.shown_values(subject, part, k)[2] for k in range(2)]
+        assert ends[0] == ends[1]
+        if part.method.result == "heatmap":
+            largest = np.abs(part.maps).max()
+            assert ends[0] == pytest.approx((-largest, largest))
+            panels = [figures.panel(subject, part, k, "") for k in range(2)]
+            assert [panel.bar.high for panel in panels] == pytest.approx([largest] * 2)

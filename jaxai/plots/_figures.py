@@ -73,6 +73,7 @@ def heatmap_panel(
     title: str = "",
     signed: bool = False,
     label: str = "",
+    bounds: tuple[float, float] | None = None,
 ) -> Panel:
     """Return `heatmap_overlay` as a panel with its colour bar in the map's own values.
 
@@ -82,8 +83,9 @@ def heatmap_panel(
         title: Above the panel, taken literally.
         signed: Whether negative values have colours of their own.
         label: Unit beside the colour bar.
+        bounds: Values at the two ends of the bar, for panels that share one; None: those of this map.
     """
-    bounds = limits(heatmap, signed=signed)
+    bounds = limits(heatmap, signed=signed) if bounds is None else bounds
     image = heatmap_overlay(photo, heatmap, signed=signed, bounds=bounds)
     return Panel(image, title, Bar(DIVERGING if signed else SEQUENTIAL, *bounds, label))
 
@@ -94,6 +96,7 @@ def pixels_panel(
     title: str = "",
     percentile: float = 99.0,
     label: str = "",
+    bounds: tuple[float, float] | None = None,
 ) -> Panel:
     """Return `signed_pixels` as a panel with its colour bar.
 
@@ -102,10 +105,11 @@ def pixels_panel(
         title: Above the panel, taken literally.
         percentile: Magnitudes above this percentile take the full colour.
         label: Unit beside the colour bar.
+        bounds: Values at the two ends of the bar instead, for panels that share one.
     """
     values = np.asarray(attributions, np.float64)
     values = values.sum(-1) if values.ndim == 3 else values
-    bounds = limits(values, signed=True, percentile=percentile)
+    bounds = limits(values, signed=True, percentile=percentile) if bounds is None else bounds
     return Panel(signed_pixels(values, bounds=bounds), title, Bar(DIVERGING, *bounds, label))
 
 

@@ -24,30 +24,36 @@ def panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
 
 def _plain_panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
     method = part.method
-    if method.result == "heatmap":
-        heatmap = part.maps[k]
-        if heatmap.shape != subject.pixels.shape[:2]:
-            # With `upsample=False`.
-            heatmap = np.asarray(maps.upsample(jnp.asarray(heatmap), subject.pixels.shape[:2]))
-        return plots.heatmap_panel(
-            subject.pixels, heatmap, title=title, signed=method.signed, label=method.description.unit
-        )
-    if method.result == "pixels":
-        return plots.pixels_panel(part.maps[k], title=title, label=method.description.unit)
-    assert subject.segments is not None and part.weights is not None
-    return plots.segments_panel(subject.pixels, subject.segments, part.weights[k], title=title)
+    if method.result == "segments":
+        assert subject.segments is not None and part.weights is not None
+        return plots.segments_panel(subject.pixels, subject.segments, part.weights[k], title=title)
+    return _map_panel(subject, part, k, title)
+
+
+def _map_panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
+    values, signed, bounds = shown_values(subject, part, k)
+    label = part.method.description.unit
+    if part.method.result == "pixels":
+        return plots.pixels_panel(values, title=title, label=label, bounds=bounds)
+    return plots.heatmap_panel(subject.pixels, values, title=title, signed=signed, label=label, bounds=bounds)
 
 
 def shown_values(subject: Subject, part: Part, k: int) -> tuple[np.ndarray, bool, tuple[float, float]]:
-    """Return a map [height, width], whether its values have signs, and the values at its colours' ends."""
-    values = np.asarray(part.maps[k], np.float64)
-    if part.method.result == "pixels":
-        values = values.sum(-1) if values.ndim == 3 else values
-        return values, True, plots.limits(values, signed=True, percentile=99.0)
-    if values.shape != subject.pixels.shape[:2]:
-        values = np.asarray(maps.upsample(jnp.asarray(part.maps[k]), subject.pixels.shape[:2]), np.float64)
-    signed = part.method.signed or part.method.result == "segments"
-    return values, signed, plots.limits(values, signed=signed)
+    """Return a map [height, width], whether its values have signs, and the values at its colours' ends.
+
+    The classes of a photo share the ends, so that their colours can be compared.
+    """
+    method = part.method
+    if method.result == "pixels":
+        values = np.asarray(part.maps, np.float64)
+        values = values.sum(-1) if values.ndim == 4 else values
+        return values[k], True, plots.limits(values, signed=True, percentile=99.0)
+    values, size = part.maps, subject.pixels.shape[:2]
+    if values.shape[1:] != size:
+        # With `upsample=False`.
+        values = np.asarray(maps.upsample(jnp.asarray(values), size))
+    signed = method.signed or method.result == "segments"
+    return np.asarray(values[k], np.float64), signed, plots.limits(values, signed=signed)
 
 
 def on_photo(subject: Subject, part: Part, k: int, *, longest: int = _LONGEST) -> np.ndarray:
@@ -99,15 +105,7 @@ def of_method(subject: Subject, part: Part) -> Figure:
         if len(named) > 1:
             panels.append(plots.photo_panel(subject.pixels, title=title))
         panels.append(panel(subject, part, k, "strongest regions for the class"))
-        panels.append(
-            plots.heatmap_panel(
-                subject.pixels,
-                part.maps[k],
-                title="weights of all regions",
-                signed=True,
-                label=method.description.unit,
-            )
-        )
+        panels.append(_map_panel(subject, part, k, "weights of all regions"))
     title = (
         method.description.title
         if len(named) > 1
