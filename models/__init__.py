@@ -1,6 +1,7 @@
 """Image networks in Flax NNX with real weights.
 
-`load(name)` returns a `Pretrained` network and `names()` what there is; `from_onnx(path)` reads one from an
+`load(name)` returns a `Pretrained` network, `names()` what there is, `fetch(name)` gets weights;
+`from_onnx(path)` reads a network from an
 ONNX file. `VGG`, `ResNet`, `MobileNetV2`, `EfficientNetLite`, `ConvNeXt` and `VisionTransformer` are the
 networks themselves, layered models with batch norms folded away. `fit` reads whole photos; `PhotoNote` is the
 warning of what it may have misunderstood.
@@ -11,7 +12,7 @@ from .crop import PhotoNote, fit
 from .efficientnet import EfficientNetLite
 from .imported import from_onnx
 from .mobilenet import MobileNetV2
-from .pretrained import Listing, Pretrained, load, names
+from .pretrained import Listing, Pretrained, fetch, load, names
 from .resnet import ResNet
 from .vgg import VGG
 from .vit import VisionTransformer
@@ -26,6 +27,7 @@ __all__ = [
     "Pretrained",
     "ResNet",
     "VisionTransformer",
+    "fetch",
     "fit",
     "from_onnx",
     "load",

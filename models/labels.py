@@ -3,6 +3,7 @@
 from functools import cache
 from importlib.resources import files
 
+IMAGE_FILTER = ("safe", "unsafe")
 BRAIN_MRI = ("glioma", "meningioma", "notumor", "pituitary")
 
 

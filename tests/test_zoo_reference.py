@@ -9,9 +9,11 @@ import re
 import jax
 import numpy as np
 import pytest
+import skimage
 from safetensors.numpy import save_file
 
-from jaxai.models import parameters, zoo
+from jaxai.models import parameters, vit, zoo
+from jaxai.models.wheels import download
 from jaxai.weights_convert.conversion import converted
 
 torch = pytest.importorskip("torch")
@@ -133,3 +135,34 @@ def test_torchvision(name, tmp_path):
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(name, tmp_path):
     agrees("timm", name, tmp_path, size=518 if name.startswith("vit") else 224)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [(37, 16), (37, 24), (16, 37), (5, 9)])
+def test_positions_are_interpolated_as_torch_does(factor):
+    length, size = factor
+    given = torch.randn(1, 1, length, length, generator=torch.Generator().manual_seed(0))
+    theirs = torch.nn.functional.interpolate(given, (size, size), mode="bicubic", align_corners=False)
+    matrix = vit.cubic(length, size)
+    np.testing.assert_allclose(matrix @ given[0, 0].numpy() @ matrix.T, theirs[0, 0].numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("name", "last", "atol"),
+    [("vit_s14_focus", jax.nn.sigmoid, 2e-5), ("resnet50_thin", jax.nn.softmax, 1e-6)],
+)
+def test_networks_of_packages_against_onnx_runtime(name, last, atol, tmp_path):
+    """Probabilities; those of the map are float32 behind 12 blocks."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = download(zoo.entry(name).source, tmp_path)
+    network = parameters.build(zoo.entry(name).make, converted(path, name).arrays)
+    photo = skimage.data.coffee()[:224, 100:324] / np.float32(255)
+    images = np.asarray(zoo.entry(name).normalize(photo[None]))
+    session = onnxruntime.InferenceSession(path)
+    given = session.get_inputs()[0]
+    given_images = images if given.shape[-1] == 3 else images.transpose(0, 3, 1, 2)
+    theirs = session.run(None, {given.name: given_images})[0]
+    ours = np.asarray(last(network(images)))
+    np.testing.assert_allclose(ours, theirs.reshape(ours.shape), rtol=0, atol=atol)

@@ -14,10 +14,16 @@ from . import files, layouts, torch_names
 from .files import Weights
 from .mappings import Rule, apply
 from .onnx_file import read_onnx_vgg16
+from .onnx_networks import read_onnx_saliency_vit, read_onnx_thin_resnet
 from .safetensors_file import read_safetensors
 from .stored import Refused, Stored
 from .torch_file import is_torch, read_torch
 
+_ONNX = {
+    "onnx_vgg16": read_onnx_vgg16,
+    "saliency_vit": read_onnx_saliency_vit,
+    "thin_resnet": read_onnx_thin_resnet,
+}
 # torch puts the first eight digits of a file's SHA-256 into its name.
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth?$")
 
@@ -84,8 +90,8 @@ def _check_size(file: BinaryIO, name: str, shapes: dict[str, tuple[int, ...]]) -
 
 
 def _read(file: BinaryIO, model: Entry) -> dict[str, Stored]:
-    if model.layout == "onnx_vgg16":
-        return read_onnx_vgg16(file)
+    if model.layout in _ONNX:
+        return _ONNX[model.layout](file)
     file.seek(0)
     start = file.read(9)
     # A safetensors file starts with the length of its header, which may look like the start of a pickle.
@@ -105,9 +111,9 @@ def _rules(network: Any, model: Entry, state: dict[str, Stored]) -> list[Rule]:
             return layouts.onnx_vgg16(names)
         case "vgg" | "vgg_bn":
             return layouts.vgg(names, keys, norm=model.layout == "vgg_bn")
-        case "vit":
+        case "vit" | "saliency_vit":
             registers = network.patch_embed.tokens.shape[0] - 1
-            return torch_names.vit(names, keys, registers=registers)
+            return getattr(torch_names, model.layout)(names, keys, registers=registers)
     return getattr(torch_names, model.layout)(names, keys)
 
 

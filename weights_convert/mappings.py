@@ -141,6 +141,11 @@ def folded_convolution(
     return convolution(kernel, offset * factor + shift)
 
 
+def folded_transposed(weight: np.ndarray, **others: np.ndarray) -> dict[str, np.ndarray]:
+    """A transposed convolution [in, out, k, k] and its batch norm, as the convolution that it equals."""
+    return folded_convolution(weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1], **others, epsilon=1e-5)
+
+
 def dense(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
     """[out, in], or a 1x1 convolution, to [in, out]."""
     return {"kernel": weight.reshape(len(weight), -1).T, "bias": bias}
@@ -228,6 +233,12 @@ def _plain_shapes(kernel: Shape) -> Shapes:
     return {"kernel": (kernel,), "bias": ((outputs,),), "scale": ((inputs,),), "shift": ((inputs,),)}
 
 
+def _transposed_shapes(kernel: Shape) -> Shapes:
+    height, width, inputs, outputs = kernel
+    return _folded_shapes(kernel) | {"weight": ((inputs, outputs, height, width),)}
+
+
+TRANSPOSED = Kind(folded_transposed, _transposed_shapes)
 CONVOLUTION = Kind(convolution, _convolution_shapes)
 DENSE = Kind(dense, _dense_shapes)
 DENSE_ON_POSITIONS = Kind(dense_on_positions, _positions_shapes)

@@ -64,7 +64,7 @@ def read_onnx_vgg16(file: BinaryIO) -> dict[str, Stored]:
     file.seek(0)
     model = parsed(file.read())
     try:
-        arrays = _arrays(model.graph.initializer)
+        arrays = arrays_of(model.graph.initializer)
         chain = _chain(model)
         return _named(chain, arrays)
     except Refused:
@@ -94,7 +94,7 @@ def parsed(data: bytes) -> Any:
         raise Refused(_NO_ONNX) from None
 
 
-def _arrays(tensors: Sequence[Any]) -> dict[str, Stored]:
+def arrays_of(tensors: Sequence[Any]) -> dict[str, Stored]:
     """Return the arrays of floats; the others belong to the computation of a shape."""
     arrays = {}
     for tensor in tensors:

