@@ -3,6 +3,7 @@
 They are held against torchvision and timm in `test_zoo_reference.py`.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -10,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.tree_util import Partial
 
 import jaxai
 from jaxai.models import MobileNetV2, ResNet, VisionTransformer, convnext, parameters, resnet, vit
 from jaxai.models.layers import LayerNorm, max_pool
+from jaxai.report import _networks
 
 COMPOSITE = jaxai.rules.Composite(conv=jaxai.rules.Epsilon(1e-6), dense=jaxai.rules.Epsilon(1e-6))
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 3)), jnp.float32)
@@ -130,6 +133,21 @@ def test_layer_norm():
 def test_wrong_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make(nnx.Rngs(0))
+
+
+def test_features_are_no_classes():
+    net = jaxai.models.Pretrained(
+        model=Partial(lambda x: x.mean((1, 2))),
+        name="mine",
+        crop=lambda photo: photo,
+        normalize=lambda photos: photos,
+        labels=None,
+        input_size=8,
+        digest="",
+    )
+    assert _networks.with_classes(net).labels == ("class 0", "class 1", "class 2")
+    with pytest.raises(ValueError, match="^mobilenet_v2_features has no classes to explain"):
+        _networks.with_classes(replace(net, name="mobilenet_v2_features"))
 
 
 def test_features_without_a_classifier():

@@ -201,11 +201,14 @@ def with_classes(net: Any, shape: tuple[int, int, int] | None = None) -> Any:
     Raises:
         ValueError: If it has no classifier.
     """
+    from ..models.zoo import ZOO
+
     if net.labels is not None:
         return net
     photo = jax.ShapeDtypeStruct((1, *(shape or (net.input_size, net.input_size, 3))), np.float32)
     scores: Any = jax.eval_shape(lambda m, x: m(net.normalize(x)), net.model, photo)
-    if len(getattr(scores, "shape", ())) != 2:
+    # Features are no classes, though they have the shape of scores.
+    if net.name in ZOO or len(getattr(scores, "shape", ())) != 2:
         more = "" if is_named(net.name) else ": it must return scores [batch, classes]"
         raise ValueError(
             f"{net.name} has no classes to explain; see `jaxai dream` for what its layers see{more}"
