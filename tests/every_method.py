@@ -88,11 +88,13 @@ METHODS = {**SCORE, **PROBABILITY, **NOTHING}
 
 
 def explaining():
-    """The names of all public functions that take targets."""
+    """The names of all public functions that take a model, images and targets."""
     for module in (jaxai, jaxai.cam, jaxai.gradients, jaxai.rules, jaxai.perturbation):
         for name in module.__all__:
             function = getattr(module, name)
-            if inspect.isfunction(function) and "targets" in inspect.signature(function).parameters:
+            if inspect.isfunction(function) and {"model", "images", "targets"} <= {
+                *inspect.signature(function).parameters
+            }:
                 yield name
 
 
