@@ -72,11 +72,11 @@ from .rules import (
 )
 
 if TYPE_CHECKING:
-    from . import concepts, metrics, models, plots, report, weights_convert
+    from . import concepts, dataset, metrics, models, plots, report, weights_convert
     from ._explain import explain
 
 # Subpackages that need Flax, Matplotlib or file formats, or explain nothing, load when first used.
-_LAZY = ("concepts", "metrics", "models", "plots", "report", "weights_convert")
+_LAZY = ("concepts", "dataset", "metrics", "models", "plots", "report", "weights_convert")
 
 __all__ = [
     "accentuate",
@@ -92,6 +92,7 @@ __all__ = [
     "conductance",
     "concepts",
     "configure_cpu",
+    "dataset",
     "deconvnet",
     "deep_dream",
     "deep_lift",

@@ -244,7 +244,7 @@ def run(method: Chosen, about: Run) -> Result:
         return _joined([run(method, replace(about, targets=function)) for function in about.targets])
     single = callable(about.targets) or about.targets.ndim == 1
     with session.timed() as clock:
-        found = _call(method, about)
+        found = call(method, about)
         if method.description.result == "layer":
             found = _summed(found, about.images, single)
         found = jax.block_until_ready(found)
@@ -281,7 +281,8 @@ def _joined(results: Sequence[Result]) -> Result:
     )
 
 
-def _call(method: Chosen, about: Run) -> Any:
+def call(method: Chosen, about: Run) -> Any:
+    """Return what a method's own function returns for a batch."""
     given = {name: SUPPLIED[name](about) for name in method.description.parameters if name in SUPPLIED}
     preferred = {name: value for name, value in PREFERRED.items() if name in method.description.options}
     return method.description.function(**given, **{**preferred, **method.options})
@@ -302,7 +303,7 @@ def rehearse(method: Chosen, net: Any) -> None:
     about = replace(about, num_segments=int(labels.max()) + 1)
 
     def explained(images):
-        return jax.tree.leaves(_call(method, replace(about, images=images)))
+        return jax.tree.leaves(call(method, replace(about, images=images)))
 
     try:
         jax.eval_shape(explained, jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))

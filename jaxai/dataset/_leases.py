@@ -1,0 +1,104 @@
+"""Leases: which worker explains a shard now. They save work; that results are right does not rest on them.
+
+A lease is a file that only one worker can create, and whose time it renews. One that has not been renewed
+for a while belongs to a worker that died, and may be taken. Where two workers still meet on a shard (network
+file systems, a worker that was stopped and goes on), both write the same bytes, each file whole.
+"""
+
+import json
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from . import _layout
+
+EXPIRY = 60.0
+"""Seconds after which a lease that was not renewed may be taken."""
+
+
+@contextmanager
+def lease(store: Path, shard: int, *, expiry: float = EXPIRY) -> Iterator[bool]:
+    """Hold a shard in the body, if no other worker does; yields whether it is held.
+
+    Args:
+        store: The store.
+        shard: The shard's number.
+        expiry: Seconds after which a lease that was not renewed may be taken.
+    """
+    path = _layout.lease_file(store, shard)
+    token = secrets.token_hex(8)
+    if not _taken(path, token, expiry):
+        yield False
+        return
+    stop = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(path, token, expiry / 4, stop), daemon=True)
+    renewing.start()
+    try:
+        yield True
+    finally:
+        stop.set()
+        renewing.join()
+        if _owner(path) == token:
+            path.unlink(missing_ok=True)
+
+
+def held(store: Path, shard: int, *, expiry: float = EXPIRY) -> bool:
+    """Tell whether a worker that lives explains a shard."""
+    path = _layout.lease_file(store, shard)
+    age = _age(path)
+    return age is not None and age <= expiry
+
+
+def _taken(path: Path, token: str, expiry: float) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    age = _age(path)
+    if age is not None:
+        if age <= expiry:
+            return False
+        # Of all that find it old, one renames it.
+        old = path.with_name(f".{path.name}.{token}")
+        try:
+            path.rename(old)
+        except FileNotFoundError:
+            return False
+        old.unlink(missing_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            json.dump({"token": token, "host": socket.gethostname(), "process": os.getpid()}, file)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _age(path: Path) -> float | None:
+    """Return the seconds since a lease was renewed, by its file system's clock; None if there is none."""
+    try:
+        renewed = path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    clock = path.with_name(f".{secrets.token_hex(4)}.clock")
+    clock.touch()
+    try:
+        return clock.stat().st_mtime - renewed
+    finally:
+        clock.unlink(missing_ok=True)
+
+
+def _owner(path: Path) -> str | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("token")
+    except (OSError, ValueError):
+        return None
+
+
+def _renew(path: Path, token: str, every: float, stop: threading.Event) -> None:
+    while not stop.wait(every):
+        # Another may have taken it while this process was stopped.
+        if _owner(path) != token:
+            return
+        with suppress(OSError):
+            os.utime(path)

@@ -1,0 +1,170 @@
+"""Workers: they take shards that are not done until none is left."""
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from .. import _files
+from .._frame import checks
+from ..report import _networks as networks
+from ..report._waiting import patiently
+from . import _layout, _leases, _plan, _processes, _status
+from ._shards import Explainer, Times
+from ._status import Status
+
+_PAUSE = 1.0  # seconds between two looks at what other workers do
+_THREADS = 4
+_SLURM = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
+
+
+def run(
+    store: str | os.PathLike[str],
+    *,
+    net: Any = None,
+    root: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    worker: tuple[int, int] | None = None,
+    expiry: float = _leases.EXPIRY,
+    told: Callable[[Status], None] | None = None,
+) -> Status:
+    """Explain what is missing in a store; start it again after a crash, or in many places at once.
+
+    Finished shards are left alone if their checksums fit. An image that cannot be explained becomes a row
+    with its error. After Ctrl-C the shard in work is dropped; those that are finished stay.
+
+    Args:
+        store: As `plan` wrote it.
+        net: The network, where the plan was made for one that is no name.
+        root: The folder of the images, if they have moved.
+        workers: Processes on this machine; each gets its share of the cores. With 1, this process does it.
+        worker: Number of this worker and of all workers, (0, 4), where something else starts them: it says
+            where to begin looking, so that they meet seldom. Read from Slurm's variables in a job array.
+        expiry: Seconds after which the shard of a worker that has died is taken over.
+        told: Called about every second, and at the end.
+
+    Returns:
+        How far the store is.
+
+    Raises:
+        FileNotFoundError: If it is no store.
+        ValueError: If the plan is damaged, or for another network.
+        OSError: If nothing can be written; what is finished is kept.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import jaxai
+        >>> from skimage import data, io
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> io.imsave(folder / "coffee.png", data.coffee()[::8, ::8])
+        >>> colours = lambda x: x.mean((1, 2))
+        >>> plan = jaxai.dataset.plan(colours, folder, folder / "store", methods="saliency", input_size=16)
+        >>> print(jaxai.dataset.run(folder / "store", net=colours).explained)
+        1
+    """
+    folder = Path(store)
+    plan = _plan.moved(_plan.Plan.read(folder), root)
+    if not Path(plan.root).is_dir():
+        raise FileNotFoundError(
+            f"the images' folder {_files.shown(plan.root, 200)} is gone; `root` names another"
+        )
+    if checks.at_least(workers, "workers", 1) > 1:
+        if net is not None:
+            raise ValueError(
+                "`workers` needs a network that has a name; start several processes with `worker`"
+            )
+        _processes.run(folder, plan.root, workers, expiry, told)
+        return _status.status(folder)
+    known = network_of(plan, net)
+    for below in ("rows", "done", *(f"maps/{name}/c" for name in plan.maps)):
+        for inner, _, _ in os.walk(folder / below):
+            _files.sweep(Path(inner))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        _work(folder, Explainer(plan, known, pool), _place(worker), expiry, told)
+    return _status.status(folder)
+
+
+def network_of(plan: _plan.Plan, net: Any) -> Any:
+    """Return the network of a plan, `Pretrained`.
+
+    Args:
+        plan: The plan.
+        net: The network, where it is no name.
+
+    Raises:
+        ValueError: If it is needed and not given, or another.
+    """
+    found = _plan.network(*_given(plan, plan.model if net is None else net))
+    _plan.check_network(plan, found)
+    return found
+
+
+def _given(plan: _plan.Plan, net: Any) -> tuple[Any, ...]:
+    from ..models.zoo import ZOO
+
+    if isinstance(net, str):
+        if net in ZOO:
+            return (net,)
+        if networks.is_named(net):
+            raise ValueError(f"the plan is for {_files.shown(net)}, which has no name: give it as `net`")
+    elif hasattr(net, "crop"):
+        return (net,)
+    return net, plan.names, plan.normalize, plan.input_size
+
+
+def _place(worker: tuple[int, int] | None) -> tuple[int, int]:
+    if worker is None:
+        number, first, count = (os.environ.get(name, "") for name in _SLURM)
+        worker = (
+            (int(number) - int(first or 0), int(count)) if number.isdigit() and count.isdigit() else (0, 1)
+        )
+    if len(worker) != 2 or not 0 <= worker[0] < worker[1]:
+        raise ValueError(f"`worker` must be (number, count) with 0 <= number < count; got {worker}")
+    return worker
+
+
+def _work(folder: Path, explainer: Explainer, place: tuple[int, int], expiry: float, told) -> None:
+    plan = explainer.plan
+    first = place[0] * plan.num_shards // place[1]
+    left = [shard % plan.num_shards for shard in range(first, first + plan.num_shards)]
+    while left:
+        waiting = []
+        for shard in left:
+            found = _status.record(folder, plan, shard)
+            if found is not None and _status.intact(folder, found):
+                continue
+            with _leases.lease(folder, shard, expiry=expiry) as mine:
+                if mine:
+                    _explain(folder, explainer, shard, told)
+                else:
+                    waiting.append(shard)
+        left = waiting
+        if left:
+            time.sleep(_PAUSE)
+        if told is not None:
+            told(_status.status(folder))
+
+
+def _explain(folder: Path, explainer: Explainer, shard: int, told) -> None:
+    times = Times()
+    last = time.monotonic()
+
+    def tick() -> None:
+        nonlocal last
+        if told is not None and time.monotonic() - last > _PAUSE:
+            last = time.monotonic()
+            told(_status.status(folder))
+
+    files = patiently(lambda: explainer.explain(shard, times), tick=tick)
+    for name, content in files.items():
+        _files.write(folder / name, [content])
+    done = {
+        "plan": explainer.plan.hash,
+        "files": {name: [len(content), _layout.digest(content)] for name, content in files.items()},
+        "failed": times.failed,
+        "seconds": round(times.seconds, 3),
+        "waited": round(times.waited, 3),
+    }
+    _files.write(_layout.done_file(folder, shard), [_layout.compact(done).encode()])

@@ -1,0 +1,218 @@
+"""One shard explained: its images read ahead, in batches of one size, and what is found as files."""
+
+import io
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from .._frame import model as _model
+from ..report import _classes as classes
+from ..report import _errors as messages
+from ..report import _methods as methods
+from ..report import _photos as photos_
+from ..report._supplies import Run
+from . import _layout, _maps, _needs
+from ._plan import Plan, key_of
+
+_LISTED = 5
+_AHEAD = 2  # batches
+
+
+class Photo(NamedTuple):
+    """An image as it was read: pixels [size, size, 3] and its digest, or why it could not be."""
+
+    pixels: np.ndarray | None
+    digest: str
+    error: str | None
+
+
+@dataclass
+class Times:
+    """Seconds that a shard took and in which the device waited for images, and the images that failed."""
+
+    seconds: float = 0.0
+    waited: float = 0.0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """What a worker holds: the plan, the network, the methods, and threads that read ahead.
+
+    Attributes:
+        plan: The plan.
+        net: The network, `Pretrained`.
+        chosen: The methods with their options.
+        pool: Threads.
+    """
+
+    plan: Plan
+    net: Any
+    pool: ThreadPoolExecutor
+    chosen: list[methods.Chosen] = field(init=False)
+
+    def __post_init__(self) -> None:
+        pairs = [(name, options) for name, options in self.plan.methods]
+        object.__setattr__(self, "chosen", methods.pick(pairs))
+
+    def read(self, number: int) -> Photo:
+        """Read an image; whatever is wrong with it becomes text."""
+        plan, path = self.plan, Path(self.plan.root, self.plan.paths[number])
+        photo = photos_.Photo(str(path), "")
+        try:
+            digest = photo.digest()
+            if (plan.digests[number] or digest) != digest or path.stat().st_size != plan.sizes[number]:
+                return Photo(None, digest, "the image has changed since it was planned")
+            return Photo(photo.crop(self.net, photos_.reading(None, None, None, plan.fit)), digest, None)
+        except Exception as error:
+            # The folder's name is no part of what was found.
+            text = messages.explain(error) or f"{type(error).__name__}: {error}"
+            return Photo(None, "", text.replace(f"{plan.root}/", ""))
+
+    def batches(self, numbers: range, times: Times) -> Iterator[tuple[range, list[Photo]]]:
+        """Yield the images of a shard, batch by batch; the next ones are being read meanwhile."""
+        size = self.plan.batch_size
+        parts = [numbers[at : at + size] for at in range(0, len(numbers), size)]
+        ahead: deque[list[Future[Photo]]] = deque()
+        for at, part in enumerate(parts):
+            while len(ahead) <= _AHEAD and at + len(ahead) < len(parts):
+                ahead.append([self.pool.submit(self.read, number) for number in parts[at + len(ahead)]])
+            begin = time.perf_counter()
+            read = [future.result() for future in ahead.popleft()]
+            times.waited += time.perf_counter() - begin
+            yield part, read
+
+    def explain(self, shard: int, times: Times) -> dict[str, bytes]:
+        """Return the files of a shard by their names within the store, and fill in the times."""
+        begin = time.perf_counter()
+        found: dict[str, list[np.ndarray]] = {method.name: [] for method in self.chosen}
+        rows: list[dict[str, Any]] = []
+        for numbers, read in self.batches(self.plan.images_of(shard), times):
+            maps, told = self._batch(numbers, read)
+            rows += told
+            for name, values in maps.items():
+                found[name].append(values)
+        files = {_layout.rows_file(shard): _written(rows)}
+        for name, parts in found.items():
+            dtype = self.plan.maps[name][1]
+            whole = np.concatenate(parts)
+            inner, content = _layout.encoded(whole, len(self.plan), dtype, self.plan.shard_size, shard)
+            # Of maps that are all missing nothing is written.
+            if content:
+                files[f"maps/{name}/{inner}"] = content
+        times.failed = sum(row["error"] is not None for row in rows)
+        times.seconds = time.perf_counter() - begin
+        return files
+
+    def _batch(self, numbers: range, read: list[Photo]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+        plan, net, size = self.plan, self.net, self.plan.batch_size
+        blank = np.zeros((net.input_size, net.input_size, 3), np.float32)
+        pixels = np.stack([blank if photo.pixels is None else photo.pixels for photo in read])
+        # The last batch is filled up, so that there is one program.
+        pixels = _spread(np.concatenate([pixels, np.zeros((size - len(read), *blank.shape), np.float32)]))
+        images = net.normalize(pixels)
+        logits = np.asarray(_model.call(_model.as_model(net.model), images), np.float32)
+        errors = [self._error(n, photo, row) for n, photo, row in zip(numbers, read, logits, strict=False)]
+        targets = self._targets(numbers, logits)
+        segments = None
+        if any(method.needs("segments") for method in self.chosen):
+            segments = methods.superpixels(jnp.asarray(pixels), plan.segments)
+        about = Run(
+            net=net,
+            images=images,
+            targets=jnp.asarray(targets if targets.shape[1] > 1 else targets[:, 0]),
+            key=key_of(plan, numbers[0]),
+            layer=plan.layer,
+            segments=None if segments is None else jnp.asarray(segments.labels),
+            num_segments=None if segments is None else methods.padded(max(segments.counts)),
+            batch_size=None,
+        )
+        found, scales = {}, {}
+        broken = np.array([error is not None for error in errors])
+        for method in self.chosen:
+            maps = np.array(_maps.maps_of(method, about), np.float32)[: len(read)]
+            maps[broken] = np.nan
+            found[method.name], scales[method.name] = _maps.scaled(maps, plan.maps[method.name][1])
+        rows = [
+            self._row(number, photo, error, logits[i], targets[i], {n: s[i] for n, s in scales.items()})
+            for i, (number, photo, error) in enumerate(zip(numbers, read, errors, strict=True))
+        ]
+        return found, rows
+
+    def _error(self, number: int, photo: Photo, logits: np.ndarray) -> str | None:
+        if photo.error is not None:
+            return photo.error
+        if not np.isfinite(logits).all():
+            return f"{self.net.name} returns scores that are not finite"
+        if self.plan.classes is not None and self.plan.labels[number] is None:
+            return "the image has no label"
+        return None
+
+    def _targets(self, numbers: range, logits: np.ndarray) -> np.ndarray:
+        """Return the classes that are explained, int32 [batch, k]."""
+        wanted = self.plan.targets
+        top = classes.Wanted(int(wanted.removeprefix("top") or 1) if wanted.startswith("top") else 1)
+        best = top.of(np.nan_to_num(logits))
+        if self.plan.classes is None:
+            return best
+        told = np.zeros((len(logits), 1), np.int32)
+        for place, number in enumerate(numbers):
+            told[place] = self.plan.classes.get(self.plan.labels[number] or "", 0)
+        return told if wanted == "label" else np.concatenate([best, told], axis=1)
+
+    def _row(self, number, photo: Photo, error: str | None, logits, targets, scales) -> dict[str, Any]:
+        plan = self.plan
+        label = plan.labels[number]
+        fine = error is None
+        best = np.argsort(-logits, kind="stable")[:_LISTED] if fine else []
+        odds = classes.probabilities(logits[None])[0] if fine else []
+        return {
+            "index": number,
+            "path": plan.paths[number],
+            "sha256": photo.digest,
+            "label": label,
+            "label_index": None if plan.classes is None or label is None else plan.classes[label],
+            "top": [int(c) for c in best],
+            "top_probability": [float(odds[c]) for c in best],
+            "target": [int(c) for c in targets] if fine else [],
+            "score": [float(logits[c]) for c in targets] if fine else [],
+            "error": error,
+            **{f"scale:{name}": float(value) if fine else None for name, value in scales.items()},
+        }
+
+
+def _spread(pixels: np.ndarray) -> jax.Array:
+    """Put a batch on all local devices, in equal parts where that is possible."""
+    devices = jax.local_devices()
+    if len(devices) == 1 or len(pixels) % len(devices):
+        return jnp.asarray(pixels)
+    mesh = Mesh(np.array(devices), ("batch",))
+    return jax.device_put(pixels, NamedSharding(mesh, PartitionSpec("batch")))
+
+
+def _written(rows: list[dict[str, Any]]) -> bytes:
+    pa = _needs.arrow()
+    types = {
+        "index": pa.int64(),
+        "label_index": pa.int32(),
+        "top": pa.list_(pa.int32()),
+        "top_probability": pa.list_(pa.float32()),
+        "target": pa.list_(pa.int32()),
+        "score": pa.list_(pa.float32()),
+    }
+    kinds = {
+        name: pa.float32() if name.startswith("scale:") else types.get(name, pa.string()) for name in rows[0]
+    }
+    table = pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items())))
+    stream = io.BytesIO()
+    _needs.parquet().write_table(table, stream, compression="zstd")
+    return stream.getvalue()

@@ -1,0 +1,97 @@
+"""How far a data set is."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import _layout, _leases
+from ._plan import Plan
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a store is.
+
+    Attributes:
+        images: Of the data set.
+        shards: Units of work.
+        done: Those that are finished, by number.
+        running: Those that a living worker explains.
+        failed: Images with an error in the finished shards.
+        seconds: Of work in the finished shards, over all workers.
+        waited: Of these, those in which the device waited for images.
+        explained: Images of the finished shards.
+    """
+
+    images: int
+    shards: int
+    done: tuple[int, ...]
+    running: tuple[int, ...]
+    failed: int
+    seconds: float
+    waited: float
+    explained: int
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The shards that are not finished."""
+        return tuple(sorted(set(range(self.shards)) - set(self.done)))
+
+    def __str__(self) -> str:
+        lines = [f"{self.explained} of {self.images} images in {len(self.done)} of {self.shards} shards"]
+        lines += [f"{len(self.running)} shards are being explained"] if self.running else []
+        lines += [f"{self.failed} images could not be explained (column `error`)"] if self.failed else []
+        if self.seconds:
+            rate, share = self.explained / self.seconds, self.waited / self.seconds
+            lines.append(
+                f"{rate:.1f} images per second and worker; {share:.0%} of the time waiting for images"
+            )
+        return "\n".join(lines)
+
+
+def status(store: str | os.PathLike[str]) -> Status:
+    """Return how far a store is; other processes may be filling it.
+
+    Raises:
+        FileNotFoundError: If it is no store.
+        ValueError: If its plan is damaged.
+    """
+    folder = Path(store)
+    plan = Plan.read(folder)
+    records = {shard: found for shard in range(plan.num_shards) if (found := record(folder, plan, shard))}
+    running = [s for s in range(plan.num_shards) if s not in records and _leases.held(folder, s)]
+    return Status(
+        images=len(plan),
+        shards=plan.num_shards,
+        done=tuple(records),
+        running=tuple(running),
+        failed=sum(found["failed"] for found in records.values()),
+        seconds=sum(found["seconds"] for found in records.values()),
+        waited=sum(found["waited"] for found in records.values()),
+        explained=sum(len(plan.images_of(shard)) for shard in records),
+    )
+
+
+def record(store: Path, plan: Plan, shard: int) -> dict[str, Any] | None:
+    """Return what is known of a finished shard; None if it is not finished, or belongs to another plan."""
+    try:
+        found = json.loads(_layout.done_file(store, shard).read_text(encoding="utf-8"))
+        if found["plan"] != plan.hash:
+            return None
+        sizes = all((store / name).stat().st_size == size for name, (size, _) in found["files"].items())
+        return found if sizes else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def intact(store: Path, found: dict[str, Any]) -> bool:
+    """Tell whether the files of a finished shard are those that were written."""
+    try:
+        return all(
+            _layout.digest((store / name).read_bytes()) == digest
+            for name, (_, digest) in found["files"].items()
+        )
+    except OSError:
+        return False
