@@ -103,7 +103,7 @@ def explain(
     chosen = methods_.pick(methods)
     methods_.check_segmentation(segments)
     found = photos_.given(photos)
-    known, shape = _network(net, found.photos, labels, normalize, input_size)
+    known, shape = network(net, found.photos, labels, normalize, input_size)
     functions = _functions(targets)
     wanted = classes.Wanted(functions=functions)
     if not functions:
@@ -163,7 +163,7 @@ def _collected(request: Request, photos: Sequence[Photo], progress: Progress, ca
     return Explanation(tuple((subject, tuple(said)) for subject, said in results), tuple(failed), call)
 
 
-def _network(net: Any, photos: Sequence[Photo], labels: Any, normalize: Any, input_size: int | None):
+def network(net: Any, photos: Sequence[Photo], labels: Any, normalize: Any, input_size: int | None):
     """Return a network with what surrounds it, and the shape of its photos if it is not [size, size, 3]."""
     around = networks.Around(labels, normalize, input_size)
     if isinstance(net, str):

@@ -7,6 +7,7 @@ from . import listing, terminal
 from .atlas import atlas
 from .compare import compare
 from .convert import convert
+from .dataset import dataset
 from .dream import dream
 from .explain import explain
 from .method_pages import methods
@@ -50,3 +51,4 @@ for command in (
     listing.fetch,
 ):
     app.command()(command)
+app.add_typer(dataset)

@@ -10,7 +10,8 @@ import numpy as np
 from ..report import _methods as methods
 from ..report._supplies import Run
 
-_CELL = 16
+# Superpixels along a side, where only their shape matters.
+_CELLS = 3
 
 
 def prepared(method: methods.Chosen) -> methods.Chosen:
@@ -42,9 +43,9 @@ def shape_of(
         ValueError: If the method does not take the network, the layer or an option.
     """
     side = net.input_size
-    cells = np.arange(side) // _CELL
+    cells = np.arange(side) * _CELLS // side
     labels = (cells[:, None] * (cells[-1] + 1) + cells)[None].repeat(batch, 0).astype(np.int32)
-    targets = jnp.zeros((batch, count) if count > 1 else batch, jnp.int32)
+    targets = jnp.tile(jnp.arange(count), (batch, 1)) if count > 1 else jnp.zeros(batch, jnp.int32)
     about = Run(net, jnp.zeros(()), targets, jax.random.key(0), layer, jnp.asarray(labels))
     about = replace(about, num_segments=int(labels.max()) + 1)
 

@@ -21,7 +21,7 @@ from ..report import _session as session
 from . import _layout, _maps, _sources
 
 FORMAT = 1
-_TOP = 5
+_SIDE = 224
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Plan:
         classes: The index of each label among the network's classes; None if labels are not explained.
         model: Name of the network.
         weights: SHA-256 of its weights.
-        normalize: What a network that is no name takes of photos; None for those that bring their own.
-        input_size: Side of the photos that it takes.
+        around: What was said of a network that does not bring its own: `normalize`, `input_size`, and whether
+            `labels` were given.
         names: Of the network's classes, or None.
         methods: Names and the options that were set.
         maps: By method, the shape of the maps of one image and their type.
@@ -61,8 +61,7 @@ class Plan:
     classes: dict[str, int] | None
     model: str
     weights: str
-    normalize: Any
-    input_size: int
+    around: dict[str, Any]
     names: tuple[str, ...] | None
     methods: tuple[tuple[str, dict[str, Any]], ...]
     maps: dict[str, tuple[tuple[int, ...], str]]
@@ -204,7 +203,10 @@ def plan(
     _check_written(normalize)
     _check_segments(segments)
     found = _sources.listed(images)
-    known = networks.with_classes(network(net, labels, normalize, input_size))
+    side = input_size if _brings_size(net) or input_size else _SIDE
+    known = networks.with_classes(network(net, labels, normalize, side))
+    said = {"labels": labels is not None or None, "normalize": normalize, "input_size": side}
+    around = {name: value for name, value in said.items() if value is not None}
     fit = photos_.reading(None, None, None, fit).get("fit", "crop")
     count = _targets(targets, known)
     wanted = _indices(found.labels, known.labels, label_order) if targets in ("label", "both") else None
@@ -223,8 +225,7 @@ def plan(
         classes=wanted,
         model=known.name,
         weights=known.digest,
-        normalize=normalize,
-        input_size=known.input_size,
+        around=around,
         names=None if known.labels is None else tuple(known.labels),
         methods=tuple((one.name, one.options) for one in chosen),
         maps={one.name: _maps.shape_of(one, known, layer, count, size) for one in chosen},
@@ -243,9 +244,9 @@ def plan(
 
 def network(net: Any, labels: Any = None, normalize: Any = None, input_size: int | None = None) -> Any:
     """Return a network with what surrounds it, from a name, a `Pretrained` or a model."""
-    from .._explain import _network
+    from .._explain import network
 
-    return _network(net, (), labels, normalize, input_size or (None if _brings_size(net) else 224))[0]
+    return network(net, (), labels, normalize, input_size)[0]
 
 
 def _brings_size(net: Any) -> bool:
@@ -336,6 +337,8 @@ def check_network(made: Plan, net: Any) -> None:
     """
     if net.digest != made.weights:
         raise ValueError(f"the plan is for other weights of {made.model} ({made.weights[:12]}...)")
+    if net.labels is not None and made.names is not None and tuple(net.labels) != made.names:
+        raise ValueError(f"the plan is for other classes of {made.model}")
 
 
 def key_of(made: Plan, first: int) -> jax.Array:

@@ -1,10 +1,12 @@
-"""Several workers on this machine, each a process with its share of the cores."""
+"""Several workers on this machine, each a process.
+
+All see all cores: XLA divides sums among as many threads as there are cores, so that a worker with fewer
+would find other last bits.
+"""
 
 import multiprocessing
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,11 @@ def run(store: Path, root: str, workers: int, expiry: float, told: Callable[[Any
     """
     # A process that is forked would share JAX's threads without their locks.
     context = multiprocessing.get_context("spawn")
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     said = context.SimpleQueue()
 
     def start(number: int) -> Any:
-        mine = cores[number::workers] or cores
         process = context.Process(
-            target=_work, args=(str(store), root, number, workers, expiry, mine, said), daemon=True
+            target=_work, args=(str(store), root, number, workers, expiry, said), daemon=True
         )
         process.start()
         return process
@@ -60,12 +60,7 @@ def run(store: Path, root: str, workers: int, expiry: float, told: Callable[[Any
             process.join()
 
 
-def _work(
-    store: str, root: str, number: int, workers: int, expiry: float, cores: list[int], said: Any
-) -> None:
-    if cores:
-        with suppress(OSError):
-            os.sched_setaffinity(0, cores)
+def _work(store: str, root: str, number: int, workers: int, expiry: float, said: Any) -> None:
     from ..report import _errors
     from . import _run
 

@@ -39,7 +39,7 @@ def run(
         store: As `plan` wrote it.
         net: The network, where the plan was made for one that is no name.
         root: The folder of the images, if they have moved.
-        workers: Processes on this machine; each gets its share of the cores. With 1, this process does it.
+        workers: Processes on this machine, such as one per accelerator. With 1, this process does it.
         worker: Number of this worker and of all workers, (0, 4), where something else starts them: it says
             where to begin looking, so that they meet seldom. Read from Slurm's variables in a job array.
         expiry: Seconds after which the shard of a worker that has died is taken over.
@@ -96,22 +96,20 @@ def network_of(plan: _plan.Plan, net: Any) -> Any:
     Raises:
         ValueError: If it is needed and not given, or another.
     """
-    found = _plan.network(*_given(plan, plan.model if net is None else net))
-    _plan.check_network(plan, found)
-    return found
-
-
-def _given(plan: _plan.Plan, net: Any) -> tuple[Any, ...]:
     from ..models.zoo import ZOO
 
-    if isinstance(net, str):
-        if net in ZOO:
-            return (net,)
-        if networks.is_named(net):
-            raise ValueError(f"the plan is for {_files.shown(net)}, which has no name: give it as `net`")
-    elif hasattr(net, "crop"):
-        return (net,)
-    return net, plan.names, plan.normalize, plan.input_size
+    if net is None:
+        if networks.is_named(plan.model) and plan.model not in ZOO:
+            raise ValueError(
+                f"the plan is for {_files.shown(plan.model)}, which has no name: give it as `net`"
+            )
+        net = plan.model
+    around = {} if hasattr(net, "crop") else dict(plan.around)
+    if around.pop("labels", False):
+        around["labels"] = plan.names
+    found = _plan.network(net, **around)
+    _plan.check_network(plan, found)
+    return found
 
 
 def _place(worker: tuple[int, int] | None) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,7 +129,7 @@ class Explainer:
         about = Run(
             net=net,
             images=images,
-            targets=jnp.asarray(targets if targets.shape[1] > 1 else targets[:, 0]),
+            targets=jnp.asarray(targets[:, 0]),
             key=key_of(plan, numbers[0]),
             layer=plan.layer,
             segments=None if segments is None else jnp.asarray(segments.labels),
@@ -139,7 +139,10 @@ class Explainer:
         found, scales = {}, {}
         broken = np.array([error is not None for error in errors])
         for method in self.chosen:
-            maps = np.array(_maps.maps_of(method, about), np.float32)[: len(read)]
+            maps = self._maps(method, about, targets)[: len(read)]
+            if maps.shape[1:] != (planned := plan.maps[method.name][0]):
+                size, expected = list(maps.shape[1:]), list(planned)
+                raise ValueError(f"{method.name} has maps {size}; the plan has {expected}")
             maps[broken] = np.nan
             found[method.name], scales[method.name] = _maps.scaled(maps, plan.maps[method.name][1])
         rows = [
@@ -147,6 +150,16 @@ class Explainer:
             for i, (number, photo, error) in enumerate(zip(numbers, read, errors, strict=True))
         ]
         return found, rows
+
+    def _maps(self, method: methods.Chosen, about: Run, targets: np.ndarray) -> np.ndarray:
+        """Return the maps of a batch for classes [batch, k], float32 [batch, (k,) height, width]."""
+        if self.plan.targets == "both":
+            # The label may be the most probable class; methods take k different ones.
+            both = [_maps.maps_of(method, replace(about, targets=jnp.asarray(t))) for t in targets.T]
+            return np.stack(both, axis=1).astype(np.float32)
+        if targets.shape[1] > 1:
+            about = replace(about, targets=jnp.asarray(targets))
+        return np.array(_maps.maps_of(method, about), np.float32)
 
     def _error(self, number: int, photo: Photo, logits: np.ndarray) -> str | None:
         if photo.error is not None:

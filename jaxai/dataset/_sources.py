@@ -77,14 +77,15 @@ def _table(path: Path) -> Listed:
     if path.suffix.lower() == ".parquet":
         from . import _needs
 
-        rows = _needs.parquet().read_table(path).to_pylist()
+        table = _needs.parquet().read_table(path)
+        rows, columns = table.to_pylist(), table.column_names
     else:
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file))
+                reader = csv.DictReader(file)
+                rows, columns = list(reader), list(reader.fieldnames or ())
         except (UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{shown(path, 200)} is not a CSV table in UTF-8") from error
-    columns = list(rows[0]) if rows else []
     where = next((name for name in _PATHS if name in columns), None)
     if where is None:
         raise ValueError(

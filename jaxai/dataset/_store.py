@@ -32,11 +32,18 @@ class Maps:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """Return maps as NumPy has it, float32; the first index is of images."""
+        """Return maps as NumPy has it, float32; the first index is of images.
+
+        Raises:
+            ValueError: If the file of one is damaged.
+        """
         first, *rest = index if isinstance(index, tuple) else (index,)
         numbers = np.arange(len(self))[first]
         # TensorStore reads the chunks that are asked for, and no others.
-        values = self._array[numbers].read().result().astype(np.float32)
+        try:
+            values = self._array[numbers].read().result().astype(np.float32)
+        except ValueError as error:
+            raise ValueError(f"maps of {self.name} are damaged; `Store.verify` says which") from error
         scales = self._scales[numbers]
         values = values * scales.reshape(*np.shape(scales), *[1] * (values.ndim - np.ndim(scales)))
         return values[(slice(None),) * np.ndim(numbers) + tuple(rest)] if rest else values

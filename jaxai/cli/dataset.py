@@ -1,0 +1,194 @@
+"""`jaxai dataset`: whole data sets, planned, explained by any number of workers, and looked at."""
+
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..report import _methods as methods
+from . import arguments, session, terminal
+from .arguments import DeviceOption, FitOption, SeedOption
+
+dataset = typer.Typer(
+    name="dataset", help="Explain whole data sets, in shards that any number of workers share."
+)
+
+StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="The folder that `plan` wrote.")]
+RootOption = Annotated[
+    Path | None, typer.Option("--root", metavar="FOLDER", help="Where the images lie now, if they moved.")
+]
+_EVERY = 10.0  # seconds between two lines of a log
+
+
+@dataset.command()
+def plan(
+    images: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGES", help="A folder (class/photo.jpg or flat), or a table .csv, .parquet."
+        ),
+    ],
+    store: Annotated[Path, typer.Option("--out", metavar="STORE", help="A new folder to write to.")],
+    model: arguments.ModelOption = "efficientnet_lite0",
+    method: Annotated[str, typer.Option(help="With commas between; see `jaxai methods`.")] = "grad_cam",
+    targets: Annotated[
+        str, typer.Option("--target", help="top, top3, label (what the data set says) or both.")
+    ] = "top",
+    label_order: Annotated[
+        str,
+        typer.Option(help="What labels are: names of the network's classes, or its classes when sorted."),
+    ] = "names",
+    layer: arguments.LayerOption = None,
+    segments: arguments.SegmentsOption = methods.SEGMENTATIONS[0],
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", "-o", metavar="METHOD.NAME=VALUE", help="A method's own option; repeatable."
+        ),
+    ] = None,
+    labels: arguments.LabelsOption = None,
+    normalize: arguments.NormalizeOption = None,
+    input_size: arguments.InputSizeOption = None,
+    digests: Annotated[bool, typer.Option(help="Note every file's SHA-256: reads all files once.")] = True,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images explained at a time.")] = 32,
+    shard_size: Annotated[int, typer.Option(min=1, help="Images per shard, a multiple of that.")] = 256,
+    fit: FitOption = "crop",
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+) -> None:
+    """Write what is to be done into a new store."""
+    from .. import dataset as library
+
+    chosen = {one.name: one.options for one in methods.choose(method, option or [])}
+    methods.check_segmentation(segments)
+    session.start(device, "float32")
+    made = library.plan(
+        model,
+        images,
+        store,
+        methods=chosen,
+        targets=targets,
+        layer=layer,
+        segments=segments,
+        labels=labels,
+        normalize=normalize,
+        input_size=input_size,
+        label_order=label_order,
+        digests=digests,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        fit=fit,
+        seed=seed,
+    )
+    terminal.say(f"{len(made)} images in {made.num_shards} shards; go on with: jaxai dataset run {store}")
+
+
+@dataset.command()
+def run(
+    store: StoreArgument,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    worker: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="This worker among N that something else starts, from 0."),
+    ] = None,
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Explain what is missing; start it again after a crash, or on other machines at the same time."""
+    from .. import dataset as library
+
+    place = None
+    if worker is not None:
+        if not re.fullmatch(r"\d{1,6}/\d{1,6}", worker):
+            raise ValueError(f"--worker must be I/N, as 0/4; got {worker!r}")
+        number, count = worker.split("/")
+        place = int(number), int(count)
+    if workers > 1 and device != "auto":
+        # Processes that start later read it.
+        os.environ["JAX_PLATFORMS"] = device
+    if workers == 1:
+        session.start(device, "float32")
+    try:
+        found = library.run(store, root=root, workers=workers, worker=place, told=_Told())
+    except KeyboardInterrupt:
+        _say(library.status(store))
+        terminal.note(f"go on with: jaxai dataset run {store}")
+        raise
+    _say(found)
+
+
+@dataset.command()
+def status(store: StoreArgument) -> None:
+    """Say how far a store is; others may be filling it."""
+    from .. import dataset as library
+
+    _say(library.status(store))
+
+
+@dataset.command()
+def verify(
+    store: StoreArgument,
+    repair: Annotated[bool, typer.Option("--repair", help="Take damaged shards for not done.")] = False,
+) -> None:
+    """Check the files of a store against their checksums."""
+    from .. import dataset as library
+
+    bad = library.open(store).verify(repair=repair)
+    if bad and not repair:
+        raise ValueError(f"damaged shards: {', '.join(map(str, bad))}; --repair has them explained again")
+    terminal.say(f"{len(bad)} shards will be explained again" if bad else "all finished shards are intact")
+
+
+@dataset.command(name="open")
+def open_(
+    store: StoreArgument,
+    rows: Annotated[int, typer.Option(min=0, help="Rows to show.")] = 10,
+    uncertain: Annotated[bool, typer.Option("--uncertain", help="The most uncertain images first.")] = False,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Images classified otherwise.")] = False,
+) -> None:
+    """Show rows of a store, one JSON object per line."""
+    from .. import dataset as library
+
+    found = library.open(store)
+    listed: list[dict[str, Any]] = (
+        found.wrong(rows)
+        if wrong
+        else found.uncertain(rows)
+        if uncertain
+        else found.table().slice(0, rows).to_pylist()
+    )
+    for row in listed:
+        row["classes"] = [found.name_of(index) for index in row["top"]]
+        terminal.say(json.dumps(row, ensure_ascii=False))
+    terminal.note(repr(found))
+
+
+def _say(found: Any) -> None:
+    for line in str(found).splitlines():
+        terminal.say(line)
+
+
+class _Told:
+    """Says how far a run is: a line that is written over on a terminal, lines in a log."""
+
+    def __init__(self) -> None:
+        self._begin = self._last = time.monotonic()
+        self._first: int | None = None
+
+    def __call__(self, found: Any) -> None:
+        now = time.monotonic()
+        self._first = found.explained if self._first is None else self._first
+        if sys.stderr.isatty() or now - self._last > _EVERY:
+            self._last = now
+            new, spent = found.explained - self._first, now - self._begin
+            rate = new / spent
+            left = f", about {(found.images - found.explained) / rate:.0f} s left" if rate else ""
+            line = f"{found.explained} of {found.images} images, {rate:.1f} per second{left}"
+            end = "\n" if not sys.stderr.isatty() or found.explained == found.images else ""
+            start = "\r\x1b[K" if sys.stderr.isatty() else ""
+            print(f"{start}{line}", end=end, file=sys.stderr, flush=True)
