@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ._cpu import configure
 from .report import _classes as classes
 from .report import _errors as messages
 from .report import _methods as methods_
@@ -103,7 +102,9 @@ def explain(
     chosen = methods_.pick(methods)
     methods_.check_segmentation(segments)
     found = photos_.given(photos)
-    known, shape = network(net, found.photos, labels, normalize, input_size)
+    arrays = [np.shape(photo.given) for photo in found.photos if hasattr(photo.given, "dtype")]
+    sizes = arrays if len(arrays) == len(found.photos) else ()
+    known, shape = networks.given(net, networks.Around(labels, normalize, input_size), sizes)
     functions = _functions(targets)
     wanted = classes.Wanted(functions=functions)
     if not functions:
@@ -161,29 +162,6 @@ def _collected(request: Request, photos: Sequence[Photo], progress: Progress, ca
     for line in failed:
         warnings.warn(line, stacklevel=3)
     return Explanation(tuple((subject, tuple(said)) for subject, said in results), tuple(failed), call)
-
-
-def network(net: Any, photos: Sequence[Photo], labels: Any, normalize: Any, input_size: int | None):
-    """Return a network with what surrounds it, and the shape of its photos if it is not [size, size, 3]."""
-    around = networks.Around(labels, normalize, input_size)
-    if isinstance(net, str):
-        if not configure.backend_started():
-            configure.configure_cpu()
-        return networks.load(net, around=around), None
-    if hasattr(net, "crop") and hasattr(net, "normalize"):
-        if given := around.given():
-            raise ValueError(f"`{next(iter(given))}` is for files and models; {net.name} brings its own")
-        return net, None
-    if not callable(net):
-        raise TypeError(f"`net` must be a name, a Pretrained or a model; got {type(net).__name__}")
-    shape = None
-    if input_size is None:
-        sizes = [np.shape(photo.given) for photo in photos if hasattr(photo.given, "dtype")]
-        if len(sizes) == len(photos):
-            # Grey arrays of a model for grey photos keep their one channel.
-            shape = (*sizes[0][:2], 1 if sizes[0][2:] == (1,) else 3)
-    name = getattr(net, "__name__", type(net).__name__)
-    return networks.around(net, name, shape=shape, **around.given()), shape
 
 
 def _functions(targets: Any) -> dict[str, Callable[..., Any]]:

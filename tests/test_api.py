@@ -18,7 +18,7 @@ from jaxai._frame import contract
 
 ROOT = Path(jaxai.__file__).parent
 # What may import Flax, Matplotlib and file formats; the rest is JAX, optax and NumPy.
-OUTER = ("models", "weights_convert", "plots", "report", "_explain.py", "cli")
+OUTER = ("models", "weights_convert", "plots", "report", "dataset", "_explain.py", "cli")
 NAMESPACES = (
     *(
         "cam",

@@ -204,7 +204,7 @@ def plan(
     _check_segments(segments)
     found = _sources.listed(images)
     side = input_size if _brings_size(net) or input_size else _SIDE
-    known = networks.with_classes(network(net, labels, normalize, side))
+    known = networks.with_classes(network(net, labels=labels, normalize=normalize, input_size=side))
     said = {"labels": labels is not None or None, "normalize": normalize, "input_size": side}
     around = {name: value for name, value in said.items() if value is not None}
     fit = photos_.reading(None, None, None, fit).get("fit", "crop")
@@ -242,11 +242,9 @@ def plan(
     return made
 
 
-def network(net: Any, labels: Any = None, normalize: Any = None, input_size: int | None = None) -> Any:
+def network(net: Any, **around: Any) -> Any:
     """Return a network with what surrounds it, from a name, a `Pretrained` or a model."""
-    from .._explain import network
-
-    return network(net, (), labels, normalize, input_size)[0]
+    return networks.given(net, networks.Around(**around))[0]
 
 
 def _brings_size(net: Any) -> bool:

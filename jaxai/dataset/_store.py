@@ -167,6 +167,7 @@ class Store:
             IndexError: If there is no such image.
             ValueError: If it could not be explained.
         """
+        # The one place where what is below the call for people uses it.
         from .._explain import explain
         from ._run import network_of
 

@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import layers
+from .._cpu import configure
 from . import _names as names
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -64,6 +66,37 @@ def load(model: str, *, dtype: str | None = None, around: Around | None = None) 
         option = f"--{next(iter(given)).replace('_', '-')}"
         raise ValueError(f"{option} is for files and functions; {model} brings its own")
     return models.load(model, dtype=dtype)
+
+
+def given(net: Any, around_: Around, sizes: Sequence[tuple[int, ...]] = ()) -> tuple[Any, Any]:
+    """Return the network that a caller from Python means, and its photos' shape if it is not [size, size, 3].
+
+    Args:
+        net: What `load` takes, a `Pretrained`, or a model, a callable pytree.
+        around_: What was said of a file, a function or a model.
+        sizes: Of the photos if all are arrays: a model whose side is not given takes them as they are.
+
+    Raises:
+        TypeError: If it is none of those.
+        ValueError: As `load`; if it brings what is given, too.
+        OSError: If a file cannot be read.
+    """
+    if isinstance(net, str):
+        if not configure.backend_started():
+            configure.configure_cpu()
+        return load(net, around=around_), None
+    if hasattr(net, "crop") and hasattr(net, "normalize"):
+        if said := around_.given():
+            raise ValueError(f"`{next(iter(said))}` is for files and models; {net.name} brings its own")
+        return net, None
+    if not callable(net):
+        raise TypeError(f"`net` must be a name, a Pretrained or a model; got {type(net).__name__}")
+    shape = None
+    if around_.input_size is None and sizes:
+        # Grey arrays of a model for grey photos keep their one channel.
+        shape = (*sizes[0][:2], 1 if sizes[0][2:] == (1,) else 3)
+    name = getattr(net, "__name__", type(net).__name__)
+    return around(net, name, shape=shape, **around_.given()), shape
 
 
 def is_named(model: str) -> bool:
