@@ -94,7 +94,8 @@ def given(net: Any, around_: Around, sizes: Sequence[tuple[int, ...]] = ()) -> t
     shape = None
     if around_.input_size is None and sizes:
         # Grey arrays of a model for grey photos keep their one channel.
-        shape = (*sizes[0][:2], 1 if sizes[0][2:] == (1,) else 3)
+        height, width, *channels = sizes[0]
+        shape = height, width, 1 if channels == [1] else 3
     name = getattr(net, "__name__", type(net).__name__)
     return around(net, name, shape=shape, **around_.given()), shape
 
