@@ -68,7 +68,12 @@ class TestTransformer:
             name: jaxai.layers.reaches(small["vit"], name, IMAGES) for name in ("blocks.1", "blocks.2")
         }
         assert reached == {"blocks.1": True, "blocks.2": False}
-        assert not jaxai.grad_cam(small["vit"], IMAGES, 3, layer="blocks.2", relu=False).any()
+        for method in (jaxai.grad_cam, jaxai.ablation_cam, jaxai.recipro_cam, jaxai.grad_cam_plus_plus):
+            with pytest.raises(ValueError, match="positions of `layer` blocks.2 .* default is blocks.1"):
+                method(small["vit"], IMAGES, 3, layer="blocks.2")
+        # These look at the activations, and at scores of whole images.
+        for method in (jaxai.eigen_cam, jaxai.score_cam):
+            assert method(small["vit"], IMAGES, 3, layer="blocks.2").std() > 0
 
     def test_attention_is_found(self, small):
         maps = jaxai.attention.gradient_attention(small["vit"], IMAGES, 3)

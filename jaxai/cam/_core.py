@@ -30,7 +30,7 @@ class View:
         images: [batch, height, width, channels].
         targets: What to explain.
         acts: The layer's activations, float32 [batch, h, w, features].
-        head: The rest of the network, acts -> scores; takes the whole batch.
+        rest: The rest of the network, acts -> scores; takes the whole batch.
         batch_size: At most this many images in flight, or None.
     """
 
@@ -39,7 +39,7 @@ class View:
     images: jax.Array
     targets: _targets.Target
     acts: jax.Array
-    head: Callable[[jax.Array], jax.Array]
+    rest: Callable[[jax.Array], jax.Array]
     batch_size: int | None
 
     def frozen(self) -> _targets.Target:
@@ -48,7 +48,21 @@ class View:
 
     def scores(self) -> jax.Array:
         """Return the scores of the images."""
-        return self.head(self.acts)
+        return self.rest(self.acts)
+
+    def head(self, acts: jax.Array) -> jax.Array:
+        """Return the scores for other activations, or to be differentiated.
+
+        Raises:
+            ValueError: If they do not depend on the layer's positions. Gradients and ablations would be zero: a
+                map that says nothing, and looks like one.
+        """
+        if not layers.reaches(self.model, self.layer, self.images):
+            raise ValueError(
+                f"the scores do not depend on the positions of `layer` {self.layer} (a class token alone is"
+                f" read there); the default is {layers.resolve(self.model, None, self.images)}"
+            )
+        return self.rest(acts)
 
     def gradients(self, **keywords: Any) -> tuple[jax.Array, jax.Array]:
         """Return the target values, [batch] or [batch, k], and the gradients at the layer, in float32."""
@@ -138,10 +152,10 @@ def look(model: Any, layer: str, images: jax.Array, targets: _targets.Target, ba
     acts, head = layers.split_positions(model, layer, images)
     kind = acts.dtype
 
-    def float32_head(acts):
+    def rest(acts):
         return head(acts.astype(kind))
 
-    return View(model, layer, images, targets, acts.astype(jnp.float32), float32_head, batch_size)
+    return View(model, layer, images, targets, acts.astype(jnp.float32), rest, batch_size)
 
 
 def by_gradient(view: View, *, weights: Weights, **options: Any) -> jax.Array:
