@@ -54,8 +54,8 @@ class View:
         """Return the scores for other activations, or to be differentiated.
 
         Raises:
-            ValueError: If they do not depend on the layer's positions. Gradients and ablations would be zero: a
-                map that says nothing, and looks like one.
+            ValueError: If they do not depend on the layer's positions. Gradients and ablations would be
+                zero: a map that says nothing.
         """
         if not layers.reaches(self.model, self.layer, self.images):
             raise ValueError(
