@@ -81,7 +81,7 @@ def test_files_that_are_no_photos(refused, broken, name, message):
         (("explain", "."), ". holds no image"),
         (
             ("explain", "cat", "--model", "resnet9"),
-            "unknown model 'resnet9'; the models are efficientnet_lite0",
+            "unknown model 'resnet9'; did you mean resnet18, resnet34 or resnet50?",
         ),
         (("explain", "cat", "--method", "nope"), "unknown method 'nope'; the methods are"),
         (("explain", "cat", "--layer", "conv9"), "unknown layer 'conv9'; did you mean conv_head?"),
