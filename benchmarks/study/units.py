@@ -1,0 +1,62 @@
+"""The study in units: each is one file, written whole or not at all, so that a run goes on where it stopped."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jaxai
+from jaxai import _files
+
+
+def path(folder: Path, *words: str) -> Path:
+    """Return the file of a unit of work."""
+    return folder.joinpath(*(re.sub(r"[^a-z0-9|]+", "_", word.lower()).strip("_") for word in words)).with_suffix(
+        ".json"
+    )
+
+
+def done(file: Path, make) -> dict[str, Any]:
+    """Return what a unit found: from its file, or by running it and writing the file."""
+    if file.exists():
+        return json.loads(file.read_text())
+    _files.write(file, [(json.dumps(make()) + "\n").encode()])
+    return json.loads(file.read_text())
+
+
+def scored(run, model, images, targets, *, metrics, key, masks=None, options=None, references=()) -> dict:
+    """Return one method's scores by metric, and its seconds per image; references are scored if named.
+
+    Everything is measured by `jaxai.metrics.compare`.
+    """
+    began = time.perf_counter()
+    methods = {"it": run} if run is not None else {"it": np.ones(images.shape[:3], np.float32)}
+    table = jaxai.metrics.compare(
+        model,
+        images,
+        targets,
+        methods=methods,
+        metrics=metrics,
+        key=key,
+        masks=masks,
+        references=references,
+        options=options,
+        draws=1,
+        batch_size=len(images),
+    )
+    rows = {}
+    for name, scores in zip(table.rows, table.scores, strict=True):
+        rows[name] = {
+            metric: [None if np.isnan(x) else float(f"{x:.4g}") for x in values]
+            for metric, values in zip(table.metrics, scores, strict=True)
+        }
+    return {
+        "rows": rows,
+        "better": dict(zip(table.metrics, table.better, strict=True)),
+        "chance": dict(table.chance),
+        "seconds": table.seconds.get("it"),
+        "took": time.perf_counter() - began,
+    }
