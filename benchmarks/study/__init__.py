@@ -1,4 +1,4 @@
-"""Which explanation to trust: every method on data whose truth is known, on photographs, and in sanity checks.
+"""Which explanation to trust: methods on data whose truth is known, on photographs, in sanity checks.
 
 `python -m benchmarks.study` runs it; `docs/experiments.md` is written from what it found.
 """

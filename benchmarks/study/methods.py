@@ -1,4 +1,4 @@
-"""The methods of the study: every one that describes itself, with its main alternatives, and their settings."""
+"""The methods of the study: each that describes itself, with its main alternatives and its settings."""
 
 import itertools
 from collections.abc import Callable
@@ -15,8 +15,6 @@ from jaxai import maps
 from jaxai._frame import describe
 
 KEY = jax.random.key(20)
-# Names in `Entry.run` that are made from the images.
-_MADE = ("segments", "baselines", "maps")
 CELLS = {32: 8, 224: 7}
 _SLIC = 40
 
@@ -74,8 +72,9 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 # Options that make another method of it, beside the default: name, method, options.
 ALTERNATIVES = (
-    ("LRP, epsilon", "lrp", {"composite": "epsilon"}),
-    ("LRP, gamma", "lrp", {"composite": "epsilon_gamma"}),
+    ("LRP, epsilon plus", "lrp", {"composite": "epsilon_plus"}),
+    ("LRP, alpha 2 beta 1", "lrp", {"composite": "epsilon_alpha2_beta1"}),
+    ("LRP, gamma box", "lrp", {"composite": "epsilon_gamma_box", "low": -1.0, "high": 1.0}),
     ("layer gradients x activation", "layer_gradients", {"times_activation": True}),
     ("Grad-CAM, signed", "grad_cam", {"relu": False}),
     ("HiResCAM, signed", "hires_cam", {"relu": False}),
@@ -132,20 +131,21 @@ def _entry(description, side, options, defaults):
     sizes |= {"segments": 9 if name == "exact_shapley" else cells, "num_baselines": 8}
     cost = description.passes(**sizes, **given)
     about = cost.forward + 2 * cost.backward + 0.1 * cost.heads
-    needs = tuple(word for word in _MADE if word in description.parameters)
-    run = partial(_run, description.function, needs, name == "exact_shapley", given)
+    taken = tuple(description.parameters)
+    run = partial(_run, description.function, taken, name == "exact_shapley", given)
     return Entry(run, str(cost), float(about), description.family)
 
 
-def _run(function, needs, few, options, model, images, targets):
+def _run(function, taken, few, options, model, images, targets):
     made = {}
-    if "segments" in needs:
+    if "segments" in taken:
         made["segments"] = _segments(images, 3 if few else None)
-    if "baselines" in needs:
+    if "baselines" in taken:
         made["baselines"] = plain_colours(images)
-    if "maps" in needs:
+    if "maps" in taken:
         made["maps"] = jnp.abs(jaxai.saliency(model, images, targets).mean(-1))
-    found = function(model, images, targets, **made, **options)
+    given = {"model": model, "images": images, "targets": targets, **made, **options}
+    found = function(**{name: value for name, value in given.items() if name in taken})
     return getattr(found, "heatmap", found)
 
 
@@ -167,7 +167,7 @@ def _segments(images, rows):
     side = images.shape[1]
     if rows or side < 100:
         rows = rows or CELLS[side]
-        return jaxai.segment(images[:1], method="grid", rows=rows, columns=rows)[0]
+        return jaxai.segment(jnp.zeros((1, side, side, 3)), method="grid", rows=rows, columns=rows)[0]
     photos = np.clip((np.asarray(images) + 1) / 2, 0, 1)
     cut = []
     for photo in photos:

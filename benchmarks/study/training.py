@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,6 +139,31 @@ def vit(key: jax.Array, images: jax.Array, classes: int) -> Any:
 MAKERS: dict[str, Callable[..., Any]] = {"CNN": cnn, "ViT": vit}
 
 
+@lru_cache(maxsize=64)
+def _programs(kind, draw, answer, steps):
+    """Return a step of the optimizer and the share of right answers, compiled once for all seeds."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 4e-3 if kind == "CNN" else 2e-3, 50, steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=1e-4))
+
+    def loss(model, batch):
+        return optax.softmax_cross_entropy_with_integer_labels(
+            model(batch.images), getattr(batch, answer)
+        ).mean()
+
+    # Not in a scan: XLA's CPU client runs convolutions inside of loops many times slower.
+    @jax.jit
+    def step(model, state, key):
+        slope = jax.grad(loss)(model, draw(key, BATCH))
+        change, state = optimizer.update(slope, state, model)
+        return optax.apply_updates(model, change), state
+
+    @jax.jit
+    def right(model, held):
+        return (model(held.images).argmax(-1) == getattr(held, answer)).mean()
+
+    return step, right, optimizer
+
+
 def train(
     kind: str,
     draw: Callable,
@@ -161,30 +186,15 @@ def train(
     began = time.perf_counter()
     weights_key, images_key, held_key = jax.random.split(key, 3)
     model = MAKERS[kind](weights_key, draw(images_key, 1).images, classes)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 4e-3 if kind == "CNN" else 2e-3, 50, steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=1e-4))
+    step, right, optimizer = _programs(kind, draw, answer, steps)
     state = optimizer.init(model)
-
-    def loss(model, batch):
-        return optax.softmax_cross_entropy_with_integer_labels(
-            model(batch.images), getattr(batch, answer)
-        ).mean()
-
-    # Not in a scan: XLA's CPU client runs convolutions inside of loops many times slower.
-    @jax.jit
-    def step(model, state, number):
-        slope = jax.grad(loss)(model, draw(jax.random.fold_in(images_key, number), BATCH))
-        change, state = optimizer.update(slope, state, model)
-        return optax.apply_updates(model, change), state
-
     held = jax.jit(draw, static_argnums=1)(held_key, HELD_OUT)
-    right = jax.jit(lambda model: (model(held.images).argmax(-1) == getattr(held, answer)).mean())
     done, accuracy = 0, 0.0
     while done < steps and accuracy < ENOUGH:
         for number in range(done, done + BLOCK):
-            model, state = step(model, state, number)
+            model, state = step(model, state, jax.random.fold_in(images_key, number))
         done += BLOCK
-        accuracy = float(right(model))
+        accuracy = float(right(model, held))
     return Trained(model, accuracy, done, time.perf_counter() - began)
 
 

@@ -1,4 +1,4 @@
-"""The study in units: each is one file, written whole or not at all, so that a run goes on where it stopped."""
+"""The study in units: each is one file, written whole or not at all, so that a run can be resumed."""
 
 import json
 import re
@@ -11,12 +11,14 @@ import numpy as np
 import jaxai
 from jaxai import _files
 
+REFERENCES = ("random", "centre", "edges", "image")
+
 
 def path(folder: Path, *words: str) -> Path:
     """Return the file of a unit of work."""
-    return folder.joinpath(*(re.sub(r"[^a-z0-9|]+", "_", word.lower()).strip("_") for word in words)).with_suffix(
-        ".json"
-    )
+    return folder.joinpath(
+        *(re.sub(r"[^a-z0-9|]+", "_", word.lower()).strip("_") for word in words)
+    ).with_suffix(".json")
 
 
 def done(file: Path, make) -> dict[str, Any]:
@@ -27,7 +29,9 @@ def done(file: Path, make) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
-def scored(run, model, images, targets, *, metrics, key, masks=None, options=None, references=()) -> dict:
+def scored(
+    run, model, images, targets, *, metrics, key, masks=None, options=None, references=(), batch_size=None
+):
     """Return one method's scores by metric, and its seconds per image; references are scored if named.
 
     Everything is measured by `jaxai.metrics.compare`.
@@ -45,7 +49,7 @@ def scored(run, model, images, targets, *, metrics, key, masks=None, options=Non
         references=references,
         options=options,
         draws=1,
-        batch_size=len(images),
+        batch_size=batch_size or len(images),
     )
     rows = {}
     for name, scores in zip(table.rows, table.scores, strict=True):

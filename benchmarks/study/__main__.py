@@ -1,0 +1,73 @@
+"""Run the study, or go on with it; write the page from what is there.
+
+    python -m benchmarks.study [--quick] [--part truth|photos|sanity] [--work DIR] [--seeds N]
+    python -m benchmarks.study --page
+
+Every unit of work is a file in the work folder, so that a run that was stopped goes on where it was. `--page`
+gathers them in benchmarks/results/study and writes docs/experiments.md from those.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import jaxai
+
+jaxai.configure_cpu()
+
+import jax  # noqa: E402
+
+# Hours on one core of the machine of the committed results.
+HOURS = {"truth": 0.9, "photos": 0.8, "sanity": 0.4}
+SEEDS = 5
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer tasks, seeds and images: ten minutes")
+    parser.add_argument("--part", choices=tuple(HOURS), help="one part only; all by default")
+    parser.add_argument("--work", type=Path, default=Path("out/study"), help="where units of work are kept")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="trainings for each task")
+    parser.add_argument("--page", action="store_true", help="write docs/experiments.md, run nothing")
+    options = parser.parse_args()
+    if options.page:
+        from . import page
+
+        page.write(options.work)
+        return
+    parts = [options.part] if options.part else list(HOURS)
+    work = options.work / "quick" if options.quick else options.work
+    hours = sum(HOURS[part] for part in parts)
+    said = (
+        "at most ten minutes" if options.quick else f"about {hours:.1f} hours on one core, less what is done"
+    )
+    print(f"{', '.join(parts)}: {said}; units in {work}", flush=True)
+    programs = options.work / "programs"
+    jax.config.update("jax_compilation_cache_dir", str(programs.absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    began = time.perf_counter()
+    for part in parts:
+        for line in _run(part, work, options):
+            print(f"{time.perf_counter() - began:6.0f} s  {part}: {line}", flush=True)
+
+
+def _run(part, work, options):
+    if part == "truth":
+        from . import truth
+
+        if options.quick:
+            return truth.run(work, seeds=1, tasks=tuple(truth.TASKS)[:1], number=4)
+        return truth.run(work, seeds=options.seeds)
+    from . import photos, sanity
+
+    if part == "photos":
+        return photos.run(work, number=2 if options.quick else None, most=60 if options.quick else None)
+    return sanity.run(work, number=1 if options.quick else sanity.PHOTOS, most=10 if options.quick else None)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

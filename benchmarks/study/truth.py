@@ -1,0 +1,111 @@
+"""Truth by construction: methods on small networks whose data say where the evidence is."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from . import datasets, training, units
+from .methods import entries
+
+IMAGES, POOL = 16, 512
+METRICS = ("rank_accuracy", "mass_accuracy", "auc", "pointing_game", "relevance_gain")
+OPTIONS: dict[str, Any] = {"pointing_game": {"tolerance": 0.0}, "relevance_gain": {"steps": 32}}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question that small networks are trained to answer.
+
+    Attributes:
+        draw: The data set.
+        classes: How many.
+        answer: What the network tells: `"labels"` or `"scenes"`.
+        outside: Whether the evidence is what the mask does not mark.
+        must_need: Whether only images count whose answer changes without what the mask marks.
+    """
+
+    draw: datasets.Draw
+    classes: int
+    answer: str = "labels"
+    outside: bool = False
+    must_need: bool = False
+
+
+TASKS = {
+    **{name: Task(draw, 2) for name, draw in datasets.TETROMINOES.items()},
+    "Clever Hans tag": Task(datasets.clever_hans(), datasets.SHAPES, must_need=True),
+    "object on texture": Task(datasets.pasted(), datasets.SHAPES),
+    "texture behind object": Task(datasets.pasted(), datasets.SHAPES, "scenes", outside=True),
+}
+
+
+def network(name: str, seed: int, folder: Path, *, steps: int = training.STEPS) -> training.Trained:
+    """Return the network of a task and a seed, trained once."""
+    task = TASKS[name]
+    key = jax.random.fold_in(jax.random.key(2026), seed)
+
+    def like():
+        return training.cnn(key, task.draw(key, 1).images, task.classes)
+
+    file = units.path(folder, "networks", f"{name} {seed} {steps}").with_suffix(".npz")
+    return training.kept(
+        file,
+        lambda: training.train(
+            "CNN", task.draw, key=key, classes=task.classes, answer=task.answer, steps=steps
+        ),
+        like,
+    )
+
+
+def images(name: str, seed: int, model: Any, number: int = IMAGES) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return new images that the network answers rightly, their answers, and where the evidence is."""
+    task = TASKS[name]
+    key = jax.random.fold_in(jax.random.key(414), seed)
+    drawn = jax.jit(task.draw, static_argnums=1)(key, POOL)
+    answers = getattr(drawn, task.answer)
+    good = np.asarray(model(drawn.images).argmax(-1) == answers)
+    if task.must_need:
+        good &= np.asarray(drawn.scenes == 1) & np.asarray(model(drawn.without).argmax(-1) != answers)
+    chosen = np.flatnonzero(good)[:number]
+    masks = ~drawn.masks if task.outside else drawn.masks
+    return drawn.images[chosen], answers[chosen], masks[chosen]
+
+
+def run(folder: Path, *, seeds: int, tasks=tuple(TASKS), number=IMAGES, steps=training.STEPS, only=None):
+    """Yield what is done, a line a unit; the seeds in the outer loop, so that what ran is balanced."""
+    methods = {name: entry for name, entry in entries(datasets.SIDE).items() if only is None or name in only}
+    for seed in range(seeds):
+        for name in tasks:
+            trained = network(name, seed, folder, steps=steps)
+            facts = {"accuracy": trained.accuracy, "steps": trained.steps, "seconds": trained.seconds}
+            facts["learnt"] = trained.accuracy >= training.LEARNT
+            x, answers, masks = images(name, seed, trained.model, number)
+            facts["images"] = len(x)
+            where = folder / "truth" / f"{units.path(Path(), name).stem}_{seed}"
+            units.done(where / "about.json", partial(dict, facts, task=name, seed=seed))
+            yield f"{name}, seed {seed}: accuracy {trained.accuracy:.3f} after {trained.steps} steps"
+            if not facts["learnt"] or len(x) < number:
+                continue
+            for title, entry in {**methods, "references": None}.items():
+                make = partial(_scored, title, entry, trained.model, x, answers, masks, seed)
+                units.done(units.path(where, title), make)
+            yield f"{name}, seed {seed}: {len(methods)} methods"
+
+
+def _scored(title, entry, model, x, answers, masks, seed):
+    found = units.scored(
+        entry.run if entry else None,
+        model,
+        x,
+        answers,
+        metrics=METRICS,
+        key=jax.random.key(seed),
+        masks=masks,
+        options=OPTIONS,
+        references=() if entry else units.REFERENCES,
+    )
+    return {"method": title, "passes": entry.passes if entry else "", **found}
