@@ -8,6 +8,7 @@ gathers them in benchmarks/results/study and writes docs/experiments.md from tho
 """
 
 import argparse
+import itertools
 import os
 import time
 from pathlib import Path
@@ -59,8 +60,10 @@ def _run(part, work, options):
         from . import truth
 
         if options.quick:
-            return truth.run(work, seeds=1, tasks=tuple(truth.TASKS)[:1], number=4)
-        return truth.run(work, seeds=options.seeds)
+            return truth.run(work, seeds=1, tasks=truth.FIRST[:1], number=4)
+        return itertools.chain(
+            *(truth.run(work, seeds=options.seeds, tasks=tasks) for tasks in (truth.FIRST, truth.LATER))
+        )
     from . import photos, sanity
 
     if part == "photos":
