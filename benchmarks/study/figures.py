@@ -19,7 +19,9 @@ def families(tables, metric) -> Figure:
         column = table.means[:, table.metrics.index(metric)]
         values.append([(column[table.rows.index(name)] - chance) / (1 - chance) for name in rows])
     values = np.array(values).T
-    order = sorted(range(len(rows)), key=lambda i: (rows[i] in REFERENCES, -np.nanmean(values[i])))
+    order = sorted(
+        range(len(rows)), key=lambda i: (rows[i] in REFERENCES, -np.nan_to_num(values[i], nan=-1.0).mean())
+    )
     values, rows = values[order], [rows[i] for i in order]
     figure = Figure(figsize=(1.15 * len(tables) + 3.4, 0.21 * len(rows) + 1.0), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)

@@ -48,7 +48,7 @@ def _group(folder):
 
 
 def _short(row):
-    return {metric: [None if x is None else round(x, 4) for x in values] for metric, values in row.items()}
+    return {metric: [None if x is None else round(x, 3) for x in values] for metric, values in row.items()}
 
 
 def read(part: str, out: Path = OUT) -> list[dict[str, Any]]:
