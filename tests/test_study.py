@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.study import boxes, datasets, page, results, training, truth, units
+from benchmarks.study import boxes, datasets, methods, page, results, training, truth, units
 
 KEY = jax.random.key(3)
 
@@ -68,6 +68,12 @@ def test_boxes_are_boxes():
     # The class of each is in its name.
     assert 0.05 < shares.min() and shares.max() < 0.9
     assert all(0 <= int(name.split("_")[1]) < 1000 for name in boxes.BOXES)
+
+
+def test_every_method_has_a_file_of_its_own(tmp_path):
+    for side in (32, 224):
+        titles = [*methods.entries(side), "references", "about"]
+        assert len({units.path(tmp_path, title) for title in titles}) == len(titles)
 
 
 def test_a_unit_is_run_once(tmp_path):

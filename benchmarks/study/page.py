@@ -7,7 +7,7 @@ import numpy as np
 from jaxai import _files
 from jaxai.plots import png
 
-from . import figures, photos, results, truth
+from . import datasets, figures, photos, results, truth
 from .methods import FEWER, entries
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -311,12 +311,14 @@ def _missing(parts):
     """Return what the study is to hold and does not yet."""
     ran = set(parts["photos"][0]["rows"]) if parts["photos"] else set()
     late = [title for title in entries(photos.SIDE) if title not in ran]
+    done = complete(learnt(parts["truth"]))
+    early = [title for title in entries(datasets.SIDE) if done and title not in done[0]["rows"]]
     lost = sorted({g["task"] for g in parts["truth"]} - {g["task"] for g in learnt(parts["truth"])})
     lines = []
     if lost:
-        lines.append(
-            f"- No training learnt {', '.join(lost)}: nothing is said of suppressed or hidden evidence there."
-        )
+        lines.append(f"- No training learnt {', '.join(lost)}: nothing is said of these.")
+    if early:
+        lines.append(f"- Not run where the truth is known: {_escaped(', '.join(early))}.")
     if late:
         lines.append(f"- Not run on photographs: {_escaped(', '.join(late))}.")
     if not parts["sanity"]:
@@ -462,12 +464,12 @@ def _settings():
 
 `python -m benchmarks.study` runs everything and goes on where it stopped; `--page` writes this page.
 
-- Networks are CNNs of five convolutions for images of 32 x 32 pixels, trained on images drawn anew in every step.
+- Networks are CNNs of five convolutions for images of 32 x 32 pixels, trained on images drawn anew in each step.
 - So that it ends, methods with many passes have fewer draws than their defaults: {words}.
 - On 32 x 32 pixels, lengths in pixels are reduced (`benchmarks/study/methods.py`).
 - LIME and Shapley methods see a grid of 8 x 8 cells on small images and 40 SLIC superpixels on photographs; exact
   Shapley values are of 3 x 3 cells.
-- Seconds were measured on a busy machine of two virtual cores, one of them used: they order methods, no more.
+- Seconds were measured on a busy machine of two virtual cores: they order methods, no more.
 """
 
 

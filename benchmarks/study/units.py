@@ -15,10 +15,9 @@ REFERENCES = ("random", "centre", "edges", "image")
 
 
 def path(folder: Path, *words: str) -> Path:
-    """Return the file of a unit of work."""
-    return folder.joinpath(
-        *(re.sub(r"[^a-z0-9|]+", "_", word.lower()).strip("_") for word in words)
-    ).with_suffix(".json")
+    """Return the file of a unit of work; different names have different files."""
+    names = (re.sub(r"[^a-z0-9|]+", "_", word.lower().replace("+", " plus")).strip("_") for word in words)
+    return folder.joinpath(*names).with_suffix(".json")
 
 
 def done(file: Path, make) -> dict[str, Any]:
