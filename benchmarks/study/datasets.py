@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 SIDE, CELL = 32, 4
 # Deviation of the Gaussian that correlates a background, in pixels: XAI-TRIS has 3 at 8 pixels, 10 at 64.
@@ -66,12 +67,12 @@ def _unit(x):
     return x / jnp.linalg.norm(x)
 
 
-def _stamp(shape, row, column, rotation=0):
+def _stamp(shape, row, column, rotation: ArrayLike = 0):
     """Return a tetromino on the 8 x 8 cells of an image, float32 [side, side]."""
     cells = jnp.zeros((SIDE // CELL,) * 2)
     turned = [jnp.rot90(jnp.asarray(shape, jnp.float32), turn) for turn in range(4)]
     options = [jax.lax.dynamic_update_slice(cells, one, (row, column)) for one in turned]
-    chosen = jnp.stack(options)[rotation]
+    chosen = jnp.stack(options)[jnp.asarray(rotation)]
     return jnp.kron(chosen, jnp.ones((CELL, CELL)))
 
 

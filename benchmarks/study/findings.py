@@ -1,0 +1,133 @@
+"""What follows from all parts: the conclusion, beliefs that hold or not, what is missing."""
+
+import numpy as np
+
+from . import datasets, photos, results, tables
+from .methods import FEWER, entries
+
+# Which rows of a table to compare, for what papers and libraries say.
+PAIRS = (
+    ("|saliency|", "saliency"),
+    ("|guided backprop|", "guided backprop"),
+    ("|SmoothGrad|", "SmoothGrad"),
+    ("|integrated gradients|", "integrated gradients"),
+    ("SmoothGrad-squared", "|SmoothGrad|"),
+    ("Grad-CAM++", "Grad-CAM"),
+    ("LayerCAM", "Grad-CAM"),
+    ("Grad-CAM", "random CAM"),
+    ("integrated gradients", "input x gradient"),
+    ("guided IG", "integrated gradients"),
+    ("DeepLIFT", "integrated gradients"),
+    ("LRP", "guided backprop"),
+    ("occlusion", "RISE"),
+)
+
+
+def conclusion(parts):
+    """Return the methods that are in the first third on truth and in relevance gain on photographs."""
+    kinds = tables.families(parts["truth"])
+    shared, mean, _ = tables.mean_ranks(kinds)
+    table = results.pooled(parts["photos"], tables.PHOTO_METRICS)
+    on_truth = {m: place + 1 for place, (_, m) in enumerate(mean)}
+    on_photos = {table.methods[i]: place + 1 for place, i in enumerate(tables.order_of(table, 0))}
+    both = [m for m in on_truth if m in on_photos]
+    third = [m for m in both if on_truth[m] <= len(mean) / 3 and on_photos[m] <= len(on_photos) / 3]
+    lines = [
+        (
+            tables.escaped(m),
+            f"{on_truth[m]} of {len(mean)}",
+            f"{on_photos[m]} of {len(on_photos)}",
+            tables.cell(table, table.rows.index(m)),
+            f"{table.seconds[m]:.2f}",
+        )
+        for m in sorted(third, key=lambda m: on_truth[m] + on_photos[m])
+    ]
+    head = (
+        "method",
+        "place on truth",
+        "place on photographs",
+        "relevance gain there",
+        "seconds a photograph",
+    )
+    return [
+        "## Conclusion",
+        "",
+        f"Of {len(both)} methods that ran on both, {len(third)} are in the first third of mean ranks"
+        f" where the truth"
+        " is known and in the first third of relevance gain on photographs:",
+        "",
+        *tables.lines(head, lines),
+        "No method is first everywhere, and intervals overlap: take one of these that is cheap enough,"
+        " look at a"
+        " second one of another family, and do not rank methods by one metric.",
+        "",
+    ]
+
+
+def beliefs(kinds):
+    lines = []
+    for first, second in PAIRS:
+        cells = []
+        for table, metric in kinds.values():
+            known = first in table.rows and second in table.rows
+            mean, low, high = table.difference(metric, first, second) if known else (np.nan,) * 3
+            sure = "**" if low > 0 or high < 0 else ""
+            cells.append(f"{sure}{mean:+.2f}{sure} [{low:+.2f}, {high:+.2f}]" if np.isfinite(mean) else "–")
+        lines.append((f"{tables.escaped(first)} less {tables.escaped(second)}", *cells))
+    return [
+        "## What holds of common beliefs",
+        "",
+        "Paired differences with 95 % intervals, bold where the interval leaves out 0. A name in bars is"
+        " the sum of"
+        " magnitudes over colours, the plain name the sum with signs.",
+        "",
+        *tables.lines(("", *kinds), lines),
+    ]
+
+
+def missing(parts):
+    """Return what the study is to hold and does not yet."""
+    ran = set(parts["photos"][0]["rows"]) if parts["photos"] else set()
+    late = [title for title in entries(photos.SIDE) if title not in ran]
+    done = tables.complete(tables.learnt(parts["truth"]))
+    early = [title for title in entries(datasets.SIDE) if done and title not in done[0]["rows"]]
+    lost = sorted({g["task"] for g in parts["truth"]} - {g["task"] for g in tables.learnt(parts["truth"])})
+    lines = []
+    if lost:
+        lines.append(f"- No training learnt {', '.join(lost)}: nothing is said of these.")
+    if early:
+        lines.append(f"- Not run where the truth is known: {tables.escaped(', '.join(early))}.")
+    if late:
+        lines.append(f"- Not run on photographs: {tables.escaped(', '.join(late))}.")
+    if not parts["sanity"]:
+        lines.append(
+            "- Sanity checks (`--part sanity`) have not run: nothing is said of guided backprop and"
+            " randomized"
+            " parameters."
+        )
+    lines.append(
+        "- Not written: part-based birds with FunnyBirds' protocols, mosaics, transformers,"
+        " EfficientNet-Lite2,"
+        " VGG16, the photographs of scikit-image. LATEC's ranks are not compared."
+    )
+    return ["## What is missing", "", *lines, ""]
+
+
+def settings():
+    words = ", ".join(
+        f"`{name}` {', '.join(f'{k} {v}' for k, v in given.items())}"
+        for name, given in FEWER.items()
+        if given
+    )
+    return f"""## How it was run
+
+`python -m benchmarks.study` runs everything and goes on where it stopped; `--page` writes this page.
+
+- Networks are CNNs of five convolutions for images of 32 x 32 pixels, trained on new images
+  in each step.
+- So that it ends, methods with many passes have fewer draws than their defaults: {words}.
+- On 32 x 32 pixels, lengths in pixels are reduced (`benchmarks/study/methods.py`).
+- LIME and Shapley methods see a grid of 8 x 8 cells on small images and 40 SLIC superpixels on photographs;
+  exact Shapley values are of 3 x 3 cells.
+- Seconds were measured on a busy machine of two virtual cores: they order methods, no more.
+"""
