@@ -153,6 +153,37 @@ def test_an_image_that_has_changed_is_a_row_with_its_error(net, tmp_path):
     assert errors[:2] == [None, "the image has changed since it was planned"] and "no such" in errors[2]
 
 
+def test_a_folder_without_the_images_is_no_result(net, folder, whole, tmp_path):
+    data_sets.planned(net, folder, tmp_path / "store")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="none of the images of shard 0 is in"):
+        jaxai.dataset.run(tmp_path / "store", net=net, root=tmp_path / "empty")
+    assert jaxai.dataset.status(tmp_path / "store").done == ()
+    jaxai.dataset.run(tmp_path / "store", net=net)
+    assert data_sets.files(tmp_path / "store") == data_sets.files(whole)
+
+
+def test_a_disk_that_fails_stops_the_run(net, folder, tmp_path, monkeypatch):
+    data_sets.planned(net, folder, tmp_path)
+
+    def fail(self):
+        raise OSError(errno.EIO, "input/output error", self.source)
+
+    monkeypatch.setattr(_shards.photos_.Photo, "digest", fail)
+    with pytest.raises(OSError, match="input/output error"):
+        jaxai.dataset.run(tmp_path, net=net)
+    assert jaxai.dataset.status(tmp_path).done == ()
+
+
+@pytest.mark.parametrize(
+    "number, first, count, place", [(14, 0, 8, (6, 8)), (7, 3, 2, (0, 2)), (3, 1, 4, (2, 4))]
+)
+def test_job_arrays_may_have_gaps(monkeypatch, number, first, count, place):
+    for name, value in zip(jaxai.dataset._run._SLURM, (number, first, count), strict=True):
+        monkeypatch.setenv(name, str(value))
+    assert jaxai.dataset._run._place(None) == place
+
+
 def test_images_may_move(net, folder, whole, tmp_path):
     moved = data_sets.photos(tmp_path / "moved")
     data_sets.planned(net, moved, tmp_path / "store")

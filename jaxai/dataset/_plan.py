@@ -3,7 +3,8 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,10 @@ class Plan:
         """Units of work."""
         return -(-len(self) // self.shard_size)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of everything but the place of the images."""
-        content = {name: value for name, value in asdict(self).items() if name != "root"}
+        content = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "root"}
         return _layout.digest(_layout.compact(content).encode())
 
     def images_of(self, shard: int) -> range:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _status
+from ._plan import Plan
 
 _PAUSE = 1.0
 # A worker that dies more often than this for each of its shards is not started again.
@@ -36,7 +37,7 @@ def run(store: Path, root: str, workers: int, expiry: float, told: Callable[[Any
         return process
 
     processes = {number: start(number) for number in range(workers)}
-    deaths = 0
+    deaths, plan = 0, Plan.read(store)
     try:
         while processes:
             time.sleep(_PAUSE)
@@ -52,7 +53,7 @@ def run(store: Path, root: str, workers: int, expiry: float, told: Callable[[Any
                         raise RuntimeError(f"workers die again and again (exit code {process.exitcode})")
                     processes[number] = start(number)
             if told is not None:
-                told(_status.status(store))
+                told(_status.of_plan(store, plan))
     finally:
         for process in processes.values():
             process.kill()

@@ -39,7 +39,8 @@ def run(
         store: As `plan` wrote it.
         net: The network, where the plan was made for one that is no name.
         root: The folder of the images, if they have moved.
-        workers: Processes on this machine, such as one per accelerator. With 1, this process does it.
+        workers: Processes on this machine, for CPUs; one process uses all accelerators that it sees. With 1,
+            this process does it.
         worker: Number of this worker and of all workers, (0, 4), where something else starts them: it says
             where to begin looking, so that they meet seldom. Read from Slurm's variables in a job array.
         expiry: Seconds after which the shard of a worker that has died is taken over.
@@ -115,9 +116,10 @@ def network_of(plan: _plan.Plan, net: Any) -> Any:
 def _place(worker: tuple[int, int] | None) -> tuple[int, int]:
     if worker is None:
         number, first, count = (os.environ.get(name, "") for name in _SLURM)
-        worker = (
-            (int(number) - int(first or 0), int(count)) if number.isdigit() and count.isdigit() else (0, 1)
-        )
+        worker = (0, 1)
+        if number.isdigit() and count.isdigit() and int(count):
+            # Arrays may have gaps: 3,7 or 0-15:2.
+            worker = (int(number) - int(first or 0)) % int(count), int(count)
     if len(worker) != 2 or not 0 <= worker[0] < worker[1]:
         raise ValueError(f"`worker` must be (number, count) with 0 <= number < count; got {worker}")
     return worker
@@ -142,7 +144,7 @@ def _work(folder: Path, explainer: Explainer, place: tuple[int, int], expiry: fl
         if left:
             time.sleep(_PAUSE)
         if told is not None:
-            told(_status.status(folder))
+            told(_status.of_plan(folder, plan))
 
 
 def _explain(folder: Path, explainer: Explainer, shard: int, told) -> None:
@@ -153,7 +155,7 @@ def _explain(folder: Path, explainer: Explainer, shard: int, told) -> None:
         nonlocal last
         if told is not None and time.monotonic() - last > _PAUSE:
             last = time.monotonic()
-            told(_status.status(folder))
+            told(_status.of_plan(folder, explainer.plan))
 
     files = patiently(lambda: explainer.explain(shard, times), tick=tick)
     for name, content in files.items():

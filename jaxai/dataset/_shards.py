@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from .. import _files
 from .._frame import model as _model
 from ..report import _classes as classes
 from ..report import _errors as messages
@@ -25,6 +26,7 @@ from ._plan import Plan, key_of
 
 _LISTED = 5
 _AHEAD = 2  # batches
+MISSING = "no such file"
 
 
 class Photo(NamedTuple):
@@ -70,9 +72,17 @@ class Explainer:
         photo = photos_.Photo(str(path), "")
         try:
             digest = photo.digest()
+        except FileNotFoundError:
+            return Photo(None, "", f"{plan.paths[number]}: {MISSING}")
+        except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+            return Photo(None, "", f"{plan.paths[number]}: {(error.strerror or str(error)).lower()}")
+        # Any other failure to read passes, such as that of a network file system: it stops the run.
+        try:
             if (plan.digests[number] or digest) != digest or path.stat().st_size != plan.sizes[number]:
                 return Photo(None, digest, "the image has changed since it was planned")
             return Photo(photo.crop(self.net, photos_.reading(None, None, None, plan.fit)), digest, None)
+        except MemoryError:
+            raise
         except Exception as error:
             # The folder's name is no part of what was found.
             text = messages.explain(error) or f"{type(error).__name__}: {error}"
@@ -101,6 +111,9 @@ class Explainer:
             rows += told
             for name, values in maps.items():
                 found[name].append(values)
+        if all((row["error"] or "").endswith(MISSING) for row in rows):
+            root = _files.shown(self.plan.root, 200)
+            raise FileNotFoundError(f"none of the images of shard {shard} is in {root}")
         files = {_layout.rows_file(shard): _written(rows)}
         for name, parts in found.items():
             dtype = self.plan.maps[name][1]

@@ -58,8 +58,11 @@ def status(store: str | os.PathLike[str]) -> Status:
         FileNotFoundError: If it is no store.
         ValueError: If its plan is damaged.
     """
-    folder = Path(store)
-    plan = Plan.read(folder)
+    return of_plan(Path(store), Plan.read(Path(store)))
+
+
+def of_plan(folder: Path, plan: Plan) -> Status:
+    """Return how far the store of a plan is."""
     records = {shard: found for shard in range(plan.num_shards) if (found := record(folder, plan, shard))}
     running = [s for s in range(plan.num_shards) if s not in records and _leases.held(folder, s)]
     return Status(

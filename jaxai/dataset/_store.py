@@ -32,12 +32,14 @@ class Maps:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """Return maps as NumPy has it, float32; the first index is of images.
+        """Return maps, float32: the first index is of images, the others are of their maps.
 
         Raises:
             ValueError: If the file of one is damaged.
         """
         first, *rest = index if isinstance(index, tuple) else (index,)
+        if first is None or first is ... and rest:
+            raise IndexError("the first index is of images: a number, a slice, numbers or a mask")
         numbers = np.arange(len(self))[first]
         # TensorStore reads the chunks that are asked for, and no others.
         try:
@@ -119,8 +121,9 @@ class Store:
         for row in table:
             if row["error"] is None:
                 name = row["label"] if by == "label" else self.name_of(row["target"][0])
-                groups.setdefault(name, []).append(row["index"])
-        if None in groups:
+                if name is not None:
+                    groups.setdefault(name, []).append(row["index"])
+        if not groups:
             raise ValueError('the images have no labels; `by="target"` groups by what was explained')
         means = {}
         for name, numbers in sorted(groups.items()):
