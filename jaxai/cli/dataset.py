@@ -1,7 +1,6 @@
 """`jaxai dataset`: whole data sets, planned, explained by any number of workers, and looked at."""
 
 import json
-import os
 import re
 import sys
 import time
@@ -108,11 +107,8 @@ def run(
             raise ValueError(f"--worker must be I/N, as 0/4; got {worker!r}")
         number, count = worker.split("/")
         place = int(number), int(count)
-    if workers > 1 and device != "auto":
-        # Processes that start later read it.
-        os.environ["JAX_PLATFORMS"] = device
-    if workers == 1:
-        session.start(device, "float32")
+    # Processes that start later inherit its flags, so that all find the same bits.
+    session.start(device, "float32")
     try:
         found = library.run(store, root=root, workers=workers, worker=place, told=_Told())
     except KeyboardInterrupt:
