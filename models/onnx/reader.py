@@ -50,7 +50,7 @@ def read(path: str | os.PathLike) -> Graph:
     """
     model = parsed(Path(path).read_bytes())
     import onnx
-    from onnx import external_data_helper, inliner
+    from onnx import inliner
 
     if not model.graph.node or not model.graph.output:
         raise Refused("truncated, or not an ONNX file: it has no graph")
@@ -64,9 +64,8 @@ def read(path: str | os.PathLike) -> Graph:
     folder = str(Path(path).absolute().parent)
 
     def numbers(tensor: Any) -> np.ndarray:
-        if external_data_helper.uses_external_data(tensor):
-            external_data_helper.load_external_data_for_tensor(tensor, folder)
-        return np.asarray(onnx.numpy_helper.to_array(tensor))
+        # Reads what lies beside the file, too.
+        return np.asarray(onnx.numpy_helper.to_array(tensor, folder))
 
     def array(tensor: Any, name: str) -> np.ndarray:
         return _guarded(numbers, tensor, about=f"the array {shown(name)!r}")
