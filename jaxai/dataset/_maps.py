@@ -43,11 +43,8 @@ def shape_of(
         ValueError: If the method does not take the network, the layer or an option.
     """
     side = net.input_size
-    cells = np.arange(side) * _CELLS // side
-    labels = (cells[:, None] * (cells[-1] + 1) + cells)[None].repeat(batch, 0).astype(np.int32)
     targets = jnp.tile(jnp.arange(count), (batch, 1)) if count > 1 else jnp.zeros(batch, jnp.int32)
-    about = Run(net, jnp.zeros(()), targets, jax.random.key(0), layer, jnp.asarray(labels))
-    about = replace(about, num_segments=int(labels.max()) + 1)
+    about = methods.without_photos(net, targets, cell=-(-side // _CELLS), layer=layer)
 
     def explained(photos):
         return maps_of(method, replace(about, images=net.normalize(photos)))

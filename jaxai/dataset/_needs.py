@@ -1,5 +1,6 @@
 """What the extra `dataset` brings, loaded when it is used."""
 
+import importlib
 from typing import Any
 
 
@@ -9,11 +10,7 @@ def tensorstore() -> Any:
     Raises:
         ImportError: If it is not installed.
     """
-    try:
-        import tensorstore
-    except ImportError as error:
-        raise ImportError("data sets need TensorStore: pip install 'jaxai-explain[dataset]'") from error
-    return tensorstore
+    return _loaded("tensorstore", "TensorStore")
 
 
 def arrow() -> Any:
@@ -22,11 +19,7 @@ def arrow() -> Any:
     Raises:
         ImportError: If it is not installed.
     """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise ImportError("data sets need PyArrow: pip install 'jaxai-explain[dataset]'") from error
-    return pyarrow
+    return _loaded("pyarrow", "PyArrow")
 
 
 def parquet() -> Any:
@@ -35,7 +28,11 @@ def parquet() -> Any:
     Raises:
         ImportError: If it is not installed.
     """
-    arrow()
-    import pyarrow.parquet
+    return _loaded("pyarrow.parquet", "PyArrow")
 
-    return pyarrow.parquet
+
+def _loaded(module: str, title: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"data sets need {title}: pip install 'jaxai-explain[dataset]'") from error

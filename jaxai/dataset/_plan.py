@@ -14,7 +14,7 @@ import numpy as np
 from .. import _files
 from .._frame import checks
 from ..report import _classes as classes
-from ..report import _methods as methods
+from ..report import _methods as methods_
 from ..report import _names as names
 from ..report import _networks as networks
 from ..report import _photos as photos_
@@ -40,7 +40,7 @@ class Plan:
         weights: SHA-256 of its weights.
         around: What was said of a network that does not bring its own: `normalize`, `input_size`, and whether
             `labels` were given.
-        names: Of the network's classes, or None.
+        names: Of the network's classes.
         methods: Names and the options that were set.
         maps: By method, the shape of the maps of one image and their type.
         targets: "top", "top3" ..., "label", or "both" (the top class and the label).
@@ -63,7 +63,7 @@ class Plan:
     model: str
     weights: str
     around: dict[str, Any]
-    names: tuple[str, ...] | None
+    names: tuple[str, ...]
     methods: tuple[tuple[str, dict[str, Any]], ...]
     maps: dict[str, tuple[tuple[int, ...], str]]
     targets: str
@@ -119,7 +119,7 @@ class Plan:
             known = content["format"] == FORMAT
             if known:
                 listed = ("paths", "sizes", "digests", "labels", "names")
-                tuples = {n: content[n] if content[n] is None else tuple(content[n]) for n in listed}
+                tuples = {name: tuple(content[name]) for name in listed}
                 tuples["methods"] = tuple((name, dict(given)) for name, given in content["methods"])
                 maps = {name: (tuple(shape), dtype) for name, (shape, dtype) in content["maps"].items()}
                 found = cls(**{**content, **tuples, "maps": maps})
@@ -201,14 +201,17 @@ def plan(
     from .. import __version__
 
     chosen = _chosen(methods)
-    _check_written(normalize)
-    _check_segments(segments)
+    _check_written(
+        normalize,
+        "`normalize` must be a name or numbers to be part of a plan; a function can be in a Pretrained",
+    )
+    checks.choice(segments, "segments", methods_.SEGMENTATIONS)
     found = _sources.listed(images)
     side = input_size if _brings_size(net) or input_size else _SIDE
     known = networks.with_classes(network(net, labels=labels, normalize=normalize, input_size=side))
     said = {"labels": labels is not None or None, "normalize": normalize, "input_size": side}
     around = {name: value for name, value in said.items() if value is not None}
-    fit = photos_.reading(None, None, None, fit).get("fit", "crop")
+    checks.choice(fit, "fit", photos_.FITS)
     count = _targets(targets, known)
     wanted = _indices(found.labels, known.labels, label_order) if targets in ("label", "both") else None
     size = checks.at_least(batch_size, "batch_size", 1)
@@ -227,7 +230,7 @@ def plan(
         model=known.name,
         weights=known.digest,
         around=around,
-        names=None if known.labels is None else tuple(known.labels),
+        names=tuple(known.labels),
         methods=tuple((one.name, one.options) for one in chosen),
         maps={one.name: _maps.shape_of(one, known, layer, count, size) for one in chosen},
         targets=targets,
@@ -252,31 +255,20 @@ def _brings_size(net: Any) -> bool:
     return isinstance(net, str) or hasattr(net, "crop")
 
 
-def _chosen(given: Any) -> list[methods.Chosen]:
-    chosen = methods.pick(given)
+def _chosen(given: Any) -> list[methods_.Chosen]:
+    chosen = methods_.pick(given)
     for one in chosen:
         for name, value in one.options.items():
-            try:
-                _layout.compact(value)
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{one.name}: `{name}` must be a number, a text or a list of those to be part of a plan"
-                ) from error
+            expected = "a number, a text or a list of those to be part of a plan"
+            _check_written(value, f"{one.name}: `{name}` must be {expected}")
     return chosen
 
 
-def _check_written(normalize: Any) -> None:
+def _check_written(value: Any, message: str) -> None:
     try:
-        _layout.compact(normalize)
+        _layout.compact(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            "`normalize` must be a name or numbers to be part of a plan; a function can be in a Pretrained"
-        ) from error
-
-
-def _check_segments(segments: str) -> None:
-    if segments not in methods.SEGMENTATIONS:
-        raise ValueError(f"`segments` must be one of {', '.join(methods.SEGMENTATIONS)}; got {segments!r}")
+        raise ValueError(message) from error
 
 
 def _targets(targets: str, net: Any) -> int:
@@ -336,7 +328,7 @@ def check_network(made: Plan, net: Any) -> None:
     """
     if net.digest != made.weights:
         raise ValueError(f"the plan is for other weights of {made.model} ({made.weights[:12]}...)")
-    if net.labels is not None and made.names is not None and tuple(net.labels) != made.names:
+    if net.labels is not None and tuple(net.labels) != made.names:
         raise ValueError(f"the plan is for other classes of {made.model}")
 
 

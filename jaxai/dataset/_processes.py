@@ -18,7 +18,7 @@ _PAUSE = 1.0
 _DEATHS = 3
 
 
-def run(store: Path, root: str, workers: int, expiry: float, told: Callable[[Any], None] | None) -> None:
+def run(store: Path, plan: Plan, workers: int, expiry: float, told: Callable[[Any], None] | None) -> None:
     """Start workers, replace those that die, and wait until all shards are done.
 
     Raises:
@@ -31,13 +31,13 @@ def run(store: Path, root: str, workers: int, expiry: float, told: Callable[[Any
 
     def start(number: int) -> Any:
         process = context.Process(
-            target=_work, args=(str(store), root, number, workers, expiry, said), daemon=True
+            target=_work, args=(str(store), plan.root, number, workers, expiry, said), daemon=True
         )
         process.start()
         return process
 
     processes = {number: start(number) for number in range(workers)}
-    deaths, plan = 0, Plan.read(store)
+    deaths = 0
     try:
         while processes:
             time.sleep(_PAUSE)

@@ -76,15 +76,15 @@ def run(
             raise ValueError(
                 "`workers` needs a network that has a name; start several processes with `worker`"
             )
-        _processes.run(folder, plan.root, workers, expiry, told)
-        return _status.status(folder)
+        _processes.run(folder, plan, workers, expiry, told)
+        return _status.of_plan(folder, plan)
     known = network_of(plan, net)
     for below in ("rows", "done", *(f"maps/{name}/c" for name in plan.maps)):
         for inner, _, _ in os.walk(folder / below):
             _files.sweep(Path(inner))
     with ThreadPoolExecutor(_THREADS) as pool:
         _work(folder, Explainer(plan, known, pool), _place(worker), expiry, told)
-    return _status.status(folder)
+    return _status.of_plan(folder, plan)
 
 
 def network_of(plan: _plan.Plan, net: Any) -> Any:

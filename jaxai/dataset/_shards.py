@@ -5,7 +5,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,6 @@ from ._plan import Plan, key_of
 
 _LISTED = 5
 _AHEAD = 2  # batches
-MISSING = "no such file"
 
 
 class Photo(NamedTuple):
@@ -35,6 +35,7 @@ class Photo(NamedTuple):
     pixels: np.ndarray | None
     digest: str
     error: str | None
+    missing: bool = False
 
 
 @dataclass
@@ -53,18 +54,17 @@ class Explainer:
     Attributes:
         plan: The plan.
         net: The network, `Pretrained`.
-        chosen: The methods with their options.
         pool: Threads.
     """
 
     plan: Plan
     net: Any
     pool: ThreadPoolExecutor
-    chosen: list[methods.Chosen] = field(init=False)
 
-    def __post_init__(self) -> None:
-        pairs = [(name, options) for name, options in self.plan.methods]
-        object.__setattr__(self, "chosen", methods.pick(pairs))
+    @cached_property
+    def chosen(self) -> list[methods.Chosen]:
+        """The methods with their options."""
+        return methods.pick(self.plan.methods)
 
     def read(self, number: int) -> Photo:
         """Read an image; whatever is wrong with it becomes text."""
@@ -73,7 +73,7 @@ class Explainer:
         try:
             digest = photo.digest()
         except FileNotFoundError:
-            return Photo(None, "", f"{plan.paths[number]}: {MISSING}")
+            return Photo(None, "", f"{plan.paths[number]}: no such file", missing=True)
         except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
             return Photo(None, "", f"{plan.paths[number]}: {(error.strerror or str(error)).lower()}")
         # Any other failure to read passes, such as that of a network file system: it stops the run.
@@ -106,12 +106,14 @@ class Explainer:
         begin = time.perf_counter()
         found: dict[str, list[np.ndarray]] = {method.name: [] for method in self.chosen}
         rows: list[dict[str, Any]] = []
+        missing = 0
         for numbers, read in self.batches(self.plan.images_of(shard), times):
+            missing += sum(photo.missing for photo in read)
             maps, told = self._batch(numbers, read)
             rows += told
             for name, values in maps.items():
                 found[name].append(values)
-        if all((row["error"] or "").endswith(MISSING) for row in rows):
+        if missing == len(rows):
             root = _files.shown(self.plan.root, 200)
             raise FileNotFoundError(f"none of the images of shard {shard} is in {root}")
         files = {_layout.rows_file(shard): _written(rows)}
@@ -186,7 +188,7 @@ class Explainer:
     def _targets(self, numbers: range, logits: np.ndarray) -> np.ndarray:
         """Return the classes that are explained, int32 [batch, k]."""
         wanted = self.plan.targets
-        top = classes.Wanted(int(wanted.removeprefix("top") or 1) if wanted.startswith("top") else 1)
+        top = classes.parse(wanted if self.plan.classes is None else "top", self.plan.names)
         best = top.of(np.nan_to_num(logits))
         if self.plan.classes is None:
             return best
@@ -199,7 +201,7 @@ class Explainer:
         plan = self.plan
         label = plan.labels[number]
         fine = error is None
-        best = np.argsort(-logits, kind="stable")[:_LISTED] if fine else []
+        best = classes.Wanted(_LISTED).of(logits[None])[0] if fine else []
         odds = classes.probabilities(logits[None])[0] if fine else []
         return {
             "index": number,

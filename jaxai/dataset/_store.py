@@ -63,6 +63,7 @@ class Store:
         self.path = Path(path)
         self.plan = _plan.Plan.read(self.path)
         self._read: tuple[tuple[int, ...], Any] | None = None
+        self._maps: dict[str, Maps] | None = None
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -74,7 +75,7 @@ class Store:
 
     def status(self) -> _status.Status:
         """Return how far it is."""
-        return _status.status(self.path)
+        return _status.of_plan(self.path, self.plan)
 
     def table(self) -> Any:
         """Return a row per image of the finished shards, a `pyarrow.Table`; `.to_pandas()` makes it a frame.
@@ -88,20 +89,22 @@ class Store:
             pa, parquet = _needs.arrow(), _needs.parquet()
             parts = [parquet.read_table(self.path / _layout.rows_file(shard)) for shard in done]
             self._read = done, pa.concat_tables(parts) if parts else pa.table({})
+            self._maps = None
         return self._read[1]
 
     @property
     def maps(self) -> dict[str, Maps]:
         """The maps by method."""
         table = self.table()
-        found = {}
-        for name, _ in self.plan.methods:
-            scales = np.full(len(self), np.nan, np.float32)
-            if len(table):
-                column = table[f"scale:{name}"].to_numpy(zero_copy_only=False).astype(np.float32)
-                scales[table["index"].to_numpy()] = column
-            found[name] = Maps(self.path, name, scales)
-        return found
+        if self._maps is None:
+            self._maps = {}
+            for name, _ in self.plan.methods:
+                scales = np.full(len(self), np.nan, np.float32)
+                if len(table):
+                    column = table[f"scale:{name}"].to_numpy(zero_copy_only=False).astype(np.float32)
+                    scales[table["index"].to_numpy()] = column
+                self._maps[name] = Maps(self.path, name, scales)
+        return dict(self._maps)
 
     def mean_maps(self, method: str | None = None, *, by: str = "label") -> dict[str, np.ndarray]:
         """Return the mean map of each class, of maps that were divided by their sums of magnitudes.
@@ -116,13 +119,11 @@ class Store:
         maps = self.maps[self._method(method)]
         if by not in ("label", "target"):
             raise ValueError(f'`by` must be "label" or "target"; got {by!r}')
-        table = self.table().to_pylist()
         groups: dict[str, list[int]] = {}
-        for row in table:
-            if row["error"] is None:
-                name = row["label"] if by == "label" else self.name_of(row["target"][0])
-                if name is not None:
-                    groups.setdefault(name, []).append(row["index"])
+        for row in self._explained():
+            name = row["label"] if by == "label" else self.name_of(row["target"][0])
+            if name is not None:
+                groups.setdefault(name, []).append(row["index"])
         if not groups:
             raise ValueError('the images have no labels; `by="target"` groups by what was explained')
         means = {}
@@ -137,10 +138,11 @@ class Store:
 
     def uncertain(self, count: int = 20) -> list[dict[str, Any]]:
         """Return the rows with the smallest distance between the two most probable classes."""
-        rows = [row for row in self.table().to_pylist() if row["error"] is None]
-        return sorted(rows, key=lambda row: row["top_probability"][0] - sum(row["top_probability"][1:2]))[
-            :count
-        ]
+
+        def gap(row):
+            return row["top_probability"][0] - sum(row["top_probability"][1:2])
+
+        return sorted(self._explained(), key=gap)[:count]
 
     def wrong(self, count: int = 20) -> list[dict[str, Any]]:
         """Return the rows whose most probable class is not the label, the surest first.
@@ -150,13 +152,12 @@ class Store:
         """
         if self.plan.classes is None:
             raise ValueError('the plan has no classes of labels; make it with `targets="label"` or "both"')
-        rows = [row for row in self.table().to_pylist() if row["error"] is None]
-        rows = [row for row in rows if row["top"][0] != row["label_index"]]
+        rows = [row for row in self._explained() if row["top"][0] != row["label_index"]]
         return sorted(rows, key=lambda row: -row["top_probability"][0])[:count]
 
     def name_of(self, index: int) -> str:
         """Return the name of a class."""
-        return self.plan.names[index] if self.plan.names is not None else f"class {index}"
+        return self.plan.names[index]
 
     def explain_again(self, index: int, *, net: Any = None, **options: Any) -> Any:
         """Explain an image again at full resolution, with the same classes.
@@ -176,7 +177,7 @@ class Store:
 
         if not 0 <= index < len(self):
             raise IndexError(f"images are numbered from 0 to {len(self) - 1}; got {index}")
-        rows = [row for row in self.table().to_pylist() if row["index"] == index]
+        rows = self._rows_of(index)
         if not rows or rows[0]["error"] is not None:
             why = rows[0]["error"] if rows else "its shard is not done"
             raise ValueError(f"image {index} ({_files.shown(self.plan.paths[index], 200)}): {why}")
@@ -209,6 +210,16 @@ class Store:
                 if repair:
                     path.unlink(missing_ok=True)
         return bad
+
+    def _explained(self) -> list[dict[str, Any]]:
+        """Return the rows without an error."""
+        return [row for row in self.table().to_pylist() if row["error"] is None]
+
+    def _rows_of(self, index: int) -> list[dict[str, Any]]:
+        """Return the row of an image; none if its shard is not done."""
+        table = self.table()
+        places = np.flatnonzero(table["index"].to_numpy() == index) if len(table) else []
+        return [row for place in places for row in table.slice(place, 1).to_pylist()]
 
     def _method(self, name: str | None) -> str:
         known = [method for method, _ in self.plan.methods]

@@ -288,6 +288,21 @@ def call(method: Chosen, about: Run) -> Any:
     return method.description.function(**given, **{**preferred, **method.options})
 
 
+def without_photos(net: Any, targets: jax.Array, *, cell: int, layer: str | None = None) -> Run:
+    """Return what methods are traced on, of which only the shape is known: all but the photos.
+
+    Args:
+        net: The network, `Pretrained`.
+        targets: Classes [batch] or [batch, k].
+        cell: Side of superpixels, which are squares.
+        layer: For methods that look at one.
+    """
+    places = np.arange(net.input_size) // cell
+    labels = (places[:, None] * (places[-1] + 1) + places)[None].repeat(len(targets), 0).astype(np.int32)
+    count = int(labels.max()) + 1
+    return Run(net, jnp.zeros(()), targets, jax.random.key(0), layer, jnp.asarray(labels), count)
+
+
 def rehearse(method: Chosen, net: Any) -> None:
     """Trace a method whose options were set, on a photo of which only the shape is known.
 
@@ -296,11 +311,7 @@ def rehearse(method: Chosen, net: Any) -> None:
     """
     if not method.options:
         return
-    side = net.input_size
-    places = np.arange(side) // _PADDING
-    labels = (places[:, None] * (places[-1] + 1) + places)[None].astype(np.int32)
-    about = Run(net, jnp.zeros(()), jnp.zeros(1, jnp.int32), jax.random.key(0), None, jnp.asarray(labels))
-    about = replace(about, num_segments=int(labels.max()) + 1)
+    side, about = net.input_size, without_photos(net, jnp.zeros(1, jnp.int32), cell=_PADDING)
 
     def explained(images):
         return jax.tree.leaves(call(method, replace(about, images=images)))

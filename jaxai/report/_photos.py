@@ -13,9 +13,9 @@ from PIL import Image
 
 from . import _names as names
 
-# Photographs that come with scikit-image, by what they show.
 # How a photo is brought to the network's square, as `jaxai.models.crop` does it.
 FITS = ("crop", "pad", "squash")
+# Photographs that come with scikit-image, by what they show.
 SAMPLES = {"cat": "chelsea", "coffee": "coffee", "rocket": "rocket", "astronaut": "astronaut"}
 
 
