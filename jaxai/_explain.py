@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ._frame import checks
 from .report import _classes as classes
 from .report import _errors as messages
 from .report import _methods as methods_
@@ -19,6 +20,10 @@ from .report._progress import Progress
 from .report._record import Part, Subject
 from .report._run import Failed, Noted, Request, Said, Seen
 from .report._run import explain as events
+
+# JAX takes 32 bits of a seed, so that larger ones would repeat.
+_LARGEST = 2**32 - 1
+_INTERRUPTED = "interrupted: what was finished is kept"
 
 
 def explain(
@@ -48,8 +53,9 @@ def explain(
     what there is comes back, with a warning.
 
     Args:
-        net: A name of `jaxai.models.names()`, a file net.onnx or "package.module:function"; a
-            `jaxai.models.Pretrained`; or a model, a callable pytree.
+        net: A name of `jaxai.models.names()`, a file net.onnx or "package.module:function" (with these,
+            `jaxai.configure_cpu()` is called if JAX has not started); a `jaxai.models.Pretrained`; or a
+            model, a callable pytree.
         photos: A path, a folder, a sample ("cat", "coffee", "rocket", "astronaut"), a PIL image, an array
             [height, width, channels] or [batch, height, width, channels], uint8 or in [0, 1]; or a list of
             those.
@@ -67,7 +73,7 @@ def explain(
         input_size: Side of the photos that a file, a function or a model takes; None is what a file fixes,
             the arrays' own size for a model, or 224.
         batch_size: Images in flight at most.
-        seed: Of everything drawn at random, `jax.random.key(seed)`.
+        seed: Of everything drawn at random, `jax.random.key(seed)`; 0 to 2^32 - 1.
         fit: How a photo is brought to the network's square: "crop" (its centre), "pad" (all of it, with
             margins) or "squash" (all of it, stretched).
         page: As `jaxai.models.fit` takes it.
@@ -99,8 +105,11 @@ def explain(
         >>> e.maps["saliency"].shape
         (1, 8, 8, 3)
     """
+    checks.batch_size(batch_size)
+    if checks.at_least(seed, "seed", 0) > _LARGEST:
+        raise ValueError(f"`seed` must be at most {_LARGEST}, of which JAX takes all bits; got {seed}")
     chosen = methods_.pick(methods)
-    methods_.check_segmentation(segments)
+    methods_.check_segmentation(segments, shown="`segments`")
     found = photos_.given(photos)
     arrays = [np.shape(photo.given) for photo in found.photos if hasattr(photo.given, "dtype")]
     sizes = arrays if len(arrays) == len(found.photos) else ()
@@ -156,7 +165,12 @@ def _collected(request: Request, photos: Sequence[Photo], progress: Progress, ca
     except KeyboardInterrupt:
         if not any(said for _, said in results):
             raise
-        failed["interrupted: what was finished is kept"] = ValueError()
+        failed[_INTERRUPTED] = ValueError()
+        for subject, said in batch:
+            finished = {part.method.name for part in said}
+            missing = [method.name for method in request.methods if method.name not in finished]
+            known = subject.facts.get("failed", {})
+            subject.facts["failed"] = {**dict.fromkeys(missing, _INTERRUPTED), **known}
     if not any(said for _, said in results):
         raise next(iter(failed.values()))
     for line in failed:

@@ -193,6 +193,13 @@ BAD = [
     ({"net": 3}, "`net` must be a name, a Pretrained or a model; got int"),
     ({"net": "resnet"}, "unknown model 'resnet'"),
     ({"methods": {"occlusion": {"window": -1}}}, "`window`"),
+    ({"batch_size": 0}, "`batch_size` must be a positive integer; got 0"),
+    ({"batch_size": 1.5}, "`batch_size` must be a positive integer; got 1.5"),
+    ({"seed": -1}, "`seed` must be an integer of at least 0; got -1"),
+    ({"seed": 1.5}, "`seed` must be an integer of at least 0; got 1.5"),
+    ({"seed": 2**32}, "`seed` must be at most 4294967295"),
+    ({"segments": 3}, "`segments`: a method is named by a word; got 3"),
+    ({"layer": len}, "a layer is named by a word; got <built-in function len>"),
 ]
 
 
@@ -212,6 +219,90 @@ def test_what_fails_stops_no_other(net, pixels, tmp_path, monkeypatch):
     assert len(e) == 1 and "bad.png" in e.failed[0] and "bad.png" in e._repr_html_()
     with pytest.raises(ValueError, match="bad.png"):
         jaxai.explain(net, tmp_path / "bad.png", methods="saliency")
+
+
+@pytest.fixture
+def half_failed(net, photos, monkeypatch):
+    """Six photos of which LIME has explained the last alone, and no method the first four."""
+    from jaxai.report import _methods as methods
+
+    whole, calls = methods.run, []
+
+    def run(method, about):
+        calls.append(method.name)
+        if len(calls) <= 8 or (method.name == "lime" and len(calls) <= 10):
+            raise OSError(f"batch {(len(calls) - 1) // 2} is bad")
+        return whole(method, about)
+
+    monkeypatch.setattr(methods, "run", run)
+    given = [*photos, *photos, *photos]
+    with pytest.warns(UserWarning, match="is bad"):
+        return jaxai.explain(
+            net,
+            given,
+            methods={"saliency": {}, "lime": {"num_samples": 200}},
+            segments="grid",
+            batch_size=1,
+        )
+
+
+def test_what_failed_keeps_its_place(half_failed):
+    e = half_failed
+    weights = e.weights["lime"]
+    assert len(weights) == len(e) == 6 and len({one.shape for one in weights}) == 1
+    assert np.isnan(np.stack(weights[:5])).all() and np.isfinite(weights[5]).all()
+    assert np.isnan(e.maps["saliency"][:4]).all() and np.isfinite(e.maps["saliency"][4:]).all()
+    # Four photos without a map are no reason to show none.
+    assert e._repr_png_()[1:4] == b"PNG" and e[:4]._repr_png_() is None
+
+
+def test_failures_stand_with_their_photos(half_failed):
+    assert len(half_failed.failed) == 9
+    assert half_failed[1].failed == ("saliency: batch 1 is bad", "lime: batch 1 is bad")
+    assert half_failed[5].failed == () and half_failed[4:].failed == ("lime: batch 4 is bad",)
+    assert "is bad" not in half_failed[5].to_html()
+    assert half_failed[4].to_html().count("batch 4 is bad") == 2 and "batch 3" not in half_failed[4].to_html()
+
+
+def test_targets_that_are_not_finite(net, photos):
+    def odd(scores):
+        return jnp.where(scores[:, 0] == scores[0, 0], scores[:, 1], jnp.nan)
+
+    with pytest.warns(UserWarning, match="the target 'odd' returns a number that is not finite for array 2"):
+        e = jaxai.explain(net, photos, methods="saliency", targets=odd)
+    assert e.names == ("array 1",) and np.isfinite(e.maps["saliency"]).all()
+    with pytest.raises(ValueError, match="the target 'gone' returns a number that is not finite for array"):
+        jaxai.explain(net, photos[0], methods="saliency", targets={"gone": lambda s: s[:, 0] * jnp.nan})
+
+
+def test_a_photo_that_cannot_be_framed_leaves_nothing(net, photos, monkeypatch):
+    from jaxai.report._photos import Photo
+
+    whole = Photo.framed
+
+    def framed(photo, *given):
+        if photo.source == "array 1":
+            raise OSError("array 1 is gone")
+        return whole(photo, *given)
+
+    monkeypatch.setattr(Photo, "framed", framed)
+    with pytest.warns(UserWarning, match="array 1 is gone"):
+        e = jaxai.explain(net, photos, methods="saliency")
+    assert e.names == ("array 2",)
+    np.testing.assert_array_equal(e.photos[0], photos[1] / np.float32(255))
+
+
+def test_a_network_by_name_configures_the_cpu(net, pixels, monkeypatch):
+    from jaxai._cpu import configure
+
+    called = []
+    monkeypatch.setattr(configure, "backend_started", lambda: False)
+    monkeypatch.setattr(configure, "configure_cpu", lambda: called.append(True))
+    monkeypatch.setattr(jaxai.models, "load", lambda name, dtype=None: net)
+    jaxai.explain(net, pixels, methods="saliency")
+    assert not called
+    jaxai.explain("efficientnet_lite0", pixels, methods="saliency")
+    assert called and "so does `jaxai.explain`" in jaxai.configure_cpu.__doc__
 
 
 @pytest.fixture

@@ -117,6 +117,25 @@ def test_maps_come_back_from_the_page():
     assert page._packed(np.zeros((2, 2)))[1:] == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_map_without_a_number_is_data_too(explained, bad):
+    import dataclasses
+
+    from jaxai.report._explanation import Explanation
+
+    subject, parts = explained.results[0]
+    gone = [dataclasses.replace(part, maps=np.full_like(part.maps, bad)) for part in parts]
+    parser = Elements()
+    parser.feed(Explanation(((subject, tuple(gone)),)).to_html())
+    abouts = [about["data-about"] for _, about in parser.found if "data-about" in about]
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    read = [json.loads(about, parse_constant=refuse) for about in abouts]
+    assert len(read) == 6 and all(one["from"] < one["to"] for one in read)
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Chromium; where JAXAI_BROWSER is set, it must be there."""
@@ -180,5 +199,11 @@ def test_in_a_browser(explained, browser, tmp_path, width, scheme):
     assert not figures.nth(1).is_visible() and figures.nth(0).is_visible()
     dark = shown.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(json.loads(dark.replace("rgb(", "[").replace(")", "]"))) < 200) == (scheme == "dark")
+    # Paper has all maps, those too that nobody has looked at.
+    shown.goto((tmp_path / "page.html").as_uri())
+    shown.wait_for_selector("html[data-unpacked]")
+    shown.evaluate("for (const f of figures) { seen.unobserve(f); delete f.dataset.drawn; }")
+    shown.pdf()
+    assert shown.locator("figure.map[data-drawn]").count() == 2 * 2 * 3
     assert said == []
     context.close()

@@ -90,8 +90,9 @@ def configure_cpu(*, onednn: bool = True, keep_memory: bool = True) -> tuple[str
 
     That is XLA's flags, and that freed memory stays with the process. The flags depend on jaxlib's version
     and on the CPU; there are none for versions that were not tried. Flags that the environment's `XLA_FLAGS`
-    sets already stay as they are. Results change by float rounding. The `jaxai` command does this by itself;
-    the library never does.
+    sets already stay as they are. Results change by float rounding. The `jaxai` command does this by itself,
+    and so does `jaxai.explain` for a network that is named by a text, if JAX has not started; no other
+    function does.
 
     Args:
         onednn: Use oneDNN's convolutions: the fastest, and in bfloat16 several times so. But XLA cannot keep

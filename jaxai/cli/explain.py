@@ -150,6 +150,7 @@ def explain(
 def _write_page(path: Path, outcome: Outcome) -> None:
     """Write what is finished as a page."""
     call = shlex.join(["jaxai", *sys.argv[1:]])
-    text = page_of([(subject, parts) for subject, parts in outcome.results if parts], call=call)
+    said = [(subject, parts) for subject, parts in outcome.results if parts]
+    text = page_of(said, call=call, failed=outcome.lines)
     _files.write(path, [text.encode()])
     terminal.say(str(path))

@@ -21,11 +21,13 @@ class Outcome:
     Attributes:
         failed: The photos that were not explained, or not by all methods.
         written: There are results.
+        lines: What went wrong for photos of which nothing is known.
         results: The photos and what methods say of them, where they are kept.
     """
 
     failed: set[str] = field(default_factory=set)
     written: bool = False
+    lines: list[str] = field(default_factory=list)
     results: list[tuple[Subject, list[Part]]] = field(default_factory=list)
     _said: set[str] = field(default_factory=set)
 
@@ -36,6 +38,7 @@ class Outcome:
         if line not in self._said:
             terminal.note(f"error: {line}")
         self._said.add(line)
+        self.lines += [] if event.method else [line]
         self.failed.update(photo.source for photo in event.photos)
         return line
 

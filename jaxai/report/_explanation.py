@@ -32,7 +32,8 @@ class Explanation:
 
     Attributes:
         results: For each photo what is known of it, and what each method says.
-        failed: A line for each method or photo that went wrong; empty if all went well.
+        failed: A line for each method or photo that went wrong; empty if all went well. The explanations
+            of some photos have the lines about these.
         call: What made it, as text.
     """
 
@@ -76,13 +77,16 @@ class Explanation:
 
     @cached_property
     def weights(self) -> dict[str, tuple[np.ndarray, ...]]:
-        """Weights of superpixels by method: [S] for each photo, with k targets [k, S]."""
-        found: dict[str, tuple[np.ndarray, ...]] = {}
-        for _, parts in self.results:
-            for part in parts:
-                if part.weights is not None:
-                    found[part.method.name] = (*found.get(part.method.name, ()), _squeezed(part.weights))
-        return found
+        """Weights of superpixels by method: [S] for each photo, with k targets [k, S].
+
+        NaN where a method has failed on a photo.
+        """
+        weighed = {p.method.name for _, parts in self.results for p in parts if p.weights is not None}
+        return {
+            name: tuple(_squeezed(_weights(name, subject, parts)) for subject, parts in self.results)
+            for name in self.methods
+            if name in weighed
+        }
 
     @property
     def segments(self) -> np.ndarray | None:
@@ -100,7 +104,8 @@ class Explanation:
 
     def __getitem__(self, index: int | slice) -> "Explanation":
         chosen = self.results[index] if isinstance(index, slice) else (self.results[index],)
-        return Explanation(chosen, self.failed, self.call)
+        said = {line for subject, _ in chosen for line in subject.facts.get("failed", {}).values()}
+        return Explanation(chosen, tuple(line for line in self.failed if line in said), self.call)
 
     def __iter__(self) -> Iterator["Explanation"]:
         return (self[i] for i in range(len(self)))
@@ -130,7 +135,8 @@ class Explanation:
         return f"<div>{''.join(parts)}</div>"
 
     def _repr_png_(self) -> bytes | None:
-        return plots.png(self[:_MOST_SHOWN].plot()) if self.methods else None
+        shown = [(subject, parts) for subject, parts in self.results if parts][:_MOST_SHOWN]
+        return plots.png(figures.of_photos(shown)) if shown else None
 
     def plot(self) -> Figure:
         """Return a figure: photo and methods side by side, a row for each photo and target.
@@ -207,6 +213,15 @@ class Explanation:
         shape = next(parts[name].maps.shape for parts in said if name in parts)
         rows = [parts[name].maps if name in parts else np.full(shape, np.nan, np.float32) for parts in said]
         return np.stack([_squeezed(row) for row in rows])
+
+
+def _weights(name: str, subject: Subject, parts: tuple[Part, ...]) -> np.ndarray:
+    """Return a method's weights [k, S] for a photo, NaN if it has failed there."""
+    for part in parts:
+        if part.method.name == name and part.weights is not None:
+            return part.weights
+    count = 0 if subject.segments is None else int(subject.segments.max()) + 1
+    return np.full((len(subject.named), count), np.nan, np.float32)
 
 
 def _squeezed(values: np.ndarray) -> np.ndarray:

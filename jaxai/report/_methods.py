@@ -70,14 +70,14 @@ class Chosen:
         return name in self.description.parameters
 
 
-def check_segmentation(method: str) -> None:
+def check_segmentation(method: str, *, shown: str = "`--segments`") -> None:
     """Check a way of making superpixels.
 
     Raises:
         ValueError: If there is none of this name.
     """
     if method not in SEGMENTATIONS:
-        raise ValueError(f"`--segments`: {names.unknown('method', method, SEGMENTATIONS)}")
+        raise ValueError(f"{shown}: {names.unknown('method', method, SEGMENTATIONS)}")
 
 
 def find(word: str) -> Description:

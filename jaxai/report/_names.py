@@ -61,7 +61,7 @@ def recorded(source: str) -> str:
     return os.fsencode(source).decode("utf-8", "backslashreplace")
 
 
-def unknown(kind: str, word: str, known: Iterable[str], listing: str = "") -> str:
+def unknown(kind: str, word: object, known: Iterable[str], listing: str = "") -> str:
     """Return a message about a name that there is not: the names that may be meant, or all that there are.
 
     Args:
@@ -71,6 +71,8 @@ def unknown(kind: str, word: str, known: Iterable[str], listing: str = "") -> st
         listing: A command that lists them.
     """
     names = list(known)
+    if not isinstance(word, str):
+        return f"a {kind} is named by a word; got {shortened(repr(word))}"
     start = f"unknown {kind} {shortened(word)!r}"
     if close := near(word, names):
         more = f" (`{listing}` lists all)" if listing else ""

@@ -139,12 +139,15 @@ def _batches(request: Request, photos: Sequence[Photo], size: int) -> Iterator[_
     for last, photo in zip([False] * (len(photos) - 1) + [True], photos, strict=True):
         try:
             digest = photo.digest()
-            read.append(photo.crop(request.net, request.reading))
-            batch.photos.append(photo)
-            batch.digests.append(digest)
-            batch.frames.append(photo.framed(request.net, request.reading))
+            pixels = photo.crop(request.net, request.reading)
+            frame = photo.framed(request.net, request.reading)
         except Exception as error:
             yield Failed([photo], error)
+        else:
+            read.append(pixels)
+            batch.photos.append(photo)
+            batch.digests.append(digest)
+            batch.frames.append(frame)
         if read and (last or len(read) == size):
             pixels = np.stack(read + read[-1:] * (size - len(read)))
             yield replace(batch, pixels=pixels)
@@ -159,10 +162,14 @@ def _explain(
         for text in framing_notes(frame, net.input_size):
             yield Noted(f"{photo.source}: {text}")
     logits, values = patiently(lambda: _scored(request, pixels), tick=progress.tick)
-    finite = np.asarray(np.isfinite(values if logits is None else logits).all(-1))
+    scored = np.ones(len(pixels), bool) if logits is None else np.isfinite(logits).all(-1)
+    finite = scored & np.isfinite(values).all(-1)
     for index in np.flatnonzero(~finite[: len(batch.photos)]):
         photo = batch.photos[index]
-        error = ValueError(f"{net.name} returns scores that are not finite for {photo.source}")
+        bad = [n for n, v in zip(request.wanted.functions, values[index], strict=True) if not np.isfinite(v)]
+        what = f"the target {bad[0]!r} returns a number that is" if scored[index] else ""
+        what = what or f"{net.name} returns scores that are"
+        error = ValueError(f"{what} not finite for {photo.source}")
         progress.skip(1)
         yield Failed([photo], error)
     if not finite.any():

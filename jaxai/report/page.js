@@ -23,11 +23,20 @@ async function levels(text) {
   return found;
 }
 
-async function draw(figure) {
+async function unpack(figure) {
   const own = state.get(figure);
-  if (own.values) return;
-  own.values = levels(figure.querySelector("script").textContent);
-  own.values = await own.values;
+  own.unpacking ??= levels(figure.querySelector("script").textContent);
+  own.values = await own.unpacking;
+}
+
+async function draw(figure) {
+  await unpack(figure);
+  paint(figure);
+}
+
+function paint(figure) {
+  const own = state.get(figure);
+  if (!own.values || figure.dataset.drawn) return;
   const { about, canvas, values } = own, table = tables[about.cmap];
   const picture = own.context.createImageData(canvas.width, canvas.height), out = picture.data;
   const ends = Math.max(Math.abs(about.from), Math.abs(about.to)) || 1;
@@ -60,7 +69,7 @@ function setOpacity(figure, percent) {
 function pointAt(photo, x, y) {
   for (const figure of figures.filter((one) => one.dataset.photo === photo)) {
     const own = state.get(figure), output = figure.querySelector("output");
-    if (!(own.values instanceof Uint16Array)) continue;
+    if (!own.values) continue;
     const column = Math.min(own.canvas.width - 1, Math.max(0, Math.floor(x * own.canvas.width)));
     const row = Math.min(own.canvas.height - 1, Math.max(0, Math.floor(y * own.canvas.height)));
     const value = valueAt(own, row * own.canvas.width + column);
@@ -79,7 +88,13 @@ function shown(value) {
 for (const image of document.querySelectorAll("img[data-same]")) {
   image.src = document.getElementById(image.dataset.same).src;
 }
-addEventListener("beforeprint", () => figures.forEach(draw));
+// Nothing waits for a page that is printed: all maps are unpacked before somebody may want to, in idle time.
+addEventListener("beforeprint", () => figures.forEach(paint));
+const whenIdle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
+const rest = (number) => {
+  if (number === figures.length) document.documentElement.dataset.unpacked = "yes";
+  else whenIdle(() => unpack(figures[number]).finally(() => rest(number + 1)));
+};
 
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
@@ -96,7 +111,7 @@ for (const figure of figures) {
   cross.className = "cross";
   cross.hidden = true;
   canvas.after(cross);
-  state.set(figure, { about, canvas, cross, context: canvas.getContext("2d"), values: null, place: [canvas.width >> 1, canvas.height >> 1] });
+  state.set(figure, { about, canvas, cross, context: canvas.getContext("2d"), values: null, unpacking: null, place: [canvas.width >> 1, canvas.height >> 1] });
   setOpacity(figure, about.pale ? 100 : about.signed ? 85 : 65);
   figure.querySelector("i").style.background = gradient(about.cmap);
   figure.querySelector("input").addEventListener("input", (event) => setOpacity(figure, event.target.value));
@@ -128,3 +143,4 @@ for (const box of document.querySelectorAll(".toolbar input[type=checkbox]")) {
     for (const figure of figures) if (figure.dataset.method === box.dataset.method) figure.hidden = !box.checked;
   });
 }
+rest(0);
