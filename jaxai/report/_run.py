@@ -162,8 +162,9 @@ def _explain(
         for text in framing_notes(frame, net.input_size):
             yield Noted(f"{photo.source}: {text}")
     logits, values = patiently(lambda: _scored(request, pixels), tick=progress.tick)
-    scored = np.ones(len(pixels), bool) if logits is None else np.isfinite(logits).all(-1)
-    finite = scored & np.isfinite(values).all(-1)
+    scored = np.asarray(True if logits is None else np.isfinite(logits).all(-1))
+    scored = np.broadcast_to(scored, len(pixels))
+    finite = np.asarray(scored & np.isfinite(values).all(-1))
     for index in np.flatnonzero(~finite[: len(batch.photos)]):
         photo = batch.photos[index]
         bad = [n for n, v in zip(request.wanted.functions, values[index], strict=True) if not np.isfinite(v)]
