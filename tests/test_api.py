@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import inspect
 import json
+import operator
 import pkgutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ OUTER = ("models", "weights_convert", "plots", "report", "dataset", "_explain.py
 NAMESPACES = (
     *(
         "cam",
+        "concepts",
+        "concepts.counterfactuals",
         "features",
         "gradients",
         "maps",
@@ -38,7 +41,10 @@ NAMESPACES = (
 
 def public():
     """Every public name with what it stands for: the library's own and those of its namespaces."""
-    for prefix, module in [("", jaxai), *((f"{name}.", getattr(jaxai, name)) for name in NAMESPACES)]:
+    for prefix, module in [
+        ("", jaxai),
+        *((f"{name}.", operator.attrgetter(name)(jaxai)) for name in NAMESPACES),
+    ]:
         for name in module.__all__:
             yield f"{prefix}{name}", getattr(module, name)
 

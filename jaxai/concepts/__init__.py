@@ -1,5 +1,6 @@
-"""Concepts: directions in a layer's activations, what scores owe to them, and those a layer computes with."""
+"""Concepts: directions in a layer's activations, what scores owe to them, what would change them."""
 
+from . import counterfactuals
 from ._cav import cav
 from ._craft import Craft, craft
 from ._maps import concept_maps
@@ -12,6 +13,7 @@ __all__ = [
     "Tcav",
     "cav",
     "concept_maps",
+    "counterfactuals",
     "craft",
     "sae",
     "stability",
