@@ -1,5 +1,6 @@
 """Photographs of any kind to the arrays that networks take."""
 
+import io
 import math
 import os
 import warnings
@@ -76,7 +77,7 @@ def crop(
     Photos are read and converted as by `jaxai.models.fit`; one of `size` x `size` keeps its values exactly.
 
     Args:
-        photo: A path, a PIL image or an array as in `jaxai.models.fit`, or a list of those.
+        photo: A path, a file's bytes, a PIL image or an array as in `jaxai.models.fit`, or a list of those.
         size: Side of the squares in pixels.
         fit: `"crop"` takes the centre square; `"pad"` the whole photo, with margins of its mean colour;
             `"squash"` the whole photo, stretched to a square.
@@ -147,9 +148,9 @@ def fit(
     its values exactly.
 
     Args:
-        photo: A path, a PIL image or an array: [height, width] or [height, width, 1] (grey),
-            [height, width, 3] (RGB) or [height, width, 4] (RGBA: the fourth channel is opacity, not a fourth
-            colour), of bool, uint8, uint16, or float in [0, 1].
+        photo: A path, the bytes of a file, a PIL image or an array: [height, width] or [height, width, 1]
+            (grey), [height, width, 3] (RGB) or [height, width, 4] (RGBA: the fourth channel is opacity, not a
+            fourth colour), of bool, uint8, uint16, or float in [0, 1].
         longest: Number of pixels.
         page: Number of the page or frame in files of several, from 1 on. None reads the first and says so.
         white: The number in the file or array that is white, such as 4095 for 12 bits stored in 16, or 1 for
@@ -225,11 +226,14 @@ def _raster(photo: Any, reading: Reading, name: str, notes: list[str]) -> tuple[
         return name, rasters.from_array(np.asarray(photo), reading, name, notes)
     if isinstance(photo, (str, os.PathLike)):
         opened = photo_files.open_file(os.fsdecode(photo), reading)
+    elif isinstance(photo, bytes):
+        opened = photo_files.open_stream(io.BytesIO(photo), name, reading)
     elif isinstance(photo, Image.Image):
         opened = photo_files.loaded(photo, reading, name)
     else:
         raise ValueError(
-            f"a photo must be a path, a PIL image or an array [height, width, 3]; got {type(photo).__name__}"
+            "a photo must be a path, a file's bytes, a PIL image or an array [height, width, 3];"
+            f" got {type(photo).__name__}"
         )
     raster = rasters.from_opened(opened, reading)
     notes += opened.notes

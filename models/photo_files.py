@@ -143,12 +143,32 @@ def open_file(path: str, reading: Reading) -> Opened:
     except (OSError, ValueError) as error:
         raise unreadable(name, getattr(error, "strerror", None) or error) from error
     with file:
-        start = file.read(16)
-        for pattern, kind, pillow in _FORMATS:
-            if re.match(pattern, start, re.DOTALL):
-                return _decoded(file, name, kind, _pillow_class(name, kind, pillow), reading)
+        return open_stream(file, name, reading)
+
+
+def open_stream(file: BinaryIO, name: str, reading: Reading) -> Opened:
+    """Decode what a photo file holds, from an open file or `io.BytesIO`.
+
+    Raises:
+        ValueError: If it is of another format, damaged, truncated or too large, or has no such page.
+    """
+    start = file.read(16)
+    for pattern, kind, pillow in _FORMATS:
+        if re.match(pattern, start, re.DOTALL):
+            return _decoded(file, name, kind, _pillow_class(name, kind, pillow), reading)
     kinds = ", ".join(kind for _, kind, _ in _FORMATS)
     raise ValueError(f"{name} is not an image that can be read ({kinds})")
+
+
+def content(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a regular file; a pipe or a device is refused, not waited for.
+
+    Raises:
+        ValueError: If it is no regular file.
+        OSError: If it cannot be read.
+    """
+    with open(path, "rb", opener=_regular) as file:
+        return file.read()
 
 
 def loaded(image: Image.Image, reading: Reading, name: str) -> Opened:

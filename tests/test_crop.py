@@ -244,7 +244,7 @@ class TestErrors:
     @pytest.mark.parametrize("dtype", [np.int64, np.complex64])
     def test_types(self, dtype):
         self.raises(np.zeros((5, 5, 3), dtype), "must be uint8, uint16 or float")
-        self.raises(3.5, "a photo must be a path, a PIL image or an array .* got float")
+        self.raises(3.5, "a photo must be a path, a file's bytes, a PIL image or an array .* got float")
         self.raises([], "at least one photo")
 
     @pytest.mark.parametrize("size", [0, -1, 2.5, True, None])

@@ -12,6 +12,7 @@ import pytest
 import jaxai
 from jaxai import _files
 from jaxai.dataset import _leases, _shards
+from jaxai.models import photo_files
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +167,10 @@ def test_a_folder_without_the_images_is_no_result(net, folder, whole, tmp_path):
 def test_a_disk_that_fails_stops_the_run(net, folder, tmp_path, monkeypatch):
     data_sets.planned(net, folder, tmp_path)
 
-    def fail(self):
-        raise OSError(errno.EIO, "input/output error", self.source)
+    def fail(path):
+        raise OSError(errno.EIO, "input/output error", str(path))
 
-    monkeypatch.setattr(_shards.photos_.Photo, "digest", fail)
+    monkeypatch.setattr(photo_files, "content", fail)
     with pytest.raises(OSError, match="input/output error"):
         jaxai.dataset.run(tmp_path, net=net)
     assert jaxai.dataset.status(tmp_path).done == ()

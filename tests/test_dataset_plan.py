@@ -124,7 +124,7 @@ def test_a_folder_that_is_in_use_is_refused(net, folder, tmp_path):
     "change, error",
     [
         (lambda plan: plan | {"seed": 5}, "its hash does not fit"),
-        (lambda plan: plan | {"format": 2}, "has format 2; this version reads 1"),
+        (lambda plan: plan | {"format": 3}, "has format 3; this version reads 2"),
         (lambda plan: {"format": 1}, "it is no plan"),
         (lambda plan: [plan], "it is no plan"),
         (lambda plan: plan | {"paths": 5}, "it is no plan"),

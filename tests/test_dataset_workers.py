@@ -113,6 +113,16 @@ def test_a_worker_that_was_stopped_and_goes_on_harms_nothing(place, whole):
 
 
 @pytest.mark.slow
+def test_what_a_worker_process_refuses_is_one_line(place, tmp_path):
+    finished(place, "plan", "photos", "--out", tmp_path / "store", *PLAN, "saliency")
+    (tmp_path / "empty").mkdir()
+    process = command(place, "run", tmp_path / "store", "--workers", 2, "--root", tmp_path / "empty")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and "Traceback" not in err
+    assert err.startswith("jaxai: error: none of the images of shard ") and len(err.splitlines()) == 1
+
+
+@pytest.mark.slow
 def test_eight_devices_find_what_one_finds(place, whole):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     finished(place, "plan", "photos", "--out", "eight", *PLAN, "saliency,smooth_grad", environment=flags)

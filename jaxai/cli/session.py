@@ -10,6 +10,7 @@ import jax
 
 from .._cpu import configure
 from ..report import _networks as networks
+from ..report import _session
 from .arguments import Device, Precision
 
 
@@ -34,7 +35,7 @@ def start(device: Device, precision: Precision) -> None:
         raise ValueError(f"there is no {device} that JAX can use; it runs on the {kind}")
     # A GPU rounds float32 factors to 10 bits unless it is asked not to.
     if kind == "gpu" and precision == "float32":
-        jax.config.update("jax_default_matmul_precision", "highest")
+        jax.config.update("jax_default_matmul_precision", _session.EXACT)
 
 
 def _cache_programs() -> None:

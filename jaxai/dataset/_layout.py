@@ -28,9 +28,14 @@ def rows_file(shard: int) -> str:
     return f"rows/{shard:05d}.parquet"
 
 
+def done_folder(store: Path) -> Path:
+    """Return the folder of what says which shards are done."""
+    return store / "done"
+
+
 def done_file(store: Path, shard: int) -> Path:
     """Return the file that says that a shard is done."""
-    return store / "done" / f"{shard:05d}.json"
+    return done_folder(store) / f"{shard:05d}.json"
 
 
 def lease_file(store: Path, shard: int) -> Path:
@@ -73,6 +78,8 @@ def metadata(count: int, shape: tuple[int, ...], dtype: str, per_shard: int) -> 
 def encoded(maps: np.ndarray, count: int, dtype: str, per_shard: int, shard: int) -> tuple[str, bytes]:
     """Return the name within its array, and the content, of the file of a shard's maps.
 
+    There is no content if all maps are missing.
+
     Args:
         maps: Of the images of the shard, [n, ...].
         count: Images of the data set.
@@ -84,8 +91,13 @@ def encoded(maps: np.ndarray, count: int, dtype: str, per_shard: int, shard: int
     array = _made(spec(count, maps.shape[1:], dtype, per_shard), memory)
     start = shard * per_shard
     array[start : start + len(maps)].write(maps.astype(dtype)).result()
-    name = "/".join(["c", str(shard), *["0"] * (maps.ndim - 1)])
+    name = maps_file(shard, maps.ndim - 1)
     return name, bytes(memory.read(name).result().value)
+
+
+def maps_file(shard: int, axes: int) -> str:
+    """Return the name within its array of the file of a shard's maps, which have so many axes per image."""
+    return "/".join(["c", str(shard), *["0"] * axes])
 
 
 def opened(folder: Path) -> Any:

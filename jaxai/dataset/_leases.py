@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,10 +48,24 @@ def lease(store: Path, shard: int, *, expiry: float = EXPIRY) -> Iterator[bool]:
 
 
 def held(store: Path, shard: int, *, expiry: float = EXPIRY) -> bool:
-    """Tell whether a worker that lives explains a shard."""
-    path = _layout.lease_file(store, shard)
-    age = _age(path)
-    return age is not None and age <= expiry
+    """Tell whether a worker that lives explains a shard, by this machine's clock: nothing is written."""
+    try:
+        renewed = _layout.lease_file(store, shard).stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return time.time() - renewed <= expiry
+
+
+def sweep(store: Path, *, expiry: float = EXPIRY) -> None:
+    """Remove what workers that were killed have left among the leases: what is old and takes nothing."""
+    folder = _layout.lease_file(store, 0).parent
+    with suppress(OSError):
+        now = _now(folder)
+        for entry in list(os.scandir(folder)):
+            done = _layout.done_folder(store) / entry.name
+            with suppress(OSError):
+                if (entry.name.startswith(".") or done.exists()) and now - entry.stat().st_mtime > expiry:
+                    os.unlink(entry.path)
 
 
 def _taken(path: Path, token: str, expiry: float) -> bool:
@@ -80,10 +95,15 @@ def _age(path: Path) -> float | None:
         renewed = path.stat().st_mtime
     except FileNotFoundError:
         return None
-    clock = path.with_name(f".{secrets.token_hex(4)}.clock")
+    return _now(path.parent) - renewed
+
+
+def _now(folder: Path) -> float:
+    """Return the time by the clock of a folder's file system."""
+    clock = folder / f".{secrets.token_hex(4)}.clock"
     clock.touch()
     try:
-        return clock.stat().st_mtime - renewed
+        return clock.stat().st_mtime
     finally:
         clock.unlink(missing_ok=True)
 

@@ -19,9 +19,9 @@ from ..report import _names as names
 from ..report import _networks as networks
 from ..report import _photos as photos_
 from ..report import _session as session
-from . import _layout, _maps, _sources
+from . import _layout, _maps, _probe, _sources
 
-FORMAT = 1
+FORMAT = 2
 _SIDE = 224
 
 
@@ -38,6 +38,8 @@ class Plan:
         classes: The index of each label among the network's classes; None if labels are not explained.
         model: Name of the network.
         weights: SHA-256 of its weights.
+        probe: Its scores of two fixed photos, which tell programs of the same weights apart; not part of the
+            hash, since devices differ in their last digits.
         around: What was said of a network that does not bring its own: `normalize`, `input_size`, and whether
             `labels` were given.
         names: Of the network's classes.
@@ -62,6 +64,7 @@ class Plan:
     classes: dict[str, int] | None
     model: str
     weights: str
+    probe: _probe.Scores
     around: dict[str, Any]
     names: tuple[str, ...]
     methods: tuple[tuple[str, dict[str, Any]], ...]
@@ -90,8 +93,9 @@ class Plan:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of everything but the place of the images."""
-        content = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "root"}
+        """SHA-256 of everything but the place of the images and what devices find differently."""
+        left_out = ("root", "probe")
+        content = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in left_out}
         return _layout.digest(_layout.compact(content).encode())
 
     def images_of(self, shard: int) -> range:
@@ -121,6 +125,7 @@ class Plan:
                 listed = ("paths", "sizes", "digests", "labels", "names")
                 tuples = {name: tuple(content[name]) for name in listed}
                 tuples["methods"] = tuple((name, dict(given)) for name, given in content["methods"])
+                tuples["probe"] = tuple(tuple(row) for row in content["probe"])
                 maps = {name: (tuple(shape), dtype) for name, (shape, dtype) in content["maps"].items()}
                 found = cls(**{**content, **tuples, "maps": maps})
                 intact = found.hash == written
@@ -229,6 +234,7 @@ def plan(
         classes=wanted,
         model=known.name,
         weights=known.digest,
+        probe=_probe.scores(known, fit=fit, batch_size=size),
         around=around,
         names=tuple(known.labels),
         methods=tuple((one.name, one.options) for one in chosen),
@@ -242,7 +248,7 @@ def plan(
         fit=fit,
         jaxai=__version__,
     )
-    _write(made, Path(store))
+    _write(made, Path(store), known.model)
     return made
 
 
@@ -300,10 +306,11 @@ def _indices(
     return {label: places[label] for label in seen}
 
 
-def _write(made: Plan, store: Path) -> None:
+def _write(made: Plan, store: Path, model: Any) -> None:
     path = _layout.plan_file(store)
     if path.exists():
-        if Plan.read(store).hash != made.hash:
+        there = Plan.read(store)
+        if there.hash != made.hash or _probe.apart(model, there.probe, made.probe):
             raise ValueError(f"{_files.shown(store, 200)} holds another plan; choose another folder")
     elif store.is_dir() and any(not entry.name.startswith(".") for entry in store.iterdir()):
         raise ValueError(f"{_files.shown(store, 200)} is not empty and holds no plan; choose another folder")
@@ -320,16 +327,23 @@ def moved(made: Plan, root: str | os.PathLike[str] | None) -> Plan:
     return made if root is None else replace(made, root=os.fspath(Path(root).absolute()))
 
 
-def check_network(made: Plan, net: Any) -> None:
+def check_network(made: Plan, net: Any, batch_size: int) -> None:
     """Check that a network is the one of a plan.
 
+    Args:
+        made: The plan.
+        net: The network, `Pretrained`.
+        batch_size: Images at a time.
+
     Raises:
-        ValueError: If its weights or classes are others.
+        ValueError: If its weights, its classes or what it computes are others.
     """
     if net.digest != made.weights:
         raise ValueError(f"the plan is for other weights of {made.model} ({made.weights[:12]}...)")
     if net.labels is not None and tuple(net.labels) != made.names:
         raise ValueError(f"the plan is for other classes of {made.model}")
+    if _probe.apart(net.model, made.probe, _probe.scores(net, fit=made.fit, batch_size=batch_size)):
+        raise ValueError(f"the plan is for another program: {made.model} with these weights had other scores")
 
 
 def key_of(made: Plan, first: int) -> jax.Array:

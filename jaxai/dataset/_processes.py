@@ -4,26 +4,30 @@ All see all cores: XLA divides sums among as many threads as there are cores, so
 would find other last bits.
 """
 
+import builtins
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import _status
+from . import _layout, _status
 from ._plan import Plan
 
 _PAUSE = 1.0
-# A worker that dies more often than this for each of its shards is not started again.
+# So many workers, for each that was asked for, may die one after the other without a shard being finished.
 _DEATHS = 3
+# What a caller's mistake is raised as, the narrowest first; errors of the system find their own kind.
+_KINDS = (FileNotFoundError, PermissionError, ChildProcessError, OSError, ImportError, MemoryError, TypeError)
 
 
 def run(store: Path, plan: Plan, workers: int, expiry: float, told: Callable[[Any], None] | None) -> None:
     """Start workers, replace those that die, and wait until all shards are done.
 
     Raises:
-        RuntimeError: If workers keep dying.
-        OSError: What a worker said when it gave up: no space, a folder that cannot be written.
+        ChildProcessError: If workers die again and again, and no shard is finished.
+        Exception: What a worker raised when it gave up: no space, a folder that cannot be written.
     """
     # A process that is forked would share JAX's threads without their locks.
     context = multiprocessing.get_context("spawn")
@@ -37,20 +41,24 @@ def run(store: Path, plan: Plan, workers: int, expiry: float, told: Callable[[An
         return process
 
     processes = {number: start(number) for number in range(workers)}
-    deaths = 0
+    deaths, done = 0, _done(store)
     try:
         while processes:
             time.sleep(_PAUSE)
+            if (now := _done(store)) != done:
+                deaths, done = 0, now
             for number, process in list(processes.items()):
                 if process.is_alive():
                     continue
                 del processes[number]
                 if not said.empty():
-                    raise OSError(said.get())
+                    raise unpacked(*said.get())
                 if process.exitcode:
                     deaths += 1
                     if deaths > _DEATHS * workers:
-                        raise RuntimeError(f"workers die again and again (exit code {process.exitcode})")
+                        code = process.exitcode
+                        how = "signal 9, as when memory runs out" if code == -9 else f"exit code {code}"
+                        raise ChildProcessError(f"workers die again and again, {deaths} in a row ({how})")
                     processes[number] = start(number)
             if told is not None:
                 told(_status.of_plan(store, plan))
@@ -59,6 +67,32 @@ def run(store: Path, plan: Plan, workers: int, expiry: float, told: Callable[[An
             process.kill()
         for process in processes.values():
             process.join()
+
+
+def packed(error: Exception, line: str) -> tuple[str, tuple[Any, ...]]:
+    """Return a caller's mistake as another process can raise it: a kind of error and its arguments.
+
+    Args:
+        error: What was raised.
+        line: What is said of it.
+    """
+    if isinstance(error, OSError) and error.errno:
+        return "OSError", (error.errno, error.strerror, error.filename)
+    if "RESOURCE_EXHAUSTED" in str(error):
+        return "MemoryError", (line,)
+    return next((kind.__name__ for kind in _KINDS if isinstance(error, kind)), "ValueError"), (line,)
+
+
+def unpacked(kind: str, arguments: tuple[Any, ...]) -> Exception:
+    """Return the error of another process."""
+    return getattr(builtins, kind)(*arguments)
+
+
+def _done(store: Path) -> int:
+    try:
+        return len(os.listdir(_layout.done_folder(store)))
+    except FileNotFoundError:
+        return 0
 
 
 def _work(store: str, root: str, number: int, workers: int, expiry: float, said: Any) -> None:
@@ -73,4 +107,4 @@ def _work(store: str, root: str, number: int, workers: int, expiry: float, said:
         line = _errors.explain(error)
         if line is None:
             raise
-        said.put(line)
+        said.put(packed(error, line))

@@ -72,6 +72,10 @@ def run(
             f"the images' folder {_files.shown(plan.root, 200)} is gone; `root` names another"
         )
     if checks.at_least(workers, "workers", 1) > 1:
+        if worker is not None:
+            raise ValueError(
+                "`workers` starts processes here, `worker` is one that something else starts: give one"
+            )
         if net is not None:
             raise ValueError(
                 "`workers` needs a network that has a name; start several processes with `worker`"
@@ -82,17 +86,19 @@ def run(
     for below in ("rows", "done", *(f"maps/{name}/c" for name in plan.maps)):
         for inner, _, _ in os.walk(folder / below):
             _files.sweep(Path(inner))
+    _leases.sweep(folder, expiry=expiry)
     with ThreadPoolExecutor(_THREADS) as pool:
         _work(folder, Explainer(plan, known, pool), _place(worker), expiry, told)
     return _status.of_plan(folder, plan)
 
 
-def network_of(plan: _plan.Plan, net: Any) -> Any:
+def network_of(plan: _plan.Plan, net: Any, *, batch_size: int | None = None) -> Any:
     """Return the network of a plan, `Pretrained`.
 
     Args:
         plan: The plan.
         net: The network, where it is no name.
+        batch_size: Images at a time; None is what the plan says.
 
     Raises:
         ValueError: If it is needed and not given, or another.
@@ -109,7 +115,7 @@ def network_of(plan: _plan.Plan, net: Any) -> Any:
     if around.pop("labels", False):
         around["labels"] = plan.names
     found = _plan.network(net, **around)
-    _plan.check_network(plan, found)
+    _plan.check_network(plan, found, batch_size or plan.batch_size)
     return found
 
 
@@ -159,7 +165,11 @@ def _explain(folder: Path, explainer: Explainer, shard: int, told) -> None:
 
     files = patiently(lambda: explainer.explain(shard, times), tick=tick)
     for name, content in files.items():
-        _files.write(folder / name, [content])
+        if content:
+            _files.write(folder / name, [content])
+        else:
+            (folder / name).unlink(missing_ok=True)
+    files = {name: content for name, content in files.items() if content}
     done = {
         "plan": explainer.plan.hash,
         "files": {name: [len(content), _layout.digest(content)] for name, content in files.items()},

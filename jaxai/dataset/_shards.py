@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .. import _files
 from .._frame import model as _model
@@ -21,8 +18,9 @@ from ..report import _classes as classes
 from ..report import _errors as messages
 from ..report import _methods as methods
 from ..report import _photos as photos_
+from ..report import _session as session
 from ..report._supplies import Run
-from . import _layout, _maps, _needs
+from . import _content, _devices, _layout, _maps, _needs
 from ._plan import Plan, key_of
 
 _LISTED = 5
@@ -68,25 +66,27 @@ class Explainer:
 
     def read(self, number: int) -> Photo:
         """Read an image; whatever is wrong with it becomes text."""
-        plan, path = self.plan, Path(self.plan.root, self.plan.paths[number])
-        photo = photos_.Photo(str(path), "")
+        plan = self.plan
+        # Read once: what is decoded is what was digested.
         try:
-            digest = photo.digest()
+            content = _content.read(plan, number)
         except FileNotFoundError:
             return Photo(None, "", f"{plan.paths[number]}: no such file", missing=True)
         except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
             return Photo(None, "", f"{plan.paths[number]}: {(error.strerror or str(error)).lower()}")
         # Any other failure to read passes, such as that of a network file system: it stops the run.
+        except ValueError as error:
+            return Photo(None, "", f"{plan.paths[number]}: {error}")
+        digest = _layout.digest(content)
+        if (plan.digests[number] or digest) != digest or len(content) != plan.sizes[number]:
+            return Photo(None, digest, "the image has changed since it was planned")
         try:
-            if (plan.digests[number] or digest) != digest or path.stat().st_size != plan.sizes[number]:
-                return Photo(None, digest, "the image has changed since it was planned")
+            photo = photos_.Photo("photo", "", _content.photo(self.net, content))
             return Photo(photo.crop(self.net, photos_.reading(None, None, None, plan.fit)), digest, None)
         except MemoryError:
             raise
         except Exception as error:
-            # The folder's name is no part of what was found.
-            text = messages.explain(error) or f"{type(error).__name__}: {error}"
-            return Photo(None, "", text.replace(f"{plan.root}/", ""))
+            return Photo(None, digest, messages.explain(error) or f"{type(error).__name__}: {error}")
 
     def batches(self, numbers: range, times: Times) -> Iterator[tuple[range, list[Photo]]]:
         """Yield the images of a shard, batch by batch; the next ones are being read meanwhile."""
@@ -102,14 +102,18 @@ class Explainer:
             yield part, read
 
     def explain(self, shard: int, times: Times) -> dict[str, bytes]:
-        """Return the files of a shard by their names within the store, and fill in the times."""
+        """Return the files of a shard by their names within the store, and fill in the times.
+
+        The content of files that must not be there is empty.
+        """
         begin = time.perf_counter()
         found: dict[str, list[np.ndarray]] = {method.name: [] for method in self.chosen}
         rows: list[dict[str, Any]] = []
         missing = 0
         for numbers, read in self.batches(self.plan.images_of(shard), times):
             missing += sum(photo.missing for photo in read)
-            maps, told = self._batch(numbers, read)
+            with session.exact():
+                maps, told = self._batch(numbers, read)
             rows += told
             for name, values in maps.items():
                 found[name].append(values)
@@ -121,9 +125,8 @@ class Explainer:
             dtype = self.plan.maps[name][1]
             whole = np.concatenate(parts)
             inner, content = _layout.encoded(whole, len(self.plan), dtype, self.plan.shard_size, shard)
-            # Of maps that are all missing nothing is written.
-            if content:
-                files[f"maps/{name}/{inner}"] = content
+            # Of maps that are all missing there is no file.
+            files[f"maps/{name}/{inner}"] = content
         times.failed = sum(row["error"] is not None for row in rows)
         times.seconds = time.perf_counter() - begin
         return files
@@ -133,7 +136,9 @@ class Explainer:
         blank = np.zeros((net.input_size, net.input_size, 3), np.float32)
         pixels = np.stack([blank if photo.pixels is None else photo.pixels for photo in read])
         # The last batch is filled up, so that there is one program.
-        pixels = _spread(np.concatenate([pixels, np.zeros((size - len(read), *blank.shape), np.float32)]))
+        pixels = _devices.spread(
+            np.concatenate([pixels, np.zeros((size - len(read), *blank.shape), np.float32)])
+        )
         images = net.normalize(pixels)
         logits = np.asarray(_model.call(_model.as_model(net.model), images), np.float32)
         errors = [self._error(n, photo, row) for n, photo, row in zip(numbers, read, logits, strict=False)]
@@ -216,15 +221,6 @@ class Explainer:
             "error": error,
             **{f"scale:{name}": float(value) if fine else None for name, value in scales.items()},
         }
-
-
-def _spread(pixels: np.ndarray) -> jax.Array:
-    """Put a batch on all local devices, in equal parts where that is possible."""
-    devices = jax.local_devices()
-    if len(devices) == 1 or len(pixels) % len(devices):
-        return jnp.asarray(pixels)
-    mesh = Mesh(np.array(devices), ("batch",))
-    return jax.device_put(pixels, NamedSharding(mesh, PartitionSpec("batch")))
 
 
 def _written(rows: list[dict[str, Any]]) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import _files
-from . import _layout, _needs, _plan, _status
+from . import _content, _layout, _needs, _plan, _status
 
 
 class Maps:
@@ -109,6 +109,8 @@ class Store:
     def mean_maps(self, method: str | None = None, *, by: str = "label") -> dict[str, np.ndarray]:
         """Return the mean map of each class, of maps that were divided by their sums of magnitudes.
 
+        Maps with values that are not finite are left out; where no other is left, the mean is NaN.
+
         Args:
             method: Its name; None is the first of the plan.
             by: "label" (what the data set says) or "target" (the first class that was explained).
@@ -128,12 +130,14 @@ class Store:
             raise ValueError('the images have no labels; `by="target"` groups by what was explained')
         means = {}
         for name, numbers in sorted(groups.items()):
-            total: Any = 0
+            total, count = np.zeros(maps.shape[1:], np.float64), 0
             for at in range(0, len(numbers), self.plan.shard_size):
                 found = maps[numbers[at : at + self.plan.shard_size]]
+                found = found[np.isfinite(found).all(tuple(range(1, found.ndim)))]
                 size = np.abs(found).sum((-2, -1), keepdims=True)
-                total = total + np.divide(found, size, out=np.zeros_like(found), where=size > 0).sum(0)
-            means[name] = total / len(numbers)
+                total += np.divide(found, size, out=np.zeros_like(found), where=size > 0).sum(0)
+                count += len(found)
+            means[name] = (total / count if count else np.full_like(total, np.nan)).astype(np.float32)
         return means
 
     def uncertain(self, count: int = 20) -> list[dict[str, Any]]:
@@ -159,17 +163,21 @@ class Store:
         """Return the name of a class."""
         return self.plan.names[index]
 
-    def explain_again(self, index: int, *, net: Any = None, **options: Any) -> Any:
+    def explain_again(
+        self, index: int, *, net: Any = None, root: str | os.PathLike[str] | None = None, **options: Any
+    ) -> Any:
         """Explain an image again at full resolution, with the same classes.
 
         Args:
             index: Its number.
             net: The network, where the plan was made for one that is no name.
+            root: The folder of the images, if they have moved.
             options: Further arguments of `jaxai.explain`, such as `methods`.
 
         Raises:
             IndexError: If there is no such image.
-            ValueError: If it could not be explained.
+            ValueError: If it could not be explained, or has changed since it was planned.
+            OSError: If it cannot be read.
         """
         # The one place where what is below the call for people uses it.
         from .._explain import explain
@@ -181,7 +189,12 @@ class Store:
         if not rows or rows[0]["error"] is not None:
             why = rows[0]["error"] if rows else "its shard is not done"
             raise ValueError(f"image {index} ({_files.shown(self.plan.paths[index], 200)}): {why}")
-        known = network_of(self.plan, net)
+        plan = _plan.moved(self.plan, root)
+        if _layout.digest(_content.read(plan, index)) != rows[0]["sha256"]:
+            raise ValueError(
+                f"image {index} ({_files.shown(plan.paths[index], 200)}) has changed since it was explained"
+            )
+        known = network_of(plan, net, batch_size=1)
         given = {
             "methods": dict(self.plan.methods),
             "targets": list(dict.fromkeys(rows[0]["target"])),
@@ -191,7 +204,7 @@ class Store:
             "fit": self.plan.fit,
             **options,
         }
-        return explain(known, str(Path(self.plan.root, self.plan.paths[index])), **given)
+        return explain(known, str(Path(plan.root, plan.paths[index])), **given)
 
     def verify(self, *, repair: bool = False) -> list[int]:
         """Return the shards whose files are not those that were written.

@@ -4,7 +4,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -63,6 +63,18 @@ def describe(precision: str) -> dict[str, Any]:
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+EXACT = "highest"
+"""The setting of `jax_default_matmul_precision` in which products of float32 keep their digits."""
+
+
+def exact() -> AbstractContextManager[Any]:
+    """Return a context in which accelerators do not round the factors of float32 products, as they do."""
+    # On CPUs it would only make other programs of the same result.
+    if jax.default_backend() == "cpu":
+        return nullcontext()
+    return jax.default_matmul_precision(EXACT)
 
 
 @dataclass
