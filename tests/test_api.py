@@ -112,18 +112,24 @@ def test_signatures_and_arguments_are_described(function):
 
 
 @pytest.mark.slow
-def test_importing_loads_no_more_than_jax():
+def test_importing_loads_no_more_than_is_used():
     code = """
 import json, sys
 import jaxai
-from jaxai._cpu import configure
 heavy = ("flax", "matplotlib", "skimage", "onnx", "typer", "rich")
 heavy += ("jaxai.models", "jaxai.plots", "jaxai.report", "jaxai.cli")
-print(json.dumps([[name for name in heavy if name in sys.modules], configure.backend_started()]))
+first = [name for name in ("jax", "numpy", *heavy) if name in sys.modules]
+jaxai.grad_cam, jaxai.lime, jaxai.lrp
+from jaxai._cpu import configure
+print(json.dumps([first, [name for name in heavy if name in sys.modules], configure.backend_started()]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [[], False]
+    assert json.loads(done.stdout) == [[], [], False]
+
+
+def test_all_cams_are_names_of_the_library():
+    assert set(jaxai.cam.__all__) <= set(jaxai.__all__)
 
 
 def imports(path):

@@ -89,6 +89,7 @@ def test_the_wheel_holds_jaxai_alone_and_whole(wheel):
         expected |= {f"jaxai/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob("*.py")}
     assert inside == expected | {
         "jaxai/py.typed",
+        "jaxai/cli/facts.json",
         "jaxai/models/imagenet_labels.txt",
         "jaxai/report/page.css",
         "jaxai/report/page.js",

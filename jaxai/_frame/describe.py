@@ -4,6 +4,7 @@
 command, its list of methods and the table in the documentation are made from `table`.
 """
 
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -210,6 +211,7 @@ class Description:
         return contract.entries(self.sections.get("Args", ""))
 
 
+_FAMILIES = ("cam", "gradients", "rules", "perturbation", "attention", "features")
 _TABLE: dict[str, Description] = {}
 
 
@@ -239,7 +241,9 @@ def describes(
 
 
 def table() -> Mapping[str, Description]:
-    """Return the descriptions of all methods that are imported, by name."""
+    """Return the descriptions of all methods, by name."""
+    for family in _FAMILIES:
+        importlib.import_module(f"...{family}", __name__)
     return _TABLE
 
 

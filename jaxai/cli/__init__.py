@@ -20,6 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 after mistakes, 130 after Ctrl-C and 143 after SIGTERM.
     """
+    if arguments is None and (asked := os.environ.get("_JAXAI_COMPLETE")):
+        from . import completion
+
+        if completion.answer(asked):
+            return 0
     words = list(sys.argv[1:] if arguments is None else arguments)
     with errors.reported() as outcome:
         from .app import app

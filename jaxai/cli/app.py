@@ -1,21 +1,51 @@
-"""The command's parts put together."""
+"""The command's parts put together; a command is imported when it is used, for JAX takes seconds."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from .. import __version__
-from . import listing, terminal
-from .atlas import atlas
-from .compare import compare
-from .convert import convert
-from .dataset import dataset
-from .dream import dream
-from .explain import explain
-from .method_pages import methods
-from .visualize import visualize
+from . import facts, terminal
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name, each loaded when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in facts.COMMANDS:
+            raise KeyError(name)
+        return facts.loaded(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in facts.COMMANDS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(facts.COMMANDS)
+
+    def __len__(self) -> int:
+        return len(facts.COMMANDS)
+
+
+class Group(TyperGroup):
+    """The commands, of which the help lists what is written down."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands: Any = _Commands()
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands."""
+        known = facts.read()["commands"]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, known[name]["help"]) for name in facts.COMMANDS])
+
 
 app = typer.Typer(
     name="jaxai",
+    cls=Group,
     help="Explain what image networks see.",
+    epilog="jaxai COMMAND --help says more; jaxai explain cat is a start.",
     no_args_is_help=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -25,6 +55,8 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
+        from .. import __version__
+
         terminal.say(f"jaxai {__version__}")
         raise typer.Exit
 
@@ -36,19 +68,3 @@ def _options(
     ),
 ) -> None:
     """Explain what image networks see."""
-
-
-for command in (
-    explain,
-    compare,
-    dream,
-    visualize,
-    atlas,
-    listing.models,
-    listing.layers,
-    methods,
-    convert,
-    listing.fetch,
-):
-    app.command()(command)
-app.add_typer(dataset)

@@ -8,8 +8,8 @@ import typer
 from ..report import _methods as methods
 from ..report import _options as options
 from ..report import _photos as photos
-
-MODEL_HELP = "The network: a name from `jaxai models`, a file net.onnx, or package.module:function."
+from .words import MODEL_HELP
+from .words import InputSizeOption as InputSizeOption
 
 ImagesArgument = Annotated[
     list[str],
@@ -30,10 +30,6 @@ NormalizeOption = Annotated[
         " MEAN/STD as 0.485,0.456,0.406/0.229,0.224,0.225.",
         show_default="identity",
     ),
-]
-InputSizeOption = Annotated[
-    int | None,
-    typer.Option(min=1, max=1 << 14, help="Side of such a network's photos.", show_default="the file's, 224"),
 ]
 
 

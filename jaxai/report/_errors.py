@@ -20,7 +20,7 @@ def explain(error: Exception) -> str | None:
     """Return one line for a caller's mistake, None for an error of this program."""
     # The parser's own errors know how to say which option is meant.
     if parsed := getattr(error, "format_message", None):
-        return _line(parsed())
+        return _line(parsed()).replace(": Value error, ", ": ")
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return "out of memory: lower --batch-size"
     if isinstance(error, OSError) and error.errno in _FULL:

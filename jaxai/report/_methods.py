@@ -108,8 +108,10 @@ def choose(text: str, settings: Sequence[str]) -> list[Chosen]:
         if not given.whole:
             raise ValueError(f"{shown} must be METHOD.NAME=VALUE")
         if name not in chosen:
+            close = names.near(name, list(chosen))
+            hint = f"; did you mean {names.either(close)}?" if close else ""
             raise ValueError(
-                f"{shown}: {names.shortened(name)!r} is not among the methods {', '.join(chosen)}"
+                f"{shown}: {names.shortened(name)!r} is not among the methods {', '.join(chosen)}{hint}"
             )
         known = options_of(chosen[name].description)
         if option not in known:

@@ -12,11 +12,10 @@ import numpy as np
 from PIL import Image
 
 from . import _names as names
+from ._samples import SAMPLES as SAMPLES
 
 # How a photo is brought to the network's square, as `jaxai.models.crop` does it.
 FITS = ("crop", "pad", "squash")
-# Photographs that come with scikit-image, by what they show.
-SAMPLES = {"cat": "chelsea", "coffee": "coffee", "rocket": "rocket", "astronaut": "astronaut"}
 
 
 @dataclass(frozen=True)
@@ -111,12 +110,13 @@ class Found(NamedTuple):
     """What folders hold that was left out."""
 
 
-def find(words: Sequence[str]) -> Found:
+def find(words: Sequence[str], *, others: Sequence[str] = ()) -> Found:
     """Return the photos that words stand for, each once.
 
     Args:
         words: Sample names, paths, and folders (their photos, in order of name; not folders in them). A file
             that is called like a sample is written `./cat`.
+        others: What else the user may have meant.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -132,7 +132,7 @@ def find(words: Sequence[str]) -> Found:
             several = True
             found = _inside(word, notes)
         else:
-            _check_file(word)
+            _check_file(word, [*SAMPLES, *others])
             found = [word]
         for source in found:
             sources.setdefault(source if source in SAMPLES else os.path.abspath(source), source)
@@ -187,11 +187,11 @@ def given(photos: Any) -> Found:
     )
 
 
-def _check_file(word: str) -> None:
+def _check_file(word: str, meant: Sequence[str]) -> None:
     if not word:
         raise ValueError("an image is named by an empty word; expected a path, a folder or a sample")
     if not os.path.lexists(word):
-        close = names.near(word, list(SAMPLES)) if os.sep not in word else []
+        close = names.near(word, meant) if os.sep not in word else []
         hint = f"did you mean {names.either(close)}?" if close else f"the samples are {', '.join(SAMPLES)}"
         raise FileNotFoundError(f"no such image: {word} ({hint})")
     if not os.path.exists(word):

@@ -4,8 +4,6 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from jax._src import config as _config
-
 Value = TypeVar("Value")
 _PAUSE = 0.05  # seconds between two looks at Ctrl-C and the bar
 _left: list[threading.Event] = []
@@ -35,13 +33,16 @@ def patiently(work: Callable[[], Value], *, tick: Callable[[], None] | None = No
         return work()
     if asked_to_stop.is_set():
         raise KeyboardInterrupt
-    here = _config.trace_context()
+    # The command's start does without JAX.
+    from jax._src import config
+
+    here = config.trace_context()
     found: dict[str, Any] = {}
     done = threading.Event()
 
     def run() -> None:
         try:
-            found["same"] = _config.trace_context() == here
+            found["same"] = config.trace_context() == here
             if found["same"]:
                 found["value"] = work()
         except BaseException as error:
