@@ -152,6 +152,11 @@ def _shape(model, name, images):
     return found if hasattr(found, "shape") else None
 
 
+def layer_layout(model: Any, layer: str, images: Any) -> Layout | None:
+    """Return "NHWC", "NCHW" or `Tokens` if a layer's values lie so on the images; None if not, or unknown."""
+    return _layout(model, layer, images)[1]
+
+
 def _layout(model: Any, layer: str, images: jax.Array) -> tuple[bool, Layout | None]:
     """Return whether the layout of a layer is known, and "NHWC", "NCHW" or `Tokens` if it lies so."""
     model = _model.as_model(model)

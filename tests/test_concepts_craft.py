@@ -7,8 +7,9 @@ import pytest
 from common import close
 
 import jaxai
-from jaxai.concepts import craft
-from jaxai.concepts._craft import parts
+from jaxai.concepts import concept_model, craft, subconcepts
+from jaxai.concepts._parts import parts
+from jaxai.features import factorize
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(3)
@@ -103,7 +104,119 @@ def test_parts_are_non_negative_least_squares():
     directions = np.abs(RNG.normal(size=(4, 9))).astype(np.float32)
     acts = np.abs(RNG.normal(size=(11, 9))).astype(np.float32)
     expected = np.array([nnls(directions.T.astype(np.float64), a)[0] for a in acts])
-    close(parts(jnp.asarray(acts), jnp.asarray(directions), 3000), expected, 5e-3)
+    close(parts(jnp.asarray(acts), jnp.asarray(directions), 200), expected, 1e-3)
+
+
+@pytest.mark.parametrize("start", ["random", "nndsvd"])
+@pytest.mark.parametrize("method", ["multiplicative", "projected_gradient"])
+@pytest.mark.slow
+def test_factorizations_reach_the_objective_of_scikit_learn(method, start):
+    from sklearn.decomposition import NMF
+
+    rng = np.random.default_rng(5)
+    x = (rng.gamma(0.3, size=(300, 6)) @ rng.gamma(0.3, size=(6, 40))).astype(np.float32)
+    x += 0.05 * np.abs(rng.normal(size=x.shape)).astype(np.float32)
+    # Coordinate descent and multiplicative updates, as their names go there; the better of two starts.
+    solver = {"multiplicative": "mu", "projected_gradient": "cd"}[method]
+    theirs = [
+        NMF(6, init=init, solver=solver, max_iter=2000, tol=0, random_state=0).fit(x).reconstruction_err_
+        for init in ("nndsvda", "random")
+    ]
+    ours = factorize(jnp.asarray(x), factors=6, key=KEY, steps=2000, method=method, start=start)
+    assert float(ours.error) < min(theirs) / np.linalg.norm(x) + 1e-3
+    assert (ours.directions >= 0).all() and (ours.maps >= 0).all()
+    np.testing.assert_allclose(np.linalg.norm(ours.directions, axis=1), 1, rtol=1e-4)
+    rest = np.linalg.norm(x - np.asarray(ours.maps @ ours.directions)) / np.linalg.norm(x)
+    np.testing.assert_allclose(ours.error, rest, atol=1e-4)
+
+
+def test_nndsvd_is_that_of_scikit_learn():
+    from sklearn.decomposition._nmf import _initialize_nmf
+
+    from jaxai.features._factors import _nndsvd
+
+    rng = np.random.default_rng(6)
+    for shape in ((20, 7), (7, 20)):
+        x = rng.random(shape).astype(np.float32)
+        w, h = _initialize_nmf(x, 4, init="nndsvd", random_state=0)
+        ours = _nndsvd(jnp.asarray(x), 4)
+        close(ours[0] @ ours[1], w @ h, 2e-3)
+
+
+@pytest.mark.slow
+def test_the_derivative_of_parts_is_that_of_the_minimum():
+    """Implicit differentiation against finite differences of SciPy's solution."""
+    from scipy.optimize import nnls
+
+    rng = np.random.default_rng(7)
+    directions, acts = np.abs(rng.normal(size=(4, 6))), rng.normal(size=6) + 0.8
+    found = nnls(directions.T, acts)[0]
+    # Some parts are zero, and stay so.
+    assert 0 < (found > 0).sum() < 4
+    slopes = [
+        (nnls(directions.T, acts + 1e-5 * step)[0] - nnls(directions.T, acts - 1e-5 * step)[0]) / 2e-5
+        for step in np.eye(6)
+    ]
+    of = lambda a, d: parts(a[None], d)[0]  # noqa: E731
+    arrays = jnp.asarray(acts, jnp.float32), jnp.asarray(directions, jnp.float32)
+    close(jax.jacrev(of)(*arrays), np.array(slopes).T, 1e-3)
+    moved = np.zeros((4, 4, 6))
+    for place in np.ndindex(4, 6):
+        step = np.zeros((4, 6))
+        step[place] = 1e-5
+        ends = [nnls((directions + sign * step).T, acts)[0] for sign in (1, -1)]
+        moved[(slice(None), *place)] = (ends[0] - ends[1]) / 2e-5
+    close(jax.jacrev(of, argnums=1)(*arrays), moved, 1e-3)
+
+
+@pytest.mark.slow
+def test_methods_explain_concepts_on_pixels():
+    x = images(3)
+    found = craft(PLANTED, x, 0, layer="features", key=KEY, num_concepts=3, crop=4)
+    model = concept_model(PLANTED, found)
+    close(model(x), np.asarray(found.maps).mean((2, 3)), 5e-3)
+    own = (np.asarray(found.directions) @ DICTIONARY.T).argmax(1)
+    for concept in range(3):
+        slopes = np.asarray(jaxai.saliency(model, x, concept))
+        inside = np.asarray(x)[..., own[concept]] > 0
+        # The map lies on the channel in which this concept is, where it is.
+        assert (np.abs(slopes).sum((0, 1, 2)).argmax() == own[concept]) and slopes[inside].any()
+    with pytest.raises(ValueError, match="`layer` must name the layer"):
+        concept_model(PLANTED, DICTIONARY)
+
+
+def nested():
+    """A late concept made of two early ones: red and green patches; blue is another."""
+    late = jnp.asarray([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    return jaxai.chain(
+        {
+            "early": lambda x: x @ jnp.asarray(DICTIONARY),
+            "late": lambda a: jnp.maximum(a @ jnp.linalg.pinv(jnp.asarray(DICTIONARY)), 0) @ late,
+            "logits": lambda a: a.mean((1, 2)),
+        }
+    )
+
+
+@pytest.mark.slow
+def test_a_concept_is_taken_apart_at_an_earlier_layer():
+    net, x = nested(), images(12, seed=8)
+    found = craft(net, x, 0, layer="late", key=KEY, num_concepts=2, crop=4)
+    assert found.layer == "late"
+    concept = int(found.directions[:, 0].argmax())
+    made = subconcepts(
+        net, x, found, concept, layer="early", key=KEY, num_concepts=2, share=0.3, num_designs=128
+    )
+    cosines = np.asarray(made.directions) @ DICTIONARY.T
+    assert sorted(cosines.argmax(1)) == [0, 1] and cosines.max(1).min() > 0.95 and made.layer == "early"
+    # Both are parts of it, and together all there is.
+    assert made.importance.min() > 0.1 and made.importance.sum() > 0.9
+    assert made.maps.shape[1:] == (2, 12, 12) and made.crops.shape[1:] == (10, 3)
+    # Of three parts the one that is no part of it has no importance.
+    every = subconcepts(
+        net, x.at[:, ::2, ::2, 2].set(1.0), found, concept, layer="early", key=KEY, num_concepts=3, share=0.5
+    )
+    cosines = np.asarray(every.directions) @ DICTIONARY.T
+    assert every.importance[cosines[:, 2].argmax()] < 0.05
 
 
 @pytest.mark.slow
@@ -111,8 +224,10 @@ def test_chunks_and_alone():
     x, options = images(5), dict(layer="features", key=KEY, num_concepts=3, crop=4, num_designs=8)
     whole = craft(PLANTED, x, 1, **options)
     some = craft(PLANTED, x, 1, batch_size=2, **options)
-    for name in ("directions", "importance", "maps", "error"):
+    for name in ("directions", "importance", "maps"):
         close(getattr(some, name), getattr(whole, name), 1e-3)
+    # Three concepts are all there is.
+    assert max(some.error, whole.error) < 1e-4
     assert np.array_equal(some.crops[:, :2], whole.crops[:, :2])
 
 
@@ -135,3 +250,12 @@ def test_errors():
     flat = jaxai.chain({"flat": lambda x: x.mean((1, 2)), "logits": lambda x: x})
     with pytest.raises(ValueError, match=r"must have activations \[batch, height, width, channels\]"):
         craft(flat, x, 0, num_concepts=2, **{**options, "layer": "flat"})
+    with pytest.raises(ValueError, match="`start` must be one of random, nndsvd"):
+        craft(PLANTED, x, 0, num_concepts=2, start="svd", **options)
+    found = craft(PLANTED, x, 0, num_concepts=2, **options)
+    with pytest.raises(ValueError, match="`layer` must be before 'features'; got 'logits'"):
+        subconcepts(PLANTED, x, found, 0, layer="logits", key=KEY)
+    with pytest.raises(ValueError, match="`concept` must be 0 to 1; got 2"):
+        subconcepts(PLANTED, x, found, 2, layer="features", key=KEY)
+    with pytest.raises(ValueError, match="`factors` must be at most 3 for start='nndsvd'"):
+        factorize(jnp.ones((5, 3)), factors=4, key=KEY, start="nndsvd")

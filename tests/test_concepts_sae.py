@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from common import close
 
-from jaxai.concepts import sae, stability
+from jaxai.concepts import _sae_kinds as kinds
+from jaxai.concepts import load_sae, monosemanticity, sae, save_activations, stability
 
 KEY = jax.random.key(0)
 
@@ -57,7 +58,7 @@ def test_codes_by_hand(trained):
     np.testing.assert_allclose(trained.r2, 1 - rest / total, atol=1e-4)
     usage = (np.asarray(trained.encode(ACTS)) > 0).mean(0)
     np.testing.assert_allclose(trained.usage, usage, atol=1e-3)
-    assert "32 codes of 16 features, k=3" in repr(trained)
+    assert "top_k, 32 codes of 16 features, k=3, l0=3.0" in repr(trained)
 
 
 def test_the_key_decides():
@@ -76,6 +77,181 @@ def test_trainings_agree_where_there_is_a_truth(trained):
     assert mean > 0.8 and sorted(partners.tolist()) == list(range(32))
 
 
+KINDS = ["top_k", "batch_top_k", "jump_relu", "matching_pursuit"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dictionary", ["free", "archetypal"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_finds_the_planted_dictionary(kind, dictionary):
+    from scipy.optimize import linear_sum_assignment
+
+    acts, truth = planted(6000, 32, 40, 3, seed=1)
+    found = sae(
+        acts,
+        num_codes=56,
+        k=3,
+        key=KEY,
+        kind=kind,
+        dictionary=dictionary,
+        steps=2000,
+        examples=256,
+        learning_rate=5e-3,
+    )
+    cosines = np.asarray(found.directions) @ truth.T
+    assert cosines[linear_sum_assignment(-cosines)].mean() > 0.95
+    assert found.r2 > 0.93 and found.l0 < 4.5
+    np.testing.assert_allclose(np.linalg.norm(found.directions, axis=1), 1, rtol=1e-5)
+    used = np.asarray(found.encode(acts) > 0)
+    np.testing.assert_allclose(used.sum(1).mean(), found.l0, rtol=1e-3)
+    assert used.sum(1).max() <= 3 or kind in ("batch_top_k", "jump_relu")
+
+
+@pytest.mark.slow
+def test_archetypal_dictionaries_are_more_stable():
+    """Without a truth to find, trainings of two keys agree more if entries are means of the same points."""
+    rng = np.random.default_rng(0)
+    acts = jnp.asarray(rng.gamma(0.5, size=(5000, 16)) @ rng.normal(size=(16, 16)), "float32")
+    likeness = {}
+    for dictionary in ("free", "archetypal"):
+        trainings = [
+            sae(
+                acts,
+                num_codes=48,
+                k=4,
+                key=jax.random.key(seed),
+                dictionary=dictionary,
+                candidates=64 if dictionary == "archetypal" else None,
+                steps=800,
+                examples=256,
+                learning_rate=5e-3,
+            )
+            for seed in (0, 1)
+        ]
+        likeness[dictionary] = float(stability(*(one.directions for one in trainings))[0])
+        assert min(one.r2 for one in trainings) > 0.7
+    assert likeness["archetypal"] > likeness["free"] + 0.05
+
+
+def test_archetypal_entries_are_means_of_points_and_short_steps():
+    from scipy.optimize import nnls
+
+    points = np.random.default_rng(1).normal(size=(40, 16)).astype(np.float32)
+    options = {**OPTIONS, "steps": 30, "dictionary": "archetypal", "candidates": points}
+    found = sae(ACTS, **options, delta=0.0)
+    # Without a step an entry is a convex combination: non-negative least squares leaves nothing.
+    standard = (points - np.asarray(found.mean)) / np.asarray(found.scale)
+    for direction in np.asarray(found.directions, np.float64)[:6]:
+        assert nnls(standard.T.astype(np.float64), direction)[1] < 1e-4
+
+
+def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    from jaxai.concepts import _sae_training
+
+    monkeypatch.setattr(_sae_training, "_ROUND", 10 * 256 * 16)
+    few = {**OPTIONS, "steps": 40}
+    whole = sae(ACTS, **few)
+    path, rounds, written = tmp_path / "state.npz", [], _sae_training._write
+
+    def breaking(*args):
+        written(*args)
+        rounds.append(args[2])
+        if len(rounds) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_sae_training, "_write", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        sae(ACTS, **few, checkpoint=path)
+    again = sae(ACTS, **few, checkpoint=path)
+    assert rounds == [10, 20, 30, 40]
+    for name in ("directions", "encoder", "threshold", "history", "usage"):
+        assert np.array_equal(getattr(again, name), getattr(whole, name)), name
+    with pytest.raises(ValueError, match="is of a training with other activations, options or key"):
+        sae(ACTS, **{**few, "k": 2}, checkpoint=path)
+    path.write_bytes(b"PK nothing")
+    with pytest.raises(ValueError, match="is no state of a training that can be read"):
+        sae(ACTS, **few, checkpoint=path)
+
+
+def test_activations_on_disk_train_as_those_in_memory(tmp_path):
+    np.save(tmp_path / "acts.npy", np.asarray(ACTS).reshape(400, 10, 16))
+    few = {**OPTIONS, "steps": 20}
+    on_disk = sae(np.load(tmp_path / "acts.npy", mmap_mode="r"), **few)
+    whole = sae(ACTS, **few)
+    for name in ("directions", "mean", "scale", "r2", "usage", "history"):
+        close(getattr(on_disk, name), getattr(whole, name), 1e-3)
+    on_disk.save(tmp_path / "sae.npz")
+    read = load_sae(tmp_path / "sae.npz")
+    assert repr(read) == repr(on_disk) and np.array_equal(read.encode(ACTS), on_disk.encode(ACTS))
+    with pytest.raises(ValueError, match=r"is no autoencoder that Sae.save wrote"):
+        load_sae(tmp_path / "acts.npy")
+
+
+def test_activations_are_written_batch_by_batch(tmp_path, pooled_net, small_images):
+    batches = [small_images, small_images[:2] + 1]
+    expected = np.concatenate([pooled_net(x, stop="conv2").reshape(-1, 6) for x in batches])
+    found = save_activations(pooled_net, iter(batches), tmp_path / "acts.npy", layer="conv2", batch_size=2)
+    assert isinstance(found, np.memmap) and found.dtype == np.float32
+    close(found, expected)
+    means = save_activations(pooled_net, batches, tmp_path / "mean.npy", layer="conv2", positions="mean")
+    close(means, expected.reshape(5, 48, 6).mean(1))
+    with pytest.raises(ValueError, match="`batches` must have images; got none"):
+        save_activations(pooled_net, [], tmp_path / "none.npy", layer="conv2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["acts.npy", "mean.npy"]
+
+
+def test_codes_of_the_other_kinds_by_hand():
+    rng = np.random.default_rng(2)
+    codes = np.maximum(rng.normal(size=(20, 30)), 0).astype(np.float32)
+    for count in (1, 7, 60, 250):
+        assert kinds.border(jnp.asarray(codes), count) == np.sort(codes.ravel())[-count]
+    assert kinds.border(jnp.asarray(codes), 599) == 0
+    directions = rng.normal(size=(12, 5)).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    x = rng.normal(size=(8, 5)).astype(np.float32)
+    expected = np.zeros((8, 12))
+    for row, out in zip(x, expected, strict=True):
+        rest = row.copy()
+        for _ in range(3):
+            along = directions @ rest
+            best = along.argmax()
+            out[best] += max(along[best], 0)
+            rest = rest - max(along[best], 0) * directions[best]
+    close(kinds.pursued(jnp.asarray(x), jnp.asarray(directions), 3), expected)
+
+
+def test_gates_have_the_pseudo_derivatives_of_the_paper():
+    codes = jnp.asarray([[0.5, 1.02, 3.0], [0.98, 0.0, 1.2]])
+    gate, width = jnp.asarray([1.0, 1.0, 1.1]), jnp.float32(0.1)
+    slopes = jnp.asarray([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]])
+    loss = lambda c, g: (kinds.jump_relu(c, g, width) * slopes).sum()  # noqa: E731
+    by_code, by_gate = jax.grad(loss, argnums=(0, 1))(codes, gate)
+    assert by_code.tolist() == [[0, 2, 4], [0, 0, 32]]
+    # Of what lies within half a width of its gate: 0.98 and 1.02.
+    close(by_gate, [-10 * 8, -10 * 2, 0])
+    number = lambda g: kinds.number_above(codes, g, width)  # noqa: E731
+    assert float(number(gate)) == 1.5
+    close(jax.grad(number)(gate), [-10 / 2, -10 / 2, 0])
+
+
+def test_monosemanticity_is_the_mean_likeness_of_pairs():
+    rng = np.random.default_rng(3)
+    codes, looks = rng.gamma(1.0, size=(9, 4)), rng.normal(size=(9, 6))
+    codes[:, 3] = np.eye(9)[4]
+    responses = (codes - codes.min(0)) / (codes.max(0) - codes.min(0))
+    units = looks / np.linalg.norm(looks, axis=1, keepdims=True)
+    top, bottom = np.zeros(4), np.zeros(4)
+    for n in range(9):
+        for m in range(n):
+            weight = responses[n] * responses[m]
+            top, bottom = top + weight * (units[n] @ units[m]), bottom + weight
+    found = np.asarray(monosemanticity(codes, looks))
+    close(found[:3], top[:3] / bottom[:3], 1e-4)
+    assert np.isnan(found[3])
+    with pytest.raises(ValueError, match=r"`codes` must be \[images, codes\]"):
+        monosemanticity(codes, looks[:5])
+
+
 def test_errors():
     with pytest.raises(ValueError, match="`k` must be at most `num_codes`, 4; got 5"):
         sae(ACTS, num_codes=4, k=5, key=KEY)
@@ -89,3 +265,9 @@ def test_errors():
         sae(ACTS, num_codes=4, k=1, key=0)
     with pytest.raises(ValueError, match="of one shape"):
         stability(jnp.eye(3), jnp.eye(4))
+    with pytest.raises(ValueError, match="`kind` must be one of top_k, batch_top_k, jump_relu"):
+        sae(ACTS, num_codes=4, k=1, key=KEY, kind="relu")
+    with pytest.raises(ValueError, match="`candidates` must be 8 to 4000, the numbers of codes"):
+        sae(ACTS, num_codes=8, k=1, key=KEY, dictionary="archetypal", candidates=7)
+    with pytest.raises(ValueError, match=r"`candidates` must be \[at least 8, 16\], points like activations"):
+        sae(ACTS, num_codes=8, k=1, key=KEY, dictionary="archetypal", candidates=np.ones((9, 4)))

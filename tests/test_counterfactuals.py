@@ -288,6 +288,7 @@ def test_codes_of_concepts_stop_at_zero_and_the_rest_stays():
         jnp.zeros(()),
         jnp.zeros((3, 1, 3)),
         1,
+        "features",
     )
     x = jnp.ones((1, 1, 2, 4)) * jnp.asarray([0.5, 2.0, 0.2, 0.1])
     weights = jnp.asarray([[3.0, 0], [0.5, 0], [0, 0.5], [0.0, 0.0]])

@@ -2,9 +2,13 @@
 
 from . import counterfactuals
 from ._cav import cav
+from ._concept_model import concept_model
 from ._craft import Craft, craft
 from ._maps import concept_maps
-from ._sae import Sae, sae, stability
+from ._measures import monosemanticity, stability
+from ._sae import Sae, load_sae, sae
+from ._stored import save_activations
+from ._subconcepts import subconcepts
 from ._tcav import Tcav, tcav
 
 __all__ = [
@@ -13,9 +17,14 @@ __all__ = [
     "Tcav",
     "cav",
     "concept_maps",
+    "concept_model",
     "counterfactuals",
     "craft",
+    "load_sae",
+    "monosemanticity",
     "sae",
+    "save_activations",
     "stability",
+    "subconcepts",
     "tcav",
 ]

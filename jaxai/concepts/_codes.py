@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import register_dataclass
 
-from ._craft import Craft, parts
+from ._craft import Craft
+from ._parts import parts
 from ._sae import Sae
-
-_UPDATES = 200
 
 
 @register_dataclass
@@ -34,7 +33,7 @@ class Codes:
         if self.source is not None:
             return self.source.encode(acts) * self.source.scale
         if self.bounded:
-            return parts(acts, self.directions, _UPDATES)
+            return parts(acts, self.directions)
         return acts @ self.directions.T
 
 

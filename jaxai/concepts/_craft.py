@@ -14,10 +14,11 @@ from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.contract import completed
 from ..features import factorize
+from ..features._factors import STARTS
 from ..perturbation import sobol_design, sobol_indices
+from ._parts import parts
 
-_TOP = 10
-_TINY = 1e-9
+TOP = 10
 
 
 class Craft(NamedTuple):
@@ -38,6 +39,8 @@ class Craft(NamedTuple):
     """The crops that show each concept most: image, row and column of their upper left corner."""
     size: int
     """Side of the crops in pixels."""
+    layer: str
+    """The layer."""
 
 
 @completed
@@ -51,6 +54,7 @@ def craft(
     num_concepts: int = 20,
     crop: int | None = None,
     steps: int = 200,
+    start: str = "nndsvd",
     num_designs: int = 32,
     batch_size: int | None = None,
 ) -> Craft:
@@ -62,11 +66,12 @@ def craft(
 
     Args:
         images: Images of one class as a rule, model input, float [batch, height, width, channels].
-        key: Typed PRNG key of the factorization's start.
+        key: Typed PRNG key of a random start.
         num_concepts: How many concepts.
         crop: Side of the crops in pixels; None is two sevenths of the image's shorter side, as 64 is of 224.
             They start at every 0.8 sides.
-        steps: Number of updates of each factorization.
+        steps: Number of updates of each factorization, by projected gradients (`jaxai.features.factorize`).
+        start: Where it starts, `"nndsvd"` or `"random"`.
         num_designs: Points of the designs for the Sobol indices: num_designs (num_concepts + 2) runs of the
             layers after `layer` per image.
 
@@ -92,6 +97,7 @@ def craft(
     """
     model, images, targets = _targets.prepare(model, images, targets)
     layer = layers.resolve(model, layer, images)
+    checks.choice(start, "start", STARTS)
     num_concepts, steps = checks.positive(num_concepts, "num_concepts"), checks.positive(steps, "steps")
     if checks.positive(num_designs, "num_designs") < 2:
         raise ValueError(f"`num_designs` must be at least 2; got {num_designs}")
@@ -99,23 +105,23 @@ def craft(
     side = max(1, round(2 / 7 * min(height, width))) if crop is None else checks.positive(crop, "crop")
     if side > min(height, width):
         raise ValueError(f"`crop` must fit into images of {height} x {width} pixels; got {side}")
-    places = _places(len(images), height, width, side)
+    places = crop_places(len(images), height, width, side)
     size = checks.batch_size(batch_size)
-    seen, least = _crops(model, images, jnp.asarray(places), layer=layer, side=side, batch_size=size)
-    if float(least) < -1e-6 * float(jnp.abs(seen).max()):
-        raise ValueError(
-            f"`layer` must have activations of at least zero, as after a ReLU; {layer!r} goes down to"
-            f" {float(least):g}"
-        )
+    seen, least = crop_activations(
+        model, images, jnp.asarray(places), layer=layer, side=side, batch_size=size
+    )
+    check_signs(layer, least, seen)
     if num_concepts > min(seen.shape):
         raise ValueError(
             f"`num_concepts` must be at most {min(seen.shape)}, for {seen.shape[0]} crops of"
             f" {seen.shape[1]} channels; got {num_concepts}"
         )
-    found = factorize(seen, factors=num_concepts, key=checks.key(key), steps=steps)
-    best = np.argsort(-np.asarray(found.maps), axis=0, kind="stable")[:_TOP].T
+    found = factorize(
+        seen, factors=num_concepts, key=checks.key(key), steps=steps, method="projected_gradient", start=start
+    )
+    best = np.argsort(-np.asarray(found.maps), axis=0, kind="stable")[:TOP].T
     masks = jnp.asarray(sobol_design(num_concepts, num_designs))
-    maps, indices = _importance(
+    maps, indices = importance(
         model, images, targets, found.directions, masks, layer=layer, steps=steps, batch_size=size
     )
     count = max(len(images) - 1, 1)
@@ -127,10 +133,29 @@ def craft(
         found.error,
         jnp.asarray(places[best]),
         side,
+        layer,
     )
 
 
-def _places(count: int, height: int, width: int, side: int) -> np.ndarray:
+def check_signs(layer: str, least: jax.Array, acts: jax.Array) -> None:
+    """Check that a layer has no negative activations.
+
+    Args:
+        layer: Its name.
+        least: The least activation.
+        acts: Activations, whose size says what rounding is.
+
+    Raises:
+        ValueError: If it has.
+    """
+    if float(least) < -1e-6 * float(jnp.abs(acts).max()):
+        raise ValueError(
+            f"`layer` must have activations of at least zero, as after a ReLU; {layer!r} goes down to"
+            f" {float(least):g} (for others train an autoencoder, `jaxai.concepts.sae`)"
+        )
+
+
+def crop_places(count: int, height: int, width: int, side: int) -> np.ndarray:
     """Return image, row and column of all crops, int32 [crops, 3]."""
     step = max(1, int(0.8 * side))
     rows, columns = (np.arange(0, length - side + 1, step) for length in (height, width))
@@ -138,18 +163,23 @@ def _places(count: int, height: int, width: int, side: int) -> np.ndarray:
     return grid.reshape(-1, 3).astype(np.int32)
 
 
-@partial(jax.jit, static_argnames=("layer", "side", "batch_size"))
-def _crops(model, images, places, *, layer, side, batch_size):
-    """Return the activations of crops, averaged over positions, [crops, channels], and the least of all."""
+def cut(images: jax.Array, places: jax.Array, side: int) -> jax.Array:
+    """Return crops at places int32 [crops, 3], enlarged to the images' size."""
 
-    def cut(place):
-        part = jax.lax.dynamic_slice(
-            images, (place[0], place[1], place[2], 0), (1, side, side, images.shape[3])
-        )[0]
+    def one(place):
+        corner = (place[0], place[1], place[2], 0)
+        part = jax.lax.dynamic_slice(images, corner, (1, side, side, images.shape[3]))[0]
         return jax.image.resize(part, images.shape[1:], method="bilinear")
 
+    return jax.vmap(one)(places)
+
+
+@partial(jax.jit, static_argnames=("layer", "side", "batch_size"))
+def crop_activations(model, images, places, *, layer, side, batch_size):
+    """Return the activations of crops, averaged over positions, [crops, channels], and the least of all."""
+
     def chunk(some):
-        acts = layers.split_positions(model, layer, jax.vmap(cut)(some))[0].astype(jnp.float32)
+        acts = layers.split_positions(model, layer, cut(images, some, side))[0].astype(jnp.float32)
         return acts.mean((1, 2)), acts.min((1, 2, 3))
 
     size = batching.chunk_size(batch_size, model, images)
@@ -158,7 +188,7 @@ def _crops(model, images, places, *, layer, side, batch_size):
 
 
 @partial(jax.jit, static_argnames=("layer", "steps", "batch_size"))
-def _importance(model, images, targets, directions, masks, *, layer, steps, batch_size):
+def importance(model, images, targets, directions, masks, *, layer, steps, batch_size):
     """Return maps of the concepts [batch, h, w, concepts], and their total indices [batch, (k), concepts]."""
 
     def chunk(x, t):
@@ -175,15 +205,3 @@ def _importance(model, images, targets, directions, masks, *, layer, steps, batc
 
     size = batching.chunk_size(batch_size, model, images)
     return batching.map_images(chunk, images, targets, batch_size=size)
-
-
-def parts(acts: jax.Array, directions: jax.Array, steps: int) -> jax.Array:
-    """Write activations [..., channels] as non-negative parts of directions, by multiplicative updates."""
-    wanted, products = jnp.maximum(acts, 0) @ directions.T, directions @ directions.T
-
-    def step(found, _):
-        return found * wanted / (found @ products + _TINY), None
-
-    # A start that is zero nowhere, of the activations' own scale.
-    start = wanted + _TINY
-    return jax.lax.scan(step, start, length=steps)[0]

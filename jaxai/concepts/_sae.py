@@ -1,20 +1,21 @@
 """Sparse autoencoders: an overcomplete dictionary, of which few entries make up each activation."""
 
-from dataclasses import dataclass, field, replace
-from functools import partial
+import os
+import zipfile
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.tree_util import register_dataclass
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from .. import _files
 from .._frame import checks
-
-# A code is dead if nothing has used it for so many steps.
-_PATIENCE = 200
-_AUXILIARY = 1 / 32
+from . import _sae_training
+from ._sae_kinds import DICTIONARIES, KINDS
 
 
 @register_dataclass
@@ -24,36 +25,49 @@ class Sae:
 
     Attributes:
         directions: The dictionary, float32 [codes, features], of length one.
-        encoder: [features, codes].
+        encoder: [features, codes]; matching pursuit does without.
         threshold: What is added before the ReLU, [codes].
+        gate: What a code must exceed, [codes]; zero for `"top_k"` and `"matching_pursuit"`.
         mean: Of the activations, [features].
         scale: Root of their mean squared distance from the mean, per feature.
         history: Share of the variance that was left at each step, on that step's batch, [steps].
         r2: Share of the variance that the codes explain, of all activations.
+        l0: Mean number of codes that an activation uses.
         usage: Share of the activations that use each code, [codes]; 0 for dead ones.
-        k: How many codes an activation may use.
+        k: How many codes an activation may use, or use on average.
+        kind: How codes are made, as in `sae`.
     """
 
     directions: Float[Array, "codes features"]
     encoder: Float[Array, "features codes"]
     threshold: Float[Array, " codes"]
+    gate: Float[Array, " codes"]
     mean: Float[Array, " features"]
     scale: Float[Array, ""]
     history: Float[Array, " steps"]
     r2: Float[Array, ""]
+    l0: Float[Array, ""]
     usage: Float[Array, " codes"]
     k: int = field(metadata={"static": True})
+    kind: str = field(default="top_k", metadata={"static": True})
 
     def encode(self, acts: Float[Array, "*batch features"]) -> Float[Array, "*batch codes"]:
-        """Return the codes of activations: at least zero, at most k of them above it."""
-        parameters = {"encoder": self.encoder, "threshold": self.threshold}
+        """Return the codes of activations, at least zero; of `"top_k"` at most k of them are above it."""
         flat = (jnp.asarray(acts, jnp.float32).reshape(-1, self.mean.shape[0]) - self.mean) / self.scale
-        codes = _largest(_activated(parameters, flat), self.k)
+        codes = _sae_training.encoded(
+            flat, self.directions, self.encoder, self.threshold, self.gate, k=self.k, kind=self.kind
+        )
         return codes.reshape(*jnp.shape(acts)[:-1], -1)
 
     def decode(self, codes: Float[Array, "*batch codes"]) -> Float[Array, "*batch features"]:
         """Return the activations that codes stand for."""
         return codes @ self.directions * self.scale + self.mean
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the autoencoder to a file, for `load_sae`."""
+        found: dict[str, Any] = {one.name: np.asarray(getattr(self, one.name)) for one in fields(self)}
+        with _files.file(Path(path)) as new, open(new, "wb") as out:
+            np.savez(out, **found)
 
     @property
     def dead(self) -> int:
@@ -62,8 +76,30 @@ class Sae:
 
     def __repr__(self) -> str:
         codes, features = self.directions.shape
-        of = f"{codes} codes of {features} features"
-        return f"Sae({of}, k={self.k}, r2={float(self.r2):.3f}, {self.dead} dead)"
+        of = f"{self.kind}, {codes} codes of {features} features"
+        return f"Sae({of}, k={self.k}, l0={float(self.l0):.1f}, r2={float(self.r2):.3f}, {self.dead} dead)"
+
+
+def load_sae(path: str | os.PathLike) -> Sae:
+    """Return an autoencoder that `Sae.save` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The same `Sae`.
+
+    Raises:
+        ValueError: If the file is none of these.
+        OSError: If it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            found: dict[str, Any] = {one.name: stored[one.name] for one in fields(Sae)}
+    except (KeyError, ValueError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{_files.shown(path, 200)} is no autoencoder that Sae.save wrote") from error
+    k, kind = int(found.pop("k")), str(found.pop("kind"))
+    return Sae(**{name: jnp.asarray(value) for name, value in found.items()}, k=k, kind=kind)
 
 
 def sae(
@@ -72,37 +108,63 @@ def sae(
     num_codes: int,
     k: int,
     key: jax.Array,
+    kind: str = "top_k",
+    dictionary: str = "free",
+    candidates: Float[Array, "candidates features"] | int | None = None,
+    delta: float = 1.0,
     steps: int = 2000,
     examples: int = 512,
     learning_rate: float = 5e-4,
+    checkpoint: str | os.PathLike | None = None,
 ) -> Sae:
     r"""Train a sparse autoencoder on activations.
 
-    $z = \mathrm{TopK}(\mathrm{ReLU}(W (x - b) + c))$ and $\hat x = z D + b$.
+    $z = \mathrm{TopK}(\mathrm{ReLU}(W (x - b) + c))$ and $\hat x = z D + b$, or another way to few codes.
     Activations are centred and scaled as a whole. The dictionary starts from activations, its entries keep
     length one, and codes that nothing has used for 200 steps learn to explain what the others leave (weight
-    1/32), so that few stay dead.
+    1/32), so that few stay dead; matching pursuit, which has no encoder, puts what is explained worst in
+    their place.
 
     Args:
-        acts: Activations with any axes before the features: positions of images, tokens.
+        acts: Activations with any axes before the features: positions of images, tokens. A NumPy memory map
+            is read batch by batch and never held as a whole (see `save_activations`).
         num_codes: How many codes, as a rule more than features.
-        k: How many codes an activation may use.
+        k: How many codes an activation may use; of `"batch_top_k"` and `"jump_relu"` on average.
         key: Typed PRNG key of the start and of the batches; step t depends on it and t.
+        kind: `"top_k"`: the k largest codes of each activation; `"batch_top_k"`: the largest of the whole
+            batch, k per activation, and later those above the mean border; `"jump_relu"`: those above a
+            learned gate each, whose number is drawn to k; `"matching_pursuit"`: k greedy steps on what is
+            left, without an encoder.
+        dictionary: `"free"`; or `"archetypal"`: each entry is a mean of candidates and a short step away
+            from it, scaled to length one, so that other keys find much the same entries.
+        candidates: Of `"archetypal"`, points like activations [candidates, features], at least as many as
+            codes; or how many centres of clusters to take, which do not depend on `key`. None is twice the
+            number of codes.
+        delta: Of `"archetypal"`, the longest step, in units of the activations' scale.
         steps: Number of steps.
         examples: Activations per step.
         learning_rate: Of Adam; it falls to zero along a cosine.
+        checkpoint: A file that keeps the state of the training. If it exists, the training goes on from
+            there, and ends where it would have ended without a break.
 
     Returns:
         An `Sae`; `encode` and `decode` take activations of any axes.
 
     Raises:
         TypeError: If the key is not typed.
-        ValueError: If shapes do not fit, numbers are out of range, or activations are not finite or all
-            alike.
+        ValueError: If shapes do not fit, numbers are out of range, activations are not finite or all alike,
+            or the checkpoint is of another training.
 
     References:
         Gao et al.: Scaling and evaluating sparse autoencoders. ICLR 2025, arXiv 2406.04093, equations 3 to 5
         (TopK) and appendix A.2 (dead codes).
+        Bussmann et al.: BatchTopK Sparse Autoencoders. 2024, arXiv 2412.06410, equations 3 to 5.
+        Rajamanoharan et al.: Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU Sparse
+        Autoencoders. 2024, arXiv 2407.14435, equations 11 and 12 (pseudo-derivatives).
+        Fel et al.: Archetypal SAE: Adaptive and Stable Dictionary Learning for Concept Extraction in Large
+        Vision Models. ICML 2025, arXiv 2502.12892, equation 4.
+        Costa et al.: From Flat to Hierarchical: Extracting Sparse Representations with Matching Pursuit.
+        NeurIPS 2025, arXiv 2506.03093 (matching pursuit).
 
     Example:
         >>> import jax
@@ -112,123 +174,51 @@ def sae(
         >>> found.encode(acts).shape, int((found.encode(acts) > 0).sum(-1).max())
         ((256, 8), 2)
     """
-    acts = jnp.asarray(acts, jnp.float32)
-    if acts.ndim < 2 or 0 in acts.shape:
-        raise ValueError(f"`acts` must be [..., features] with no empty axis; got shape {acts.shape}")
+    streamed = isinstance(acts, np.memmap)
+    given = acts if streamed else jnp.asarray(acts, jnp.float32)
+    if given.ndim < 2 or 0 in given.shape:
+        raise ValueError(f"`acts` must be [..., features] with no empty axis; got shape {given.shape}")
+    checks.choice(kind, "kind", KINDS)
+    checks.choice(dictionary, "dictionary", DICTIONARIES)
     num_codes, k = checks.positive(num_codes, "num_codes"), checks.positive(k, "k")
     if k > num_codes:
         raise ValueError(f"`k` must be at most `num_codes`, {num_codes}; got {k}")
-    flat = acts.reshape(-1, acts.shape[-1])
-    mean = flat.mean(0)
-    scale = jnp.sqrt(jnp.square(flat - mean).mean())
-    if not 0 < float(scale) < np.inf:
+    flat = given.reshape(-1, given.shape[-1])
+    mean, scale = _sae_training.moments(flat)
+    if not 0 < scale < np.inf:
         raise ValueError("`acts` must be finite and not all alike")
-    found = _train(
-        (flat - mean) / scale,
-        checks.key(key),
-        checks.number(learning_rate, "learning_rate", "(0, inf)"),
+    data = _sae_training.Data(flat, mean, scale)
+    points = _candidates(candidates, data, num_codes) if dictionary == "archetypal" else None
+    plan = _sae_training.Plan(
         num_codes=num_codes,
         k=k,
+        kind=kind,
+        archetypal=points is not None,
         steps=checks.positive(steps, "steps"),
         examples=min(checks.positive(examples, "examples"), len(flat)),
     )
-    return replace(found, mean=mean, scale=scale)
-
-
-def _activated(parameters, x):
-    return jax.nn.relu(x @ parameters["encoder"] + parameters["threshold"])
-
-
-def _largest(codes: jax.Array, k: int) -> jax.Array:
-    """Keep the k largest codes of each row; of equal ones at the border the first."""
-    values, places = jax.lax.top_k(codes, k)
-    rows = jnp.arange(len(codes))[:, None]
-    return jnp.zeros_like(codes).at[rows, places].set(values)
-
-
-@partial(jax.jit, static_argnames=("num_codes", "k", "steps", "examples"))
-def _train(x, key, learning_rate, *, num_codes, k, steps, examples):
-    start, draws = jax.random.split(key)
-    chosen = jax.random.choice(start, len(x), (num_codes,), replace=num_codes > len(x))
-    wobble = 0.1 * jax.random.normal(jax.random.fold_in(start, 1), (num_codes, x.shape[1]))
-    directions = _of_length_one(x[chosen] + wobble)
-    parameters = {
-        "directions": directions,
-        "encoder": directions.T,
-        "threshold": jnp.zeros(num_codes, jnp.float32),
+    numbers = {
+        "learning_rate": checks.number(learning_rate, "learning_rate", "(0, inf)"),
+        "delta": checks.number(delta, "delta", "[0, inf)"),
     }
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-
-    def loss(parameters, batch, idle):
-        codes = _activated(parameters, batch)
-        used = _largest(codes, k)
-        rest = batch - used @ parameters["directions"]
-        # What the codes that are used leave is the dead ones' to explain.
-        spare = _largest(jnp.where(idle > _PATIENCE, codes, 0), min(2 * k, num_codes))
-        left = jax.lax.stop_gradient(rest) - spare @ parameters["directions"]
-        share = jnp.where((idle > _PATIENCE).any(), _AUXILIARY, 0)
-        left_over = jnp.square(rest).mean()
-        return left_over + share * jnp.square(left).mean(), (left_over, (used > 0).any(0))
-
-    def step(carry, index):
-        parameters, state, idle = carry
-        rows = jax.random.randint(jax.random.fold_in(draws, index), (examples,), 0, len(x), jnp.int32)
-        slopes, (left, fired) = jax.grad(loss, has_aux=True)(parameters, x[rows], idle)
-        updates, state = optimizer.update(slopes, state)
-        parameters = jax.tree.map(jnp.add, parameters, updates)
-        parameters = {**parameters, "directions": _of_length_one(parameters["directions"])}
-        return (parameters, state, jnp.where(fired, 0, idle + 1)), left
-
-    carry = parameters, optimizer.init(parameters), jnp.zeros(num_codes, jnp.int32)
-    (parameters, _, _), history = jax.lax.scan(step, carry, jnp.arange(steps))
-    used = _largest(_activated(parameters, x), k)
-    rest = jnp.square(x - used @ parameters["directions"]).mean()
-    return Sae(
-        parameters["directions"],
-        parameters["encoder"],
-        parameters["threshold"],
-        jnp.zeros(x.shape[1]),
-        jnp.ones(()),
-        history,
-        1 - rest / jnp.square(x).mean(),
-        (used > 0).mean(0),
-        k=k,
-    )
+    path = None if checkpoint is None else Path(checkpoint)
+    found, history = _sae_training.train(plan, data, checks.key(key), points, numbers, path)
+    r2, l0, usage = _sae_training.measured(found, data, k=k, kind=kind)
+    return Sae(**found, mean=mean, scale=scale, history=history, r2=r2, l0=l0, usage=usage, k=k, kind=kind)
 
 
-def _of_length_one(rows):
-    return rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-
-
-def stability(
-    one: Float[Array, "concepts features"], other: Float[Array, "concepts features"]
-) -> tuple[Float[Array, ""], Int[Array, " concepts"]]:
-    """Return how alike two dictionaries are: the mean cosine of their best one-to-one match.
-
-    Args:
-        one: Directions [concepts, features], such as those of one training.
-        other: As many others.
-
-    Returns:
-        The mean cosine, float32 in [-1, 1], and for each direction of `one` the index of its partner.
-
-    Raises:
-        ValueError: If the shapes differ.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import jaxai
-        >>> mean, partners = jaxai.concepts.stability(jnp.eye(3), jnp.eye(3)[jnp.array([2, 0, 1])])
-        >>> float(mean), partners.tolist()
-        (1.0, [1, 2, 0])
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    ours, others = np.asarray(one, np.float32), np.asarray(other, np.float32)
-    if ours.ndim != 2 or ours.shape != others.shape:
+def _candidates(given, data, num_codes):
+    """Return the points of which archetypal entries are means, in the data's own units."""
+    if given is None or isinstance(given, (int, np.integer)):
+        count = min(2 * num_codes, len(data.rows)) if given is None else checks.positive(given, "candidates")
+        if num_codes <= count <= len(data.rows):
+            return _sae_training.centres(data, count)
+        wanted = f"{num_codes} to {len(data.rows)}, the numbers of codes and of activations"
+        raise ValueError(f"`candidates` must be {wanted}; got {count}")
+    points = jnp.asarray(given, jnp.float32)
+    if points.ndim != 2 or points.shape[1] != data.rows.shape[1] or len(points) < num_codes:
         raise ValueError(
-            f"both must be [concepts, features], of one shape; got {ours.shape} and {others.shape}"
+            f"`candidates` must be [at least {num_codes}, {data.rows.shape[1]}], points like activations; got"
+            f" {points.shape}"
         )
-    cosines = np.asarray(_of_length_one(ours) @ _of_length_one(others).T)
-    rows, partners = linear_sum_assignment(-cosines)
-    return jnp.asarray(cosines[rows, partners].mean()), jnp.asarray(partners.astype(np.int32))
+    return (points - data.mean) / data.scale

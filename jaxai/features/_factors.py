@@ -1,5 +1,6 @@
 """Groups of channels that fire together: non-negative factors of a layer's activations."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,51 +28,85 @@ class Factors(NamedTuple):
     """Length of the rest over length of the activations."""
 
 
+METHODS = ("multiplicative", "projected_gradient")
+STARTS = ("random", "nndsvd")
+_TINY = 1e-9
+# Accelerated steps for either factor before the other has its turn.
+_INNER = 4
+
+
 def factorize(
-    acts: Float[Array, "*batch channels"], *, factors: int, key: jax.Array, steps: int = 200
+    acts: Float[Array, "*batch channels"],
+    *,
+    factors: int,
+    key: jax.Array,
+    steps: int = 200,
+    method: str = "multiplicative",
+    start: str = "random",
 ) -> Factors:
-    """Factorize non-negative activations by multiplicative updates, which never increase the squared error.
+    """Factorize non-negative activations: maps and directions that minimise the squared error.
 
     Args:
         acts: Any leading axes; negative values count as zero.
         factors: How many.
         key: Typed key of the start.
-        steps: Number of updates.
+        steps: Number of updates of both factors.
+        method: `"multiplicative"`: updates that never increase the error and never leave zero;
+            `"projected_gradient"`: accelerated projected gradients for one factor at a time, which come
+            closer to a minimum in as many steps.
+        start: `"random"`; or `"nndsvd"`, the positive parts of the leading singular vectors, which needs no
+            luck.
 
     Returns:
         The factors, largest first.
 
     Raises:
         TypeError: If the key is not typed.
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, an option does not exist, or `"nndsvd"` is asked for more
+            factors than singular vectors.
 
     References:
         Lee, Seung: Algorithms for Non-negative Matrix Factorization. NIPS 2000 (the updates for the
         squared error).
+        Guan et al.: NeNMF: An Optimal Gradient Method for Nonnegative Matrix Factorization. IEEE Transactions
+        on Signal Processing 60, 2012 (projected gradients).
+        Boutsidis, Gallopoulos: SVD based initialization: A head start for nonnegative matrix factorization.
+        Pattern Recognition 41, 2008 (NNDSVD).
         Olah et al.: The Building Blocks of Interpretability. Distill 2018.
     """
     checks.key(key)
+    checks.choice(method, "method", METHODS)
+    checks.choice(start, "start", STARTS)
     acts = jnp.asarray(acts, jnp.float32)
     if acts.ndim < 2 or 0 in acts.shape:
         raise ValueError(f"`acts` must be [..., channels] with no empty axis; got shape {acts.shape}")
+    factors, rows = checks.positive(factors, "factors"), math.prod(acts.shape[:-1])
+    if start == "nndsvd" and factors > min(rows, acts.shape[-1]):
+        raise ValueError(
+            f"`factors` must be at most {min(rows, acts.shape[-1])} for start='nndsvd', the rank of {rows}"
+            f" activations of {acts.shape[-1]} channels; got {factors}"
+        )
     return _factorize(
-        acts, key, factors=checks.positive(factors, "factors"), steps=checks.positive(steps, "steps")
+        acts, key, factors=factors, steps=checks.positive(steps, "steps"), method=method, start=start
     )
 
 
-@partial(jax.jit, static_argnames=("factors", "steps"))
-def _factorize(acts, key, *, factors, steps):
+@partial(jax.jit, static_argnames=("factors", "steps", "method", "start"))
+def _factorize(acts, key, *, factors, steps, method, start):
     x = jnp.maximum(acts.reshape(-1, acts.shape[-1]), 0)
-    left, right = jax.random.split(key)
-    level = jnp.sqrt(x.mean() / factors) + 1e-6
-    w = level * jax.random.uniform(left, (x.shape[0], factors), jnp.float32, 0.5, 1.5)
-    h = level * jax.random.uniform(right, (factors, x.shape[1]), jnp.float32, 0.5, 1.5)
-    tiny = 1e-9
+    w, h = _nndsvd(x, factors) if start == "nndsvd" else _random(x, factors, key)
+    if method == "multiplicative":
+        # What is zero would stay zero.
+        w, h = (jnp.maximum(part, 1e-3 * part.mean() + _TINY) for part in (w, h))
 
     def step(pair, _):
         w, h = pair
-        h = h * (w.T @ x) / (w.T @ w @ h + tiny)
-        w = w * (x @ h.T) / (w @ (h @ h.T) + tiny)
+        if method == "multiplicative":
+            h = h * (w.T @ x) / (w.T @ w @ h + _TINY)
+            w = w * (x @ h.T) / (w @ (h @ h.T) + _TINY)
+        else:
+            h = non_negative(h, w.T @ x, w.T @ w, _INNER)
+            w = non_negative(w.T, h @ x.T, h @ h.T, _INNER).T
         return (w, h), None
 
     w, h = jax.lax.scan(step, (w, h), length=steps)[0]
@@ -80,8 +115,63 @@ def _factorize(acts, key, *, factors, steps):
     w = w * lengths
     order = jnp.argsort(-w.sum(0))
     w, h = w[:, order], h[order]
-    error = jnp.linalg.norm(x - w @ h) / jnp.maximum(jnp.linalg.norm(x), tiny)
+    error = jnp.linalg.norm(x - w @ h) / jnp.maximum(jnp.linalg.norm(x), _TINY)
     return Factors(w.reshape(*acts.shape[:-1], factors), h, error)
+
+
+def _random(x, factors, key):
+    left, right = jax.random.split(key)
+    level = jnp.sqrt(x.mean() / factors) + 1e-6
+    w = level * jax.random.uniform(left, (x.shape[0], factors), jnp.float32, 0.5, 1.5)
+    return w, level * jax.random.uniform(right, (factors, x.shape[1]), jnp.float32, 0.5, 1.5)
+
+
+def _nndsvd(x, factors):
+    """Return the larger of the positive and the negative part of each leading pair of singular vectors."""
+    wide = x.shape[1] > x.shape[0]
+    values, vectors = jnp.linalg.eigh(x @ x.T if wide else x.T @ x)
+    values, vectors = values[::-1][:factors], vectors[:, ::-1][:, :factors]
+    sizes = jnp.sqrt(jnp.maximum(values, 0))
+    others = (x.T if wide else x) @ vectors / jnp.maximum(sizes, 1e-6 * sizes[0] + _TINY)
+    u, v = (vectors, others) if wide else (others, vectors)
+    parts = [(jnp.maximum(s * u, 0), jnp.maximum(s * v, 0)) for s in (1.0, -1.0)]
+    (a, b), (c, d) = parts
+    lengths = [(jnp.linalg.norm(p, axis=0), jnp.linalg.norm(q, axis=0)) for p, q in parts]
+    products = [p * q for p, q in lengths]
+    first = products[0] >= products[1]
+    product = jnp.where(first, *products)
+    size = jnp.sqrt(sizes * product)
+
+    def scaled(one, other, own, others):
+        return jnp.where(first, one, other) * size / jnp.maximum(jnp.where(first, own, others), _TINY)
+
+    return scaled(a, c, lengths[0][0], lengths[1][0]), scaled(b, d, lengths[0][1], lengths[1][1]).T
+
+
+def non_negative(start: jax.Array, wanted: jax.Array, products: jax.Array, steps: int) -> jax.Array:
+    """Improve y >= 0 [factors, columns] towards least squares of D' y - a by accelerated projected gradients.
+
+    Columns do not depend on each other.
+
+    Args:
+        start: Where to begin, at least zero.
+        wanted: D a, [factors, columns].
+        products: D D', [factors, factors].
+        steps: Number of steps; momentum starts anew where it points uphill.
+    """
+    # The gradient's Lipschitz constant is the largest eigenvalue.
+    length = 1 / jnp.maximum(jnp.linalg.eigvalsh(products)[-1], _TINY)
+
+    def step(carry, _):
+        y, ahead, t = carry
+        after = jnp.maximum(ahead - length * (products @ ahead - wanted), 0)
+        uphill = ((ahead - after) * (after - y)).sum(0) > 0
+        t = jnp.where(uphill, 1.0, t)
+        next_t = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
+        momentum = jnp.where(uphill, 0.0, (t - 1) / next_t)
+        return (after, after + momentum * (after - y), next_t), None
+
+    return jax.lax.scan(step, (start, start, jnp.ones(start.shape[1])), length=steps)[0][0]
 
 
 @completed

@@ -1,0 +1,113 @@
+"""How sparse autoencoders make their codes: which entries of a dictionary make up an activation."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+KINDS = ("top_k", "batch_top_k", "jump_relu", "matching_pursuit")
+DICTIONARIES = ("free", "archetypal")
+
+
+def activated(encoder: jax.Array, threshold: jax.Array, x: jax.Array) -> jax.Array:
+    """Return relu(x W + c), [rows, codes]."""
+    return jax.nn.relu(x @ encoder + threshold)
+
+
+def largest(codes: jax.Array, k: int) -> jax.Array:
+    """Keep the k largest codes of each row; of equal ones at the border the first."""
+    values, places = jax.lax.top_k(codes, k)
+    rows = jnp.arange(len(codes))[:, None]
+    return jnp.zeros_like(codes).at[rows, places].set(values)
+
+
+def border(codes: jax.Array, count: int) -> jax.Array:
+    """Return the `count`-th largest of codes that are at least zero, by bisection of their bits.
+
+    The order of such floats is that of their bits, so 31 passes of counting find it exactly; a sort of all
+    codes of a batch takes longer.
+    """
+    bits = jax.lax.bitcast_convert_type(codes.astype(jnp.float32), jnp.int32)
+
+    def step(_, ends):
+        low, high = ends
+        middle = low + (high - low) // 2
+        enough = (bits >= middle).sum(dtype=jnp.int32) >= count
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    low, _ = jax.lax.fori_loop(0, 31, step, (jnp.int32(0), jnp.int32(0x7F800000)))
+    return jax.lax.bitcast_convert_type(low, jnp.float32)
+
+
+@jax.custom_vjp
+def jump_relu(codes: jax.Array, gate: jax.Array, bandwidth: jax.Array) -> jax.Array:
+    r"""Return the codes above their gates, [rows, codes].
+
+    Its pseudo-derivative for a gate is $-\frac{\theta}{\epsilon} K((x - \theta) / \epsilon)$ with a
+    rectangular kernel (equation 11 of Rajamanoharan et al. 2024).
+    """
+    return jnp.where(codes > gate, codes, 0)
+
+
+def _near(codes, gate, bandwidth):
+    return (jnp.abs(codes - gate) < bandwidth / 2).astype(codes.dtype)
+
+
+def _jump_forward(codes, gate, bandwidth):
+    return jump_relu(codes, gate, bandwidth), (codes, gate, bandwidth)
+
+
+def _jump_backward(kept, slope):
+    codes, gate, bandwidth = kept
+    moved = -(gate / bandwidth) * (_near(codes, gate, bandwidth) * slope).sum(0)
+    return slope * (codes > gate), moved, jnp.zeros_like(bandwidth)
+
+
+jump_relu.defvjp(_jump_forward, _jump_backward)
+
+
+@jax.custom_vjp
+def number_above(codes: jax.Array, gate: jax.Array, bandwidth: jax.Array) -> jax.Array:
+    r"""Return how many codes are above their gates, the mean over rows.
+
+    The pseudo-derivative for a gate is $-\frac{1}{\epsilon} K((x - \theta) / \epsilon)$ (equation 12).
+    """
+    return (codes > gate).sum(-1).astype(codes.dtype).mean()
+
+
+def _number_forward(codes, gate, bandwidth):
+    return number_above(codes, gate, bandwidth), (codes, gate, bandwidth)
+
+
+def _number_backward(kept, slope):
+    codes, gate, bandwidth = kept
+    return (
+        jnp.zeros_like(codes),
+        -slope / bandwidth * _near(codes, gate, bandwidth).mean(0),
+        jnp.zeros_like(bandwidth),
+    )
+
+
+number_above.defvjp(_number_forward, _number_backward)
+
+
+def pursued(x: jax.Array, directions: jax.Array, k: int) -> jax.Array:
+    """Return codes by k steps of matching pursuit, at least zero: each takes what explains most of the rest.
+
+    Args:
+        x: [rows, features].
+        directions: [codes, features], of length one.
+        k: Number of steps; a direction may be taken again.
+    """
+
+    # What a step computes is computed again for the derivative: k times all codes would be held.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def step(carry, _):
+        codes, rest = carry
+        along = rest @ directions.T
+        place = jnp.argmax(along, axis=-1)
+        gain = jax.nn.one_hot(place, len(directions), dtype=x.dtype) * jax.nn.relu(along)
+        return (codes + gain, rest - gain @ directions), None
+
+    start = jnp.zeros((len(x), len(directions)), x.dtype), x
+    return jax.lax.scan(step, start, length=k)[0][0]
