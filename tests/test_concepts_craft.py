@@ -228,7 +228,12 @@ def test_chunks_and_alone():
         close(getattr(some, name), getattr(whole, name), 1e-3)
     # Three concepts are all there is.
     assert max(some.error, whole.error) < 1e-4
-    assert np.array_equal(some.crops[:, :2], whole.crops[:, :2])
+    # Crops that show the same amount may change places.
+    amounts = [
+        [[float(x[i, r : r + 4, c : c + 4].sum((0, 1)).max()) for i, r, c in row[:2]] for row in made.crops]
+        for made in (some, whole)
+    ]
+    close(*amounts, 1e-4)
 
 
 def test_errors():
