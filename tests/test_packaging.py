@@ -91,6 +91,8 @@ def test_the_wheel_holds_jaxai_alone_and_whole(wheel):
         "jaxai/py.typed",
         "jaxai/cli/facts.json",
         "jaxai/models/imagenet_labels.txt",
+        "jaxai/dataset/page.css",
+        "jaxai/dataset/page.js",
         "jaxai/report/page.css",
         "jaxai/report/page.js",
     }

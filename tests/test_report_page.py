@@ -78,7 +78,7 @@ def test_nothing_is_fetched(explained, elements):
     for tag, about in elements.found:
         for name in ("src", "href"):
             assert not about.get(name) or about[name].startswith(("data:", "#")), (tag, about)
-    assert not re.search(r"url\(|@import|https?://", page._file("page.css") + page._file("page.js"))
+    assert not re.search(r"url\(|@import|https?://", page.file("page.css") + page.file("page.js"))
     policy = next(about["content"] for tag, about in elements.found if about.get("http-equiv"))
     assert policy.startswith("default-src 'none'")
 

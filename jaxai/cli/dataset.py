@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..report import _methods as methods
+from ..report import _scores as scores
 from ..report._progress import remaining
 from . import arguments, session, terminal
 from .arguments import DeviceOption, FitOption, SeedOption
@@ -48,7 +49,7 @@ def plan(
     option: Annotated[
         list[str] | None,
         typer.Option(
-            "--option", "-o", metavar="METHOD.NAME=VALUE", help="A method's own option; repeatable."
+            "--option", "-o", metavar="METHOD.NAME=VALUE", help="An option of a method or metric; repeatable."
         ),
     ] = None,
     labels: arguments.LabelsOption = None,
@@ -58,13 +59,20 @@ def plan(
     batch_size: Annotated[int, typer.Option(min=1, help="Images explained at a time.")] = 32,
     shard_size: Annotated[int, typer.Option(min=1, help="Images per shard, a multiple of that.")] = 256,
     fit: FitOption = "crop",
+    metric: Annotated[
+        str, typer.Option(help="Metrics that score the maps, with commas between; see `jaxai.metrics`.")
+    ] = "",
+    thumbnails: Annotated[
+        int, typer.Option(min=0, help="Side of the small pictures for `page`; 0 for none.")
+    ] = 64,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
 ) -> None:
     """Write what is to be done into a new store."""
     from .. import dataset as library
 
-    chosen = {one.name: one.options for one in methods.choose(method, option or [])}
+    rated, left = scores.choose(metric, option or []) if metric else ({}, option or [])
+    chosen = {one.name: one.options for one in methods.choose(method, left)}
     methods.check_segmentation(segments)
     session.start(device, "float32")
     made = library.plan(
@@ -83,6 +91,8 @@ def plan(
         batch_size=batch_size,
         shard_size=shard_size,
         fit=fit,
+        metrics=rated,
+        thumbnails=thumbnails,
         seed=seed,
     )
     terminal.say(f"{len(made)} images in {made.num_shards} shards; go on with: jaxai dataset run {store}")
@@ -147,13 +157,20 @@ def open_(
     rows: Annotated[int, typer.Option(min=0, help="Rows to show.")] = 10,
     uncertain: Annotated[bool, typer.Option("--uncertain", help="The most uncertain images first.")] = False,
     wrong: Annotated[bool, typer.Option("--wrong", help="Images classified otherwise.")] = False,
+    worst: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="The images whose maps a metric rates lowest.")
+    ] = None,
 ) -> None:
     """Show rows of a store, one JSON object per line."""
     from .. import dataset as library
 
     found = library.open(store)
+    if (wrong, uncertain, worst is not None).count(True) > 1:
+        raise ValueError("--uncertain, --wrong and --worst are three orders: give one")
     listed: list[dict[str, Any]] = (
-        found.wrong(rows)
+        found.worst(worst, count=rows)
+        if worst
+        else found.wrong(rows)
         if wrong
         else found.uncertain(rows)
         if uncertain
@@ -163,6 +180,44 @@ def open_(
         row["classes"] = [found.name_of(index) for index in row["top"]]
         terminal.say(json.dumps(row, ensure_ascii=False))
     terminal.note(repr(found))
+
+
+@dataset.command()
+def page(
+    store: StoreArgument,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="To write to; open its index.html.")],
+    against: Annotated[
+        Path | None, typer.Option(metavar="STORE", help="Another store of the same images, beside this one.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Mean maps by label or target; labels where there are some.")
+    ] = None,
+    clusters: Annotated[
+        bool, typer.Option("--clusters", help="Cluster the maps of each class (scikit-learn).")
+    ] = False,
+    wrong: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only N images classified otherwise.")
+    ] = None,
+    uncertain: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the N most uncertain images.")
+    ] = None,
+) -> None:
+    """Write a page of a store: images and maps, the worst, the most uncertain, means, clusters."""
+    from .. import dataset as library
+
+    found = library.open(store)
+    if wrong and uncertain:
+        raise ValueError("--wrong and --uncertain choose images in two ways: give one")
+    rows = found.wrong(wrong) if wrong else found.uncertain(uncertain) if uncertain else None
+    made = library.page(
+        found,
+        folder,
+        images=None if rows is None else [row["index"] for row in rows],
+        other=None if against is None else library.open(against),
+        by=by,
+        clusters=clusters,
+    )
+    terminal.say(f"open {made}")
 
 
 def _say(found: Any) -> None:

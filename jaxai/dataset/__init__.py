@@ -4,9 +4,26 @@
 `status` says how far it is, `open` reads what there is. Needs the extra `dataset` (TensorStore and PyArrow).
 """
 
+from ._arrays import Maps
+from ._clusters import Clusters
+from ._compared import Compared, compare
+from ._page import page
 from ._plan import Plan, plan
 from ._run import run
 from ._status import Status, status
 from ._store import Store, open
 
-__all__ = ["Plan", "Status", "Store", "open", "plan", "run", "status"]
+__all__ = [
+    "Clusters",
+    "Compared",
+    "Maps",
+    "Plan",
+    "Status",
+    "Store",
+    "compare",
+    "open",
+    "page",
+    "plan",
+    "run",
+    "status",
+]

@@ -4,6 +4,7 @@ STORE/plan.json              what is to be done
 STORE/maps/METHOD/zarr.json  Zarr v3, [images, (k,) height, width]; one chunk per image
 STORE/maps/METHOD/c/5/0/0    one file per shard (a Zarr shard)
 STORE/rows/00005.parquet     a row per image
+STORE/thumbnails/00005.jpg   small pictures of a shard's images, side by side
 STORE/done/00005.json        checksums of the files of a shard; written last
 STORE/leases/00005.json      the worker that explains a shard now
 """
@@ -26,6 +27,11 @@ def plan_file(store: Path) -> Path:
 def rows_file(shard: int) -> str:
     """Return the name of a shard's rows within a store."""
     return f"rows/{shard:05d}.parquet"
+
+
+def thumbnails_file(shard: int) -> str:
+    """Return the name of a shard's small pictures within a store."""
+    return f"thumbnails/{shard:05d}.jpg"
 
 
 def done_folder(store: Path) -> Path:

@@ -31,6 +31,18 @@ def parquet() -> Any:
     return _loaded("pyarrow.parquet", "PyArrow")
 
 
+def learn(part: str) -> Any:
+    """Return a module of scikit-learn.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        return importlib.import_module(f"sklearn.{part}")
+    except ImportError as error:
+        raise ImportError("clusters need scikit-learn: pip install 'jaxai-explain[clusters]'") from error
+
+
 def _loaded(module: str, title: str) -> Any:
     try:
         return importlib.import_module(module)

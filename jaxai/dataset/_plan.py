@@ -19,7 +19,7 @@ from ..report import _names as names
 from ..report import _networks as networks
 from ..report import _photos as photos_
 from ..report import _session as session
-from . import _layout, _maps, _probe, _sources
+from . import _layout, _maps, _metrics, _probe, _sources
 
 FORMAT = 2
 _SIDE = 224
@@ -52,6 +52,8 @@ class Plan:
         batch_size: Images that are explained at a time.
         shard_size: Images of a shard, the unit of work.
         fit: How photos are brought to the network's square.
+        metrics: Names of metrics that score the maps, and their options.
+        thumbnails: Side of the small pictures of the images; 0 for none.
         jaxai: The version that made the plan.
         format: Of this file and the store.
     """
@@ -76,6 +78,8 @@ class Plan:
     batch_size: int
     shard_size: int
     fit: str
+    metrics: _metrics.Chosen
+    thumbnails: int
     jaxai: str
     format: int = field(default=FORMAT)
 
@@ -124,7 +128,8 @@ class Plan:
             if known:
                 listed = ("paths", "sizes", "digests", "labels", "names")
                 tuples = {name: tuple(content[name]) for name in listed}
-                tuples["methods"] = tuple((name, dict(given)) for name, given in content["methods"])
+                for several in ("methods", "metrics"):
+                    tuples[several] = tuple((name, dict(given)) for name, given in content[several])
                 tuples["probe"] = tuple(tuple(row) for row in content["probe"])
                 maps = {name: (tuple(shape), dtype) for name, (shape, dtype) in content["maps"].items()}
                 found = cls(**{**content, **tuples, "maps": maps})
@@ -158,6 +163,8 @@ def plan(
     batch_size: int = 32,
     shard_size: int = 256,
     fit: str = "crop",
+    metrics: Any = (),
+    thumbnails: int = 64,
 ) -> Plan:
     """Plan the explanation of a data set: look at the images and write a store that waits to be filled.
 
@@ -183,6 +190,9 @@ def plan(
             bits of all, depend on it.
         shard_size: Images per shard, the unit of work; a multiple of `batch_size`.
         fit: "crop", "pad" or "squash".
+        metrics: Metrics of `jaxai.metrics` that score every map, as columns: names with commas between, a
+            sequence of names, or a mapping from names to options.
+        thumbnails: Side of the small pictures that `page` shows, in pixels; 0 for none.
 
     Returns:
         The plan; it is written to `store/plan.json`.
@@ -224,6 +234,12 @@ def plan(
     if per_shard % size:
         raise ValueError(f"`shard_size` must be a multiple of `batch_size`; got {per_shard} and {size}")
     layer = session.layer(known, layer) if layer else None
+    rated = _metrics.pick(metrics)
+    for metric, given in rated:
+        for name, value in given.items():
+            expected = "a number, a text or a list of those to be part of a plan"
+            _check_written(value, f"{metric}: `{name}` must be {expected}")
+    _metrics.check(rated, known)
     files = [found.root / path for path in found.paths]
     made = Plan(
         root=str(found.root),
@@ -246,6 +262,8 @@ def plan(
         batch_size=size,
         shard_size=per_shard,
         fit=fit,
+        metrics=rated,
+        thumbnails=min(checks.at_least(thumbnails, "thumbnails", 0), known.input_size),
         jaxai=__version__,
     )
     _write(made, Path(store), known.model)

@@ -83,7 +83,7 @@ def run(
         _processes.run(folder, plan, workers, expiry, told)
         return _status.of_plan(folder, plan)
     known = network_of(plan, net)
-    for below in ("rows", "done", *(f"maps/{name}/c" for name in plan.maps)):
+    for below in ("rows", "done", "thumbnails", *(f"maps/{name}/c" for name in plan.maps)):
         for inner, _, _ in os.walk(folder / below):
             _files.sweep(Path(inner))
     _leases.sweep(folder, expiry=expiry)

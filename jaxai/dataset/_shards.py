@@ -20,7 +20,7 @@ from ..report import _methods as methods
 from ..report import _photos as photos_
 from ..report import _session as session
 from ..report._supplies import Run
-from . import _content, _devices, _layout, _maps, _needs
+from . import _content, _devices, _layout, _maps, _metrics, _needs, _thumbnails
 from ._plan import Plan, key_of
 
 _LISTED = 5
@@ -109,18 +109,23 @@ class Explainer:
         begin = time.perf_counter()
         found: dict[str, list[np.ndarray]] = {method.name: [] for method in self.chosen}
         rows: list[dict[str, Any]] = []
+        tiles: list[np.ndarray | None] = []
         missing = 0
         for numbers, read in self.batches(self.plan.images_of(shard), times):
             missing += sum(photo.missing for photo in read)
             with session.exact():
                 maps, told = self._batch(numbers, read)
             rows += told
+            if side := self.plan.thumbnails:
+                tiles += [None if one.pixels is None else _thumbnails.tile(one.pixels, side) for one in read]
             for name, values in maps.items():
                 found[name].append(values)
         if missing == len(rows):
             root = _files.shown(self.plan.root, 200)
             raise FileNotFoundError(f"none of the images of shard {shard} is in {root}")
         files = {_layout.rows_file(shard): _written(rows)}
+        if tiles:
+            files[_layout.thumbnails_file(shard)] = _thumbnails.sheet(tiles, self.plan.thumbnails)
         for name, parts in found.items():
             dtype = self.plan.maps[name][1]
             whole = np.concatenate(parts)
@@ -156,17 +161,21 @@ class Explainer:
             num_segments=None if segments is None else methods.padded(max(segments.counts)),
             batch_size=None,
         )
-        found, scales = {}, {}
+        found, columns = {}, {}
         broken = np.array([error is not None for error in errors])
         for method in self.chosen:
-            maps = self._maps(method, about, targets)[: len(read)]
+            maps = self._maps(method, about, targets)
+            rated = _metrics.rate(plan.metrics, maps, net, images, targets, about.key)
+            columns |= {f"{name}:{method.name}": values for name, values in rated.items()}
+            maps = maps[: len(read)]
             if maps.shape[1:] != (planned := plan.maps[method.name][0]):
                 size, expected = list(maps.shape[1:]), list(planned)
                 raise ValueError(f"{method.name} has maps {size}; the plan has {expected}")
             maps[broken] = np.nan
-            found[method.name], scales[method.name] = _maps.scaled(maps, plan.maps[method.name][1])
+            found[method.name], scale = _maps.scaled(maps, plan.maps[method.name][1])
+            columns[f"scale:{method.name}"] = scale
         rows = [
-            self._row(number, photo, error, logits[i], targets[i], {n: s[i] for n, s in scales.items()})
+            self._row(number, photo, error, logits[i], targets[i], {n: v[i] for n, v in columns.items()})
             for i, (number, photo, error) in enumerate(zip(numbers, read, errors, strict=True))
         ]
         return found, rows
@@ -202,7 +211,7 @@ class Explainer:
             told[place] = self.plan.classes.get(self.plan.labels[number] or "", 0)
         return told if wanted == "label" else np.concatenate([best, told], axis=1)
 
-    def _row(self, number, photo: Photo, error: str | None, logits, targets, scales) -> dict[str, Any]:
+    def _row(self, number, photo: Photo, error: str | None, logits, targets, columns) -> dict[str, Any]:
         plan = self.plan
         label = plan.labels[number]
         fine = error is None
@@ -219,8 +228,13 @@ class Explainer:
             "target": [int(c) for c in targets] if fine else [],
             "score": [float(logits[c]) for c in targets] if fine else [],
             "error": error,
-            **{f"scale:{name}": float(value) if fine else None for name, value in scales.items()},
+            **{name: _plain(value) if fine else None for name, value in columns.items()},
         }
+
+
+def _plain(value: np.ndarray) -> Any:
+    """Return a number, or numbers of which those that are not finite are missing."""
+    return [one if np.isfinite(one) else None for one in value.tolist()] if value.ndim else float(value)
 
 
 def _written(rows: list[dict[str, Any]]) -> bytes:
@@ -233,9 +247,10 @@ def _written(rows: list[dict[str, Any]]) -> bytes:
         "target": pa.list_(pa.int32()),
         "score": pa.list_(pa.float32()),
     }
-    kinds = {
-        name: pa.float32() if name.startswith("scale:") else types.get(name, pa.string()) for name in rows[0]
-    }
+    for name in rows[0]:
+        if ":" in name:
+            types[name] = pa.float32() if name.startswith("scale:") else pa.list_(pa.float32())
+    kinds = {name: types.get(name, pa.string()) for name in rows[0]}
     table = pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items())))
     stream = io.BytesIO()
     _needs.parquet().write_table(table, stream, compression="zstd")

@@ -7,48 +7,11 @@ from typing import Any
 import numpy as np
 
 from .. import _files
-from . import _content, _layout, _needs, _plan, _status
-
-
-class Maps:
-    """The maps of a method, [images, (k,) height, width]; read from disk where they are indexed.
-
-    What is not explained yet, or could not be, is NaN.
-
-    Attributes:
-        shape: Of all maps.
-    """
-
-    def __init__(self, store: Path, name: str, scales: np.ndarray):
-        self._array = _layout.opened(store / "maps" / name)
-        self._scales = scales
-        self.name = name
-        self.shape = tuple(self._array.shape)
-
-    def __repr__(self) -> str:
-        return f"Maps({self.name}, {list(self.shape)}, {self._array.dtype.name})"
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """Return maps, float32: the first index is of images, the others are of their maps.
-
-        Raises:
-            ValueError: If the file of one is damaged.
-        """
-        first, *rest = index if isinstance(index, tuple) else (index,)
-        if first is None or first is ... and rest:
-            raise IndexError("the first index is of images: a number, a slice, numbers or a mask")
-        numbers = np.arange(len(self))[first]
-        # TensorStore reads the chunks that are asked for, and no others.
-        try:
-            values = self._array[numbers].read().result().astype(np.float32)
-        except ValueError as error:
-            raise ValueError(f"maps of {self.name} are damaged; `Store.verify` says which") from error
-        scales = self._scales[numbers]
-        values = values * scales.reshape(*np.shape(scales), *[1] * (values.ndim - np.ndim(scales)))
-        return values[(slice(None),) * np.ndim(numbers) + tuple(rest)] if rest else values
+from ..report import _scores as scores
+from . import _clusters, _compared, _content, _layout, _needs, _plan, _status
+from ._arrays import Maps
+from ._clusters import Clusters
+from ._columns import Columns
 
 
 class Store:
@@ -81,8 +44,8 @@ class Store:
         """Return a row per image of the finished shards, a `pyarrow.Table`; `.to_pandas()` makes it a frame.
 
         Columns: index, path, sha256, label, label_index, top and top_probability (the five most probable
-        classes), target and score (what was explained, and its logit), error (None where all is well), and
-        `scale:METHOD`, which `maps` multiplies by.
+        classes), target and score (what was explained, and its logit), error (None where all is well),
+        `scale:METHOD`, which `maps` multiplies by, and `METRIC:METHOD`, a number for each target.
         """
         done = self.status().done
         if self._read is None or self._read[0] != done:
@@ -118,35 +81,33 @@ class Store:
         Raises:
             ValueError: If there is no such method, or no labels.
         """
-        maps = self.maps[self._method(method)]
-        if by not in ("label", "target"):
-            raise ValueError(f'`by` must be "label" or "target"; got {by!r}')
-        groups: dict[str, list[int]] = {}
-        for row in self._explained():
-            name = row["label"] if by == "label" else self.name_of(row["target"][0])
-            if name is not None:
-                groups.setdefault(name, []).append(row["index"])
+        maps, columns = self.maps[self._method(method)], Columns(self.table())
+        groups = self.groups(columns, by)
         if not groups:
             raise ValueError('the images have no labels; `by="target"` groups by what was explained')
-        means = {}
-        for name, numbers in sorted(groups.items()):
-            total, count = np.zeros(maps.shape[1:], np.float64), 0
-            for at in range(0, len(numbers), self.plan.shard_size):
-                found = maps[numbers[at : at + self.plan.shard_size]]
-                found = found[np.isfinite(found).all(tuple(range(1, found.ndim)))]
-                size = np.abs(found).sum((-2, -1), keepdims=True)
-                total += np.divide(found, size, out=np.zeros_like(found), where=size > 0).sum(0)
-                count += len(found)
-            means[name] = (total / count if count else np.full_like(total, np.nan)).astype(np.float32)
-        return means
+        return {name: self.mean_of(maps.name, columns.index[groups[name]]) for name in sorted(groups)}
+
+    def mean_of(self, method: str, images: Any) -> np.ndarray:
+        """Return the mean of the maps of some images, as `mean_maps` does.
+
+        Args:
+            method: Its name.
+            images: Numbers, [n].
+        """
+        maps, numbers = self.maps[self._method(method)], np.asarray(images)
+        total, count = np.zeros(maps.shape[1:], np.float64), 0
+        for at in range(0, len(numbers), self.plan.shard_size):
+            found = maps[numbers[at : at + self.plan.shard_size]]
+            found = found[np.isfinite(found).all(tuple(range(1, found.ndim)))]
+            size = np.abs(found).sum((-2, -1), keepdims=True)
+            total += np.divide(found, size, out=np.zeros_like(found), where=size > 0).sum(0)
+            count += len(found)
+        return (total / count if count else np.full_like(total, np.nan)).astype(np.float32)
 
     def uncertain(self, count: int = 20) -> list[dict[str, Any]]:
         """Return the rows with the smallest distance between the two most probable classes."""
-
-        def gap(row):
-            return row["top_probability"][0] - sum(row["top_probability"][1:2])
-
-        return sorted(self._explained(), key=gap)[:count]
+        columns = Columns(self.table())
+        return columns.rows(np.argsort(columns.margin, kind="stable")[:count] if len(columns) else [])
 
     def wrong(self, count: int = 20) -> list[dict[str, Any]]:
         """Return the rows whose most probable class is not the label, the surest first.
@@ -156,8 +117,84 @@ class Store:
         """
         if self.plan.classes is None:
             raise ValueError('the plan has no classes of labels; make it with `targets="label"` or "both"')
-        rows = [row for row in self._explained() if row["top"][0] != row["label_index"]]
-        return sorted(rows, key=lambda row: -row["top_probability"][0])[:count]
+        columns = Columns(self.table())
+        if not len(columns):
+            return []
+        places = np.flatnonzero(columns.top[:, 0] != columns.label_index)
+        order = np.argsort(-columns.probability[places, 0], kind="stable")
+        return columns.rows(places[order[:count]])
+
+    def worst(self, metric: str, method: str | None = None, count: int = 20) -> list[dict[str, Any]]:
+        """Return the rows whose maps a metric rates lowest, for the first target.
+
+        Args:
+            metric: One of the plan's `metrics`.
+            method: Whose maps; None is the first of the plan.
+            count: At most this many.
+
+        Raises:
+            ValueError: If the plan has no such metric or method.
+        """
+        known = [name for name, _ in self.plan.metrics]
+        if metric not in known:
+            raise ValueError(f"the plan has the metrics {', '.join(known) or '(none)'}; got {metric!r}")
+        columns = Columns(self.table())
+        if not len(columns):
+            return []
+        values = columns.lists(f"{metric}:{self._method(method)}")[:, 0].astype(np.float64)
+        sign = 1 if scores.METRICS[metric].better == "higher" else -1
+        order = np.argsort(sign * values, kind="stable")
+        return columns.rows(order[np.isfinite(values[order])][:count])
+
+    def clusters(
+        self,
+        method: str | None = None,
+        *,
+        of: str | None = None,
+        by: str = "target",
+        images: Any = None,
+        num_clusters: int | None = None,
+        neighbors: int = 10,
+        seed: int = 0,
+    ) -> Clusters:
+        """Return clusters of maps (SpRAy): groups of images in which the network looks at the same place.
+
+        A small cluster that stands apart may be a Clever Hans: images that share a watermark, a border, a
+        background, and are classified for that reason.
+
+        Args:
+            method: Whose maps; None is the first of the plan. The maps of the first targets are taken.
+            of: A class, whose images are clustered; None takes all images.
+            by: What `of` is: "target" (the class that was explained) or "label" (what the data set says).
+            images: Numbers of the images to cluster, instead.
+            num_clusters: How many; None is where the eigenvalues have their widest gap, at most 10.
+            neighbors: Nearest neighbours of each map in the graph.
+            seed: Of k-means.
+
+        Raises:
+            ValueError: If there is no such method or class, or if it has fewer than four maps.
+            ImportError: If scikit-learn is not installed (extra `clusters`).
+
+        References:
+            Lapuschkin, Wäldchen, Binder, Montavon, Samek, Müller: Unmasking Clever Hans predictors and
+            assessing what machines really learn. Nature Communications 2019, arXiv 1902.10178.
+            von Luxburg: A Tutorial on Spectral Clustering. Statistics and Computing 2007, arXiv 0711.0189.
+        """
+        maps, columns = self.maps[self._method(method)], Columns(self.table())
+        places = np.arange(len(columns))
+        if images is not None:
+            places = np.flatnonzero(np.isin(columns.index, np.asarray(images)))
+        elif of is not None:
+            groups = self.groups(columns, by)
+            if of not in groups:
+                raise ValueError(f"no image of the class {_files.shown(of)} is explained (by {by})")
+            places = groups[of]
+        numbers = columns.index[places]
+        size = self.plan.shard_size
+        parts = [_compared.first(maps[numbers[at : at + size]]) for at in range(0, len(numbers), size)]
+        found = np.concatenate(parts) if parts else np.zeros((0, 1, 1), np.float32)
+        options: Any = {"num_clusters": num_clusters, "neighbors": neighbors, "seed": seed}
+        return _clusters.of_maps(numbers, found, **options)
 
     def name_of(self, index: int) -> str:
         """Return the name of a class."""
@@ -224,9 +261,19 @@ class Store:
                     path.unlink(missing_ok=True)
         return bad
 
-    def _explained(self) -> list[dict[str, Any]]:
-        """Return the rows without an error."""
-        return [row for row in self.table().to_pylist() if row["error"] is None]
+    def groups(self, columns: Columns, by: str) -> dict[str, np.ndarray]:
+        """Return the rows of each class that occurs."""
+        if by not in ("label", "target"):
+            raise ValueError(f'`by` must be "label" or "target"; got {by!r}')
+        if by == "label":
+            names = columns.labels()
+        else:
+            names = [self.name_of(int(index)) for index in columns.target[:, 0]]
+        groups: dict[str, list[int]] = {}
+        for place, name in enumerate(names):
+            if name is not None:
+                groups.setdefault(name, []).append(place)
+        return {name: np.array(places) for name, places in groups.items()}
 
     def _rows_of(self, index: int) -> list[dict[str, Any]]:
         """Return the row of an image; none if its shard is not done."""

@@ -39,15 +39,12 @@ def page(
         call: The command or the call that made them.
         failed: Lines about what went wrong.
     """
-    style, script = _file("page.css"), _file("page.js")
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
     title = f"{len(results)} photo{'s' if len(results) != 1 else ''} explained"
     if len(results) == 1:
         title = results[0][0].photo.name
     methods = {part.method.name: part for _, parts in results for part in parts}
     body = [
-        f"<header><h1>{_text(title)}</h1>{_summary(results, call, failed)}{_toolbar(methods)}</header>",
+        f"<header><h1>{text(title)}</h1>{_summary(results, call, failed)}{_toolbar(methods)}</header>",
         *([_contents(results)] if len(results) > 1 else []),
         "<main>",
         *(_section(i, subject, parts) for i, (subject, parts) in enumerate(results)),
@@ -55,27 +52,44 @@ def page(
         "</main>",
     ]
     colours = {name: _colours(name) for name in (plots.SEQUENTIAL, plots.DIVERGING)}
+    body.append(f'\n<script type="application/json" id="colours">{as_json(colours)}</script>')
+    return document(title, "".join(body), style=file("page.css"), script=file("page.js"))
+
+
+def document(title: str, body: str, *, style: str, script: str, images: str = "") -> str:
+    """Return a page that runs its own script, and fetches nothing but images of its own.
+
+    Args:
+        title: Of the window, as text.
+        body: As HTML.
+        style: As CSS.
+        script: That runs at the end.
+        images: Where images may come from besides the page itself, as a content security policy has it.
+    """
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data: {images}; style-src 'unsafe-inline';"
+    policy += f" script-src 'sha256-{allowed}'"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{_text(title)}</title><link rel="icon" href="data:,"><style>{style}</style></head>\n'
-        f"<body>{''.join(body)}\n"
-        f'<script type="application/json" id="colours">{_json(colours)}</script>'
+        f'<title>{text(title)}</title><link rel="icon" href="data:,"><style>{style}</style></head>\n'
+        f"<body>{body}"
         f"<script>{script}</script></body></html>\n"
     )
 
 
-def _file(name: str) -> str:
-    return resources.files("jaxai.report").joinpath(name).read_text("utf-8")
+def file(name: str, package: str = "jaxai.report") -> str:
+    """Return the text of a file beside a page's code."""
+    return resources.files(package).joinpath(name).read_text("utf-8")
 
 
-def _text(value: object, limit: int = 300) -> str:
+def text(value: object, limit: int = 300) -> str:
     """Return a text of others as HTML that shows it as it is written."""
     return html.escape(readable(value, limit))
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
     """Return JSON that a script element can hold."""
     return json.dumps(value).replace("<", "\\u003c")
 
@@ -85,20 +99,20 @@ def _number(value: float) -> str:
 
 
 def _summary(results: Sequence[tuple[Subject, Sequence[Part]]], call: str, failed: Sequence[str]) -> str:
-    lines = [f'<p class="failed" role="alert">{_text(line, 500)}</p>' for line in failed]
+    lines = [f'<p class="failed" role="alert">{text(line, 500)}</p>' for line in failed]
     if results:
         facts = results[0][0].facts
         model, run = facts["model"], facts["run"]
         versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
         rows = [
-            ("made by", f"<code>{_text(call, 4000)}</code>"),
-            ("network", f"{_text(model['name'])} <code>sha256 {_text(model['weights_sha256'])}</code>"),
+            ("made by", f"<code>{text(call, 4000)}</code>"),
+            ("network", f"{text(model['name'])} <code>sha256 {text(model['weights_sha256'])}</code>"),
             (
                 "computed on",
-                f"{_text(run['device_kind'])}, {_text(run['precision'])}, {_text(run['platform'])}",
+                f"{text(run['device_kind'])}, {text(run['precision'])}, {text(run['platform'])}",
             ),
-            ("random numbers", f"<code>{_text(facts['random']['key'])}</code>"),
-            ("versions", _text(versions, 1000)),
+            ("random numbers", f"<code>{text(facts['random']['key'])}</code>"),
+            ("versions", text(versions, 1000)),
         ]
         listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
         lines.append(f"<details><summary>How this was made</summary><dl>{listed}</dl></details>")
@@ -107,8 +121,8 @@ def _summary(results: Sequence[tuple[Subject, Sequence[Part]]], call: str, faile
 
 def _toolbar(methods: dict[str, Part]) -> str:
     boxes = "".join(
-        f'<label><input type="checkbox" checked data-method="{_text(name)}">'
-        f" {_text(part.method.description.title)}</label>"
+        f'<label><input type="checkbox" checked data-method="{text(name)}">'
+        f" {text(part.method.description.title)}</label>"
         for name, part in methods.items()
     )
     return (
@@ -124,7 +138,7 @@ def _toolbar(methods: dict[str, Part]) -> str:
 def _contents(results: Sequence[tuple[Subject, Sequence[Part]]]) -> str:
     links = "".join(
         f'<li><a href="#photo{i}"><img src="{_jpeg(subject.pixels, 48)}" alt="" width="48" height="48">'
-        f"<span>{_text(subject.photo.name, 40)}</span></a></li>"
+        f"<span>{text(subject.photo.name, 40)}</span></a></li>"
         for i, (subject, _) in enumerate(results)
     )
     return f'<nav aria-label="Photos"><ol>{links}</ol></nav>'
@@ -132,17 +146,17 @@ def _contents(results: Sequence[tuple[Subject, Sequence[Part]]]) -> str:
 
 def _section(number: int, subject: Subject, parts: Sequence[Part]) -> str:
     height, width = subject.pixels.shape[:2]
-    name = _text(subject.photo.source)
+    name = text(subject.photo.source)
     top = "".join(
         f'<li><meter min="0" max="1" value="{item["probability"]:.4f}" aria-hidden="true"></meter>'
-        f" {item['probability']:.1%} {_text(item['label'])} ({item['index']})</li>"
+        f" {item['probability']:.1%} {text(item['label'])} ({item['index']})</li>"
         for item in subject.facts["top"]
     )
     source = f'id="pixels{number}" src="{_jpeg(subject.pixels)}"'
     rows = []
     for k, item in enumerate(subject.named):
         rows.append(
-            f'<h3>{_text(classes.named(item))}</h3><div class="row"><figure class="photo"><img {source}'
+            f'<h3>{text(classes.named(item))}</h3><div class="row"><figure class="photo"><img {source}'
             f' width="{width}" height="{height}" alt="photo {name}"><figcaption>as the network sees it'
             f"</figcaption></figure>{''.join(_map(number, subject, part, k) for part in parts)}</div>"
         )
@@ -152,12 +166,12 @@ def _section(number: int, subject: Subject, parts: Sequence[Part]) -> str:
     facts = {**{k: v for k, v in image.items() if k not in ("source", "sha256")}}
     facts |= {"superpixels": subject.facts["superpixels"]} if "superpixels" in subject.facts else {}
     failed = "".join(
-        f'<p class="failed">{_text(line, 500)}</p>' for line in subject.facts.get("failed", {}).values()
+        f'<p class="failed">{text(line, 500)}</p>' for line in subject.facts.get("failed", {}).values()
     )
     return (
         f'<section id="photo{number}" aria-labelledby="name{number}"><h2 id="name{number}">{name}</h2>'
         f"{failed}<ul class='classes'>{top}</ul>{''.join(rows)}"
-        f"<p class='facts'>sha256 <code>{_text(image['sha256'])}</code> {_text(_plain(facts), 1000)}</p>"
+        f"<p class='facts'>sha256 <code>{text(image['sha256'])}</code> {text(_plain(facts), 1000)}</p>"
         "</section>"
     )
 
@@ -168,17 +182,17 @@ def _map(number: int, subject: Subject, part: Part, k: int) -> str:
     method = part.method
     packed, low, high = _packed(values)
     height, width = values.shape
-    title, name = _text(method.description.title), _text(subject.photo.name, 60)
+    title, name = text(method.description.title), text(subject.photo.name, 60)
     about = {"low": low, "high": high, "from": bounds[0], "to": bounds[1], "signed": signed}
     about |= {"cmap": plots.DIVERGING if signed else plots.SEQUENTIAL, "pale": method.result == "pixels"}
     ends = [_number(end) for end in bounds]
     clipped = (low < bounds[0], high > bounds[1])
     marks = [f"{'≤ ' if clipped[0] else ''}{ends[0]}", f"{'≥ ' if clipped[1] else ''}{ends[1]}"]
     middle = "<span>0</span>" if signed else ""
-    unit = _text(method.description.unit)
-    rated = ", ".join(_text(one) for one in score_texts(part.facts, k))
+    unit = text(method.description.unit)
+    rated = ", ".join(text(one) for one in score_texts(part.facts, k))
     return (
-        f'<figure class="map" data-method="{_text(method.name)}" data-photo="{number}"'
+        f'<figure class="map" data-method="{text(method.name)}" data-photo="{number}"'
         f' data-about="{html.escape(json.dumps(about))}"><figcaption>{title}</figcaption>'
         f'<div class="stack"><canvas width="{width}" height="{height}" tabindex="0" role="img"'
         f' aria-label="{title} of {name}; arrow keys move the pointer"></canvas></div>'
@@ -227,10 +241,10 @@ def _plain(facts: dict[str, Any]) -> str:
 
 def _options(methods: dict[str, Part]) -> str:
     rows = "".join(
-        f"<tr><th scope='row'>{_text(part.method.description.title)}<br><code>{_text(name)}</code></th>"
-        f"<td>{_text(_plain(part.facts['options']), 2000) or '–'}</td>"
-        f"<td>{_text(part.facts['layer'] or '–')}</td>"
-        f"<td>{part.facts['seconds_of_batch']:.2f}</td><td>{_text(part.facts['paper'])}</td></tr>"
+        f"<tr><th scope='row'>{text(part.method.description.title)}<br><code>{text(name)}</code></th>"
+        f"<td>{text(_plain(part.facts['options']), 2000) or '–'}</td>"
+        f"<td>{text(part.facts['layer'] or '–')}</td>"
+        f"<td>{part.facts['seconds_of_batch']:.2f}</td><td>{text(part.facts['paper'])}</td></tr>"
         for name, part in methods.items()
     )
     heads = "".join(

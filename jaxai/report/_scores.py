@@ -23,7 +23,7 @@ _PREFERRED = {
     "deletion": {"steps": _STEPS},
     "insertion": {"steps": _STEPS},
 }
-_SUPPLIED = (
+SUPPLIED = (
     "model",
     "images",
     "maps",
@@ -51,7 +51,7 @@ def choose(text: str, settings: Sequence[str]) -> tuple[dict[str, dict[str, Any]
             raise ValueError(f"the command does not offer {name}: it needs masks; see jaxai.metrics.compare")
         if name not in METRICS:
             raise ValueError(names.unknown("metric", word.strip(), METRICS))
-        chosen[name] = dict(_PREFERRED.get(name, {}))
+        chosen[name] = preferred(name)
     rest = []
     for setting in settings:
         given = options.Setting.of(setting)
@@ -75,7 +75,7 @@ def options_of(metric: metrics.Metric) -> dict[str, Any]:
     return {
         name: parameter.annotation
         for name, parameter in found.items()
-        if name not in _SUPPLIED and set(options.kinds(parameter.annotation)) - {type(None)}
+        if name not in SUPPLIED and set(options.kinds(parameter.annotation)) - {type(None)}
     }
 
 
@@ -96,13 +96,41 @@ def of_result(
     single = callable(targets) or targets.ndim == 1
     values = {}
     for name in DEFAULT:
-        metric = METRICS[name]
-        given = {**_PREFERRED.get(name, {}), **({"key": jax.random.key(seed)} if metric.random else {})}
-        if metric.takes == "maps":
-            score = metric.read(metric.function(found.reshape(-1, *found.shape[2:]), **given))
-        else:
-            score = metric.read(
-                metric.function(model, images, found[:, 0] if single else found, targets, **given)
-            )
+        mine = found[:, 0] if single else found
+        score = score_of(name, preferred(name), mine, model, images, targets, jax.random.key(seed))
         values[name] = np.asarray(score, np.float64).reshape(found.shape[:2])
     return values
+
+
+def preferred(name: str) -> dict[str, Any]:
+    """Return the options that are set for a metric unless a caller sets them."""
+    return dict(_PREFERRED.get(name, {}))
+
+
+def score_of(
+    name: str,
+    given: dict[str, Any],
+    values: jax.Array,
+    model: Any,
+    images: jax.Array,
+    targets: Any,
+    key: jax.Array,
+) -> jax.Array:
+    """Return a metric's scores of maps, one for each map.
+
+    Args:
+        name: The metric, which takes maps, or maps and the network.
+        given: Its options.
+        values: Maps [batch, (k,) height, width]; smaller ones than the images are enlarged.
+        model: The network's model.
+        images: What it takes.
+        targets: What the maps explain.
+        key: Randomness, for metrics that are random.
+    """
+    metric = METRICS[name]
+    if values.shape[-2:] != images.shape[1:3]:
+        values = maps.upsample(values, images.shape[1:3])
+    given = {**given, **({"key": key} if metric.random else {})}
+    if metric.takes == "maps":
+        return metric.read(metric.function(values.reshape(-1, *values.shape[-2:]), **given))
+    return metric.read(metric.function(model, images, values, targets, **given))
