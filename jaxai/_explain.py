@@ -75,7 +75,9 @@ def explain(
         batch_size: Images in flight at most.
         seed: Of everything drawn at random, `jax.random.key(seed)`; 0 to 2^32 - 1.
         fit: How a photo is brought to the network's square: "crop" (its centre), "pad" (all of it, with
-            margins) or "squash" (all of it, stretched).
+            margins) or "squash" (all of it, stretched). With "tile", squares all over a large photo are
+            explained, at most 64, for one target: the class that is most probable on their mean. Their maps
+            are put together, [height, width] of the photo; `scores` and `weights` are not for tiles.
         page: As `jaxai.models.fit` takes it.
         white: As `jaxai.models.fit` takes it.
         alpha: As `jaxai.models.fit` takes it.
@@ -131,7 +133,7 @@ def explain(
         precision="float32",
         batch_size=batch_size,
         seed=seed,
-        reading=photos_.reading(page, white, alpha, fit),
+        reading=photos_.reading(page, white, alpha, fit, tiles=True),
         scores=scores,
     )
     for line in found.notes:

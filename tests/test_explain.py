@@ -295,14 +295,14 @@ def test_a_photo_that_cannot_be_framed_leaves_nothing(net, photos, monkeypatch):
 def test_a_network_by_name_configures_the_cpu(net, pixels, monkeypatch):
     from jaxai._cpu import configure
 
-    called = []
+    called, text = [], configure.configure_cpu.__doc__
     monkeypatch.setattr(configure, "backend_started", lambda: False)
     monkeypatch.setattr(configure, "configure_cpu", lambda: called.append(True))
     monkeypatch.setattr(jaxai.models, "load", lambda name, dtype=None: net)
     jaxai.explain(net, pixels, methods="saliency")
     assert not called
     jaxai.explain("efficientnet_lite0", pixels, methods="saliency")
-    assert called and "so does `jaxai.explain`" in jaxai.configure_cpu.__doc__
+    assert called and "so does `jaxai.explain`" in text
 
 
 @pytest.fixture
@@ -484,8 +484,8 @@ def test_other_formats_and_whole_photos(net, pixels, tmp_path, monkeypatch, run)
     assert jaxai.plots.vector(figure, format="pdf")[:5] == b"%PDF-"
     with pytest.raises(ValueError, match="`format` must be 'pdf' or 'svg'; got 'gif'"):
         jaxai.plots.vector(figure, format="gif")
-    with pytest.raises(ValueError, match="`fit` must be one of crop, pad, squash; got 'tile'"):
-        jaxai.explain(net, pixels, methods="saliency", fit="tile")
+    with pytest.raises(ValueError, match="`fit` must be one of crop, pad, squash, tile; got 'tiles'"):
+        jaxai.explain(net, pixels, methods="saliency", fit="tiles")
 
 
 def test_the_classes_of_a_photo_share_the_ends_of_the_colours(explained):

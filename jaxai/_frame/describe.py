@@ -142,6 +142,11 @@ class Description:
         return self.function.__name__
 
     @property
+    def label(self) -> str:
+        """What the values are, as a colour bar says it."""
+        return self.unit or ("a pixel's channels summed, no unit" if self.result == "pixels" else "no unit")
+
+    @property
     def family(self) -> str:
         """The namespace of the function: cam, gradients, rules, perturbation."""
         return contract.family(self.function)

@@ -24,7 +24,6 @@ from .arguments import (
     AlphaOption,
     BatchSizeOption,
     DeviceOption,
-    FitOption,
     PageOption,
     PrecisionOption,
     SeedOption,
@@ -71,7 +70,13 @@ def explain(
     labels: arguments.LabelsOption = None,
     normalize: arguments.NormalizeOption = None,
     input_size: arguments.InputSizeOption = None,
-    fit: FitOption = "crop",
+    fit: Annotated[
+        Literal["crop", "pad", "squash", "tile"],
+        typer.Option(
+            help="How a photo becomes a square: its centre, all of it with margins, or stretched; or tile:"
+            " squares all over a large photo, whose maps are put together."
+        ),
+    ] = "crop",
     page: PageOption = None,
     white: WhiteOption = None,
     alpha: AlphaOption = None,
@@ -116,7 +121,7 @@ def explain(
         precision=precision,
         batch_size=batch_size,
         seed=seed,
-        reading=photos.reading(page, white, alpha, fit),
+        reading=photos.reading(page, white, alpha, fit, tiles=True),
         scores=rate,
     )
     for line in found.notes:

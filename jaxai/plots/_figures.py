@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import ArrayLike, Float, Int
+from jaxtyping import ArrayLike, Bool, Float, Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -74,6 +74,7 @@ def heatmap_panel(
     signed: bool = False,
     label: str = "",
     bounds: tuple[float, float] | None = None,
+    hatched: Bool[ArrayLike, "height width"] | None = None,
 ) -> Panel:
     """Return `heatmap_overlay` as a panel with its colour bar in the map's own values.
 
@@ -84,9 +85,10 @@ def heatmap_panel(
         signed: Whether negative values have colours of their own.
         label: Unit beside the colour bar.
         bounds: Values at the two ends of the bar, for panels that share one; None: those of this map.
+        hatched: Pixels that are hatched, such as those whose value may be zero.
     """
     bounds = limits(heatmap, signed=signed) if bounds is None else bounds
-    image = heatmap_overlay(photo, heatmap, signed=signed, bounds=bounds)
+    image = heatmap_overlay(photo, heatmap, signed=signed, bounds=bounds, hatched=hatched)
     return Panel(image, title, Bar(DIVERGING if signed else SEQUENTIAL, *bounds, label))
 
 
@@ -120,6 +122,7 @@ def segments_panel(
     *,
     title: str = "",
     regions: int = 5,
+    hatched: Bool[ArrayLike, " segments"] | None = None,
 ) -> Panel:
     """Return `segment_mask` as a panel.
 
@@ -129,8 +132,9 @@ def segments_panel(
         weights: One per label.
         title: Above the panel, taken literally.
         regions: At most this many superpixels, the largest weights first.
+        hatched: Superpixels that are hatched where they are shown, such as those whose weight may be zero.
     """
-    return Panel(segment_mask(photo, segments, weights, regions=regions), title)
+    return Panel(segment_mask(photo, segments, weights, regions=regions, hatched=hatched), title)
 
 
 def compose(panels: Sequence[Panel], *, title: str = "", columns: int | None = None) -> Figure:

@@ -3,7 +3,7 @@
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import ArrayLike, Float, Int, UInt8
+from jaxtyping import ArrayLike, Bool, Float, Int, UInt8
 from numpy import ndarray
 from skimage.segmentation import find_boundaries
 
@@ -24,6 +24,7 @@ def heatmap_overlay(
     cmap: str | None = None,
     bounds: tuple[float, float] | None = None,
     opacity: float = 0.65,
+    hatched: Bool[ArrayLike, "height width"] | None = None,
 ) -> UInt8[ndarray, "height width 3"]:
     """Lay a map over its photo, which is shown in grey so that all colour is the map's.
 
@@ -35,6 +36,7 @@ def heatmap_overlay(
         cmap: Name of a colour map; None means `SEQUENTIAL`, or `DIVERGING` if `signed`.
         bounds: Values at the two ends; None means `limits(heatmap, signed=signed)`.
         opacity: Weight of the colours, 0 to 1 (if `signed`, at the ends of the range).
+        hatched: Pixels that are hatched, such as those whose value may be zero.
 
     Raises:
         ValueError: If the sizes differ or the photo is not in [0, 1].
@@ -55,7 +57,10 @@ def heatmap_overlay(
         size = np.clip(np.abs(np.nan_to_num(heatmap)) / max(abs(bounds[0]), abs(bounds[1])), 0, 1)
         # The square root keeps half-strong evidence visible on the photo.
         cover = opacity * np.sqrt(size)[..., None]
-    return _bytes((1 - cover) * _grey(photo) + cover * colors)
+    picture = (1 - cover) * _grey(photo) + cover * colors
+    if hatched is not None:
+        picture = hatch(picture, as_map(hatched, "hatched", photo).astype(bool))
+    return _bytes(picture)
 
 
 def signed_pixels(
@@ -90,6 +95,7 @@ def segment_mask(
     regions: int = 5,
     boundaries: bool = True,
     scale: int = 3,
+    hatched: Bool[ArrayLike, " segments"] | None = None,
 ) -> UInt8[ndarray, "rows columns 3"]:
     """Show the superpixels that speak most for a class in colour and outlined, the rest in pale grey.
 
@@ -101,6 +107,7 @@ def segment_mask(
         boundaries: Draw thin lines between all superpixels too.
         scale: The picture is this many times larger than the photo, so that lines can be thinner than its
             pixels.
+        hatched: Superpixels that are hatched where they are shown, such as those whose weight may be zero.
 
     Returns:
         uint8 [scale * height, scale * width, 3].
@@ -126,15 +133,29 @@ def segment_mask(
             raise ValueError(f"`{name}` must be a positive integer; got {value!r}")
     order = np.argsort(-weights, kind="stable")[:regions]
     shown = np.isin(labels, order[weights[order] > 0])
-    photo, labels, shown = (_enlarge(x, scale) for x in (photo, labels, shown))
+    lines = np.zeros(shown.shape, bool) if hatched is None else shown & np.asarray(hatched, bool)[labels]
+    photo, labels, shown, lines = (_enlarge(x, scale) for x in (photo, labels, shown, lines))
     pale = 0.35 * _grey(photo) + 0.6
-    picture = np.where(shown[..., None], photo, pale)
+    picture = hatch(np.where(shown[..., None], photo, pale), lines, width=scale)
     if boundaries:
         # Zero would count as background, which has no boundary.
-        lines = find_boundaries(labels + 1, mode="inner")[..., None]
-        picture = np.where(lines & ~shown[..., None], 0.75 * picture, picture)
+        edges = find_boundaries(labels + 1, mode="inner")[..., None]
+        picture = np.where(edges & ~shown[..., None], 0.75 * picture, picture)
     outline = find_boundaries(shown, mode="thick")[..., None]
     return _bytes(np.where(outline, _OUTLINE, picture))
+
+
+def hatch(picture: ndarray, where: ndarray, *, width: int = 1) -> ndarray:
+    """Draw slanted lines, dark beside light so that they show on everything, over a part of a picture.
+
+    Args:
+        picture: [height, width, 3] in [0, 1].
+        where: The part, bool [height, width].
+        width: Of a line in pixels; the lines are eight of these apart.
+    """
+    place = (np.add.outer(np.arange(where.shape[0]), np.arange(where.shape[1])) // width) % 8
+    dark, light = ((where & (place == number))[..., None] for number in (0, 1))
+    return np.where(dark, 0.25 * picture, np.where(light, 0.35 * picture + 0.65, picture))
 
 
 def as_photo(photo: ArrayLike) -> ndarray:

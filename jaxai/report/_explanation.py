@@ -48,8 +48,12 @@ class Explanation:
 
     @cached_property
     def photos(self) -> np.ndarray:
-        """What the network saw, float32 [N, height, width, channels] in [0, 1]."""
-        return np.stack([subject.pixels for subject, _ in self.results])
+        """What the network saw, float32 [N, height, width, channels] in [0, 1].
+
+        Raises:
+            ValueError: If the photos have several sizes, as they may with tiles: then take `[i].photos`.
+        """
+        return _stacked([subject.pixels for subject, _ in self.results], "photos")
 
     @property
     def classes(self) -> tuple[tuple[dict[str, Any], ...], ...]:
@@ -72,8 +76,11 @@ class Explanation:
 
         Float32 [N, height, width], or [N, height, width, channels] for attributions of pixels; with k targets
         [N, k, ...]. NaN where a method has failed on a photo.
+
+        Raises:
+            ValueError: If the photos have several sizes, as they may with tiles: then take `[i].maps`.
         """
-        return {name: self._stacked(name) for name in self.methods}
+        return {name: self._maps(name) for name in self.methods}
 
     @cached_property
     def weights(self) -> dict[str, tuple[np.ndarray, ...]]:
@@ -86,6 +93,18 @@ class Explanation:
             name: tuple(_squeezed(_weights(name, subject, parts)) for subject, parts in self.results)
             for name in self.methods
             if name in weighed
+        }
+
+    @cached_property
+    def standard_errors(self) -> dict[str, tuple[np.ndarray, ...]]:
+        """How far `weights` may be off, by method, of those that say so; NaN where that is unknown."""
+        known = {p.method.name for _, parts in self.results for p in parts if p.errors is not None}
+        return {
+            name: tuple(
+                _squeezed(_weights(name, subject, parts, errors=True)) for subject, parts in self.results
+            )
+            for name in self.methods
+            if name in known
         }
 
     @property
@@ -208,18 +227,25 @@ class Explanation:
             _files.write(Path(path), [text.encode()])
         return text
 
-    def _stacked(self, name: str) -> np.ndarray:
+    def _maps(self, name: str) -> np.ndarray:
         said: list[Mapping[str, Part]] = [{p.method.name: p for p in parts} for _, parts in self.results]
         shape = next(parts[name].maps.shape for parts in said if name in parts)
         rows = [parts[name].maps if name in parts else np.full(shape, np.nan, np.float32) for parts in said]
-        return np.stack([_squeezed(row) for row in rows])
+        return _stacked([_squeezed(row) for row in rows], "maps")
 
 
-def _weights(name: str, subject: Subject, parts: tuple[Part, ...]) -> np.ndarray:
-    """Return a method's weights [k, S] for a photo, NaN if it has failed there."""
+def _stacked(arrays: list[np.ndarray], what: str) -> np.ndarray:
+    if len({array.shape for array in arrays}) > 1:
+        raise ValueError(f"the photos have several sizes: take `explanation[i].{what}`")
+    return np.stack(arrays)
+
+
+def _weights(name: str, subject: Subject, parts: tuple[Part, ...], *, errors: bool = False) -> np.ndarray:
+    """Return a method's weights, or their errors, [k, S] for a photo; NaN if it has failed there."""
     for part in parts:
-        if part.method.name == name and part.weights is not None:
-            return part.weights
+        found = part.errors if errors else part.weights
+        if part.method.name == name and found is not None:
+            return found
     count = 0 if subject.segments is None else int(subject.segments.max()) + 1
     return np.full((len(subject.named), count), np.nan, np.float32)
 

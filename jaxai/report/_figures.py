@@ -15,27 +15,33 @@ from ._record import Part, Subject
 
 # The longest side of a photo with a map on it.
 _LONGEST = 4096
+_HATCHED = "hatched: within two standard errors of zero"
 
 
 def panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
     """Return a method's panel for class k with its scores, if there are any, below."""
-    return replace(_plain_panel(subject, part, k, title), caption=_scores(part.facts, k))
+    lines = [_scores(part.facts, k), *([_HATCHED] if part.unsure(k) is not None else [])]
+    return replace(_plain_panel(subject, part, k, title), caption="\n".join(line for line in lines if line))
 
 
 def _plain_panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
-    method = part.method
-    if method.result == "segments":
-        assert subject.segments is not None and part.weights is not None
-        return plots.segments_panel(subject.pixels, subject.segments, part.weights[k], title=title)
+    if part.weights is not None and subject.segments is not None:
+        return plots.segments_panel(
+            subject.pixels, subject.segments, part.weights[k], title=title, hatched=part.unsure(k)
+        )
     return _map_panel(subject, part, k, title)
 
 
 def _map_panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
     values, signed, bounds = shown_values(subject, part, k)
-    label = part.method.description.unit
+    label = part.method.description.label
     if part.method.result == "pixels":
         return plots.pixels_panel(values, title=title, label=label, bounds=bounds)
-    return plots.heatmap_panel(subject.pixels, values, title=title, signed=signed, label=label, bounds=bounds)
+    unsure = part.unsure(k)
+    hatched = None if unsure is None or subject.segments is None else unsure[subject.segments]
+    return plots.heatmap_panel(
+        subject.pixels, values, title=title, signed=signed, label=label, bounds=bounds, hatched=hatched
+    )
 
 
 def shown_values(subject: Subject, part: Part, k: int) -> tuple[np.ndarray, bool, tuple[float, float]]:
@@ -95,7 +101,7 @@ def on_photo(subject: Subject, part: Part, k: int, *, longest: int = _LONGEST) -
 def of_method(subject: Subject, part: Part) -> Figure:
     """Return photo and map; for superpixels also all weights; a row per class if there are several."""
     method, named = part.method, subject.named
-    rows = method.result == "segments"
+    rows = part.weights is not None
     panels = [] if rows and len(named) > 1 else [plots.photo_panel(subject.pixels, title="photo")]
     for k, item in enumerate(named):
         title = classes.named(item) if len(named) > 1 else method.description.title
@@ -105,7 +111,8 @@ def of_method(subject: Subject, part: Part) -> Figure:
         if len(named) > 1:
             panels.append(plots.photo_panel(subject.pixels, title=title))
         panels.append(panel(subject, part, k, "strongest regions for the class"))
-        panels.append(_map_panel(subject, part, k, "weights of all regions"))
+        weights = _map_panel(subject, part, k, "weights of all regions")
+        panels.append(replace(weights, caption=_HATCHED if part.unsure(k) is not None else ""))
     title = (
         method.description.title
         if len(named) > 1

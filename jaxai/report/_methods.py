@@ -227,6 +227,7 @@ class Result:
         extra: Further numbers [batch, k] by name, such as a fit's score.
         layer: The layer that was used; None where there is none.
         clock: The time it took.
+        errors: Standard errors of the weights; None where there are none.
     """
 
     maps: np.ndarray
@@ -234,6 +235,7 @@ class Result:
     extra: dict[str, np.ndarray]
     layer: str | None
     clock: session.Clock
+    errors: np.ndarray | None = None
 
 
 def run(method: Chosen, about: Run) -> Result:
@@ -264,7 +266,9 @@ def run(method: Chosen, about: Run) -> Result:
         for name in ("intercept", "score")
         if getattr(found, name, None) is not None
     }
-    return Result(host(found.heatmap), host(weights), extra, used, clock)
+    errors = getattr(found, "standard_error", None)
+    errors = None if errors is None else host(errors)
+    return Result(host(found.heatmap), host(weights), extra, used, clock, errors)
 
 
 def _joined(results: Sequence[Result]) -> Result:
@@ -280,6 +284,7 @@ def _joined(results: Sequence[Result]) -> Result:
         extra={name: joined(result.extra[name] for result in results) for name in one.extra},
         layer=one.layer,
         clock=session.Clock(*(sum(t) for t in zip(*(astuple(r.clock) for r in results), strict=True))),
+        errors=None if one.errors is None else joined(result.errors for result in results),
     )
 
 

@@ -189,7 +189,9 @@ def _map(number: int, subject: Subject, part: Part, k: int) -> str:
     clipped = (low < bounds[0], high > bounds[1])
     marks = [f"{'≤ ' if clipped[0] else ''}{ends[0]}", f"{'≥ ' if clipped[1] else ''}{ends[1]}"]
     middle = "<span>0</span>" if signed else ""
-    unit = text(method.description.unit)
+    unit = text(method.description.label)
+    if (unsure := part.unsure(k)) is not None:
+        unit += f"<br>{int(unsure.sum())} of {unsure.size} superpixels within two standard errors of zero"
     rated = ", ".join(text(one) for one in score_texts(part.facts, k))
     return (
         f'<figure class="map" data-method="{text(method.name)}" data-photo="{number}"'

@@ -16,6 +16,8 @@ from ._samples import SAMPLES as SAMPLES
 
 # How a photo is brought to the network's square, as `jaxai.models.crop` does it.
 FITS = ("crop", "pad", "squash")
+# Not brought to a square, but explained in tiles of its size (`_tiles`).
+TILE = "tile"
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,17 @@ class Photo:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def reading(page: int | None, white: float | None, alpha: bool | None, fit: str = "crop") -> dict[str, Any]:
-    """Return the keywords for `Photo.crop`.
+def reading(
+    page: int | None, white: float | None, alpha: bool | None, fit: str = "crop", *, tiles: bool = False
+) -> dict[str, Any]:
+    """Return the keywords for `Photo.crop`; with `tiles`, `fit` may be `TILE`, which is none of those.
 
     Raises:
         ValueError: If there is no such way to fit.
     """
-    if fit not in FITS:
-        raise ValueError(f"`fit` must be one of {', '.join(FITS)}; got {names.shortened(str(fit))!r}")
+    known = (*FITS, TILE) if tiles else FITS
+    if fit not in known:
+        raise ValueError(f"`fit` must be one of {', '.join(known)}; got {names.shortened(str(fit))!r}")
     # Networks of others may crop without knowing of it.
     return {"page": page, "white": white, "alpha": alpha, **({"fit": fit} if fit != FITS[0] else {})}
 

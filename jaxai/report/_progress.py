@@ -1,14 +1,15 @@
-"""A bar in the terminal for what takes more than two seconds, with the time that is left."""
+"""A bar for what takes more than two seconds, with the time that is left."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+
+from . import _bars as bars
 
 _PATIENCE = 2.0  # seconds before a bar appears
 # Passes of a step that tell how long one takes; fewer take less time than compiling them.
 _TELLING = 100
+_PAUSE = 0.2  # seconds between two drawings, which a notebook sends to a browser
 _ALMOST = 0.99  # of a step whose estimate was too low
 
 
@@ -16,15 +17,17 @@ class Progress:
     """How far a run is: the work of its steps is counted in passes of the network, which are timed.
 
     Args:
-        shown: False shows nothing; True shows a bar on the standard error if that is a terminal.
+        shown: False shows nothing; True shows a bar in a notebook, or on the standard error if that is a
+            terminal.
         clock: Returns seconds.
     """
 
     def __init__(self, shown: bool = True, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._shown = shown and sys.stderr is not None and sys.stderr.isatty()
+        self._kind = bars.place() if shown else None
         self._clock = clock
         self._begin = clock()
-        self._bar: Any = None
+        self._bar: bars.Bar | None = None
+        self._drawn = 0.0
         self._costs: dict[str, float] = {}
         self._photos = 1
         self._done = 0.0
@@ -83,17 +86,13 @@ class Progress:
 
     def tick(self) -> None:
         """Draw the bar, if it is time for one."""
-        if not self._shown or self._clock() - self._begin < _PATIENCE:
+        now = self._clock()
+        if self._kind is None or now - self._begin < _PATIENCE or now - self._drawn < _PAUSE:
             return
+        self._drawn = now
         name, done, left = self.state()
-        if self._bar is None:
-            self._bar = _drawn()
-            self._bar.add_task(name, total=1.0, left="")
-            self._bar.start()
-        # Without an estimate the bar moves without an end.
-        total = None if left is None and not done else 1.0
-        task = self._bar.task_ids[0]
-        self._bar.update(task, description=name, completed=done, total=total, left=remaining(left))
+        bar = self._bar = self._bar or self._kind()
+        bar.show(name, done, remaining(left), known=left is not None or done > 0)
 
 
 def remaining(seconds: float | None) -> str:
@@ -109,20 +108,4 @@ def remaining(seconds: float | None) -> str:
         f"about {max(1, round(seconds))} s left"
         if seconds < 60
         else f"about {-(-seconds // 60):.0f} min left"
-    )
-
-
-def _drawn() -> Any:
-    from rich import progress
-    from rich.console import Console
-
-    columns = (
-        progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(),
-        progress.TextColumn("{task.fields[left]}", markup=False),
-        progress.TimeElapsedColumn(),
-    )
-    # Lines above the bar, unless they go elsewhere.
-    return progress.Progress(
-        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
     )

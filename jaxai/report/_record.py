@@ -38,12 +38,20 @@ class Part:
         maps: [k, height, width], with channels for pixel attributions.
         weights: Of superpixels [k, S]; None for other methods.
         facts: What the record says of it.
+        errors: Standard errors of the weights [k, S], NaN where unknown; None if there are none.
     """
 
     method: Chosen
     maps: np.ndarray
     weights: np.ndarray | None
     facts: dict[str, Any]
+    errors: np.ndarray | None = None
+
+    def unsure(self, k: int) -> np.ndarray | None:
+        """Tell of each superpixel whether its weight for class k may be zero: within two standard errors."""
+        if self.weights is None or self.errors is None or not np.isfinite(self.errors[k]).any():
+            return None
+        return np.abs(self.weights[k]) < 2 * np.nan_to_num(self.errors[k])
 
 
 def record(subject: Subject, parts: Sequence[Part]) -> dict[str, Any]:
@@ -63,4 +71,6 @@ def arrays(subject: Subject, parts: Sequence[Part]) -> dict[str, np.ndarray]:
         found[part.method.name] = part.maps[0] if single else part.maps
         if part.weights is not None:
             found[f"{part.method.name}_weights"] = part.weights[0] if single else part.weights
+        if part.errors is not None:
+            found[f"{part.method.name}_standard_error"] = part.errors[0] if single else part.errors
     return found

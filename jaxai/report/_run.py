@@ -15,7 +15,7 @@ from . import _outputs as outputs
 from . import _scores as scores
 from . import _session as session
 from ._names import recorded
-from ._photos import Photo
+from ._photos import TILE, Photo
 from ._progress import Progress
 from ._record import Part, Subject
 from ._supplies import Run
@@ -57,6 +57,15 @@ class Request:
     seed: int
     reading: dict[str, Any]
     scores: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scores and self.tiled:
+            raise ValueError("maps of tiles have no scores, which are of what a network sees at once")
+
+    @property
+    def tiled(self) -> bool:
+        """Photos are explained in tiles."""
+        return self.reading.get("fit") == TILE
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,11 @@ def explain(request: Request, photos: Sequence[Photo], progress: Progress) -> It
     Raises:
         KeyboardInterrupt: Soon after Ctrl-C.
     """
+    if request.tiled:
+        from . import _tiles as tiles
+
+        yield from tiles.explain(request, photos, progress)
+        return
     count = -(-len(photos) // (request.batch_size or _IN_FLIGHT))
     # Batches of equal size, the last filled up, so that programs are compiled for one shape.
     size = -(-len(photos) // count)
@@ -161,14 +175,14 @@ def _explain(
     for photo, frame in zip(batch.photos, batch.frames, strict=True):
         for text in framing_notes(frame, net.input_size):
             yield Noted(f"{photo.source}: {text}")
-    logits, values = patiently(lambda: _scored(request, pixels), tick=progress.tick)
-    scored = np.asarray(True if logits is None else np.isfinite(logits).all(-1))
-    scored = np.broadcast_to(scored, len(pixels))
-    finite = np.asarray(scored & np.isfinite(values).all(-1))
+    logits, values = patiently(lambda: scored(request, pixels), tick=progress.tick)
+    known = np.asarray(True if logits is None else np.isfinite(logits).all(-1))
+    known = np.broadcast_to(known, len(pixels))
+    finite = np.asarray(known & np.isfinite(values).all(-1))
     for index in np.flatnonzero(~finite[: len(batch.photos)]):
         photo = batch.photos[index]
         bad = [n for n, v in zip(request.wanted.functions, values[index], strict=True) if not np.isfinite(v)]
-        what = f"the target {bad[0]!r} returns a number that is" if scored[index] else ""
+        what = f"the target {bad[0]!r} returns a number that is" if known[index] else ""
         what = what or f"{net.name} returns scores that are"
         error = ValueError(f"{what} not finite for {photo.source}")
         progress.skip(1)
@@ -199,7 +213,7 @@ def _explain(
             ]
         else:
             named = [classes.entry(int(c), net.labels, row) for c in wanted[index]]
-        facts = _facts(request, photo, batch.digests[index], pixels[index], row, named, len(photos))
+        facts = facts_of(request, photo, batch.digests[index], pixels[index], row, named, len(photos))
         facts["image"] |= batch.frames[index]
         labels = None if cut is None else cut.labels[index]
         if cut is not None:
@@ -228,7 +242,7 @@ def _explain(
     progress.expect(total, costs)
     if sum(costs.values()) > _TIMED:
         with session.timed() as clock:
-            patiently(lambda: _scored(request, pixels), tick=progress.tick)
+            patiently(lambda: scored(request, pixels), tick=progress.tick)
         progress.calibrate(len(pixels), clock.seconds)
     for method in request.methods:
         with progress.step(method.name, len(photos)):
@@ -242,7 +256,7 @@ def _explain(
     yield Finished()
 
 
-def _scored(request: Request, pixels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+def scored(request: Request, pixels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
     """Return logits [batch, classes], if the network has those, and the values of functions [batch, k]."""
     outputs = _model.call(_model.as_model(request.net.model), request.net.normalize(jnp.asarray(pixels)))
     values = [np.asarray(function(outputs), np.float32) for function in request.wanted.functions.values()]
@@ -274,10 +288,11 @@ def _part(
     rated: dict[str, np.ndarray],
 ) -> Part:
     """Return what a method says of one photo of a batch."""
-    weights = None
+    weights = errors = None
     if result.weights is not None and cut is not None:
         # Padding, where the batch holds photos with more superpixels, is left out.
         weights = result.weights[index][:, : cut.counts[index]]
+        errors = None if result.errors is None else result.errors[index][:, : cut.counts[index]]
     facts = {
         "result": method.result,
         "paper": method.description.paper,
@@ -289,10 +304,10 @@ def _part(
         "compile_seconds_of_batch": round(result.clock.compiling, 4),
         **({"scores": {name: outputs.numbers(v[index]) for name, v in rated.items()}} if rated else {}),
     }
-    return Part(method, result.maps[index], weights, facts)
+    return Part(method, result.maps[index], weights, facts, errors)
 
 
-def _facts(request, photo: Photo, digest: str, pixels, logits, named, batch: int) -> dict[str, Any]:
+def facts_of(request, photo: Photo, digest: str, pixels, logits, named, batch: int) -> dict[str, Any]:
     """Return the content of `explanation.json`, without what methods and superpixels add."""
     net = request.net
     return {
