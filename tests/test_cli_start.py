@@ -91,7 +91,7 @@ assert not {"jax", "numpy", "typer", "rich"} & set(sys.modules), sys.modules
 
 
 CASES = [
-    ("", "", ["explain", "compare", "dream", "visualize", "atlas", "models"]),
+    ("", "", ["explain", "compare", "dream", "visualize", "atlas", "concepts", "models"]),
     ("", "ex", ["explain"]),
     ("explain", "roc", ["rocket"]),
     ("explain cat", "--me", ["--method"]),

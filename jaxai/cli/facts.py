@@ -22,6 +22,7 @@ COMMANDS = {
     "dream": "dream.dream",
     "visualize": "visualize.visualize",
     "atlas": "atlas.atlas",
+    "concepts": "concepts.concepts",
     "models": "listing.models",
     "layers": "listing.layers",
     "methods": "listing.methods",

@@ -7,17 +7,21 @@ from ._craft import Craft, craft
 from ._maps import concept_maps
 from ._measures import monosemanticity, stability
 from ._sae import Sae, load_sae, sae
+from ._sheets import ConceptSheet, concept_sheets, strongest_concepts
+from ._steer import steer
 from ._stored import save_activations
 from ._subconcepts import subconcepts
 from ._tcav import Tcav, tcav
 
 __all__ = [
+    "ConceptSheet",
     "Craft",
     "Sae",
     "Tcav",
     "cav",
     "concept_maps",
     "concept_model",
+    "concept_sheets",
     "counterfactuals",
     "craft",
     "load_sae",
@@ -25,6 +29,8 @@ __all__ = [
     "sae",
     "save_activations",
     "stability",
+    "steer",
+    "strongest_concepts",
     "subconcepts",
     "tcav",
 ]

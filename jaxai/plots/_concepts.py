@@ -1,0 +1,94 @@
+"""The sheet of a concept as a picture: photos and maps, an optimised image, classes and steering curves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from ._output import Picture
+from ._pixels import as_photo, heatmap_overlay
+from ._texts import plain
+
+_SIDE = 1.5  # inches a photo
+_LINES = ("#1f3b63", "#c2410c", "#4d7c0f", "#7e22ce", "#0e7490", "#a16207")
+_FAINT = "#8a8f98"
+
+
+def concept_sheet(sheet: Any, *, labels: Sequence[str] | None = None, title: str = "") -> Figure:
+    """Draw what `jaxai.concepts.concept_sheets` says of a concept.
+
+    Upper row: the photos that show it most; lower row: where it is on them, all in one range of colours. To
+    their left the image that is optimised to show it; to their right the classes that owe most to it, with
+    standard errors, and what their probabilities do when the concept is scaled.
+
+    Args:
+        sheet: A `jaxai.concepts.ConceptSheet`.
+        labels: Names of the network's classes.
+        title: A line above all.
+
+    Returns:
+        A Matplotlib figure with an Agg canvas; `png` writes it, `render` turns it into pixels.
+    """
+    count, drawn, classify = len(sheet.photos), sheet.drawn is not None, sheet.classes is not None
+    widths = [2 * _SIDE] * drawn + [_SIDE] * count + [2.1 * _SIDE] * classify
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.01)
+    height = 2 * _SIDE + 0.3 + (0.3 if title else 0)
+    figure = Picture(figsize=(sum(widths) + 0.2, height), dpi=120, layout=layout)
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, len(widths), width_ratios=widths)
+    if drawn:
+        axes = figure.add_subplot(grid[:, 0])
+        axes.imshow(as_photo(np.clip(sheet.drawn, 0, 1)))
+        axes.set_title("optimised", fontsize=8, color=_FAINT)
+        axes.set_axis_off()
+    bounds = (0.0, max(float(np.nanmax(sheet.maps)), 1e-9))
+    for i in range(count):
+        overlay = heatmap_overlay(sheet.photos[i], sheet.maps[i], bounds=bounds)
+        for row, picture in enumerate((as_photo(sheet.photos[i]), overlay)):
+            axes = figure.add_subplot(grid[row, drawn + i])
+            axes.imshow(picture)
+            axes.set_axis_off()
+            if row == 0:
+                axes.set_title(f"{sheet.amounts[i]:.3g}", fontsize=7, color=_FAINT, pad=2)
+    if classify:
+        names = [str(c) if labels is None else str(labels[c]).replace("_", " ") for c in sheet.classes]
+        names = [name if len(name) <= 22 else f"{name[:21]}…" for name in names]
+        colours = [_LINES[i % len(_LINES)] for i in range(len(names))]
+        _bars(figure.add_subplot(grid[0, -1]), sheet, names, colours)
+        _curves(figure.add_subplot(grid[1, -1]), sheet, colours)
+    if title:
+        text, style = plain(title, weight="bold")
+        figure.suptitle(text, fontsize=10, **style)
+    return figure
+
+
+def _bars(axes, sheet, names, colours):
+    places = np.arange(len(names))
+    axes.barh(places, sheet.effects, xerr=sheet.errors, color=colours, height=0.65, ecolor="#44474d")
+    axes.set_yticks(places, names, fontsize=7, parse_math=False)
+    axes.invert_yaxis()
+    axes.axvline(0, color=_FAINT, linewidth=0.6)
+    axes.set_title("logits lost without it", fontsize=8, color=_FAINT)
+    _quiet(axes)
+
+
+def _curves(axes, sheet, colours):
+    for i, colour in enumerate(colours):
+        mean, error = sheet.curves[:, i], sheet.curve_errors[:, i]
+        axes.plot(sheet.factors, mean, color=colour, linewidth=1.2, marker="o", markersize=2.5)
+        axes.fill_between(sheet.factors, mean - error, mean + error, color=colour, alpha=0.18, linewidth=0)
+    axes.axvline(1, color=_FAINT, linewidth=0.6, linestyle="--")
+    axes.set_ylim(0, None)
+    axes.set_title("probability when it is scaled by", fontsize=8, color=_FAINT)
+    _quiet(axes)
+
+
+def _quiet(axes):
+    axes.tick_params(labelsize=6.5, length=2, width=0.5)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_linewidth(0.5)
