@@ -121,7 +121,7 @@ CASES = [
     ("dream cat --layer", "conv4", ["conv4_1", "conv4_2", "conv4_3"]),
     ("visualize", "resnet1", ["resnet18", "resnet101", "resnet152"]),
     ("visualize resnet18 layer1.0", "layer4.1", ["layer4.1"]),
-    ("dataset", "p", ["plan"]),
+    ("dataset", "pl", ["plan"]),
     ("dataset plan --method", "xr", ["xrai"]),
     ("nonsense", "x", []),
 ]

@@ -59,7 +59,7 @@ PASTED = re.compile(r"^```python\n((?!>>> ).*?)^```$", re.MULTILINE | re.DOTALL)
 def test_examples_to_paste_run_as_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     start = (ROOT / "README.md").read_text("utf-8").split("## Your own model")[0]
-    for page in (start, (ROOT / "docs/explain.md").read_text("utf-8")):
+    for page in (start, *((ROOT / "docs" / name).read_text("utf-8") for name in ("explain.md", "index.md"))):
         blocks = PASTED.findall(page)
         assert len(blocks) == 2
         names = {}

@@ -9,12 +9,12 @@ from ..report._methods import METHODS, options_of
 from ..report._supplies import PREFERRED
 
 _WIDTH = 80
-_EXPLAINED = {
+EXPLAINED = {
     "score": "the raw score (logit) of a class",
     "probability": "the probability of a class",
     "nothing": "the photo as the network sees it; it is the same for all classes",
 }
-_RESULTS = {
+RESULTS = {
     "heatmap": "a map of the image",
     "pixels": "a value for each pixel and channel",
     "layer": "a value for each activation of a layer; the command shows their sum over channels as a map",
@@ -47,8 +47,8 @@ def page(description: Description) -> list[str]:
         lines += [*_wrapped(paragraph), ""]
     unit = f"; {description.unit}" if description.unit else ""
     signs = "with signs" if description.has_signs() else "without signs"
-    lines += _indented(f"Result: {_RESULTS[description.result]}, {signs}{unit}.", first="")
-    lines += _indented(f"Explains: {_EXPLAINED[description.explains]}.", first="")
+    lines += _indented(f"Result: {RESULTS[description.result]}, {signs}{unit}.", first="")
+    lines += _indented(f"Explains: {EXPLAINED[description.explains]}.", first="")
     lines += _indented(f"Cost: {description.passes()} ({_letters(str(description.passes()))})", first="")
     used = [f"{word} ({option})" for word, option in _SETTINGS.items() if word in description.parameters]
     lines += _indented(f"Uses: {', '.join(used) or 'nothing but the photo and the class'}.", first="")
@@ -60,7 +60,7 @@ def page(description: Description) -> list[str]:
     lines += ["", "References:"]
     for reference in description.references:
         lines += _indented(reference, first="  ")
-    example, setting = f"  jaxai explain cat --method {description.name}", _setting(description)
+    example, setting = f"  jaxai explain cat --method {description.name}", example_setting(description)
     if len(example + setting) > _WIDTH:
         example, setting = f"{example} \\", f"   {setting}"
         return [*lines, "", "Example:", example, setting]
@@ -106,7 +106,7 @@ def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _setting(description: Description) -> str:
+def example_setting(description: Description) -> str:
     """Return an option as it is set, the first that is a number or a word."""
     for name, parameter in options_of(description).items():
         if isinstance(parameter.default, (int, float, str)) and not isinstance(parameter.default, bool):
