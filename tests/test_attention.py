@@ -64,6 +64,46 @@ def by_legrad(parameters, images, classes, **options):
     return total / len(parameters["blocks"])
 
 
+def by_both_directions(parameters, images, classes, *, steps, **options):
+    """Written out as the paper's section 4 has it, one image at a time."""
+    matrices, slopes = matrices_and_slopes(parameters, images, classes, **options)
+    shares = np.linspace(0, 1, steps)
+    last = np.mean(
+        [matrices_and_slopes(parameters, images * share, classes, **options)[1][-1] for share in shares],
+        axis=0,
+    )
+    found = []
+    for i in range(len(images)):
+        perceived = np.eye(matrices.shape[-1])
+        for layer, slope in zip(matrices[:, i], slopes[:, i], strict=True):
+            weights = np.array([np.abs(a.T @ g).mean() for a, g in zip(layer, slope, strict=True)])
+            perceived = perceived + np.tensordot(weights / weights.sum(), layer, axes=1) @ perceived
+        found.append(perceived * np.maximum(last[i], 0).mean(0))
+    return np.array(found)
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("pooled, registers", [(False, 2), (True, 0)])
+def test_bidirectional_is_its_definition(pooled, registers):
+    model = tiny_vit.model(3, pooled=pooled, registers=registers)
+    parameters, prefix = model.args[0], 1 + registers
+    both = by_both_directions(parameters, IMAGES, CLASSES, steps=5, pooled=pooled)
+    options = {"steps": 5, "queries": "mean" if pooled else None}
+    found = jaxai.attention.bidirectional(model, IMAGES, CLASSES, **options, **raw)
+    close(found, row(both, prefix, pooled))
+
+
+@pytest.mark.slow
+def test_bidirectional_asks_for_the_top_class_of_the_whole_image():
+    model = tiny_vit.model(0)
+    top = np.asarray(model(IMAGES).argmax(-1))
+    assert (top != np.asarray(model(0 * IMAGES).argmax(-1))).any()
+    close(
+        jaxai.attention.bidirectional(model, IMAGES, steps=3, **raw),
+        jaxai.attention.bidirectional(model, IMAGES, top, steps=3, **raw),
+    )
+
+
 @pytest.mark.parametrize(
     "pooled, registers",
     [(False, 2), *(pytest.param(pooled, 0, marks=pytest.mark.slow) for pooled in (False, True))],

@@ -5,12 +5,14 @@ transformer, with tokens laid out on their grid for every class activation map, 
 composites `"attn_lrp"` and `"cp_lrp"`.
 """
 
+from ._bidirectional import bidirectional
 from ._drop_tokens import drop_tokens
 from ._gradient_attention import gradient_attention
 from ._legrad import legrad
 from ._rollout import rollout
 
 __all__ = [
+    "bidirectional",
     "drop_tokens",
     "gradient_attention",
     "legrad",
