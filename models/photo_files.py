@@ -160,15 +160,16 @@ def open_stream(file: BinaryIO, name: str, reading: Reading) -> Opened:
     raise ValueError(f"{name} is not an image that can be read ({kinds})")
 
 
-def content(path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of a regular file; a pipe or a device is refused, not waited for.
+def content(path: str | os.PathLike[str], offset: int = 0, size: int = -1) -> bytes:
+    """Return the bytes of a regular file, or `size` of them; a pipe or a device is refused, not waited for.
 
     Raises:
         ValueError: If it is no regular file.
         OSError: If it cannot be read.
     """
     with open(path, "rb", opener=_regular) as file:
-        return file.read()
+        file.seek(offset)
+        return file.read(size)
 
 
 def loaded(image: Image.Image, reading: Reading, name: str) -> Opened:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxai
-from jaxai.dataset import _processes
+from jaxai.dataset import _leases, _processes
 from jaxai.models import photo_files
 from jaxai.report import _errors, _session
 
@@ -102,7 +102,7 @@ def test_what_dead_workers_left_among_leases_is_swept(net, folder, tmp_path):
 class Process:
     """A process that is dead as soon as it has started; the first ones finish a shard."""
 
-    exitcode, starts, useful = -9, 0, 20
+    exitcode, pid, starts, useful = -9, 1 << 30, 0, 20
 
     def __init__(self, target, args, daemon):
         self.store = pathlib.Path(args[0])
@@ -131,7 +131,7 @@ def test_only_deaths_without_a_finished_shard_between_count(net, folder, tmp_pat
     monkeypatch.setattr(_processes, "_PAUSE", 0.0)
     with pytest.raises(ChildProcessError, match="in a row .signal 9, as when memory runs out") as raised:
         _processes.run(tmp_path, plan, 1, 60.0, None)
-    assert Process.starts == Process.useful + _processes._DEATHS
+    assert Process.starts == Process.useful + _processes.DEATHS
     assert _errors.explain(raised.value) == str(raised.value)
 
 
@@ -158,8 +158,30 @@ def test_errors_of_workers_keep_their_kind_and_their_line(error):
 
 def test_one_worker_among_processes_is_refused(net, folder, tmp_path):
     data_sets.planned(net, folder, tmp_path)
-    with pytest.raises(ValueError, match="`workers` starts processes here, `worker` is one"):
+    with pytest.raises(ValueError, match="`worker` is one that something else starts: give one"):
         jaxai.dataset.run(tmp_path, workers=2, worker=(0, 2))
+
+
+def test_engines_that_are_refused(net, folder, tmp_path):
+    data_sets.planned(net, folder, tmp_path)
+    for options, error in (
+        ({"engine": "spark"}, "`engine` must be"),
+        ({"engine": "ray"}, "`workers` and Ray need a network that has a name"),
+        ({"engine": "ray", "worker": (0, 2)}, "give one"),
+        ({"address": "10.0.0.1:6379"}, '`address` is for `engine="ray"`'),
+    ):
+        with pytest.raises(ValueError, match=error):
+            jaxai.dataset.run(tmp_path, net=net, **options)
+
+
+def test_the_lease_of_a_process_that_is_known_to_be_dead_is_free(tmp_path):
+    with _leases.lease(tmp_path, 2) as mine:
+        assert mine
+        found = json.loads((tmp_path / "leases" / "00002.json").read_text())
+        _leases.drop(tmp_path, found["host"], found["process"] + 1)
+        assert _leases.held(tmp_path, 2)
+        _leases.drop(tmp_path, found["host"], found["process"])
+        assert not _leases.held(tmp_path, 2)
 
 
 def test_images_that_moved_are_explained_again(net, tmp_path):

@@ -70,7 +70,7 @@ def test_other_images_that_are_refused(tmp_path):
     for images, error in (
         (tmp_path / "empty", "holds no image"),
         (tmp_path / "gone", "no such folder or table"),
-        (tmp_path / "photo.png", "must be a folder, or a table"),
+        (tmp_path / "photo.png", "must be a folder, a .tar, or a table"),
         (tmp_path / "odd.csv", "not a CSV table in UTF-8"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=error):

@@ -31,7 +31,8 @@ def plan(
     images: Annotated[
         Path,
         typer.Argument(
-            metavar="IMAGES", help="A folder (class/photo.jpg or flat), or a table .csv, .parquet."
+            metavar="IMAGES",
+            help="A folder (class/photo.jpg or flat), tars, or a table .csv, .jsonl, .parquet.",
         ),
     ],
     store: Annotated[Path, typer.Option("--out", metavar="STORE", help="A new folder to write to.")],
@@ -101,12 +102,18 @@ def plan(
 @dataset.command()
 def run(
     store: StoreArgument,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine, or Ray's actors.")
+    ] = None,
     worker: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="This worker among N that something else starts, from 0."),
     ] = None,
     root: RootOption = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: actors of a Ray cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of a Ray cluster, if it is not found by itself.")
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Explain what is missing; start it again after a crash, or on other machines at the same time."""
@@ -121,7 +128,15 @@ def run(
     # Processes that start later inherit its flags, so that all find the same bits.
     session.start(device, "float32")
     try:
-        found = library.run(store, root=root, workers=workers, worker=place, told=_Told())
+        found = library.run(
+            store,
+            root=root,
+            engine=engine,
+            workers=workers,
+            worker=place,
+            address=address,
+            told=_Told(),
+        )
     except KeyboardInterrupt:
         _say(library.status(store))
         terminal.note(f"go on with: jaxai dataset run {store}")

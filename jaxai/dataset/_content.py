@@ -2,13 +2,14 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ._plan import Plan
+if TYPE_CHECKING:
+    from ._plan import Plan
 
 
-def read(plan: Plan, number: int) -> bytes:
-    """Return the bytes of an image's file.
+def read(plan: "Plan", number: int) -> bytes:
+    """Return the bytes of an image.
 
     Raises:
         ValueError: If it is no regular file.
@@ -16,7 +17,21 @@ def read(plan: Plan, number: int) -> bytes:
     """
     from ..models import photo_files
 
-    return photo_files.content(Path(plan.root, plan.paths[number]))
+    if not plan.tars:
+        return photo_files.content(Path(plan.root, plan.paths[number]))
+    tar, offset = plan.places[number]
+    return photo_files.content(Path(plan.root, plan.tars[tar]), offset, plan.sizes[number])
+
+
+def given(plan: "Plan", number: int) -> Any:
+    """Return an image as `jaxai.explain` takes it: its path, or what lies in a tar as a PIL image."""
+    from PIL import Image
+
+    if not plan.tars:
+        return str(Path(plan.root, plan.paths[number]))
+    image: Any = Image.open(io.BytesIO(read(plan, number)))
+    image.filename = plan.paths[number]
+    return image
 
 
 def photo(net: Any, content: bytes) -> Any:

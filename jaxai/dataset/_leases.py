@@ -56,6 +56,15 @@ def held(store: Path, shard: int, *, expiry: float = EXPIRY) -> bool:
     return time.time() - renewed <= expiry
 
 
+def drop(store: Path, host: str, process: int) -> None:
+    """Remove the leases of a process that is known to be dead."""
+    for path in _layout.lease_file(store, 0).parent.glob("*.json"):
+        with suppress(OSError, ValueError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if (found.get("host"), found.get("process")) == (host, process):
+                path.unlink(missing_ok=True)
+
+
 def sweep(store: Path, *, expiry: float = EXPIRY) -> None:
     """Remove what workers that were killed have left among the leases: what is old and takes nothing."""
     folder = _layout.lease_file(store, 0).parent

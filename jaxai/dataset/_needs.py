@@ -31,6 +31,18 @@ def parquet() -> Any:
     return _loaded("pyarrow.parquet", "PyArrow")
 
 
+def ray() -> Any:
+    """Return Ray.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise ImportError("this engine needs Ray: pip install 'jaxai-explain[ray]'") from error
+
+
 def learn(part: str) -> Any:
     """Return a module of scikit-learn.
 

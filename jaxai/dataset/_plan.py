@@ -19,7 +19,7 @@ from ..report import _names as names
 from ..report import _networks as networks
 from ..report import _photos as photos_
 from ..report import _session as session
-from . import _layout, _maps, _metrics, _probe, _sources
+from . import _content, _layout, _maps, _metrics, _probe, _sources
 
 FORMAT = 2
 _SIDE = 224
@@ -34,6 +34,8 @@ class Plan:
         paths: Of the images, relative to `root`.
         sizes: Of the files in bytes.
         digests: Their SHA-256; empty texts where they were not asked for.
+        tars: Archives that hold the images, relative to `root`; empty if they are files.
+        places: Of each image, the number of its tar and where its bytes begin there.
         labels: What the data set calls the class of each; None where it says nothing.
         classes: The index of each label among the network's classes; None if labels are not explained.
         model: Name of the network.
@@ -62,6 +64,8 @@ class Plan:
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
     digests: tuple[str, ...]
+    tars: tuple[str, ...]
+    places: tuple[tuple[int, int], ...]
     labels: tuple[str | None, ...]
     classes: dict[str, int] | None
     model: str
@@ -126,10 +130,11 @@ class Plan:
             written = content.pop("hash")
             known = content["format"] == FORMAT
             if known:
-                listed = ("paths", "sizes", "digests", "labels", "names")
+                listed = ("paths", "sizes", "digests", "tars", "labels", "names")
                 tuples = {name: tuple(content[name]) for name in listed}
                 for several in ("methods", "metrics"):
                     tuples[several] = tuple((name, dict(given)) for name, given in content[several])
+                tuples["places"] = tuple((tar, offset) for tar, offset in content["places"])
                 tuples["probe"] = tuple(tuple(row) for row in content["probe"])
                 maps = {name: (tuple(shape), dtype) for name, (shape, dtype) in content["maps"].items()}
                 found = cls(**{**content, **tuples, "maps": maps})
@@ -170,8 +175,10 @@ def plan(
 
     Args:
         net: The network, as `jaxai.explain` takes it. One that is no name must be given to `run` again.
-        images: A folder tree (`class/photo.jpg` or flat), a table .csv or .parquet with the columns `path`
-            and, if wanted, `label`, a mapping from paths to labels, or paths.
+        images: A folder tree (`class/photo.jpg`, `split/class/photo.jpg` or flat; with `metadata.csv`, as
+            Hugging Face has it); a table .csv, .jsonl or .parquet with the columns `path` and, if wanted,
+            `label`; tars as WebDataset has them (one, `train-{000..009}.tar`, or a folder of tars; labels are
+            in `.cls` or `.json`); a mapping from paths to labels; or paths.
         store: A folder to write to; it must be new, empty, or hold this same plan.
         methods: As `jaxai.explain` takes them.
         targets: "top" (the most probable class of each image), "top2" ..., "label" (the class that the data
@@ -240,12 +247,14 @@ def plan(
             expected = "a number, a text or a list of those to be part of a plan"
             _check_written(value, f"{metric}: `{name}` must be {expected}")
     _metrics.check(rated, known)
-    files = [found.root / path for path in found.paths]
+    sizes = found.sizes or [os.stat(found.root / path).st_size for path in found.paths]
     made = Plan(
         root=str(found.root),
         paths=tuple(found.paths),
-        sizes=tuple(os.stat(file).st_size for file in files),
-        digests=tuple(photos_.Photo(str(file), "").digest() if digests else "" for file in files),
+        sizes=tuple(sizes),
+        digests=("",) * len(sizes),
+        tars=tuple(found.tars),
+        places=tuple(found.places),
         labels=tuple(found.labels),
         classes=wanted,
         model=known.name,
@@ -266,6 +275,9 @@ def plan(
         thumbnails=min(checks.at_least(thumbnails, "thumbnails", 0), known.input_size),
         jaxai=__version__,
     )
+    if digests:
+        read = (_content.read(made, number) for number in range(len(made)))
+        made = replace(made, digests=tuple(map(_layout.digest, read)))
     _write(made, Path(store), known.model)
     return made
 

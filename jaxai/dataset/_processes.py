@@ -7,17 +7,18 @@ would find other last bits.
 import builtins
 import multiprocessing
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import _layout, _status
+from . import _layout, _leases, _status
 from ._plan import Plan
 
 _PAUSE = 1.0
 # So many workers, for each that was asked for, may die one after the other without a shard being finished.
-_DEATHS = 3
+DEATHS = 3
 # What a caller's mistake is raised as, the narrowest first; errors of the system find their own kind.
 _KINDS = (FileNotFoundError, PermissionError, ChildProcessError, OSError, ImportError, MemoryError, TypeError)
 
@@ -54,8 +55,10 @@ def run(store: Path, plan: Plan, workers: int, expiry: float, told: Callable[[An
                 if not said.empty():
                     raise unpacked(*said.get())
                 if process.exitcode:
+                    # Nobody needs to wait until the lease of a dead process runs out.
+                    _leases.drop(store, socket.gethostname(), process.pid)
                     deaths += 1
-                    if deaths > _DEATHS * workers:
+                    if deaths > DEATHS * workers:
                         code = process.exitcode
                         how = "signal 9, as when memory runs out" if code == -9 else f"exit code {code}"
                         raise ChildProcessError(f"workers die again and again, {deaths} in a row ({how})")

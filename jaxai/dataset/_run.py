@@ -11,12 +11,12 @@ from .. import _files
 from .._frame import checks
 from ..report import _networks as networks
 from ..report._waiting import patiently
-from . import _layout, _leases, _plan, _processes, _status
+from . import _layout, _leases, _plan, _processes, _ray, _status
 from ._shards import Explainer, Times
 from ._status import Status
 
 _PAUSE = 1.0  # seconds between two looks at what other workers do
-_THREADS = 4
+THREADS = 4
 _SLURM = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
 
 
@@ -25,8 +25,10 @@ def run(
     *,
     net: Any = None,
     root: str | os.PathLike[str] | None = None,
-    workers: int = 1,
+    engine: str = "local",
+    workers: int | None = None,
     worker: tuple[int, int] | None = None,
+    address: str | None = None,
     expiry: float = _leases.EXPIRY,
     told: Callable[[Status], None] | None = None,
 ) -> Status:
@@ -39,10 +41,14 @@ def run(
         store: As `plan` wrote it.
         net: The network, where the plan was made for one that is no name.
         root: The folder of the images, if they have moved.
-        workers: Processes on this machine, for CPUs; one process uses all accelerators that it sees. With 1,
-            this process does it.
+        engine: "local", processes of this machine; "ray", actors of a Ray cluster (extra `ray`), which
+            load the network once and are replaced when they die. All machines must see the store and the
+            images under the same paths.
+        workers: Processes on this machine, for CPUs; one process uses all accelerators that it sees. With 1
+            or None, this process does it. Of Ray's actors, None is one for each GPU, or else each machine.
         worker: Number of this worker and of all workers, (0, 4), where something else starts them: it says
             where to begin looking, so that they meet seldom. Read from Slurm's variables in a job array.
+        address: Of a Ray cluster; None is that of `RAY_ADDRESS`, one that runs on this machine, or a new one.
         expiry: Seconds after which the shard of a worker that has died is taken over.
         told: Called about every second, and at the end.
 
@@ -51,8 +57,9 @@ def run(
 
     Raises:
         FileNotFoundError: If it is no store.
-        ValueError: If the plan is damaged, or for another network.
-        OSError: If nothing can be written; what is finished is kept.
+        ValueError: If the plan is damaged, or for another network; if arguments exclude each other.
+        OSError: If nothing can be written, workers die again and again, or a cluster is gone; what is
+            finished is kept.
 
     Example:
         >>> import pathlib, tempfile
@@ -71,23 +78,30 @@ def run(
         raise FileNotFoundError(
             f"the images' folder {_files.shown(plan.root, 200)} is gone; `root` names another"
         )
-    if checks.at_least(workers, "workers", 1) > 1:
+    checks.choice(engine, "engine", ("local", "ray"))
+    if address is not None and engine != "ray":
+        raise ValueError('`address` is for `engine="ray"`')
+    several = workers is not None and checks.at_least(workers, "workers", 1) > 1
+    if several or engine == "ray":
         if worker is not None:
             raise ValueError(
-                "`workers` starts processes here, `worker` is one that something else starts: give one"
+                "`workers` and Ray start processes, `worker` is one that something else starts: give one"
             )
         if net is not None:
             raise ValueError(
-                "`workers` needs a network that has a name; start several processes with `worker`"
+                "`workers` and Ray need a network that has a name; start several processes with `worker`"
             )
-        _processes.run(folder, plan, workers, expiry, told)
+        if engine == "ray":
+            _ray.run(folder, plan, workers, expiry, address, told)
+        else:
+            _processes.run(folder, plan, workers or 1, expiry, told)
         return _status.of_plan(folder, plan)
     known = network_of(plan, net)
     for below in ("rows", "done", "thumbnails", *(f"maps/{name}/c" for name in plan.maps)):
         for inner, _, _ in os.walk(folder / below):
             _files.sweep(Path(inner))
     _leases.sweep(folder, expiry=expiry)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         _work(folder, Explainer(plan, known, pool), _place(worker), expiry, told)
     return _status.of_plan(folder, plan)
 
@@ -138,12 +152,11 @@ def _work(folder: Path, explainer: Explainer, place: tuple[int, int], expiry: fl
     while left:
         waiting = []
         for shard in left:
-            found = _status.record(folder, plan, shard)
-            if found is not None and _status.intact(folder, found):
+            if is_done(folder, plan, shard):
                 continue
             with _leases.lease(folder, shard, expiry=expiry) as mine:
                 if mine:
-                    _explain(folder, explainer, shard, told)
+                    explain(folder, explainer, shard, told)
                 else:
                     waiting.append(shard)
         left = waiting
@@ -153,7 +166,14 @@ def _work(folder: Path, explainer: Explainer, place: tuple[int, int], expiry: fl
             told(_status.of_plan(folder, plan))
 
 
-def _explain(folder: Path, explainer: Explainer, shard: int, told) -> None:
+def is_done(folder: Path, plan: _plan.Plan, shard: int) -> bool:
+    """Tell whether a shard is finished, and its files are those that were written."""
+    found = _status.record(folder, plan, shard)
+    return found is not None and _status.intact(folder, found)
+
+
+def explain(folder: Path, explainer: Explainer, shard: int, told: Callable[[Status], None] | None) -> None:
+    """Explain a shard and write its files, that which says that it is done last."""
     times = Times()
     last = time.monotonic()
 

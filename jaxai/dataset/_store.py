@@ -1,6 +1,7 @@
 """A store as one reads it: maps that load when they are asked for, and a table of the images."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from .. import _files
 from ..report import _scores as scores
-from . import _clusters, _compared, _content, _layout, _needs, _plan, _status
+from . import _clusters, _compared, _content, _export, _layout, _needs, _plan, _status
 from ._arrays import Maps
 from ._clusters import Clusters
 from ._columns import Columns
@@ -241,7 +242,39 @@ class Store:
             "fit": self.plan.fit,
             **options,
         }
-        return explain(known, str(Path(plan.root, plan.paths[index])), **given)
+        return explain(known, _content.given(plan, index), **given)
+
+    def to_webdataset(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        methods: Sequence[str] | None = None,
+        images: bool = True,
+        root: str | os.PathLike[str] | None = None,
+    ) -> list[Path]:
+        """Write the finished shards as tars that WebDataset reads, one for each.
+
+        A sample holds the image as it is on disk, `.cls` (the class of its label, where the plan knows it),
+        `.json` (its row) and `.METHOD.npy` (its map, float32).
+
+        Args:
+            folder: To write to.
+            methods: Whose maps; None is all.
+            images: Whether the images are written too.
+            root: The folder of the images, if they have moved.
+
+        Returns:
+            The paths of the tars.
+
+        Raises:
+            ValueError: If there is no such method.
+            OSError: If an image cannot be read, or nothing can be written.
+        """
+        return _export.to_webdataset(self, folder, methods=methods, images=images, root=root)
+
+    def rows_of(self, shard: int) -> list[dict[str, Any]]:
+        """Return the rows of a finished shard."""
+        return _needs.parquet().read_table(self.path / _layout.rows_file(shard)).to_pylist()
 
     def verify(self, *, repair: bool = False) -> list[int]:
         """Return the shards whose files are not those that were written.
