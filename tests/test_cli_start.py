@@ -121,7 +121,8 @@ CASES = [
     ("dream cat --layer", "conv4", ["conv4_1", "conv4_2", "conv4_3"]),
     ("visualize", "resnet1", ["resnet18", "resnet101", "resnet152"]),
     ("visualize resnet18 layer1.0", "layer4.1", ["layer4.1"]),
-    ("dataset", "pl", ["plan"]),
+    ("dataset", "p", ["plan", "page"]),
+    ("dataset plan --metric", "gi", ["gini"]),
     ("dataset plan --method", "xr", ["xrai"]),
     ("nonsense", "x", []),
 ]

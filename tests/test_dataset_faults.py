@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxai
-from jaxai.dataset import _leases, _processes
+from jaxai.dataset import _leases, _processes, _status
 from jaxai.models import photo_files
 from jaxai.report import _errors, _session
 
@@ -182,6 +182,33 @@ def test_the_lease_of_a_process_that_is_known_to_be_dead_is_free(tmp_path):
         assert _leases.held(tmp_path, 2)
         _leases.drop(tmp_path, found["host"], found["process"])
         assert not _leases.held(tmp_path, 2)
+
+
+def test_each_worker_checks_its_share_and_reads_no_other(net, folder, tmp_path):
+    data_sets.planned(net, folder, tmp_path)
+    jaxai.dataset.run(tmp_path, net=net)
+    whole = data_sets.files(tmp_path)
+    damaged = tmp_path / "maps/saliency/c/1/0/0"
+    content = bytearray(damaged.read_bytes())
+    content[7] ^= 1
+    damaged.write_bytes(bytes(content))
+    jaxai.dataset.run(tmp_path, net=net, worker=(0, 2))
+    assert data_sets.files(tmp_path) != whole
+    jaxai.dataset.run(tmp_path, net=net, worker=(1, 2))
+    assert data_sets.files(tmp_path) == whole
+
+
+def test_what_is_finished_is_read_once(net, folder, tmp_path, monkeypatch):
+    plan = data_sets.planned(net, folder, tmp_path)
+    jaxai.dataset.run(tmp_path, net=net)
+    watch, read, record = _status.Watch(tmp_path, plan), [], _status.record
+    monkeypatch.setattr(_status, "record", lambda *about: read.append(about[2]) or record(*about))
+    (tmp_path / "leases" / "00001.json").write_text("{}")
+    assert [watch.status() for _ in range(3)] == [jaxai.dataset.status(tmp_path)] * 3
+    assert sorted(read) == [0, 0, 1, 1] and watch.status().running == ()
+    (tmp_path / "done" / "00001.json").unlink()
+    found = watch.status()
+    assert found.done == (0,) and found.running == (1,) and found.missing == (1,)
 
 
 def test_images_that_moved_are_explained_again(net, tmp_path):

@@ -42,7 +42,7 @@ def run(store: Path, plan: Plan, workers: int, expiry: float, told: Callable[[An
         return process
 
     processes = {number: start(number) for number in range(workers)}
-    deaths, done = 0, _done(store)
+    deaths, done, watch = 0, _done(store), _status.Watch(store, plan)
     try:
         while processes:
             time.sleep(_PAUSE)
@@ -64,7 +64,7 @@ def run(store: Path, plan: Plan, workers: int, expiry: float, told: Callable[[An
                         raise ChildProcessError(f"workers die again and again, {deaths} in a row ({how})")
                     processes[number] = start(number)
             if told is not None:
-                told(_status.of_plan(store, plan))
+                told(watch.status())
     finally:
         for process in processes.values():
             process.kill()

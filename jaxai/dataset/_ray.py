@@ -53,7 +53,7 @@ class Worker:
                 plan = moved(Plan.read(self._store), self._root)
                 net = _run.network_of(plan, None)
                 self._explainer = _shards.Explainer(plan, net, ThreadPoolExecutor(_run.THREADS))
-            if _run.is_done(self._store, self._explainer.plan, shard):
+            if _run.is_done(self._store, self._explainer.plan, shard, whole=False):
                 return _FREE
             with _leases.lease(self._store, shard, expiry=self._expiry) as mine:
                 if mine:
@@ -120,11 +120,13 @@ def _work(ray: Any, store: Path, plan: Plan, workers: int | None, expiry: float,
     def start() -> Any:
         return actor.remote(str(store), plan.root, expiry, os.getcwd())
 
-    left = deque(shard for shard in range(plan.num_shards) if not _run.is_done(store, plan, shard))
+    left = deque(
+        shard for shard in range(plan.num_shards) if not _run.is_done(store, plan, shard, whole=True)
+    )
     idle = [start() for _ in range(min(count, max(1, len(left))))]
     who: dict[Any, tuple[str, int]] = {}
     busy: dict[Any, tuple[Any, int]] = {}
-    deaths, pause = 0, 0.0
+    deaths, pause, watch = 0, 0.0, _status.Watch(store, plan)
     try:
         while left or busy:
             while idle and left and time.monotonic() >= pause:
@@ -157,7 +159,7 @@ def _work(ray: Any, store: Path, plan: Plan, workers: int | None, expiry: float,
                     deaths = 0
                 idle.append(one)
             if told is not None:
-                told(_status.of_plan(store, plan))
+                told(watch.status())
     finally:
         for one in [*idle, *(one for one, _ in busy.values())]:
             with suppress(Exception):

@@ -34,7 +34,8 @@ def run(
 ) -> Status:
     """Explain what is missing in a store; start it again after a crash, or in many places at once.
 
-    Finished shards are left alone if their checksums fit. An image that cannot be explained becomes a row
+    Finished shards are left alone if their files have their sizes and, in this worker's share of the shards,
+    their checksums. An image that cannot be explained becomes a row
     with its error. After Ctrl-C the shard in work is dropped; those that are finished stay.
 
     Args:
@@ -147,43 +148,54 @@ def _place(worker: tuple[int, int] | None) -> tuple[int, int]:
 
 def _work(folder: Path, explainer: Explainer, place: tuple[int, int], expiry: float, told) -> None:
     plan = explainer.plan
-    first = place[0] * plan.num_shards // place[1]
-    left = [shard % plan.num_shards for shard in range(first, first + plan.num_shards)]
+    count = plan.num_shards
+    # One share of the shards is where this worker begins, and what it checks; others check the others.
+    first, mine = place[0] * count // place[1], (place[0] + 1) * count // place[1]
+    left = [shard % count for shard in range(first, first + count)]
+    watch = _status.Watch(folder, plan)
+    follow = None if told is None else lambda: told(watch.status())
     while left:
         waiting = []
         for shard in left:
-            if is_done(folder, plan, shard):
+            if is_done(folder, plan, shard, whole=first <= shard < mine):
                 continue
-            with _leases.lease(folder, shard, expiry=expiry) as mine:
-                if mine:
-                    explain(folder, explainer, shard, told)
+            with _leases.lease(folder, shard, expiry=expiry) as held:
+                if held:
+                    explain(folder, explainer, shard, follow)
                 else:
                     waiting.append(shard)
         left = waiting
         if left:
             time.sleep(_PAUSE)
-        if told is not None:
-            told(_status.of_plan(folder, plan))
+        if follow is not None:
+            follow()
 
 
-def is_done(folder: Path, plan: _plan.Plan, shard: int) -> bool:
-    """Tell whether a shard is finished, and its files are those that were written."""
+def is_done(folder: Path, plan: _plan.Plan, shard: int, *, whole: bool) -> bool:
+    """Tell whether a shard is finished: its files have their sizes and, if `whole`, their checksums."""
     found = _status.record(folder, plan, shard)
-    return found is not None and _status.intact(folder, found)
+    return found is not None and (not whole or _status.intact(folder, found))
 
 
-def explain(folder: Path, explainer: Explainer, shard: int, told: Callable[[Status], None] | None) -> None:
-    """Explain a shard and write its files, that which says that it is done last."""
+def explain(folder: Path, explainer: Explainer, shard: int, tick: Callable[[], None] | None) -> None:
+    """Explain a shard and write its files, that which says that it is done last.
+
+    Args:
+        folder: The store.
+        explainer: What explains.
+        shard: Its number.
+        tick: Called about every second.
+    """
     times = Times()
     last = time.monotonic()
 
-    def tick() -> None:
+    def pause() -> None:
         nonlocal last
-        if told is not None and time.monotonic() - last > _PAUSE:
+        if tick is not None and time.monotonic() - last > _PAUSE:
+            tick()
             last = time.monotonic()
-            told(_status.of_plan(folder, explainer.plan))
 
-    files = patiently(lambda: explainer.explain(shard, times), tick=tick)
+    files = patiently(lambda: explainer.explain(shard, times), tick=pause)
     for name, content in files.items():
         if content:
             _files.write(folder / name, [content])

@@ -63,18 +63,52 @@ def status(store: str | os.PathLike[str]) -> Status:
 
 def of_plan(folder: Path, plan: Plan) -> Status:
     """Return how far the store of a plan is."""
-    records = {shard: found for shard in range(plan.num_shards) if (found := record(folder, plan, shard))}
-    running = [s for s in range(plan.num_shards) if s not in records and _leases.held(folder, s)]
-    return Status(
-        images=len(plan),
-        shards=plan.num_shards,
-        done=tuple(records),
-        running=tuple(running),
-        failed=sum(found["failed"] for found in records.values()),
-        seconds=sum(found["seconds"] for found in records.values()),
-        waited=sum(found["waited"] for found in records.values()),
-        explained=sum(len(plan.images_of(shard)) for shard in records),
-    )
+    return Watch(folder, plan).status()
+
+
+class Watch:
+    """Looks at a store again and again: what is finished is read once.
+
+    Args:
+        store: The store.
+        plan: Its plan.
+    """
+
+    def __init__(self, store: Path, plan: Plan):
+        self._store, self._plan = store, plan
+        self._records: dict[int, dict[str, Any]] = {}
+
+    def status(self) -> Status:
+        """Return how far the store is now."""
+        plan = self._plan
+        there = _numbers(_layout.done_folder(self._store))
+        # Shards that are explained again are no longer done.
+        self._records = {shard: found for shard, found in self._records.items() if shard in there}
+        for shard in there - self._records.keys():
+            if shard < plan.num_shards and (found := record(self._store, plan, shard)):
+                self._records[shard] = found
+        leased = _numbers(_layout.lease_file(self._store, 0).parent) - self._records.keys()
+        running = [shard for shard in leased if shard < plan.num_shards and _leases.held(self._store, shard)]
+        records = self._records.values()
+        return Status(
+            images=len(plan),
+            shards=plan.num_shards,
+            done=tuple(sorted(self._records)),
+            running=tuple(sorted(running)),
+            failed=sum(found["failed"] for found in records),
+            seconds=sum(found["seconds"] for found in records),
+            waited=sum(found["waited"] for found in records),
+            explained=sum(len(plan.images_of(shard)) for shard in self._records),
+        )
+
+
+def _numbers(folder: Path) -> set[int]:
+    """Return the shards that have a file in a folder."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return set()
+    return {int(name[: -len(".json")]) for name in names if name[: -len(".json")].isdigit()}
 
 
 def record(store: Path, plan: Plan, shard: int) -> dict[str, Any] | None:
