@@ -68,6 +68,8 @@ def test_every_method_has_its_page_with_formula_picture_and_neighbours(made, tex
     for name, method in METHODS.items():
         page = texts[f"methods/{name}.md"]
         assert page.startswith(f"# {method.title}\n") and f"\n$$\n{FORMULAS[name]}\n$$\n" in page
+        assert (DOCS / f"images/methods/{name}.webp").stat().st_size > 4000, name
+        assert f"(../images/methods/{name}.webp)" in page
         assert set(SEE[name]) <= set(METHODS) - {name}
         for option in method.options:
             assert f"- `{option}`: " in page, (name, option)
