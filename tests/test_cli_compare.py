@@ -154,3 +154,23 @@ def test_pictures_of_comparisons():
     alone = plots.render(plots.comparison(table(methods=1, references=0, metrics=1)))
     # Nothing is cut off: the edge of the picture is white.
     assert all((edge == 255).all() for edge in (alone[0], alone[-1], alone[:, 0], alone[:, -1]))
+
+
+def test_the_time_left_is_that_of_the_rows_left():
+    from jaxai.cli.compare import _Rows
+    from jaxai.report._progress import Progress
+
+    now = [0.0]
+    rows = _Rows(Progress(False, clock=lambda: now[0]), 2)
+    rows.expect({"one": 100.0, "two": 300.0}, 50.0, 3)  # 150, and 300 + 4 * 50 passes for each photo
+    assert rows.progress.state()[1:] == (0.0, None)
+    with rows:
+        rows.begin("one")
+        now[0] = 30.0
+        rows.begin("one")
+        rows.begin("two")
+        name, done, left = rows.progress.state()
+        assert name == "two" and done == pytest.approx(300 / 1300) and left == pytest.approx(100.0)
+        now[0] = 80.0
+        assert rows.progress.state()[2] == pytest.approx(50.0)
+    assert rows.progress.state()[1] == pytest.approx(1.0)

@@ -1,6 +1,7 @@
 """`jaxai compare`: which of several methods explains these photographs best, metric by metric."""
 
 import os
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,8 @@ from .arguments import (
 )
 from .read import read_all
 
+# Guesses, in passes: of a metric that has no steps; in numbers: of a photo's superpixels.
+_SOME, _SEGMENTS = 50, 50
 _FILES = _PICTURE, _JSON, _CSV = "comparison.png", "comparison.json", "comparison.csv"
 
 
@@ -109,7 +112,13 @@ def compare(
     good, pixels = read_all(net, found.photos, photos.reading(page, white, alpha, fit))
     x = net.normalize(jnp.asarray(pixels))
     network = _model.as_model(net.model)
-    logits = np.concatenate([np.asarray(_model.call(network, one[None]), np.float32) for one in x])
+
+    def scored(one: jax.Array) -> np.ndarray:
+        return np.asarray(_model.call(network, one[None]), np.float32)
+
+    logits = np.concatenate([scored(one) for one in x])
+    with provenance.timed() as clock:
+        scored(x[0])
     targets = wanted.of(logits)[:, 0]
     for photo, logit, index in zip(good, logits, targets, strict=True):
         item = classes.entry(int(index), net.labels, logit)
@@ -118,21 +127,28 @@ def compare(
         if "segments" in scores.METRICS[name].needs:
             cut = methods.superpixels(jnp.asarray(pixels), segments)
             given |= {"segments": jnp.asarray(cut.labels), "num_segments": max(cut.counts)}
+    rows_told = _Rows(Progress(), len(good))
     compared = partial(
         metrics.compare,
         net.model,
         x,
         jnp.asarray(targets),
-        methods={one.name: _Method(one, about, segments) for one in chosen},
+        methods={one.name: _Method(one, about, segments, rows_told) for one in chosen},
         metrics=tuple(wanted_metrics),
         key=jax.random.key(seed),
         references=rows,
         options=wanted_metrics,
         batch_size=batch_size,
     )
-    with Progress() as progress, progress.step("comparing", 1):
-        table = patiently(compared, tick=progress.tick)
     sizes = {"targets": 1, "height": net.input_size, "width": net.input_size}
+    rows_told.expect(
+        {one.name: _passes(one, sizes) for one in chosen},
+        sum(_metric_passes(name, given) for name, given in wanted_metrics.items()),
+        len(rows),
+    )
+    rows_told.progress.calibrate(1.0, clock.seconds)
+    with rows_told:
+        table = patiently(compared, tick=rows_told.progress.tick)
     table = replace(
         table,
         passes={one.name: str(one.description.passes(**{**one.settings(), **sizes})) for one in chosen},
@@ -182,14 +198,60 @@ def _references(text: str) -> tuple[str, ...]:
     return found
 
 
+def _passes(method: methods.Chosen, sizes: dict[str, int]) -> float:
+    """Return about how many passes a method takes for each photo, of a usual number of superpixels."""
+    cost = method.description.passes(**{**method.settings(), **sizes, "segments": _SEGMENTS})
+    known = [n if isinstance(n, (int, float)) else _SEGMENTS for n in (cost.forward, cost.backward)]
+    return known[0] + 2 * known[1]
+
+
+def _metric_passes(name: str, given: dict[str, Any]) -> float:
+    """Return about how many passes a metric takes for each map."""
+    if scores.METRICS[name].takes == "maps":
+        return 0.0
+    curves = 2 if name == "relevance_gain" else 1
+    return float(curves * (given.get("steps") or _SOME))
+
+
+class _Rows:
+    """How far a comparison is: methods are asked one after the other, and each is scored before the next."""
+
+    def __init__(self, progress: Progress, photos: int) -> None:
+        self.progress = progress
+        self._photos = photos
+        self._open, self._known = ExitStack(), set()
+
+    def expect(self, costs: dict[str, float], scoring: float, references: int) -> None:
+        """Say what the methods cost for a photo, what scoring a map costs, and how many references follow."""
+        found = {name: cost + scoring for name, cost in costs.items()}
+        # References are no functions of ours: they count with the last method.
+        found[list(found)[-1]] += references * scoring
+        self.progress.expect(self._photos, found)
+
+    def begin(self, name: str) -> None:
+        """Say that a method is asked, which ends the row before if it is asked for the first time."""
+        if name not in self._known:
+            self._known.add(name)
+            self._open.close()
+            self._open.enter_context(self.progress.step(name, self._photos))
+
+    def __enter__(self) -> None:
+        self.progress.__enter__()
+
+    def __exit__(self, *about: object) -> None:
+        self._open.close()
+        self.progress.__exit__(*about)
+
+
 class _Method:
     """A method as metrics call it, on any model; superpixels are those of the images it is given."""
 
-    def __init__(self, method: methods.Chosen, about: Run, segmentation: str) -> None:
-        self._method, self._about, self._segmentation = method, about, segmentation
+    def __init__(self, method: methods.Chosen, about: Run, segmentation: str, rows: _Rows) -> None:
+        self._method, self._about, self._segmentation, self._rows = method, about, segmentation, rows
 
     def __call__(self, model: Any, images: jax.Array, targets: Any) -> np.ndarray:
         """Return maps [batch, height, width]."""
+        self._rows.begin(self._method.name)
         about = replace(
             self._about,
             net=replace(self._about.net, model=model),
