@@ -103,3 +103,31 @@ def test_a_contact_sheet_holds_every_image_in_order():
     named = contact_sheet(images, ["a name that is much too long to fit"] * 3, columns=3)
     assert named.size[1] > 46
     assert as_bytes(np.ones((2, 2, 1))).shape == (2, 2, 3)
+
+
+def test_the_command_dreams_what_the_function_does(run, tmp_path, monkeypatch):
+    import dataclasses
+
+    import jax
+    from tiny_network import tiny
+
+    import jaxai
+
+    net = dataclasses.replace(tiny(), model=jaxai.chain({"square": lambda x: x**2}))
+    monkeypatch.setattr(jaxai.models, "load", lambda name, dtype=None: net)
+    pixels = (np.arange(40 * 32 * 3) % 200 + 20).astype(np.uint8).reshape(40, 32, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    words = ("--layer", "square", "--octaves", 3, "--steps", 2, "--jitter", 4, "--seed", 7)
+    code, _, errors = run("dream", tmp_path / "a.png", "--out", tmp_path / "d.png", *words)
+    assert (code, errors) == (0, [])
+    expected = jaxai.deep_dream(
+        net.model,
+        pixels[None] / np.float32(255),
+        layer="square",
+        key=jax.random.key(7),
+        octaves=3,
+        steps=2,
+        jitter=4,
+    )
+    found = np.asarray(Image.open(tmp_path / "d.png"), np.float32) / 255
+    np.testing.assert_allclose(found, expected[0], atol=0.51 / 255)

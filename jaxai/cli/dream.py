@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -10,6 +10,7 @@ import typer
 from PIL import Image
 
 from .. import _files, features
+from ..features._dream import dream_octaves, prepare
 from ..report import _outputs as outputs
 from ..report import _photos as photos
 from ..report import _session as provenance
@@ -29,6 +30,8 @@ from .arguments import (
 NOISE = "noise"
 _LAYER = "conv5_1"
 _LARGEST = 32768
+# Pixels of what counts as one pass.
+_PASS = 224 * 224
 
 
 def dream(
@@ -87,23 +90,32 @@ def dream(
     net = session.load(model, precision)
     layer = provenance.layer(net, layer)
 
-    def dreamt():
-        after = features.deep_dream(
-            net.model,
-            before,
-            layer=layer,
-            key=key,
-            normalize=net.normalize,
-            octaves=octaves,
-            octave_scale=octave_scale,
-            steps=steps,
-            step_size=step_size / 255,
-            jitter=jitter,
-        )
-        return jax.block_until_ready(after)
+    found_out = prepare(
+        net.model,
+        before,
+        layer=layer,
+        key=key,
+        normalize=net.normalize,
+        octaves=octaves,
+        octave_scale=octave_scale,
+        steps=steps,
+        step_size=step_size / 255,
+        jitter=jitter,
+    )
+    names = [f"octave {number} of {octaves}" for number in range(1, octaves + 1)]
+    with provenance.timed() as clock, Progress() as progress:
+        # A step takes time as the area does.
+        costs = {n: steps * r * c / _PASS for n, (r, c) in zip(names, found_out.sizes, strict=True)}
+        progress.expect(1, costs)
+        octave = iter(names)
 
-    with provenance.timed() as clock, Progress() as progress, progress.step("dreaming", 1):
-        after = patiently(dreamt, tick=progress.tick)
+        def watched(*given: Any, **options: Any) -> jax.Array:
+            with progress.step(next(octave), 1):
+                return jax.block_until_ready(found_out.step(*given, **options))
+
+        after = patiently(
+            lambda: jax.block_until_ready(dream_octaves(watched, *found_out[1:])), tick=progress.tick
+        )
     _save(np.asarray(after[0]), out)
     terminal.say(f"{layer} of {model}, {clock.seconds:.1f} s   {out}")
     if pair is not None:

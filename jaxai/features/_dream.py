@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +80,52 @@ def deep_dream(
         >>> bool((dream > grey).all())
         True
     """
+    return dream_octaves(
+        *prepare(
+            model,
+            images,
+            layer=layer,
+            key=key,
+            normalize=normalize,
+            octaves=octaves,
+            octave_scale=octave_scale,
+            steps=steps,
+            step_size=step_size,
+            jitter=jitter,
+            guide=guide,
+            indices=indices,
+            batch_size=batch_size,
+        ),
+        tile=None if tile is None else checks.positive(tile, "tile"),
+    )
+
+
+class Prepared(NamedTuple):
+    """A dream, checked: what `dream_octaves` takes."""
+
+    step: Callable[..., jax.Array]
+    images: jax.Array
+    keys: jax.Array
+    sizes: list[tuple[int, int]]
+
+
+def prepare(
+    model: Any,
+    images: Any,
+    *,
+    layer: str,
+    key: jax.Array,
+    normalize: Any,
+    octaves: int,
+    octave_scale: float,
+    steps: int,
+    step_size: ArrayLike,
+    jitter: int,
+    guide: Any = None,
+    indices: Any = None,
+    batch_size: int | None = None,
+) -> Prepared:
+    """Check what `deep_dream` is given, so that somebody may watch its octaves."""
     model, images = _targets.as_model(model), checks.images(images)
     normalize = _targets.as_model(normalize or identity)
     checks.key(key)
@@ -87,7 +133,6 @@ def deep_dream(
     sizes = octave_sizes((images.shape[1], images.shape[2]), octaves, octave_scale)
     steps = checks.positive(steps, "steps")
     jitter = checks.at_least(jitter, "jitter", 0)
-    tile = None if tile is None else checks.positive(tile, "tile")
     batch_size = batching.chunk_size(batch_size, model, images)
     keys = run_keys(key, indices, images.shape[0])
     features = None if guide is None else _guide_features(model, normalize, guide, layer)
@@ -102,7 +147,7 @@ def deep_dream(
         jitter=jitter,
         batch_size=batch_size,
     )
-    return dream_octaves(step, images, keys, sizes, tile=tile)
+    return Prepared(step, images, keys, sizes)
 
 
 def dream_octaves(
