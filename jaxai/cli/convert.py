@@ -11,7 +11,7 @@ from . import terminal
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A .pth, .safetensors or .onnx file.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A .pth, .safetensors, .onnx or .h5 file.")],
     model: Annotated[str, typer.Option(help="The network that the weights belong to; see `jaxai models`.")],
     out: Annotated[
         Path | None, typer.Option(help="File to write; by default where the network is loaded from.")
