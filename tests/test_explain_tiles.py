@@ -246,3 +246,14 @@ def test_a_bar_in_a_notebook(monkeypatch, widgets):
         now[0] += 10
         bar.tick()
     assert shown == []
+
+
+def test_squares_have_a_bar_without_a_negative_half(net, wide):
+    methods = {"smooth_grad_squared": {"num_samples": 4}, "saliency": {}}
+    e = jaxai.explain(net, wide, methods=methods)
+    (subject, (squares, plain)) = e.results[0]
+    bar = figures.panel(subject, squares, 0, "").bar
+    assert bar.cmap == jaxai.plots.SEQUENTIAL and 0 <= bar.low < bar.high
+    bar = figures.panel(subject, plain, 0, "").bar
+    assert bar.cmap == jaxai.plots.DIVERGING and bar.low == -bar.high
+    assert e.to_html().count("&quot;signed&quot;: false") == 1

@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
-from ._colors import DIVERGING, SEQUENTIAL, colormap, limits
+from ._colors import DIVERGING, SEQUENTIAL, colorize, colormap, limits
 from ._output import Picture
 from ._pixels import Photo, as_photo, heatmap_overlay, segment_mask, signed_pixels
 from ._texts import plain
@@ -99,6 +99,7 @@ def pixels_panel(
     percentile: float = 99.0,
     label: str = "",
     bounds: tuple[float, float] | None = None,
+    signed: bool = True,
 ) -> Panel:
     """Return `signed_pixels` as a panel with its colour bar.
 
@@ -108,9 +109,13 @@ def pixels_panel(
         percentile: Magnitudes above this percentile take the full colour.
         label: Unit beside the colour bar.
         bounds: Values at the two ends of the bar instead, for panels that share one.
+        signed: False for values that are never negative, such as squares: they have `SEQUENTIAL` colours.
     """
     values = np.asarray(attributions, np.float64)
     values = values.sum(-1) if values.ndim == 3 else values
+    if not signed:
+        bounds = limits(values, percentile=percentile) if bounds is None else bounds
+        return Panel(colorize(values, bounds=bounds), title, Bar(SEQUENTIAL, *bounds, label))
     bounds = limits(values, signed=True, percentile=percentile) if bounds is None else bounds
     return Panel(signed_pixels(values, bounds=bounds), title, Bar(DIVERGING, *bounds, label))
 

@@ -36,7 +36,7 @@ def _map_panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
     values, signed, bounds = shown_values(subject, part, k)
     label = part.method.description.label
     if part.method.result == "pixels":
-        return plots.pixels_panel(values, title=title, label=label, bounds=bounds)
+        return plots.pixels_panel(values, title=title, label=label, bounds=bounds, signed=signed)
     unsure = part.unsure(k)
     hatched = None if unsure is None or subject.segments is None else unsure[subject.segments]
     return plots.heatmap_panel(
@@ -53,7 +53,7 @@ def shown_values(subject: Subject, part: Part, k: int) -> tuple[np.ndarray, bool
     if method.result == "pixels":
         values = np.asarray(part.maps, np.float64)
         values = values.sum(-1) if values.ndim == 4 else values
-        return values[k], True, plots.limits(values, signed=True, percentile=99.0)
+        return values[k], method.signed, plots.limits(values, signed=method.signed, percentile=99.0)
     values, size = part.maps, subject.pixels.shape[:2]
     if values.shape[1:] != size:
         # With `upsample=False`.
