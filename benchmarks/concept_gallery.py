@@ -2,9 +2,9 @@
 
     python -m benchmarks.concept_gallery FOLDER --photos PHOTOS [--networks NAME...]
 
-PHOTOS is a folder of photographs, to which scikit-image's are added. Each photograph is taken whole and in
-four overlapping quarters. The rule: the ten concepts that `strongest_concepts` puts first; nothing is chosen
-by hand. Writes NAME.jpg, one sheet below the other, and prints what was found.
+PHOTOS is a folder of photographs, to which four of scikit-image's are added. The rule: the ten concepts that
+`strongest_concepts` puts first; nothing is chosen by hand. Writes
+concepts_NAME.jpg, one sheet below the other, and prints what was found.
 """
 
 import argparse
@@ -23,31 +23,23 @@ from PIL import Image  # noqa: E402
 from skimage import data  # noqa: E402
 
 OWN = ("chelsea", "coffee", "rocket", "astronaut")
-# The layer, how its concepts are found, and the steps of the optimised images.
-NETWORKS = {"efficientnet_lite0": ("conv_head", "craft", 128), "vit_s14_focus": ("blocks.8", "sae", 64)}
-SHOWN, WIDTH, QUARTER = 10, 1400, 0.625
-
-
-def views(photos):
-    """Return photos, and their four overlapping quarters enlarged, [5 photos, height, width, 3]."""
-    side = photos.shape[1]
-    cut = round(QUARTER * side)
-    corners = [(i, j) for i in (0, side - cut) for j in (0, side - cut)]
-    parts = [
-        jax.image.resize(photos[:, i : i + cut, j : j + cut], photos.shape, "bilinear") for i, j in corners
-    ]
-    return jnp.concatenate([photos, *parts])
+# The layer, how its concepts are found, the steps of the optimised images and their side.
+NETWORKS = {
+    "efficientnet_lite0": ("conv_head", "craft", 64, 160),
+    "vit_s14_focus": ("blocks.8", "sae", 48, 112),
+}
+SHOWN, WIDTH = 10, 1400
 
 
 def found(net, photos, layer, method):
     """Return the concepts of a layer."""
     if method == "craft":
         x = net.normalize(photos)
-        return jaxai.concepts.craft(net.model, x, layer=layer, num_concepts=30, key=jax.random.key(0))
+        return jaxai.concepts.craft(net.model, x, layer=layer, num_concepts=20, key=jax.random.key(0))
     acts = jaxai.features.layer_activations(net.model, photos, layer=layer, normalize=net.normalize)
     # The first token is the class's.
     acts = acts[:, 1:] if acts.ndim == 3 else acts
-    options = {"num_codes": 768, "k": 16, "steps": 3000, "learning_rate": 1e-3}
+    options = {"num_codes": 512, "k": 16, "steps": 1500, "learning_rate": 1e-3}
     return jaxai.concepts.sae(acts, key=jax.random.key(0), **options)
 
 
@@ -62,11 +54,10 @@ def main():
     options = parser.parse_args()
     files = sorted(path for path in options.photos.iterdir() if path.suffix in (".jpg", ".jpeg", ".png"))
     for name in options.networks:
-        layer, method, steps = NETWORKS[name]
+        layer, method, steps, size = NETWORKS[name]
         net = jaxai.models.load(name)
         photos = jnp.concatenate([net.crop([*map(str, files)]), *(net.crop(getattr(data, n)()) for n in OWN)])
         begin = time.perf_counter()
-        photos = views(photos)
         made = found(net, photos, layer, method)
         searched = time.perf_counter() - begin
         sheets = jaxai.concepts.concept_sheets(
@@ -78,6 +69,7 @@ def main():
             key=jax.random.key(0),
             normalize=net.normalize,
             steps=steps,
+            size=size,
         )
         figures = [
             jaxai.plots.concept_sheet(one, labels=net.labels, title=f"{name}, {layer}: concept {one.concept}")
@@ -93,7 +85,7 @@ def main():
             page.paste(picture, (0, int(top)))
         page.save(options.folder / f"concepts_{name}.jpg", quality=72, optimize=True)
         about = f"error {float(made.error):.3f}" if method == "craft" else repr(made)
-        print(f"{name}: {len(photos)} views, searched in {searched:.0f} s, {about}", flush=True)
+        print(f"{name}: {len(photos)} photos, searched in {searched:.0f} s, {about}", flush=True)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ SIDES = {
     "pytorch-ascent": "benchmarks.peers.ascent_side",
     "variance": "benchmarks.peers.variance_side",
     "overhead": "benchmarks.peers.overhead_side",
+    "concepts": "benchmarks.peers.concepts_side",
     "quantus": "benchmarks.peers.quantus_side",
 }
 

@@ -198,6 +198,43 @@ def nested():
 
 
 @pytest.mark.slow
+def test_importances_are_those_of_a_version_in_numpy():
+    """Independent of the library but for the directions: SciPy's least squares and Jansen's estimator."""
+    from scipy.optimize import nnls
+    from scipy.stats import qmc
+
+    x = images(4)
+    weights = np.asarray([[1.0, 0.2], [0.5, 2.0], [0.3, 1.0]])
+    net = jaxai.chain(
+        {
+            "features": lambda x: x @ jnp.asarray(DICTIONARY),
+            "logits": lambda a: jnp.tanh(a[..., :3].mean((1, 2)) @ jnp.asarray(weights, "float32")),
+        }
+    )
+    found = craft(net, x, 1, layer="features", key=KEY, num_concepts=3, crop=4, steps=500, num_designs=32)
+    directions = np.asarray(found.directions, np.float64)
+    # Without the first point, the origin.
+    points = qmc.Sobol(6, scramble=False).random(64)[1:33]
+    a, b = points[:, :3], points[:, 3:]
+    indices = []
+    for image in np.asarray(x, np.float64) @ DICTIONARY:
+        parts = np.array([nnls(directions.T, position)[0] for position in image.reshape(-1, 7)])
+
+        def score(masks, parts=parts):
+            acts = (masks[:, None] * parts[None]) @ directions
+            return np.tanh(acts[..., :3].mean(1) @ weights)[:, 1]
+
+        plain, totals = score(a), []
+        for concept in range(3):
+            mixed = a.copy()
+            mixed[:, concept] = b[:, concept]
+            totals.append(((plain - score(mixed)) ** 2).mean() / 2 / plain.var(ddof=1))
+        indices.append(totals)
+    np.testing.assert_allclose(found.importance, np.mean(indices, 0), atol=1e-3)
+    np.testing.assert_allclose(found.importance_error, np.std(indices, 0) / np.sqrt(3), atol=1e-3)
+
+
+@pytest.mark.slow
 def test_a_concept_is_taken_apart_at_an_earlier_layer():
     net, x = nested(), images(12, seed=8)
     found = craft(net, x, 0, layer="late", key=KEY, num_concepts=2, crop=4)
