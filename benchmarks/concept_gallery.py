@@ -28,7 +28,7 @@ NETWORKS = {
     "efficientnet_lite0": ("conv_head", "craft", 64, 160),
     "vit_s14_focus": ("blocks.8", "sae", 48, 112),
 }
-SHOWN, WIDTH = 10, 1400
+SHOWN, WIDTH = 10, 1000
 
 
 def found(net, photos, layer, method):
@@ -83,7 +83,7 @@ def main():
         heights = np.cumsum([0, *(p.height for p in pictures)])
         for picture, top in zip(pictures, heights, strict=False):
             page.paste(picture, (0, int(top)))
-        page.save(options.folder / f"concepts_{name}.jpg", quality=72, optimize=True)
+        page.save(options.folder / f"concepts_{name}.jpg", quality=68, optimize=True)
         about = f"error {float(made.error):.3f}" if method == "craft" else repr(made)
         print(f"{name}: {len(photos)} photos, searched in {searched:.0f} s, {about}", flush=True)
 

@@ -1,8 +1,8 @@
-"""Concepts beside their peers: TCAV (Captum), CRAFT (Xplique) and a TopK autoencoder (overcomplete).
+"""Concepts and their peers: TCAV (Captum), CRAFT (as Xplique has it), TopK autoencoders (overcomplete).
 
     python -m benchmarks.concepts --peer-python PYTHON [--repeats 5] [--only tcav,craft,sae] [--out DIR]
 
-PYTHON is an interpreter with torch, captum, xplique (with tensorflow, which it imports) and overcomplete.
+PYTHON is an interpreter with torch, captum, scikit-learn and overcomplete.
 Both sides have the same weights of EfficientNet-Lite0, the same images and, for the autoencoder, the same
 activations. A round runs jaxai and then the peer, each as its documentation calls it; *faster* is the median
 of the rounds' ratios. Writes `concepts.md` and `concepts.json`.
@@ -28,24 +28,24 @@ from . import inputs, machine, networks, timing  # noqa: E402
 from .client import Worker  # noqa: E402
 
 NETWORK, LAYER = "efficientnet_lite0", "conv_head"
-TESTS, CONCEPT, RANDOM = 8, 20, 60
+TESTS, CONCEPT, RANDOM = 4, 10, 24
 TARGET = 285
 KEY = jax.random.key(0)
 CASES = {
     "tcav": {
         "peer": "Captum",
-        "what": "8 images, a concept of 20, 60 random images, 20 draws of chance",
-        "options": {"draws": 20, "target": TARGET},
+        "what": "4 images, a concept of 10, 24 random images, 3 draws of chance",
+        "options": {"draws": 3, "target": TARGET},
     },
     "craft": {
-        "peer": "Xplique",
-        "what": "8 images, 20 concepts, 32 designs",
+        "peer": "as Xplique",
+        "what": "4 images, 20 concepts, 32 designs",
         "options": {"concepts": 20, "designs": 32, "target": TARGET},
     },
     "sae": {
         "peer": "overcomplete",
-        "what": "200 steps of 512 activations, 384 features, 2048 codes, k = 32",
-        "options": {"steps": 200, "examples": 512, "codes": 2048, "k": 32},
+        "what": "60 steps of 512 activations, 384 features, 2048 codes, k = 32",
+        "options": {"steps": 60, "examples": 512, "codes": 2048, "k": 32},
     },
 }
 

@@ -213,3 +213,6 @@ def test_concept_maps(dense_net, small_images):
     assert whole.shape == (3, 2, *small_images.shape[1:3])
     with pytest.raises(ValueError, match=r"`directions` must be \[concepts, 6\], of the channels of 'conv2'"):
         concept_maps(dense_net, small_images, layer="conv2", directions=directions[:, :4])
+    flat = jaxai.chain({"flat": lambda x: x.mean((1, 2)), "logits": lambda x: x})
+    with pytest.raises(ValueError, match=r"must have activations \[batch, height, width, channels\]"):
+        concept_maps(flat, TEST, layer="flat", directions=jnp.eye(3))
