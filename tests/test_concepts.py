@@ -106,7 +106,8 @@ def test_tcav_by_hand():
     slopes[:, 1, 0], slopes[:, 1, 1] = means[:, 1], means[:, 0]
     np.testing.assert_allclose(found.sensitivity, slopes @ vector, atol=1e-5)
     np.testing.assert_allclose(found.score, (slopes @ vector > 0).mean(0))
-    assert found.score.tolist() == [1.0, 1.0] and found.null.shape == (200, 2)
+    assert found.score.tolist() == [1.0, 1.0] and found.null.shape == found.slope_null.shape == (200, 2)
+    np.testing.assert_allclose(found.slope, (slopes @ vector).mean(0), atol=1e-5)
     assert found.p_value.shape == found.adjusted.shape == (2,)
     assert "1.00, 1.00" in repr(found)
 
@@ -146,6 +147,35 @@ def test_random_concepts_are_rejected_as_seldom_as_stated():
         rejected += found.p_value <= 0.05
     # 200 trials at a rate of 0.05, three standard errors; ties of ten images' scores only make it rarer.
     assert rejected <= 200 * 0.05 + 3 * np.sqrt(200 * 0.05 * 0.95)
+
+
+@pytest.mark.slow
+def test_planted_concepts_are_found_where_random_ones_are_rejected():
+    """200 repetitions at a level of 0.05: the class rises along one of 24 channels, for all images."""
+    kernel = jax.random.normal(jax.random.key(5), (24, 2))
+
+    def head(a):
+        a = a.mean((1, 2))
+        return 6 * a[:, :1] + jnp.sin(a @ kernel)
+
+    net, found, rejected = jaxai.chain({"features": lambda x: x, "logits": head}), 0, 0
+    planted = 0.6 * jnp.eye(24)[0]
+    for i in range(200):
+        pool = jax.random.uniform(jax.random.key(100 + i), (56, 2, 2, 24))
+        test = tcav(
+            net,
+            pool[46:],
+            0,
+            layer="features",
+            concept={"random": pool[:8], "planted": pool[:8] + planted},
+            random=pool[8:46],
+            key=KEY,
+            num_draws=99,
+        )
+        # Scores are 0 or 1 for nearly all directions, and say nothing.
+        rejected += test.p_value[0] <= 0.05
+        found += test.p_value[1] <= 0.05 and test.slope[1] > 0
+    assert rejected <= 200 * 0.05 + 3 * np.sqrt(200 * 0.05 * 0.95) and found >= 190
 
 
 @pytest.mark.parametrize("method", slow_but("pattern", ["pattern", "logistic"]))

@@ -18,6 +18,7 @@ from ._activations import activations, slopes
 from ._cav import METHODS, vector
 
 POSITIONS = ("mean", "each")
+STATISTICS = ("slope", "score")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class Tcav:
     Attributes:
         score: Share of the images whose score rises along the concept, float32 [], or [k] for k targets.
         null: The same for directions of chance, [draws] or [draws, k].
-        p_value: Share of the directions of chance that are as far from 1/2 as the concept's, at least
+        slope: Mean slope of the score along the concept, [] or [k].
+        slope_null: The same for directions of chance, [draws] or [draws, k].
+        p_value: Share of the directions of chance whose statistic is as large as the concept's, at least
             1 / (draws + 1).
         adjusted: The p-values for all tests of the call together (Holm 1979).
         sensitivity: Slope of the score along the concept for each image, [batch] or [batch, k].
@@ -37,6 +40,8 @@ class Tcav:
 
     score: np.ndarray
     null: np.ndarray
+    slope: np.ndarray
+    slope_null: np.ndarray
     p_value: np.ndarray
     adjusted: np.ndarray
     sensitivity: np.ndarray
@@ -64,6 +69,7 @@ def tcav(
     method: str = "pattern",
     alpha: float = 0.01,
     positions: str = "mean",
+    statistic: str = "slope",
     num_draws: int = 200,
     batch_size: int | None = None,
 ) -> Tcav:
@@ -73,7 +79,8 @@ def tcav(
     the images whose slope along it is positive. Chance is what examples drawn from the random images
     themselves give: a random part of them, as many as the concept has, is told from the rest, again and
     again. So the p-value is that of a permutation test, and holds for few images too; the paper's t-test
-    takes overlapping draws for independent ones.
+    takes overlapping draws for independent ones. Where the gradients of all images point alike every
+    direction has a score of 0 or 1, and scores cannot tell a concept from chance; slopes can.
 
     Args:
         images: Images of the class in question, model input, float [batch, height, width, channels].
@@ -84,10 +91,12 @@ def tcav(
         alpha: As in `cav`.
         positions: `"mean"`: a direction of channels, the same everywhere; `"each"`: a direction of all
             activations, as in the paper, which depends on where examples show the concept.
+        statistic: What the p-value compares: `"slope"`, the magnitude of the mean slope along directions of
+            length one; or `"score"`, how far the score is from 1/2.
         num_draws: Directions of chance.
 
     Returns:
-        A `Tcav` with `score`, `null`, `p_value`, `adjusted`, `sensitivity` and `vector`.
+        A `Tcav` with `score`, `null`, `slope`, `slope_null`, `p_value`, `adjusted`, `sensitivity`, `vector`.
 
     Raises:
         ValueError: If there are too few images, or a concept's activations are those of the random images.
@@ -111,6 +120,7 @@ def tcav(
     model, images, targets = _targets.prepare(model, images, targets)
     checks.choice(method, "method", METHODS)
     checks.choice(positions, "positions", POSITIONS)
+    checks.choice(statistic, "statistic", STATISTICS)
     alpha, num_draws = checks.number(alpha, "alpha", "(0, inf)"), checks.positive(num_draws, "num_draws")
     layer = layers.resolve(model, layer, images)
     size = checks.batch_size(batch_size)
@@ -130,19 +140,27 @@ def tcav(
                 f" {len(others)}"
             )
         draws = jax.random.fold_in(checks.key(key), i)
-        direction, score, null, slope = _test(
+        direction, found_now, chances, each = _test(
             see(examples), chance, grads, draws, alpha, method=method, num_draws=num_draws
         )
         if not np.isclose(float(jnp.linalg.norm(direction)), 1, atol=1e-3):
             raise ValueError(
                 f"the activations of {name or '`concept`'} must be finite and differ from those of `random`"
             )
-        found.append([np.asarray(value) for value in (score, null, slope, direction)])
-    score, null, sensitivity, vectors = (np.stack(values) for values in zip(*found, strict=True))
-    far, reached = np.abs(null - 0.5), np.abs(score - 0.5)[:, None]
-    p_value = (1 + (far >= reached - 1e-6).sum(1)) / (num_draws + 1)
+        parts = (*found_now, *chances, each, direction)
+        found.append([np.asarray(value) for value in parts])
+    score, slope, null, slope_null, sensitivity, vectors = (
+        np.stack(values) for values in zip(*found, strict=True)
+    )
+    if statistic == "slope":
+        far, reached = np.abs(slope_null), np.abs(slope)[:, None]
+        # Rounding must not tell equal slopes apart.
+        reached = reached * (1 - 1e-6)
+    else:
+        far, reached = np.abs(null - 0.5), np.abs(score - 0.5)[:, None] - 1e-6
+    p_value = (1 + (far >= reached).sum(1)) / (num_draws + 1)
     adjusted = _holm(p_value)
-    parts = (score, null, p_value, adjusted, sensitivity, vectors)
+    parts = (score, null, slope, slope_null, p_value, adjusted, sensitivity, vectors)
     if not isinstance(concept, Mapping):
         return Tcav(*(value[0] for value in parts))
     return Tcav(*parts, names=tuple(named))
@@ -153,8 +171,8 @@ def _test(examples, others, grads, key, alpha, *, method, num_draws):
     count, total = len(examples), len(others)
 
     def along(direction):
-        slope = grads @ direction
-        return (slope > 0).astype(jnp.float32).mean(0), slope
+        each = grads @ direction
+        return ((each > 0).astype(jnp.float32).mean(0), each.mean(0)), each
 
     both = jnp.concatenate([examples, others])
     labels = (jnp.arange(count + total) < count).astype(jnp.float32)
@@ -166,8 +184,8 @@ def _test(examples, others, grads, key, alpha, *, method, num_draws):
         return along(vector(others, drawn, alpha, method=method))[0]
 
     null = batching.map_chunks(jax.vmap(draw), jnp.arange(num_draws), batch_size=50)
-    score, slope = along(direction)
-    return direction, score, null, slope
+    found, each = along(direction)
+    return direction, found, null, each
 
 
 def _holm(p_value: np.ndarray) -> np.ndarray:
