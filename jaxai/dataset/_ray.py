@@ -82,18 +82,18 @@ def run(
         Exception: What an actor raised when it gave up: no space, a folder that cannot be written.
     """
     ray = _needs.ray()
-    if address is not None:
-        _reach(address)
+    # Left to itself Ray looks for the cluster that was here last, and waits for minutes if that is gone.
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _reach(address)
     begun = not ray.is_initialized()
     try:
         if begun:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         _work(ray, store.absolute(), plan, workers, expiry, told)
     except (ray.exceptions.RaySystemError, ray.exceptions.RayChannelError, ConnectionError) as error:
-        where = f" at {shown(address)}" if address else ""
         line = shown(" ".join(str(error).split()), 200)
         raise ConnectionError(
-            f"Ray's cluster{where} cannot be reached; run again to go on: {line}"
+            f"Ray's cluster at {shown(address)} cannot be reached; run again to go on: {line}"
         ) from error
     finally:
         if begun:

@@ -49,7 +49,8 @@ def run(
             or None, this process does it. Of Ray's actors, None is one for each GPU, or else each machine.
         worker: Number of this worker and of all workers, (0, 4), where something else starts them: it says
             where to begin looking, so that they meet seldom. Read from Slurm's variables in a job array.
-        address: Of a Ray cluster; None is that of `RAY_ADDRESS`, one that runs on this machine, or a new one.
+        address: Of a Ray cluster, "host:port", or "auto" for one that runs on this machine; None is that of
+            the environment's `RAY_ADDRESS`, or else a new one on this machine.
         expiry: Seconds after which the shard of a worker that has died is taken over.
         told: Called about every second, and at the end.
 
