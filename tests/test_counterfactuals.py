@@ -77,6 +77,21 @@ def test_the_planted_cells_are_swapped_and_no_fewer_do():
 
 
 @pytest.mark.slow
+def test_swapped_cells_are_drawn_where_they_are():
+    found = swap_cells(NET, MINE, THEIRS, layer="cells")
+    grey = np.full((40, 60, 3), 0.5)
+    figure = jaxai.plots.swapped_cells(grey, grey, found, title="a $ title")
+    left, right = figure.axes
+    assert len(left.patches) == len(right.patches) == int(found.count[0])
+    for number in range(2):
+        row, column = found.cells[0, number].tolist()
+        assert left.patches[number].get_xy() == (column * 20 - 0.5, row * 20 - 0.5)
+        _, row, column = found.sources[0, number].tolist()
+        assert right.patches[number].get_xy() == (column * 20 - 0.5, row * 20 - 0.5)
+    assert jaxai.plots.render(figure).std() > 10
+
+
+@pytest.mark.slow
 def test_greedy_swaps_are_minimal_and_never_idle_on_random_grids():
     """A head with interactions: greedy finds the minimum nearly always, and never a swap that is idle."""
     rng, minimal = np.random.default_rng(3), 0

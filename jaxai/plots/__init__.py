@@ -10,6 +10,7 @@ from ._concepts import concept_sheet
 from ._figures import Bar, Panel, compose, heatmap_panel, pair, photo_panel, pixels_panel, segments_panel
 from ._output import png, render, vector
 from ._pixels import heatmap_overlay, segment_mask, signed_pixels
+from ._swaps import swapped_cells
 
 __all__ = [
     "DIVERGING",
@@ -32,5 +33,6 @@ __all__ = [
     "segment_mask",
     "segments_panel",
     "signed_pixels",
+    "swapped_cells",
     "vector",
 ]
