@@ -56,6 +56,6 @@ def _cell(axes, picture, grid, cell, number, colour):
     high, wide = (side / count for side, count in zip(picture.shape[:2], grid, strict=True))
     top, left = cell[0] * high - 0.5, cell[1] * wide - 0.5
     axes.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor=colour, linewidth=1.6))
-    axes.text(
-        left + wide / 2, top + high / 2, str(number), color=colour, ha="center", va="center", fontsize=8
-    )
+    label = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+    behind = {"facecolor": "black", "alpha": 0.6, "linewidth": 0, "pad": 1.2}
+    axes.text(left + wide / 2, top + high / 2, str(number), bbox=behind, **label)
