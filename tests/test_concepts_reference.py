@@ -1,6 +1,6 @@
-"""Concepts beside Captum's TCAV, Xplique's CRAFT and overcomplete's autoencoders, with the same weights.
+"""Concepts beside Captum's TCAV and overcomplete's autoencoders, with the same weights.
 
-Needs torch, captum, overcomplete and xplique; each test is left out where its library is missing.
+Needs torch, captum and overcomplete; each test is left out where its library is missing.
 """
 
 import jax
@@ -10,7 +10,7 @@ import pytest
 from jax.tree_util import Partial
 
 import jaxai
-from jaxai.concepts import Sae, craft, tcav
+from jaxai.concepts import Sae, tcav
 from jaxai.concepts import _sae_kinds as kinds
 
 torch = pytest.importorskip("torch")
@@ -117,43 +117,6 @@ def test_tcav_is_captums_for_the_same_vector(both, tmp_path):
         np.testing.assert_allclose(float(counted["sign_count"][0]), ours.score, atol=1e-3)
         # Captum's magnitude is the mean slope.
         np.testing.assert_allclose(float(counted["magnitude"][0]), ours.sensitivity.mean(), atol=1e-3)
-
-
-def _patches(count=12):
-    """Images with patches of one colour each, so that there are concepts to find."""
-    rng, made = np.random.default_rng(4), np.zeros((count, SIDE, SIDE, 3), np.float32)
-    for image in made:
-        for channel in range(3):
-            row, column = rng.integers(0, SIDE - 6, 2)
-            image[row : row + 7, column : column + 7, channel] = rng.uniform(0.5, 1.5)
-    return jnp.asarray(made)
-
-
-def test_craft_is_xpliques(both):
-    """The same crops; a factorization as close; and equal importances for Xplique's own concepts."""
-    xplique = pytest.importorskip("xplique.concepts")
-    net, body, top = both
-    x = _patches()
-    theirs = xplique.CraftTorch(body, top, number_of_concepts=4, patch_size=8, device="cpu")
-    _, parts, bank = theirs.fit(_first(x), class_id=1)
-    importances = theirs.estimate_importance(nb_design=64)
-    ours = craft(net, x, 1, layer="features", key=KEY, num_concepts=4, crop=8, num_designs=64, steps=500)
-    # The activations of both sides' crops, from ours: Xplique resizes them as we do.
-    _, activations = theirs._extract_patches(_first(x))
-    rest = np.linalg.norm(activations - parts @ bank) / np.linalg.norm(activations)
-    assert float(ours.error) < rest + 1e-3
-    units = bank / np.linalg.norm(bank, axis=1, keepdims=True)
-    from jaxai.concepts._craft import importance
-    from jaxai.perturbation import sobol_design
-
-    target = jaxai._frame.targets.Target(jnp.ones(len(x), jnp.int32))
-    masks = jnp.asarray(sobol_design(4, 64, sampler="halton"))
-    _, indices = importance(
-        net, x, target, jnp.asarray(units), masks, layer="features", steps=500, batch_size=None
-    )
-    # Two designs of 64 points; the order and the size of importances agree.
-    np.testing.assert_allclose(indices.mean(0), importances, atol=0.1)
-    assert np.argmax(indices.mean(0)) == np.argmax(importances)
 
 
 def test_top_k_is_overcompletes_on_equal_weights():
