@@ -181,7 +181,7 @@ def _tagged(key, *, share, everywhere):
     noise = jax.random.normal(keys[3], (SIDE, SIDE, 3))
     smooth = _blurred(noise, 1.5)
     bare = 0.3 * noise + 0.3 * smooth / smooth.std()
-    bare = bare + 0.35 * _object(shape, row, column, size)[..., None]
+    bare = bare + 0.7 * _object(shape, row, column, size)[..., None]
     y, x = jnp.mgrid[:SIDE, :SIDE]
     # Any of four places along the right border, so that the tag is no fixed pixel.
     top = 2 + (TAG + 4) * jax.random.randint(keys[4], (), 0, 4)

@@ -15,7 +15,8 @@ from jaxai import maps
 from jaxai._frame import describe
 
 KEY = jax.random.key(20)
-CELLS = {32: 8, 224: 7}
+# The grid that stands for superpixels of images that are smaller than photographs.
+GRID = 8
 _SLIC = 40
 
 
@@ -124,10 +125,10 @@ def _entry(description, side, options, defaults):
     given |= options
     if "key" in description.parameters:
         given["key"] = KEY
-    cells = CELLS[side] ** 2 if side < 100 else _SLIC
+    cells = GRID**2 if side < 100 else _SLIC
     sizes = {"height": side, "width": side, "targets": 1, "channels": 1280, "positions": 49, "layers": 5}
     if side < 100:
-        sizes |= {"channels": 32, "positions": 64}
+        sizes |= {"channels": 32, "positions": (side // 4) ** 2}
     sizes |= {"segments": 9 if name == "exact_shapley" else cells, "num_baselines": 8}
     cost = description.passes(**sizes, **given)
     about = cost.forward + 2 * cost.backward + 0.1 * cost.heads
@@ -166,7 +167,7 @@ def _segments(images, rows):
     """Return superpixels: a grid where images are small or `rows` is given, else SLIC."""
     side = images.shape[1]
     if rows or side < 100:
-        rows = rows or CELLS[side]
+        rows = rows or GRID
         return jaxai.segment(jnp.zeros((1, side, side, 3)), method="grid", rows=rows, columns=rows)[0]
     photos = np.clip((np.asarray(images) + 1) / 2, 0, 1)
     cut = []

@@ -33,23 +33,36 @@ def scored(
 ):
     """Return one method's scores by metric, and its seconds per image; references are scored if named.
 
-    Everything is measured by `jaxai.metrics.compare`.
+    Everything is measured by `jaxai.metrics.compare`. A method that refuses the network has no scores, and
+    its words are kept.
     """
     began = time.perf_counter()
     methods = {"it": run} if run is not None else {"it": np.ones(images.shape[:3], np.float32)}
-    table = jaxai.metrics.compare(
-        model,
-        images,
-        targets,
-        methods=methods,
-        metrics=metrics,
-        key=key,
-        masks=masks,
-        references=references,
-        options=options,
-        draws=1,
-        batch_size=batch_size or len(images),
-    )
+    try:
+        table = jaxai.metrics.compare(
+            model,
+            images,
+            targets,
+            methods=methods,
+            metrics=metrics,
+            key=key,
+            masks=masks,
+            references=references,
+            options=options,
+            draws=1,
+            batch_size=batch_size or len(images),
+        )
+    except ValueError as refusal:
+        nothing = {"it": {getattr(metric, "name", metric): [None] * len(images) for metric in metrics}}
+        took = time.perf_counter() - began
+        return {
+            "rows": nothing,
+            "better": {},
+            "chance": {},
+            "seconds": 0.0,
+            "took": took,
+            "refused": str(refusal),
+        }
     rows = {}
     for name, scores in zip(table.rows, table.scores, strict=True):
         rows[name] = {
