@@ -96,12 +96,23 @@ MAGNITUDES = (
 LEFT_OUT = ("full_gradients", "grad_cam_all_classes", "feature_permutation")
 
 
-def entries(side: int, *, defaults: bool = False) -> dict[str, Entry]:
+# Methods for transformers: name, function, options, passes, and about how many.
+ATTENTION: tuple[tuple[str, Callable[..., Any], dict[str, Any], str, float], ...] = (
+    ("gradient attention", jaxai.attention.gradient_attention, {}, "1 + 1 backward", 3),
+    ("LeGrad", jaxai.attention.legrad, {}, "1 + 1 backward", 3),
+    ("attention rollout", jaxai.attention.rollout, {}, "1", 1),
+    ("LRP, AttnLRP", jaxai.lrp, {"composite": "attn_lrp"}, "2 + 1 backward", 4),
+    ("LRP, CP-LRP", jaxai.lrp, {"composite": "cp_lrp"}, "2 + 1 backward", 4),
+)
+
+
+def entries(side: int, *, defaults: bool = False, transformer: bool = False) -> dict[str, Entry]:
     """Return the methods for images of a size, by title.
 
     Args:
         side: Pixels.
         defaults: With the defaults of all methods instead of `FEWER`.
+        transformer: With the methods for transformers.
     """
     found = {}
     table = describe.table()
@@ -114,6 +125,9 @@ def entries(side: int, *, defaults: bool = False) -> dict[str, Entry]:
         plain = found[table[name].title]
         run = partial(_magnitude, plain.run)
         found[f"|{table[name].title}|"] = Entry(run, plain.passes, plain.about, plain.family)
+    for title, function, options, passes, about in ATTENTION if transformer else ():
+        run = partial(_run, function, ("model", "images", "targets", *options), False, options)
+        found[title] = Entry(run, passes, about, "attention")
     return found
 
 

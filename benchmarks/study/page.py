@@ -2,23 +2,30 @@
 
 from pathlib import Path
 
+import numpy as np
+from scipy import stats
+
 from jaxai import _files
 from jaxai.plots import png
 
-from . import figures, findings, results, tables, truth
+from . import figures, findings, flock, photos, results, tables, truth
+from .methods import ATTENTION
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 BEST = 12
+PARTS = ("truth", "birds", "photos", "photos_second", "sanity")
 
 
 def write(work: Path, out: Path = results.OUT, docs: Path = DOCS) -> None:
     """Gather what ran and write the page and its figures."""
     if work.exists():
         results.gather(work, out)
-    parts = {part: results.read(part, out) for part in ("truth", "photos", "sanity")}
+    parts = {part: results.read(part, out) for part in PARTS}
     text = [_HEAD]
     text += _truth(parts["truth"], docs) if parts["truth"] else ["No training has run yet.\n"]
+    text += flock.section(parts["birds"]) if parts["birds"] else []
     text += _photos(parts["photos"], docs) if parts["photos"] else []
+    text += _second(parts) if parts["photos"] and parts["photos_second"] else []
     text += _sanity(parts["sanity"]) if parts["sanity"] else []
     if parts["truth"]:
         found = {
@@ -96,6 +103,8 @@ def _questions(kinds):
         "tag": "a tag that the class hangs on (Clever Hans)",
         "object": "an object on a texture",
         "texture": "a texture behind an object",
+        "mosaic": "the tiles of a class in a mosaic (Focus)",
+        "tag, ViT": "a tag, in a vision transformer",
     }
     lines = []
     for name, table in kinds.items():
@@ -133,10 +142,12 @@ def _questions(kinds):
         " of the K most relevant pixels that lie in a mask of K pixels.",
         "",
     ]
-    shared, mean, worst = tables.mean_ranks(kinds)
+    transformer = kinds.get("tag, ViT")
+    kinds = {name: table for name, table in kinds.items() if name in tables.CNN}
+    mean, worst = tables.mean_ranks(kinds)
     text += [
-        f"Mean rank over the {len(kinds)} kinds of data, of {len(shared)} methods; the first {BEST} and"
-        f" the last five:",
+        f"Mean rank over the {len(kinds)} kinds of data with CNNs, of {len(mean)} methods; the first"
+        f" {BEST} and the last five. Brackets hold 95 % of the mean ranks in the bootstrap's draws.",
         "",
     ]
     shown = mean[:BEST] + mean[-5:]
@@ -146,11 +157,11 @@ def _questions(kinds):
         [
             (
                 tables.escaped(m),
-                f"{rank:.1f}",
+                f"{rank:.1f} [{low:.0f}, {high:.0f}]",
                 str(worst[m]),
                 *(tables.cell(t, t.rows.index(m)) for t in kinds.values()),
             )
-            for rank, m in shown
+            for rank, low, high, m in shown
         ]
         + [
             (f"*{r}*", "", "", *(tables.cell(t, t.rows.index(r)) for t in kinds.values()))
@@ -158,7 +169,56 @@ def _questions(kinds):
             if all(r in t.rows for t in kinds.values())
         ],
     )
-    return text
+    return text + (_transformer(transformer) if transformer else [])
+
+
+def _transformer(table):
+    """Return how methods do on transformers: the best, and those that are made for these."""
+    order = tables.order_of(table, 0)
+    own = [table.methods.index(name) for name, *_ in ATTENTION if name in table.methods]
+    shown = [*order[:BEST], *(i for i in own if i not in order[:BEST])]
+    place = {int(i): number + 1 for number, i in enumerate(order)}
+    return [
+        f"On vision transformers, the first {BEST} of {len(table.methods)} methods and those that are made"
+        f" for transformers:",
+        "",
+        *tables.lines(
+            ("method", "place", "rank accuracy", "relevance gain"),
+            [
+                (
+                    tables.escaped(table.rows[i]),
+                    str(place.get(int(i), "")),
+                    tables.cell(table, i),
+                    tables.cell(table, i, table.metrics.index("relevance_gain")),
+                )
+                for i in [*shown, *range(len(table.methods), len(table.rows))]
+            ],
+        ),
+    ]
+
+
+def _second(parts):
+    """Return whether methods keep their order on another network."""
+    first, second = (
+        results.pooled(parts[part], tables.PHOTO_METRICS) for part in ("photos", "photos_second")
+    )
+    shared = [m for m in second.methods if m in first.methods]
+    lines = []
+    for number, metric in enumerate(tables.PHOTO_METRICS):
+        means = [t.means[[t.rows.index(m) for m in shared], number] for t in (first, second)]
+        known = np.isfinite(means).all(0)
+        tau = stats.kendalltau(*(column[known] for column in means)).statistic
+        best = [shared[i] for i in np.argsort(-np.nan_to_num(means[1], nan=-np.inf))[:4]]
+        lines.append((metric.replace("_", " "), f"{tau:.2f}", tables.escaped(", ".join(best))))
+    return [
+        "### Another network",
+        "",
+        f"EfficientNet-Lite2 (260 pixels) on the same photographs, {len(shared)} methods that need at most"
+        f" {photos.SECOND_MOST} passes: Kendall's tau between their orders on both networks, and the best"
+        f" on it.",
+        "",
+        *tables.lines(("metric", "tau", "best on Lite2"), lines),
+    ]
 
 
 def _faithful(kinds):

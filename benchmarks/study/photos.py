@@ -1,4 +1,4 @@
-"""Photographs: methods on EfficientNet-Lite0 and foolbox's twenty ImageNet photographs."""
+"""Photographs: methods on EfficientNet-Lite0 and -Lite2 and foolbox's twenty ImageNet photographs."""
 
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from . import boxes, units
 from .methods import entries
 
 NETWORK, SIDE = "efficientnet_lite0", 224
+# A second network, to see whether methods keep their order; methods with more passes are left out.
+SECOND, SECOND_SIDE, SECOND_MOST = "efficientnet_lite2", 260, 60
 METRICS = (
     "relevance_gain",
     "pointing_game",
@@ -25,20 +27,21 @@ OPTIONS: dict[str, Any] = {"relevance_gain": {"steps": 7}}
 MOST = 420
 
 
-def load() -> tuple[Any, jax.Array, jax.Array, list[str]]:
+def load(network: str = NETWORK) -> tuple[Any, jax.Array, jax.Array, list[str]]:
     """Return the network, what it takes of the twenty photographs, their classes and names."""
-    net = jaxai.models.load(NETWORK)
+    net = jaxai.models.load(network)
     paths = boxes.files()
     x = jnp.concatenate([net.preprocess(str(path)) for path in paths.values()])
     classes = jnp.asarray([int(name.split("_")[1]) for name in paths])
     return net.model, x, classes, list(paths)
 
 
-def run(folder: Path, *, number: int | None = None, most: float | None = None):
-    """Yield what is done, a line a unit, cheap methods first."""
-    model, x, classes, names = load()
-    x, classes, masks = x[:number], classes[:number], boxes.masks(SIDE)[:number]
-    where = folder / "photos"
+def run(folder: Path, *, number: int | None = None, most: float | None = None, second: bool = False):
+    """Yield what is done, a line a unit, cheap methods first; on the second network if asked for."""
+    model, x, classes, names = load(SECOND if second else NETWORK)
+    side = SECOND_SIDE if second else SIDE
+    x, classes, masks = x[:number], classes[:number], boxes.masks(side)[:number]
+    where = folder / ("photos_second" if second else "photos")
 
     def about():
         scores = np.concatenate([np.asarray(model(x[i : i + 5])) for i in range(0, len(x), 5)])
@@ -47,10 +50,9 @@ def run(folder: Path, *, number: int | None = None, most: float | None = None):
         return {"photos": names[: len(x)], "ranks": ranks, "share": np.asarray(masks.mean((1, 2))).tolist()}
 
     units.done(where / "about.json", about)
-    methods: dict[str, Any] = {"references": None, **entries(SIDE)}
-    chosen = {
-        title: entry for title, entry in methods.items() if entry is None or entry.about <= (most or MOST)
-    }
+    methods: dict[str, Any] = {"references": None, **entries(side)}
+    most = most or (SECOND_MOST if second else MOST)
+    chosen = {title: entry for title, entry in methods.items() if entry is None or entry.about <= most}
     for title, entry in sorted(chosen.items(), key=lambda item: item[1].about if item[1] else 0):
 
         def one(title=title, entry=entry):

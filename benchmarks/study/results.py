@@ -20,7 +20,9 @@ OUT = Path(__file__).parent.parent / "results" / "study"
 def gather(work: Path, out: Path = OUT) -> None:
     """Write what the units of a work folder found to a folder, a file a part."""
     groups = sorted(path.parent for path in (work / "truth").glob("*/about.json"))
-    for part, folders in (("truth", groups), ("photos", [work / "photos"]), ("sanity", [work / "sanity"])):
+    birds = sorted(path.parent for path in (work / "birds").glob("*/about.json"))
+    alone = {part: [work / part] for part in ("photos", "photos_second", "sanity")}
+    for part, folders in {"truth": groups, "birds": birds, **alone}.items():
         found = [one for one in map(_group, folders) if one["rows"] or "accuracy" in one]
         if found:
             text = json.dumps({"part": part, "groups": found}, separators=(",", ":"))
@@ -44,6 +46,8 @@ def _group(folder):
         found["better"] |= unit["better"]
         found["chance"] |= unit["chance"]
         found |= {name: unit[name] for name in ("layers",) if name in unit}
+        if "refused" in unit:
+            found.setdefault("refused", {})[unit["method"]] = unit["refused"]
     return found
 
 

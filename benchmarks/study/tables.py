@@ -11,7 +11,11 @@ FAMILIES = {
     "tag": lambda name: name == "Clever Hans tag",
     "object": lambda name: name == "object on texture",
     "texture": lambda name: name == "texture behind object",
+    "mosaic": lambda name: name == "mosaic of objects",
+    "tag, ViT": lambda name: name == "Clever Hans tag, ViT",
 }
+# Kinds of data whose networks are convolutional.
+CNN = tuple(name for name in FAMILIES if "ViT" not in name)
 
 
 def learnt(groups):
@@ -21,8 +25,10 @@ def learnt(groups):
 
 def complete(groups):
     """Return the trainings whose methods have all run; one that was cut off counts when it is finished."""
-    most = max((len(group["rows"]) for group in groups), default=0)
-    return [group for group in groups if len(group["rows"]) == most]
+    most = {}
+    for group in groups:
+        most[group["task"]] = max(most.get(group["task"], 0), len(group["rows"]))
+    return [group for group in groups if len(group["rows"]) == most[group["task"]]]
 
 
 def cell(table, row, column=0):
@@ -61,11 +67,34 @@ def tied(table, column, order):
 
 
 def mean_ranks(tables):
-    """Return the methods that all tables have, (mean rank, method) from the best, and worst ranks."""
-    places = [{m: r + 1 for r, m in enumerate(t.methods[i] for i in order_of(t, 0))} for t in tables.values()]
-    shared = [m for m in places[0] if all(m in place for place in places)]
-    mean = sorted((float(np.mean([place[m] for place in places])), m) for m in shared)
-    return shared, mean, {m: max(place[m] for place in places) for m in shared}
+    """Return (mean rank, lower, upper, method) over tables from the best, and worst ranks.
+
+    Bounds hold 95 % of the ranks in the tables' bootstrap draws.
+    """
+    shared = [m for m in next(iter(tables.values())).methods if all(m in t.methods for t in tables.values())]
+    places, drawn = [], []
+    for table in tables.values():
+        rows = [table.methods.index(m) for m in shared]
+        sign = 1 if table.better[0] == "higher" else -1
+        scores = sign * np.nan_to_num(table.scores[rows, 0], nan=-sign * np.inf)
+        places.append(_ranks(table.means[rows, 0][:, None] * sign)[:, 0])
+        drawn.append(_ranks(np.stack([_mean(scores[:, draw]) for draw in table.draws], axis=1)))
+    mean, low, high = np.mean(places, axis=0), *np.percentile(np.mean(drawn, axis=0), (2.5, 97.5), axis=1)
+    ordered = sorted(zip(mean.tolist(), low.tolist(), high.tolist(), shared, strict=True))
+    return ordered, {m: int(worst) for m, worst in zip(shared, np.max(places, axis=0), strict=True)}
+
+
+def _mean(scores):
+    """Return the mean over images that have a score, [methods]; minus infinity where none has."""
+    known = np.isfinite(scores)
+    sums = np.where(known, scores, 0).sum(1)
+    return np.where(known.any(1), sums / np.maximum(known.sum(1), 1), -np.inf)
+
+
+def _ranks(values):
+    """Return places from 1 for each column of [methods, columns], largest first; NaN last."""
+    order = np.argsort(-np.nan_to_num(values, nan=-np.inf), axis=0, kind="stable")
+    return np.argsort(order, axis=0) + 1
 
 
 def families(groups):

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+import jaxai
+
 from . import datasets, training, units
 from .methods import entries
 
@@ -27,6 +29,8 @@ class Task:
         answer: What the network tells: `"labels"` or `"scenes"`.
         outside: Whether the evidence is what the mask does not mark.
         must_need: Whether only images count whose answer changes without what the mask marks.
+        mosaic_of: The task whose networks see mosaics of its images, two of one class and two of another; the
+            evidence is the tiles of the class in question.
     """
 
     draw: datasets.Draw
@@ -35,6 +39,12 @@ class Task:
     answer: str = "labels"
     outside: bool = False
     must_need: bool = False
+    mosaic_of: str | None = None
+
+    @property
+    def side(self) -> int:
+        """Pixels of an image."""
+        return datasets.SIDE * (2 if self.mosaic_of else 1)
 
 
 TASKS = {
@@ -45,16 +55,19 @@ TASKS = {
     "Clever Hans tag": Task(datasets.clever_hans(), datasets.SHAPES, must_need=True),
     "object on texture": Task(datasets.pasted(), datasets.SHAPES),
     "texture behind object": Task(datasets.pasted(), datasets.SHAPES, answer="scenes", outside=True),
+    "mosaic of objects": Task(datasets.pasted(), datasets.SHAPES, mosaic_of="object on texture"),
+    "Clever Hans tag, ViT": Task(datasets.clever_hans(), datasets.SHAPES, "ViT", must_need=True),
 }
 
-# The tasks that run first: the fixed places and products of XAI-TRIS come after them.
-LATER = tuple(name for name in TASKS if "linear" in name or "multiplicative" in name)
+# The tasks that run first: XAI-TRIS' fixed places and products, and transformers, come after them.
+LATER = tuple(name for name in TASKS if "linear" in name or "multiplicative" in name or "ViT" in name)
 FIRST = tuple(name for name in TASKS if name not in LATER)
 
 
 def network(name: str, seed: int, folder: Path, *, steps: int = training.STEPS) -> training.Trained:
     """Return the network of a task and a seed, trained once."""
     task = TASKS[name]
+    name = task.mosaic_of or name
     key = jax.random.fold_in(jax.random.key(2026), seed)
 
     def like():
@@ -80,16 +93,32 @@ def images(name: str, seed: int, model: Any, number: int = IMAGES) -> tuple[jax.
     if task.must_need:
         needed = np.asarray(model(drawn.without).argmax(-1) != answers)
         good = good & needed & np.asarray(drawn.scenes == 1)
+    if task.mosaic_of:
+        return _mosaics(drawn.images, np.where(good, np.asarray(answers), -1), key, number)
     chosen = np.flatnonzero(good)[:number]
     masks = ~drawn.masks if task.outside else drawn.masks
     return drawn.images[chosen], answers[chosen], masks[chosen]
 
 
+def _mosaics(tiles, answers, key, number):
+    """Return mosaics of tiles that the network tells rightly, the first class of each, and where it is."""
+    rng, wanted, first, second = np.random.default_rng(0), [], [], []
+    for _ in range(number):
+        one, other = rng.permutation(datasets.SHAPES)[:2]
+        some = [rng.choice(np.flatnonzero(answers == label), 2, replace=False) for label in (one, other)]
+        wanted.append(one)
+        first.append(tiles[some[0]])
+        second.append(tiles[some[1]])
+    made, masks, _ = jaxai.metrics.mosaics(np.stack(first), np.stack(second), key=key)
+    return made, np.array(wanted), masks
+
+
 def run(folder: Path, *, seeds: int, tasks=tuple(TASKS), number=IMAGES, steps=training.STEPS, only=None):
     """Yield what is done, a line a unit; the seeds in the outer loop, so that what ran is balanced."""
-    methods = {name: entry for name, entry in entries(datasets.SIDE).items() if only is None or name in only}
     for seed in range(seeds):
         for name in tasks:
+            found = entries(TASKS[name].side, transformer=TASKS[name].kind == "ViT")
+            methods = {title: entry for title, entry in found.items() if only is None or title in only}
             trained = network(name, seed, folder, steps=steps)
             facts = {"accuracy": trained.accuracy, "steps": trained.steps, "seconds": trained.seconds}
             facts["learnt"] = trained.accuracy >= training.LEARNT
