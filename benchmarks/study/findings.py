@@ -96,6 +96,12 @@ def missing(parts):
         lines.append(f"- Not run where the truth is known: {tables.escaped(', '.join(early))}.")
     if late:
         lines.append(f"- Not run on photographs: {tables.escaped(', '.join(late))}.")
+    refusals = {}
+    for group in (*parts["truth"], *parts["birds"]):
+        for method, words in group.get("refused", {}).items():
+            refusals.setdefault((method, words), set()).add(group["task"])
+    for (method, words), tasks in sorted(refusals.items()):
+        lines.append(f"- {tables.escaped(method)} refused {', '.join(sorted(tasks))}: \"{words}\".")
     if not parts["sanity"]:
         lines.append(
             "- Sanity checks (`--part sanity`) have not run: nothing is said of guided backprop and"

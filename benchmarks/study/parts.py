@@ -16,7 +16,8 @@ import numpy as np
 from scipy import stats
 
 from jaxai import maps
-from jaxai.metrics import Metric, _maps
+from jaxai._frame.targets import Target
+from jaxai.metrics import Metric, _methods
 
 from . import birds, training, units
 from .methods import entries
@@ -180,8 +181,8 @@ def target_sensitivity(
     pairs = [birds.rivals()[label] for label in seen.labels]
     of_class = []
     for number in (0, 1):
-        wanted = jnp.asarray([pair[number] for pair in pairs])
-        values = _maps.alone(method(model, images, wanted))
+        target = Target().of_classes(jnp.asarray([pair[number] for pair in pairs]))
+        values = _methods.maps_of(method, model, images, target, len(images))
         if values.shape[1:] != images.shape[1:3]:
             values = maps.upsample(values, images.shape[1:3])
         of_class.append(importances(values, seen)[0])
