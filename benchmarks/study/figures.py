@@ -32,7 +32,8 @@ def families(tables, metric) -> Figure:
     axes.set_yticks(range(len(rows)), [f"({r})" if r in REFERENCES else r for r in rows], fontsize=8)
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
-            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7.5, color="#222222")
+            colour = "white" if value > 0.75 else "#222222"
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7.5, color=colour)
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
