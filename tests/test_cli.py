@@ -73,7 +73,10 @@ def test_maps_are_those_of_the_library(cat, lite0, photos):
     photo = lite0.crop(photos["cat"])
     x = lite0.normalize(photo)
     maps = np.load(cat / "maps.npz")
-    assert set(maps) == {"photo", "targets", "segments", "grad_cam", "lime", "lime_weights"}
+    assert set(maps) == {
+        *("photo", "targets", "segments", "grad_cam", "lime", "lime_weights"),
+        "lime_standard_error",
+    }
     np.testing.assert_array_equal(maps["photo"], photo[0])
     assert maps["targets"].tolist() == [285]
     cam = jaxai.grad_cam(lite0.model, x, 285)[0]

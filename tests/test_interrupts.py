@@ -43,18 +43,21 @@ RUNS = {
     "dream": (["dream", "cat", "--layer", "conv4_3", "--steps", "5000"], None, []),
 }
 
+# A process that is started in the background may ignore the signal.
+COMMAND = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " runpy.run_module('jaxai', run_name='__main__', alter_sys=True)"
+)
+
 
 def interrupted(words, started, folder, wait):
     """Run the command and press Ctrl-C some time later: its code, its errors, the seconds until it ended."""
-    # A process that is started in the background may ignore the signal.
-    restore = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
     process = subprocess.Popen(
-        [sys.executable, "-m", "jaxai", *words],
+        [sys.executable, "-c", COMMAND, *words],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=restore,
     )
     try:
         while started is not None and not (line := process.stdout.readline()).startswith(started):

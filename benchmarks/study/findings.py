@@ -99,9 +99,9 @@ def missing(parts):
     refusals = {}
     for group in (*parts["truth"], *parts["birds"]):
         for method, words in group.get("refused", {}).items():
-            refusals.setdefault((method, words), set()).add(group["task"])
-    for (method, words), tasks in sorted(refusals.items()):
-        lines.append(f"- {tables.escaped(method)} refused {', '.join(sorted(tasks))}: \"{words}\".")
+            refusals.setdefault((words, group["task"]), set()).add(method)
+    for (words, task), refusing in sorted(refusals.items()):
+        lines.append(f'- Refused on {task}: {tables.escaped(", ".join(sorted(refusing)))} ("{words}").')
     if not parts["sanity"]:
         lines.append(
             "- Sanity checks (`--part sanity`) have not run: nothing is said of guided backprop and"

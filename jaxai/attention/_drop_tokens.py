@@ -75,7 +75,7 @@ def drop_tokens(
         >>> x = jnp.zeros((1, 2, 2, 3)).at[0, 1, 0, 2].set(1.0)
         >>> dropping, seen = jaxai.attention.drop_tokens(net, x)
         >>> segments = jaxai.segment(x, method="grid", rows=2, columns=2)
-        >>> jaxai.feature_ablation(dropping, seen, 2, segments=segments, fill=0.0)[0].argmax().item()
+        >>> jaxai.feature_ablation(dropping, seen, 2, segments=segments, fill=0.0).heatmap.argmax().item()
         2
     """
     model, images = as_model(model), checks.images(images)
