@@ -10,6 +10,10 @@ CAFFE_WHOLE_MEAN = (104.0, 117.0, 123.0)
 HED_MEAN = (104.00699, 116.66877, 122.67892)
 
 
+def _bgr_less(photos, mean):
+    return photos[..., ::-1] * 255 - jnp.asarray(mean, photos.dtype)
+
+
 def imagenet(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
     """Subtract ImageNet's mean colour and divide by its standard deviation, as torchvision does.
 
@@ -26,7 +30,7 @@ def caffe(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch
     Args:
         photos: RGB in [0, 1].
     """
-    return photos[..., ::-1] * 255 - jnp.asarray(CAFFE_MEAN, photos.dtype)
+    return _bgr_less(photos, CAFFE_MEAN)
 
 
 def caffe_whole(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
@@ -35,7 +39,7 @@ def caffe_whole(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "
     Args:
         photos: RGB in [0, 1].
     """
-    return photos[..., ::-1] * 255 - jnp.asarray(CAFFE_WHOLE_MEAN, photos.dtype)
+    return _bgr_less(photos, CAFFE_WHOLE_MEAN)
 
 
 def hed(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
@@ -44,7 +48,7 @@ def hed(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch h
     Args:
         photos: RGB in [0, 1].
     """
-    return photos[..., ::-1] * 255 - jnp.asarray(HED_MEAN, photos.dtype)
+    return _bgr_less(photos, HED_MEAN)
 
 
 def identity(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -32,6 +33,22 @@ def pytest_collection_modifyitems(items):
             if name in seen:
                 item.add_marker("slow")
             seen.add(name)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; where JAXAI_BROWSER is set, it must be there."""
+    if not os.environ.get("JAXAI_BROWSER"):
+        pytest.importorskip("playwright")
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("JAXAI_BROWSER") or shutil.which("chromium")
+    if path is None:
+        pytest.skip("no Chromium here")
+    with sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield found
+        found.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

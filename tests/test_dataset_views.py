@@ -1,7 +1,6 @@
 """What one does with a store: means, orders, clusters, comparisons, scores, and the page."""
 
 import json
-import os
 import re
 import shutil
 
@@ -257,22 +256,6 @@ def test_pages_are_written_again_and_other_folders_are_not(paged, store, tmp_pat
         jaxai.dataset.page(store, tmp_path / "mine")
     with pytest.raises(ValueError, match="image 99 is not explained"):
         jaxai.dataset.page(store, tmp_path / "page", images=[99])
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium; where JAXAI_BROWSER is set, it must be there."""
-    if not os.environ.get("JAXAI_BROWSER"):
-        pytest.importorskip("playwright")
-    from playwright.sync_api import sync_playwright
-
-    path = os.environ.get("JAXAI_BROWSER") or shutil.which("chromium")
-    if path is None:
-        pytest.skip("no Chromium here")
-    with sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.mark.slow

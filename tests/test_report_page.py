@@ -3,9 +3,7 @@
 import base64
 import html.parser
 import json
-import os
 import re
-import shutil
 import zlib
 
 import numpy as np
@@ -134,23 +132,6 @@ def test_a_map_without_a_number_is_data_too(explained, bad):
 
     read = [json.loads(about, parse_constant=refuse) for about in abouts]
     assert len(read) == 6 and all(one["from"] < one["to"] for one in read)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium; where JAXAI_BROWSER is set, it must be there."""
-    needed = bool(os.environ.get("JAXAI_BROWSER"))
-    if not needed:
-        pytest.importorskip("playwright")
-    from playwright.sync_api import sync_playwright
-
-    path = os.environ.get("JAXAI_BROWSER") or shutil.which("chromium")
-    if path is None:
-        pytest.skip("no Chromium here")
-    with sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.mark.slow

@@ -114,17 +114,14 @@ def _one(found: _matrices.Attention, image: jax.Array, kept: jax.Array) -> list[
     graph = found.program.graph
     keys = {matrix.value: matrix.keys for matrix in found.matrices}
     means = _means(found)
-    before = jnp.ones(found.tokens.prefix, bool)
-    whole = jnp.concatenate([before, kept.ravel()])
-    # Tokens behind those of the grid are not of the images: they stay.
-    whole = jnp.concatenate([whole, jnp.ones(found.count - len(whole), bool)])
+    whole = _there(kept, found.count, found.tokens.prefix)
 
     def each(node: Node, operands: Sequence[Any]) -> Sequence[Any]:
         out = node.outputs[0] if node.outputs else None
         if out in means:
             axis, prefix = means[out]
             size = operands[0].shape[axis]
-            there = jnp.ones(size, bool).at[prefix : prefix + kept.size].set(kept.ravel())
+            there = _there(kept, size, prefix)
             # What comes next divides by the number of all tokens.
             scale = size / jnp.maximum(there.sum(), 1)
             operands = [operands[0] * _along(there, axis, operands[0]) * scale.astype(operands[0].dtype)]
@@ -138,6 +135,11 @@ def _one(found: _matrices.Attention, image: jax.Array, kept: jax.Array) -> list[
         return results
 
     return [x[0] for x in evaluate(graph, [*found.flat[:-1], image], each=each)]
+
+
+def _there(kept, size, prefix):
+    """Return which of a number of tokens are there; those that are not of the grid always are."""
+    return jnp.ones(size, bool).at[prefix : prefix + kept.size].set(kept.ravel())
 
 
 def _along(mask, axis, value):

@@ -17,6 +17,10 @@ ImagesArgument = Annotated[
         metavar="IMAGE...", help=f"Photos, folders of photos, or samples: {', '.join(photos.SAMPLES)}."
     ),
 ]
+# Where photos are what is studied, many of them.
+PhotosArgument = Annotated[
+    list[str], typer.Argument(metavar="FOLDER|IMAGE...", help="Folders of photos, photos, or samples.")
+]
 
 ModelOption = Annotated[str, typer.Option(help=MODEL_HELP)]
 LabelsOption = Annotated[
@@ -35,6 +39,10 @@ NormalizeOption = Annotated[
 
 LayerOption = Annotated[
     str | None, typer.Option(help="Layer for methods that look at one; see `jaxai layers`.")
+]
+# Of what looks at positions; the layer of the other commands is that of their methods.
+PositionsOption = Annotated[
+    str | None, typer.Option(help="The layer; see `jaxai layers`.", show_default="last with positions")
 ]
 SegmentsOption = Annotated[
     str, typer.Option(help=f"How superpixels are made: {', '.join(methods.SEGMENTATIONS)}.")

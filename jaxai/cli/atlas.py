@@ -33,15 +33,9 @@ _FILES = ("atlas.png", "atlas.npz")
 
 
 def atlas(
-    folder: Annotated[
-        list[str],
-        typer.Argument(metavar="FOLDER|IMAGE...", help="Folders of photos, photos, or samples."),
-    ],
+    folder: arguments.PhotosArgument,
     model: arguments.ModelOption = "efficientnet_lite0",
-    layer: Annotated[
-        str | None,
-        typer.Option(help="The layer; see `jaxai layers`.", show_default="last with positions"),
-    ] = None,
+    layer: arguments.PositionsOption = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("atlas"),
     grid: Annotated[int, typer.Option(min=1, max=1024, help="Cells along each side.")] = 8,
     samples: Annotated[int, typer.Option(min=1, max=MOST, help="Positions drawn in each photo.")] = 8,

@@ -38,15 +38,9 @@ _CRAFT_CONCEPTS, _ACTIVE, _TRAINING = 20, 16, 1500
 
 
 def concepts(
-    folder: Annotated[
-        list[str],
-        typer.Argument(metavar="FOLDER|IMAGE...", help="Folders of photos, photos, or samples."),
-    ],
+    folder: arguments.PhotosArgument,
     model: arguments.ModelOption = "efficientnet_lite0",
-    layer: Annotated[
-        str | None,
-        typer.Option(help="The layer; see `jaxai layers`.", show_default="last with positions"),
-    ] = None,
+    layer: arguments.PositionsOption = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("concepts"),
     method: Annotated[
         Way,
