@@ -213,15 +213,18 @@ def test_an_atlas_and_a_sheet_leave_bad_photos_out(run, tmp_path, monkeypatch, n
     def made(model, cropped, **options):
         given.append(cropped)
         counts, points = np.full((1, 1), 6), np.zeros((6, 2))
+        about = {"counts": counts, "directions": points, "points": points, "sources": points}
         return SimpleNamespace(
-            images=np.zeros((1, 1, 8, 8, 3)), counts=counts, directions=points, points=points, sources=points
+            cells=np.arange(1),
+            draw=lambda numbers: np.zeros((len(numbers), 8, 8, 3)),
+            finish=lambda images: SimpleNamespace(images=images[None], **about),
         )
 
     def excited(model, objectives, cropped, **options):
         given.append(np.asarray(cropped))
         return SimpleNamespace(indices=np.array([[2, 0, 1]]), values=np.array([[3.0, 2.0, 1.0]]))
 
-    monkeypatch.setattr(atlas.features, "atlas", made)
+    monkeypatch.setattr(atlas, "prepare", made)
     monkeypatch.setattr(visualize.features, "exemplars", excited)
     code, lines, errors = run("atlas", "in", "--layer", "mixed")
     assert code == 2 and len(errors) == 2 and lines[0].startswith("mixed of efficientnet_lite0: 3 photos, 6")

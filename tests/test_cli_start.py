@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxai.cli import completion, facts
+from jaxai.cli import completion, facts, help_pages
 
 ASK = "jaxai.cli.facts has changed parts: run `python -m jaxai.cli.facts`"
 
@@ -56,6 +56,7 @@ def test_all_networks_are_what_is_written_down():
 
 
 QUICK = [["--help"], ["--version"], ["methods"], ["methods", "lime"], ["models"], ["layers", "vgg16"]]
+QUICK += [[*name.split(), "--help"] for name in facts.read()["commands"]]
 
 
 def test_quick_answers_do_without_jax():
@@ -75,8 +76,45 @@ for words in {QUICK!r}:
         "num_samples = 1000",
         "vgg16_brain_mri",
         "conv5_3",
+        "jaxai dream noise --steps 20",
+        "[default: grad_cam,lime]",
     ):
         assert word in done.stdout
+
+
+@pytest.mark.parametrize("name", [n for n in facts.read()["commands"] if n != "dataset"])
+def test_help_has_every_option_and_examples_that_are_taken(run, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, lines, errors = run(*name.split(), "-h")
+    assert code == 0 and not errors and max(map(len, lines)) <= 100
+    command = facts.loaded(name.split()[0])
+    command = getattr(command, "commands", {}).get(name.split()[-1], command)
+    text = "\n".join(lines)
+    for parameter in command.params:
+        for option in parameter.opts if parameter.param_type_name == "option" else ():
+            assert f"{option}" in text
+    examples = [line.split() for line in lines if line.startswith(f"  jaxai {name}")]
+    assert len(examples) == len(help_pages.EXAMPLES[name]) > 0
+    for words in examples:
+        command.make_context(name, words[1 + len(name.split()) :])
+
+
+@pytest.mark.parametrize(
+    "words, name",
+    [
+        ("explain --help", "explain"),
+        ("explain cat --scores -h", "explain"),
+        ("dataset -h", "dataset"),
+        ("dataset plan photos --out x --help", "dataset plan"),
+        ("explain --out --help", None),
+        ("explain --out=x --help", "explain"),
+        ("explain -- --help", None),
+        ("explain", None),
+        ("nonsense --help", None),
+    ],
+)
+def test_help_is_what_is_asked_for(words, name):
+    assert help_pages.asked(words.split()) == name
 
 
 def test_completion_does_without_the_parser():

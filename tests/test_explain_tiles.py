@@ -157,7 +157,7 @@ def test_superpixels_that_may_weigh_nothing_are_hatched(net, wide):
     unsure = part.unsure(0)
     assert unsure.tolist() == [False, *(i % 2 == 0 for i in range(1, unsure.size))]
     page = Explanation(((subject, (part,)),)).to_html()
-    assert f"{unsure.sum()} of {unsure.size} superpixels within two standard errors" in page
+    assert f"hatched: {unsure.sum()} of {unsure.size} superpixels within two standard errors" in page
     panel = figures._map_panel(subject, part, 0, "")
     plain = jaxai.plots.heatmap_overlay(
         subject.pixels, part.maps[0], signed=True, bounds=figures.shown_values(subject, part, 0)[2]
@@ -165,6 +165,11 @@ def test_superpixels_that_may_weigh_nothing_are_hatched(net, wide):
     changed = (panel.image != plain).any(-1)
     assert not changed[~unsure[subject.segments]].any() and changed[unsure[subject.segments]].mean() > 0.15
     assert "hatched" in figures.panel(subject, part, 0, "").caption
+    # The caption speaks of what is shown: the five largest weights, none of which may be zero here.
+    sure = dataclasses.replace(part, errors=np.where(weights > 0, 0.1, 0.51) * np.abs(weights))
+    assert sure.unsure(0).any() and not figures.panel(subject, sure, 0, "").caption
+    whole = figures.on_photo(subject, part, 0), figures.on_photo(subject, sure, 0)
+    assert (whole[0] != whole[1]).any()
     mask = jaxai.plots.segment_mask(subject.pixels, subject.segments, part.weights[0], regions=99)
     hatched = jaxai.plots.segment_mask(
         subject.pixels, subject.segments, part.weights[0], regions=99, hatched=unsure

@@ -219,6 +219,21 @@ def test_an_atlas_counts_every_activation():
     assert len({tuple(s) for s in np.asarray(found.sources)}) == 20
     for cell in zip(*np.nonzero(np.asarray(found.counts) == 0), strict=True):
         np.testing.assert_array_equal(found.images[cell], 0.5)
+    # Some cells at a time, as the command draws them.
+    from jaxai.features._atlas import prepare
+
+    todo = prepare(
+        NET,
+        PHOTOS,
+        parametrization="pixels",
+        transforms=None,
+        redirect=0,
+        normalize=None,
+        batch_size=None,
+        **options,
+    )
+    some = [np.asarray(todo.draw(todo.cells[[i, i]]))[0] for i in range(len(todo.cells))]
+    np.testing.assert_allclose(todo.finish(np.stack(some)).images, found.images, atol=1e-6)
     with pytest.raises(ValueError, match="must have activations \\[batch, height, width, channels\\]"):
         jaxai.atlas(NET, PHOTOS, layer="logits", key=KEY)
 

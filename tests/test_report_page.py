@@ -188,3 +188,31 @@ def test_in_a_browser(explained, browser, tmp_path, width, scheme):
     assert shown.locator("figure.map[data-drawn]").count() == 2 * 2 * 3
     assert said == []
     context.close()
+
+
+@pytest.mark.slow
+def test_superpixels_that_may_weigh_nothing_are_hatched(browser, tmp_path):
+    import dataclasses
+
+    from jaxai.report._explanation import Explanation
+
+    photo = np.linspace(0, 1, SIZE * SIZE * 3, dtype=np.float32).reshape(SIZE, SIZE, 3)
+    e = jaxai.explain(tiny(), photo, methods={"lime": {"num_samples": 120}}, segments="grid")
+    ((subject, (part,)),) = e.results
+    weights = np.linspace(0.1, 1, part.weights.size, dtype=np.float32)[None]
+    part = dataclasses.replace(part, weights=weights, errors=weights * np.linspace(0.1, 0.9, weights.size))
+    Explanation(((subject, (part,)),)).to_html(tmp_path / "page.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_selector("figure.map[data-drawn]")
+    drawn = page.evaluate("Array.from(state.get(figures[0]).context.getImageData(0, 0, 1e3, 1e3).data)")
+    drawn = np.array(drawn).reshape(1000, 1000, 4)[:SIZE, :SIZE]
+    place = np.add.outer(np.arange(SIZE), np.arange(SIZE)) % 8
+    unsure = part.unsure(0)[subject.segments]
+    assert 0 < unsure.mean() < 1
+    assert (drawn[unsure & (place == 0), 3] >= 0.75 * 255 - 1).all()
+    light = drawn[unsure & (place == 1), :3].mean() - drawn[unsure & (place == 0), :3].mean()
+    assert light > 60
+    sure = drawn[~unsure & (place == 1), :3].mean(0) - drawn[~unsure & (place == 0), :3].mean(0)
+    assert np.abs(sure).max() < 25
+    page.close()

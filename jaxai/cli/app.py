@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from . import facts, terminal
+from . import facts, help_pages, terminal
 
 
 class _Commands(Mapping[str, Any]):
@@ -33,6 +33,14 @@ class Group(TyperGroup):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.commands: Any = _Commands()
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command, unless its help is what is asked for."""
+        if (name := help_pages.asked(args)) is not None:
+            for line in help_pages.shown(name, ctx.make_formatter()).splitlines():
+                terminal.say(line)
+            ctx.exit()
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the list of commands."""

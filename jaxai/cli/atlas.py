@@ -1,5 +1,6 @@
 """`jaxai atlas`: what a layer sees in a folder of photos, laid out as a map."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import typer
 
-from .. import _files, features
+from .. import _files
+from ..features._atlas import prepare
 from ..report import _names as names
 from ..report import _outputs as outputs
 from ..report import _photos as photos
@@ -30,6 +32,8 @@ from .arguments import (
 from .read import read_all
 
 _FILES = ("atlas.png", "atlas.npz")
+# Cells between two marks of the progress bar.
+_A_MARK = 8
 
 
 def atlas(
@@ -61,8 +65,8 @@ def atlas(
     for line in found.notes:
         terminal.note(line)
     good, cropped = read_all(net, found.photos, {"page": page, "white": white, "alpha": alpha})
-    made_of = partial(
-        features.atlas,
+    laid_out = partial(
+        prepare,
         net.model,
         jnp.asarray(cropped),
         layer=layer,
@@ -78,9 +82,16 @@ def atlas(
         _files.folder(out) as place,
         provenance.timed() as clock,
         Progress() as progress,
-        progress.step("drawing", 1),
     ):
-        made = patiently(lambda: jax.block_until_ready(made_of()), tick=progress.tick)
+        with progress.step("laying out", 1):
+            todo = patiently(laid_out, tick=progress.tick)
+        progress.expect(len(todo.cells), {"drawing": float(steps)})
+        drawn = []
+        for numbers, kept in _batches(todo.cells, batch_size or _A_MARK):
+            with progress.step("drawing", kept):
+                images = patiently(lambda some=numbers: np.asarray(todo.draw(some)), tick=progress.tick)
+            drawn.append(images[:kept])
+        made = todo.finish(np.concatenate(drawn))
         cells = np.asarray(made.images).reshape(-1, *made.images.shape[2:])
         sheets.contact_sheet(list(cells), columns=grid).save(place / "atlas.png")
         np.savez_compressed(
@@ -97,3 +108,11 @@ def atlas(
     )
     if len(good) < len(found.photos):
         raise typer.Exit(2)
+
+
+def _batches(cells: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield cells in batches of one size, the last filled up, for one program; and how many are meant."""
+    size = min(size, len(cells))
+    for first in range(0, len(cells), size):
+        numbers = np.minimum(np.arange(first, first + size), len(cells) - 1)
+        yield cells[numbers], min(size, len(cells) - first)

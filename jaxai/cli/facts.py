@@ -95,6 +95,8 @@ def made(networks: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def _commands(found: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    from . import help_pages
+
     listed: dict[str, Any] = {}
     for name, command in found.items():
         inside = getattr(command, "commands", None)
@@ -118,6 +120,7 @@ def _commands(found: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             "arguments": arguments,
             "several": several,
             "options": options,
+            "page": help_pages.made(f"{prefix}{name}", command),
         }
         if inside:
             listed[f"{prefix}{name}"]["commands"] = list(inside)

@@ -83,6 +83,52 @@ def atlas(
         >>> found.images.shape, int(found.counts.sum())
         ((2, 2, 16, 16, 3), 16)
     """
+    made = prepare(
+        model,
+        photos,
+        layer=layer,
+        key=key,
+        grid=grid,
+        num_samples=num_samples,
+        least=least,
+        size=size,
+        steps=steps,
+        normalize=normalize,
+        cosine_power=cosine_power,
+        batch_size=batch_size,
+        **options,
+    )
+    return made.finish(made.draw(made.cells) if made.cells.size else ())
+
+
+class Prepared(NamedTuple):
+    """An atlas whose images are still to be drawn: at once, or some cells at a time, which changes none."""
+
+    cells: np.ndarray
+    """The numbers of the cells that are not empty, row by row."""
+    draw: Callable[[np.ndarray], Any]
+    """Returns the images of cells, given their numbers."""
+    finish: Callable[[Any], Atlas]
+    """Returns the atlas, given the images of all `cells`."""
+
+
+def prepare(
+    model,
+    photos,
+    *,
+    layer,
+    key,
+    grid,
+    num_samples,
+    least=1,
+    size,
+    steps,
+    normalize,
+    cosine_power=1.0,
+    batch_size,
+    **options,
+) -> Prepared:
+    """Return what `atlas` with these arguments draws."""
     checks.key(key)
     rows, columns = checks.pair(grid, "grid")
     least = checks.positive(least, "least")
@@ -97,29 +143,36 @@ def atlas(
     sums = jnp.zeros((rows * columns, chosen.shape[1]), jnp.float32).at[flat].add(chosen)
     means = sums / jnp.maximum(counts, 1)[:, None]
     filled = np.flatnonzero(np.asarray(counts) >= least)
-    images = np.full((rows * columns, size, size, photos.shape[3]), 0.5, np.float32)
-    if filled.size:
+
+    def draw(numbers):
         with small_is_meant():
             found = visualize(
                 model,
-                [directions.direction(layer, _unit(means[i]), cosine_power=cosine_power) for i in filled],
+                [directions.direction(layer, _unit(means[i]), cosine_power=cosine_power) for i in numbers],
                 key=paint,
                 size=size,
                 steps=steps,
                 normalize=normalize,
                 channels=photos.shape[3],
-                indices=jnp.asarray(filled),
+                indices=jnp.asarray(numbers),
                 batch_size=batch_size,
                 **options,
             )
-        images[filled] = np.asarray(found.images)
-    return Atlas(
-        jnp.asarray(images.reshape(rows, columns, size, size, -1)),
-        counts.reshape(rows, columns),
-        means.reshape(rows, columns, -1),
-        points,
-        sources,
-    )
+        return found.images
+
+    def finish(drawn):
+        images = np.full((rows * columns, size, size, photos.shape[3]), 0.5, np.float32)
+        if filled.size:
+            images[filled] = np.asarray(drawn)
+        return Atlas(
+            jnp.asarray(images.reshape(rows, columns, size, size, -1)),
+            counts.reshape(rows, columns),
+            means.reshape(rows, columns, -1),
+            points,
+            sources,
+        )
+
+    return Prepared(filled, draw, finish)
 
 
 def _unit(vector):

@@ -14,6 +14,8 @@ Photo: TypeAlias = Float[ArrayLike, "height width *channels"]
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _OUTLINE = np.array([1.0, 0.85, 0.1])
+# Photos up to twice this size have hatching of single pixels.
+_FINE = 224
 
 
 def heatmap_overlay(
@@ -59,7 +61,9 @@ def heatmap_overlay(
         cover = opacity * np.sqrt(size)[..., None]
     picture = (1 - cover) * _grey(photo) + cover * colors
     if hatched is not None:
-        picture = hatch(picture, as_map(hatched, "hatched", photo).astype(bool))
+        # Of large photos the lines are wider, so that they do not vanish when these are shown smaller.
+        width = max(1, min(picture.shape[:2]) // _FINE)
+        picture = hatch(picture, as_map(hatched, "hatched", photo).astype(bool), width=width)
     return _bytes(picture)
 
 
@@ -131,8 +135,7 @@ def segment_mask(
     for name, value in (("regions", regions), ("scale", scale)):
         if value < 1:
             raise ValueError(f"`{name}` must be a positive integer; got {value!r}")
-    order = np.argsort(-weights, kind="stable")[:regions]
-    shown = np.isin(labels, order[weights[order] > 0])
+    shown = strongest(weights, regions)[labels]
     lines = np.zeros(shown.shape, bool) if hatched is None else shown & np.asarray(hatched, bool)[labels]
     photo, labels, shown, lines = (_enlarge(x, scale) for x in (photo, labels, shown, lines))
     pale = 0.35 * _grey(photo) + 0.6
@@ -143,6 +146,14 @@ def segment_mask(
         picture = np.where(edges & ~shown[..., None], 0.75 * picture, picture)
     outline = find_boundaries(shown, mode="thick")[..., None]
     return _bytes(np.where(outline, _OUTLINE, picture))
+
+
+def strongest(weights: Float[ArrayLike, " segments"], regions: int = 5) -> Bool[ndarray, " segments"]:
+    """Tell of each superpixel whether it is among the largest weights, which are above zero."""
+    weights = np.nan_to_num(np.asarray(weights, np.float64))
+    shown = np.zeros(weights.shape, bool)
+    shown[np.argsort(-weights, kind="stable")[:regions]] = True
+    return shown & (weights > 0)
 
 
 def hatch(picture: ndarray, where: ndarray, *, width: int = 1) -> ndarray:

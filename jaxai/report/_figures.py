@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import maps, plots
+from ..plots._pixels import strongest
 from . import _classes as classes
 from ._record import Part, Subject
 
@@ -20,8 +21,17 @@ _HATCHED = "hatched: within two standard errors of zero"
 
 def panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
     """Return a method's panel for class k with its scores, if there are any, below."""
-    lines = [_scores(part.facts, k), *([_HATCHED] if part.unsure(k) is not None else [])]
+    unsure = part.unsure(k)
+    if unsure is not None and part.weights is not None and subject.segments is not None:
+        # Only these are shown.
+        unsure = unsure & strongest(part.weights[k])
+    lines = [_scores(part.facts, k), _caption(unsure)]
     return replace(_plain_panel(subject, part, k, title), caption="\n".join(line for line in lines if line))
+
+
+def _caption(hatched: np.ndarray | None) -> str:
+    """Return what hatching means, where there is any."""
+    return _HATCHED if hatched is not None and hatched.any() else ""
 
 
 def _plain_panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
@@ -37,8 +47,7 @@ def _map_panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
     label = part.method.description.label
     if part.method.result == "pixels":
         return plots.pixels_panel(values, title=title, label=label, bounds=bounds, signed=signed)
-    unsure = part.unsure(k)
-    hatched = None if unsure is None or subject.segments is None else unsure[subject.segments]
+    hatched = unsure_pixels(subject, part, k)
     return plots.heatmap_panel(
         subject.pixels, values, title=title, signed=signed, label=label, bounds=bounds, hatched=hatched
     )
@@ -92,10 +101,21 @@ def on_photo(subject: Subject, part: Part, k: int, *, longest: int = _LONGEST) -
     values = np.asarray(maps.upsample(jnp.asarray(values, jnp.float32), size))
     picture = np.round((0.4 * whole.mean(-1, keepdims=True) + 0.6).repeat(3, -1) * 255).astype(np.uint8)
     seen = whole[top : top + size[0], left : left + size[1]]
+    hatched = None
+    if (unsure := unsure_pixels(subject, part, k)) is not None:
+        small = unsure[inner[1] : inner[3], inner[0] : inner[2]]
+        rows, columns = (np.arange(n) * m // n for n, m in zip(size, small.shape, strict=True))
+        hatched = small[rows][:, columns]
     picture[top : top + size[0], left : left + size[1]] = plots.heatmap_overlay(
-        seen, values, signed=signed, bounds=bounds
+        seen, values, signed=signed, bounds=bounds, hatched=hatched
     )
     return picture
+
+
+def unsure_pixels(subject: Subject, part: Part, k: int) -> np.ndarray | None:
+    """Tell of each pixel whether its superpixel's weight may be zero; None where that is not known."""
+    unsure = part.unsure(k)
+    return None if unsure is None or subject.segments is None else unsure[subject.segments]
 
 
 def of_method(subject: Subject, part: Part) -> Figure:
@@ -112,7 +132,7 @@ def of_method(subject: Subject, part: Part) -> Figure:
             panels.append(plots.photo_panel(subject.pixels, title=title))
         panels.append(panel(subject, part, k, "strongest regions for the class"))
         weights = _map_panel(subject, part, k, "weights of all regions")
-        panels.append(replace(weights, caption=_HATCHED if part.unsure(k) is not None else ""))
+        panels.append(replace(weights, caption=_caption(part.unsure(k))))
     title = (
         method.description.title
         if len(named) > 1

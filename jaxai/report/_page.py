@@ -20,7 +20,7 @@ from PIL import Image
 from .. import plots
 from ..plots._colors import colormap
 from . import _classes as classes
-from ._figures import score_texts, shown_values
+from ._figures import score_texts, shown_values, unsure_pixels
 from ._record import Part, Subject
 from ._shown import readable
 
@@ -190,8 +190,14 @@ def _map(number: int, subject: Subject, part: Part, k: int) -> str:
     marks = [f"{'≤ ' if clipped[0] else ''}{ends[0]}", f"{'≥ ' if clipped[1] else ''}{ends[1]}"]
     middle = "<span>0</span>" if signed else ""
     unit = text(method.description.label)
-    if (unsure := part.unsure(k)) is not None:
-        unit += f"<br>{int(unsure.sum())} of {unsure.size} superpixels within two standard errors of zero"
+    hatched = ""
+    if (unsure := part.unsure(k)) is not None and (pixels := unsure_pixels(subject, part, k)) is not None:
+        some = "hatched: " if unsure.any() else ""
+        unit += (
+            f"<br>{some}{int(unsure.sum())} of {unsure.size} superpixels within two standard errors of zero"
+        )
+        if unsure.any():
+            hatched = f'<script type="text/plain" class="hatched">{_compressed(pixels)}</script>'
     rated = ", ".join(text(one) for one in score_texts(part.facts, k))
     return (
         f'<figure class="map" data-method="{text(method.name)}" data-photo="{number}"'
@@ -202,24 +208,24 @@ def _map(number: int, subject: Subject, part: Part, k: int) -> str:
         f"<span>{marks[1]}</span></div></div><output>&nbsp;</output>"
         f'<p class="unit">{unit}{f"<br>{rated}" if rated else ""}</p>'
         f'<input type="range" min="0" max="100" value="65" aria-label="opacity of {title} of {name}">'
-        f'<script type="text/plain">{packed}</script></figure>'
+        f'<script type="text/plain">{packed}</script>{hatched}</figure>'
     )
 
 
 def _packed(values: np.ndarray) -> tuple[str, float, float]:
-    """Return a map in 65535 levels between its ends, compressed, and the ends; level 0 is what is not finite.
-
-    What is compressed are the differences along rows, in two planes of bytes.
-    """
+    """Return a map in 65535 levels between its ends, and these; level 0 is what is not finite."""
     finite = np.isfinite(values)
     low, high = (float(f(values[finite])) for f in (np.min, np.max)) if finite.any() else (0.0, 0.0)
     scale = _LEVELS / (high - low) if high > low else 0.0
-    levels = np.where(finite, 1 + np.round((np.where(finite, values, low) - low) * scale), 0).astype(
-        np.uint16
-    )
-    steps = np.diff(levels.ravel(), prepend=np.uint16(0))
+    levels = np.where(finite, 1 + np.round((np.where(finite, values, low) - low) * scale), 0)
+    return _compressed(levels), low, high
+
+
+def _compressed(levels: np.ndarray) -> str:
+    """Return whole numbers below 65536 as text: their differences along rows, in two planes of bytes."""
+    steps = np.diff(levels.astype(np.uint16).ravel(), prepend=np.uint16(0))
     planes = np.concatenate([steps & 255, steps >> 8]).astype(np.uint8)
-    return base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode(), low, high
+    return base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode()
 
 
 def _colours(name: str) -> str:

@@ -25,8 +25,8 @@ async function levels(text) {
 
 async function unpack(figure) {
   const own = state.get(figure);
-  own.unpacking ??= levels(figure.querySelector("script").textContent);
-  own.values = await own.unpacking;
+  own.unpacking ??= Promise.all(Array.from(figure.querySelectorAll("script"), (one) => levels(one.textContent)));
+  [own.values, own.hatched] = await own.unpacking;
 }
 
 async function draw(figure) {
@@ -50,9 +50,19 @@ function paint(figure) {
     out[4 * i + 2] = table[colour + 2];
     // On the photo, half-strong evidence stays visible by the square root; zero shows the photo alone.
     out[4 * i + 3] = about.signed && !about.pale ? 255 * Math.sqrt(Math.min(1, Math.abs(value) / ends)) : 255;
+    if (own.hatched && own.hatched[i]) hatch(out, i, canvas.width);
   }
   own.context.putImageData(picture, 0, 0);
   figure.dataset.drawn = "yes";
+}
+
+// Slanted lines, dark beside light, as in the pictures: grey laid over what is there.
+function hatch(out, i, width) {
+  const place = ((i % width) + Math.floor(i / width)) % 8;
+  if (place > 1) return;
+  const [grey, cover] = place ? [255, 0.65] : [0, 0.75], rest = (out[4 * i + 3] / 255) * (1 - cover);
+  for (let c = 4 * i; c < 4 * i + 3; c++) out[c] = (grey * cover + out[c] * rest) / (cover + rest);
+  out[4 * i + 3] = 255 * (cover + rest);
 }
 
 function valueAt(own, i) {
