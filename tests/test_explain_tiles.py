@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import time
 import types
 
 import jax
@@ -251,6 +252,25 @@ def test_a_bar_in_a_notebook(monkeypatch, widgets):
         now[0] += 10
         bar.tick()
     assert shown == []
+
+
+def test_what_takes_nobody_knows_how_long_moves_too(monkeypatch):
+    shown = []
+
+    class Bar:
+        def show(self, name, done, left, *, known):
+            shown.append((name, left, known))
+
+        def stop(self):
+            shown.append("gone")
+
+    monkeypatch.setattr(bars, "place", lambda: Bar)
+    monkeypatch.setattr(progress, "_PATIENCE", 0.05)
+    monkeypatch.setattr(progress, "_PAUSE", 0.02)
+    with pytest.raises(OSError), progress.moving("fetching"):
+        time.sleep(0.4)
+        raise OSError
+    assert len(shown) > 3 and set(shown[:-1]) == {("fetching", "", False)} and shown[-1] == "gone"
 
 
 def test_squares_have_a_bar_without_a_negative_half(net, wide):

@@ -7,6 +7,7 @@ import typer
 
 from ..report import _names as names
 from ..report import _outputs as outputs
+from ..report._progress import moving
 from . import terminal
 
 
@@ -25,5 +26,6 @@ def convert(
     if model not in ZOO:
         raise ValueError(names.unknown("model", model, ZOO))
     outputs.check_file(out or cache_path(model), outputs.Sources([source]))
-    path = weights_convert.convert(source, model, out)
+    with moving("converting"):
+        path = weights_convert.convert(source, model, out)
     terminal.say(f"{model}: {source} -> {path}")

@@ -11,7 +11,7 @@ import typer
 
 from ..report import _methods as methods
 from ..report import _scores as scores
-from ..report._progress import remaining
+from ..report._progress import moving, remaining
 from . import arguments, session, terminal
 from .arguments import DeviceOption, FitOption, SeedOption
 
@@ -76,26 +76,27 @@ def plan(
     chosen = {one.name: one.options for one in methods.choose(method, left)}
     methods.check_segmentation(segments)
     session.start(device, "float32")
-    made = library.plan(
-        model,
-        images,
-        store,
-        methods=chosen,
-        targets=targets,
-        layer=layer,
-        segments=segments,
-        labels=labels,
-        normalize=normalize,
-        input_size=input_size,
-        label_order=label_order,
-        digests=digests,
-        batch_size=batch_size,
-        shard_size=shard_size,
-        fit=fit,
-        metrics=rated,
-        thumbnails=thumbnails,
-        seed=seed,
-    )
+    with moving("planning"):
+        made = library.plan(
+            model,
+            images,
+            store,
+            methods=chosen,
+            targets=targets,
+            layer=layer,
+            segments=segments,
+            labels=labels,
+            normalize=normalize,
+            input_size=input_size,
+            label_order=label_order,
+            digests=digests,
+            batch_size=batch_size,
+            shard_size=shard_size,
+            fit=fit,
+            metrics=rated,
+            thumbnails=thumbnails,
+            seed=seed,
+        )
     terminal.say(f"{len(made)} images in {made.num_shards} shards; go on with: jaxai dataset run {store}")
 
 
@@ -160,7 +161,8 @@ def verify(
     """Check the files of a store against their checksums."""
     from .. import dataset as library
 
-    bad = library.open(store).verify(repair=repair)
+    with moving("reading"):
+        bad = library.open(store).verify(repair=repair)
     if bad and not repair:
         raise ValueError(f"damaged shards: {', '.join(map(str, bad))}; --repair has them explained again")
     terminal.say(f"{len(bad)} shards will be explained again" if bad else "all finished shards are intact")
@@ -224,14 +226,15 @@ def page(
     if wrong and uncertain:
         raise ValueError("--wrong and --uncertain choose images in two ways: give one")
     rows = found.wrong(wrong) if wrong else found.uncertain(uncertain) if uncertain else None
-    made = library.page(
-        found,
-        folder,
-        images=None if rows is None else [row["index"] for row in rows],
-        other=None if against is None else library.open(against),
-        by=by,
-        clusters=clusters,
-    )
+    with moving("writing"):
+        made = library.page(
+            found,
+            folder,
+            images=None if rows is None else [row["index"] for row in rows],
+            other=None if against is None else library.open(against),
+            by=by,
+            clusters=clusters,
+        )
     terminal.say(f"open {made}")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..report import _names as names
+from ..report._progress import moving
 from . import facts, terminal
 from .words import MODEL_HELP, InputSizeOption
 
@@ -64,7 +65,9 @@ def fetch(
         raise ValueError(names.unknown("model", network, facts.read()["models"]))
     from .. import models
 
-    terminal.say(f"{network}: {models.fetch(network)}")
+    with moving(f"fetching {network}"):
+        path = models.fetch(network)
+    terminal.say(f"{network}: {path}")
 
 
 def layers(
@@ -98,8 +101,9 @@ def _found(name: str, input_size: int | None) -> tuple[dict[str, str], str | Non
 
     if networks.is_named(name):
         raise ValueError(names.unknown("model", name, facts.read()["models"]))
-    net = networks.load(name, around=networks.Around(input_size=input_size))
-    return facts.shapes_of(net.model, net.input_size)
+    with moving("reading"):
+        net = networks.load(name, around=networks.Around(input_size=input_size))
+        return facts.shapes_of(net.model, net.input_size)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:

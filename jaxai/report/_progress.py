@@ -1,5 +1,6 @@
 """A bar for what takes more than two seconds, with the time that is left."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -93,6 +94,29 @@ class Progress:
         name, done, left = self.state()
         bar = self._bar = self._bar or self._kind()
         bar.show(name, done, remaining(left), known=left is not None or done > 0)
+
+
+@contextmanager
+def moving(name: str) -> Iterator[None]:
+    """Show that the body goes on, of which nobody knows how long it takes, such as a download.
+
+    Args:
+        name: What it does.
+    """
+    with Progress() as progress, progress.step(name, 1):
+        over = threading.Event()
+
+        def tick() -> None:
+            while not over.wait(_PAUSE):
+                progress.tick()
+
+        beside = threading.Thread(target=tick, name="jaxai-bar", daemon=True)
+        beside.start()
+        try:
+            yield
+        finally:
+            over.set()
+            beside.join()
 
 
 def remaining(seconds: float | None) -> str:
