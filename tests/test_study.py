@@ -67,7 +67,11 @@ def test_boxes_are_boxes():
     shares = masks.mean((1, 2))
     # The class of each is in its name.
     assert 0.05 < shares.min() and shares.max() < 0.9
-    assert all(0 <= int(name.split("_")[1]) < 1000 for name in boxes.BOXES)
+    assert all(0 <= boxes.label(name) < 1000 for name in boxes.BOXES | boxes.SAMPLES)
+    # scikit-image's: the cat fills its photograph, the rocket does not.
+    cat, _, rocket = np.asarray(boxes.masks(100, boxes.SAMPLES)).mean((1, 2))
+    assert cat > 0.9 and 0.01 < rocket < 0.1
+    assert [photo.ndim for photo in boxes.photos("scikit-image").values()] == [3, 3, 3]
 
 
 def test_every_method_has_a_file_of_its_own(tmp_path):
@@ -87,6 +91,40 @@ def test_a_unit_is_run_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         units.done(units.path(tmp_path, "new"), _interrupted)
     assert [path.name for path in tmp_path.rglob("*.json")] == [file.name]
+
+
+def _unit(folder, task, seed, method, score, accuracy=0.9):
+    where = folder / "truth" / f"{task}_{seed}"
+    about = {"task": task, "seed": seed, "accuracy": accuracy, "learnt": True, "images": 1}
+    units.path(where, "about").parent.mkdir(parents=True, exist_ok=True)
+    units.path(where, "about").write_text(json.dumps(about))
+    rows = {"it": {"auc": [score]}}
+    unit = {"method": method, "rows": rows, "better": {"auc": "higher"}, "chance": {}, "seconds": 1.0}
+    units.path(where, method).write_text(json.dumps(unit))
+
+
+def test_results_of_another_machine_stay_unless_they_are_measured_anew(tmp_path):
+    first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "out"
+    _unit(first, "a", 0, "one", 0.1)
+    _unit(first, "b", 0, "one", 0.2)
+    _unit(first, "c", 0, "one", 0.3)
+    results.gather(first, out)
+    _unit(second, "a", 0, "two", 0.4)
+    _unit(second, "b", 0, "one", 0.5)
+    # Trained to another network: what is known of the first one does not hold.
+    _unit(second, "c", 0, "two", 0.6, accuracy=0.8)
+    _unit(second, "c", 1, "two", 0.7)
+    results.gather(second, out)
+    found = {
+        (g["task"], g["seed"]): {m: row["auc"] for m, row in g["rows"].items()}
+        for g in results.read("truth", out)
+    }
+    assert found == {
+        ("a", 0): {"one": [0.1], "two": [0.4]},
+        ("b", 0): {"one": [0.5]},
+        ("c", 0): {"two": [0.6]},
+        ("c", 1): {"two": [0.7]},
+    }
 
 
 def _interrupted():

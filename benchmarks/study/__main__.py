@@ -1,7 +1,7 @@
 """Run the study, or go on with it; write the page from what is there.
 
-    python -m benchmarks.study [--quick] [--part truth|birds|photos|photos_second|sanity]
-        [--work DIR] [--seeds N]
+    python -m benchmarks.study [--quick] [--part truth|birds|photos|photos_second|photos_samples|
+        photos_vit|photos_vgg16|sanity] [--work DIR] [--seeds N]
     python -m benchmarks.study --page
 
 Every unit of work is a file in the work folder, so that a run that was stopped goes on where it was. `--page`
@@ -21,7 +21,16 @@ jaxai.configure_cpu()
 import jax  # noqa: E402
 
 # Hours on one core of a busy machine: measured for the first, estimated for the others.
-HOURS = {"truth": 1.2, "birds": 0.6, "photos": 2.0, "photos_second": 0.4, "sanity": 0.7}
+HOURS = {
+    "truth": 1.2,
+    "birds": 0.6,
+    "photos": 2.0,
+    "photos_second": 0.4,
+    "photos_samples": 0.3,
+    "photos_vit": 0.4,
+    "photos_vgg16": 0.2,
+    "sanity": 0.7,
+}
 SEEDS = 5
 
 
@@ -69,9 +78,9 @@ def _run(part, work, options):
 
     if part == "birds":
         return parts.run(work, seeds=1, number=4) if options.quick else parts.run(work, seeds=options.seeds)
-    if part in ("photos", "photos_second"):
+    if part in photos.PARTS:
         few = {"number": 2, "most": 60 if part == "photos" else 4} if options.quick else {}
-        return photos.run(work, second=part == "photos_second", **few)
+        return photos.run(work, part=part, **few)
     return sanity.run(work, number=1 if options.quick else sanity.PHOTOS, most=10 if options.quick else None)
 
 

@@ -1,9 +1,11 @@
-"""Boxes around what is named in foolbox's twenty ImageNet photographs, drawn by hand.
+"""Boxes around what is named in foolbox's twenty ImageNet photographs and scikit-image's, drawn by hand.
 
 Each box is left, top, right, bottom in percent of the centre square; every instance of the class has one.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +53,12 @@ BOXES: dict[str, tuple[Box, ...]] = {
     "18_317": ((30, 9, 79, 90),),
     "19_305": ((26, 27, 85, 70),),
 }
+# Photographs that come with scikit-image, by name and class; its astronaut has none of ImageNet's.
+SAMPLES: dict[str, tuple[Box, ...]] = {
+    "chelsea_285": ((0, 0, 95, 100),),
+    "coffee_967": ((18, 4, 78, 79),),
+    "rocket_657": ((47, 30, 54, 96),),
+}
 
 
 def files(folder: Path | None = None) -> dict[str, Path]:
@@ -76,11 +84,26 @@ def files(folder: Path | None = None) -> dict[str, Path]:
     return paths
 
 
-def masks(side: int) -> jnp.ndarray:
-    """Return the pixels in boxes, bool [20, side, side]."""
-    found = np.zeros((len(BOXES), side, side), bool)
-    for mask, boxes in zip(found, BOXES.values(), strict=True):
-        for box in boxes:
+def photos(which: str = "foolbox") -> dict[str, Any]:
+    """Return the photographs of `"foolbox"` or `"scikit-image"`, by name, as `preprocess` takes them."""
+    if which == "foolbox":
+        return {name: str(path) for name, path in files().items()}
+    from skimage import data
+
+    return {name: np.asarray(getattr(data, name.split("_")[0])()) for name in SAMPLES}
+
+
+def label(name: str) -> int:
+    """Return the class of a photograph, which ends its name."""
+    return int(name.split("_")[1])
+
+
+def masks(side: int, names: Iterable[str] = tuple(BOXES)) -> jnp.ndarray:
+    """Return the pixels in boxes of the photographs of these names, bool [photographs, side, side]."""
+    known, names = BOXES | SAMPLES, list(names)
+    found = np.zeros((len(names), side, side), bool)
+    for mask, name in zip(found, names, strict=True):
+        for box in known[name]:
             left, top, right, bottom = (round(side * edge / 100) for edge in box)
             mask[top:bottom, left:right] = True
     return jnp.asarray(found)

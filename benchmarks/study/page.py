@@ -13,7 +13,7 @@ from .methods import ATTENTION
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 BEST = 12
-PARTS = ("truth", "birds", "photos", "photos_second", "sanity")
+PARTS = ("truth", "birds", *photos.PARTS, "sanity")
 
 
 def write(work: Path, out: Path = results.OUT, docs: Path = DOCS) -> None:
@@ -25,7 +25,7 @@ def write(work: Path, out: Path = results.OUT, docs: Path = DOCS) -> None:
     text += _truth(parts["truth"], docs) if parts["truth"] else ["No training has run yet.\n"]
     text += flock.section(parts["birds"]) if parts["birds"] else []
     text += _photos(parts["photos"], docs) if parts["photos"] else []
-    text += _second(parts) if parts["photos"] and parts["photos_second"] else []
+    text += _others(parts) if parts["photos"] else []
     text += _sanity(parts["sanity"]) if parts["sanity"] else []
     if parts["truth"]:
         found = {
@@ -36,6 +36,7 @@ def write(work: Path, out: Path = results.OUT, docs: Path = DOCS) -> None:
             table = results.pooled(parts["photos"], tables.PHOTO_METRICS)
             found |= {"relevance gain, photographs": (table, "relevance_gain")}
         text += findings.beliefs(found)
+        text += findings.latec(parts) if parts["photos"] else []
     text += findings.conclusion(parts) if parts["truth"] and parts["photos"] else []
     text += findings.missing(parts)
     text += [findings.settings()]
@@ -197,27 +198,45 @@ def _transformer(table):
     ]
 
 
-def _second(parts):
-    """Return whether methods keep their order on another network."""
-    first, second = (
-        results.pooled(parts[part], tables.PHOTO_METRICS) for part in ("photos", "photos_second")
-    )
-    shared = [m for m in second.methods if m in first.methods]
-    lines = []
-    for number, metric in enumerate(tables.PHOTO_METRICS):
-        means = [t.means[[t.rows.index(m) for m in shared], number] for t in (first, second)]
-        known = np.isfinite(means).all(0)
-        tau = stats.kendalltau(*(column[known] for column in means)).statistic
-        best = [shared[i] for i in np.argsort(-np.nan_to_num(means[1], nan=-np.inf))[:4]]
-        lines.append((metric.replace("_", " "), f"{tau:.2f}", tables.escaped(", ".join(best))))
+def _others(parts):
+    """Return whether methods keep their order on other networks and other photographs."""
+    first, lines = results.pooled(parts["photos"], tables.PHOTO_METRICS), []
+    for name, part in photos.PARTS.items():
+        if name == "photos" or not parts[name]:
+            continue
+        group = parts[name][0]
+        table = results.pooled(parts[name], part.metrics)
+        shared = [m for m in table.methods if m in first.methods]
+        for metric in part.metrics:
+            column, other = table.metrics.index(metric), first.metrics.index(metric)
+            own = table.means[[table.rows.index(m) for m in shared], column]
+            means = np.stack([first.means[[first.rows.index(m) for m in shared], other], own])
+            known = np.isfinite(means).all(0)
+            tau = stats.kendalltau(*means[:, known]).statistic
+            best = [table.methods[i] for i in tables.order_of(table, column)[:4]]
+            lines.append(
+                (
+                    f"{part.network}, {len(group['photos'])} of {part.photos}",
+                    metric.replace("_", " "),
+                    f"{tau:.2f} ({known.sum()})",
+                    tables.escaped(", ".join(best)) if metric != "gini" else "",
+                )
+            )
+    if not lines:
+        return []
     return [
-        "### Another network",
+        "### Other networks, other photographs",
         "",
-        f"EfficientNet-Lite2 (260 pixels) on the same photographs, {len(shared)} methods that need at most"
-        f" {photos.SECOND_MOST} passes: Kendall's tau between their orders on both networks, and the best"
-        f" on it.",
+        "Kendall's tau between the order of methods there and the one above (how many methods have a score"
+        " in both), and"
+        f" the best there. Methods with more passes than these are left out:"
+        f" {', '.join(f'{part.network} {part.most:.0f}' for part in photos.PARTS.values())}. The ViT tells"
+        " what is in"
+        " focus, and the mean of its map is explained; the medical VGG16 knows no photographs, and the class"
+        " that it names"
+        " is explained: of these two only relevance gain and Gini are measured.",
         "",
-        *tables.lines(("metric", "tau", "best on Lite2"), lines),
+        *tables.lines(("where", "metric", "tau (methods)", "best there"), lines),
     ]
 
 

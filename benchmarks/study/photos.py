@@ -1,5 +1,6 @@
-"""Photographs: methods on EfficientNet-Lite0 and -Lite2 and foolbox's twenty ImageNet photographs."""
+"""Photographs: methods on networks with their real weights, on foolbox's and scikit-image's photographs."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,63 +13,118 @@ import jaxai
 from . import boxes, units
 from .methods import entries
 
-NETWORK, SIDE = "efficientnet_lite0", 224
-# A second network, to see whether methods keep their order; methods with more passes are left out.
-SECOND, SECOND_SIDE, SECOND_MOST = "efficientnet_lite2", 260, 60
-METRICS = (
-    "relevance_gain",
-    "pointing_game",
-    "mass_accuracy",
-    "rank_accuracy",
-    "gini",
-)
+METRICS = ("relevance_gain", "pointing_game", "mass_accuracy", "rank_accuracy", "gini")
+# What can be measured where nobody says where the evidence is.
+NO_TRUTH = ("relevance_gain", "gini")
 OPTIONS: dict[str, Any] = {"relevance_gain": {"steps": 7}}
-# Methods that take more forward passes than this for an image are left to a longer run.
-MOST = 420
 
 
-def load(network: str = NETWORK) -> tuple[Any, jax.Array, jax.Array, list[str]]:
-    """Return the network, what it takes of the twenty photographs, their classes and names."""
-    net = jaxai.models.load(network)
-    paths = boxes.files()
-    x = jnp.concatenate([net.preprocess(str(path)) for path in paths.values()])
-    classes = jnp.asarray([int(name.split("_")[1]) for name in paths])
-    return net.model, x, classes, list(paths)
+@dataclass(frozen=True)
+class Part:
+    """A network and the photographs that its maps explain.
+
+    Attributes:
+        network: Its name.
+        side: Pixels that it takes.
+        most: Methods that take more forward passes than this for an image are left to a longer run.
+        photos: `"foolbox"` or `"scikit-image"`.
+        number: The first so many photographs; None: all.
+        batch: Photographs at once.
+        explains: `"label"`, the class that the photograph has; `"first"`, the one that the network names;
+            `"map"`, the mean of a network's map of scores.
+        transformer: Whether methods for transformers run too.
+    """
+
+    network: str
+    side: int
+    most: float
+    photos: str = "foolbox"
+    number: int | None = None
+    batch: int = 5
+    explains: str = "label"
+    transformer: bool = False
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is measured: where the network does not know the boxes' classes, nothing of the boxes."""
+        return METRICS if self.explains == "label" else NO_TRUTH
 
 
-def run(folder: Path, *, number: int | None = None, most: float | None = None, second: bool = False):
-    """Yield what is done, a line a unit, cheap methods first; on the second network if asked for."""
-    model, x, classes, names = load(SECOND if second else NETWORK)
-    side = SECOND_SIDE if second else SIDE
-    x, classes, masks = x[:number], classes[:number], boxes.masks(side)[:number]
-    where = folder / ("photos_second" if second else "photos")
+PARTS = {
+    "photos": Part("efficientnet_lite0", 224, 420),
+    # To see whether methods keep their order; methods with more passes are left out.
+    "photos_second": Part("efficientnet_lite2", 260, 60),
+    "photos_samples": Part("efficientnet_lite0", 224, 420, "scikit-image", batch=3),
+    "photos_vit": Part("vit_s14_focus", 224, 60, number=8, batch=4, explains="map", transformer=True),
+    "photos_vgg16": Part("vgg16_brain_mri", 224, 30, number=4, batch=2, explains="first"),
+}
 
-    def about():
-        scores = np.concatenate([np.asarray(model(x[i : i + 5])) for i in range(0, len(x), 5)])
-        top = scores.argsort(-1)[:, ::-1]
-        ranks = [int(np.flatnonzero(row == c)[0]) for row, c in zip(top, np.asarray(classes), strict=True)]
-        return {"photos": names[: len(x)], "ranks": ranks, "share": np.asarray(masks.mean((1, 2))).tolist()}
 
-    units.done(where / "about.json", about)
-    methods: dict[str, Any] = {"references": None, **entries(side)}
-    most = most or (SECOND_MOST if second else MOST)
-    chosen = {title: entry for title, entry in methods.items() if entry is None or entry.about <= most}
+def load(part: Part = PARTS["photos"]) -> tuple[Any, jax.Array, Any, list[str]]:
+    """Return the network, what it takes of the photographs, what is explained of each, and their names."""
+    net = jaxai.models.load(part.network)
+    photos = dict(list(boxes.photos(part.photos).items())[: part.number])
+    x = jnp.concatenate([net.preprocess(photo) for photo in photos.values()])
+    if part.explains == "map":
+        target: Any = _mean_of_map
+    elif part.explains == "first":
+        target = jnp.asarray([int(net.model(photo[None]).argmax()) for photo in x])
+    else:
+        target = jnp.asarray([boxes.label(name) for name in photos])
+    return net.model, x, target, list(photos)
+
+
+def _mean_of_map(scores):
+    return scores.mean((1, 2))
+
+
+def _about(part, model, x, targets, names):
+    found = {"network": part.network, "photos": names, "explains": part.explains}
+    if part.explains != "label":
+        return found
+    scores = np.concatenate([np.asarray(model(x[i : i + 5])) for i in range(0, len(x), 5)])
+    top = scores.argsort(-1)[:, ::-1]
+    ranks = [int(np.flatnonzero(row == c)[0]) for row, c in zip(top, np.asarray(targets), strict=True)]
+    masks = boxes.masks(part.side, names)
+    return {**found, "ranks": ranks, "share": np.asarray(masks.mean((1, 2))).tolist()}
+
+
+def run(folder: Path, *, part: str = "photos", number: int | None = None, most: float | None = None):
+    """Yield what is done, a line a unit, cheap methods first.
+
+    Args:
+        folder: Where units are kept.
+        part: One of `PARTS`.
+        number: The first so many photographs only.
+        most: Another bound of forward passes.
+    """
+    one = PARTS[part]
+    model, x, targets, names = load(one)
+    x, names = x[:number], names[:number]
+    targets = targets if one.explains == "map" else targets[:number]
+    masks = boxes.masks(one.side, names) if one.explains == "label" else None
+    where = folder / part
+    units.done(where / "about.json", lambda: _about(one, model, x, targets, names))
+    methods: dict[str, Any] = {"references": None, **entries(one.side, transformer=one.transformer)}
+    chosen = {
+        title: entry for title, entry in methods.items() if entry is None or entry.about <= (most or one.most)
+    }
     for title, entry in sorted(chosen.items(), key=lambda item: item[1].about if item[1] else 0):
 
-        def one(title=title, entry=entry):
+        def unit(title=title, entry=entry):
             scored = units.scored(
                 entry.run if entry else None,
                 model,
                 x,
-                classes,
-                metrics=METRICS,
+                targets,
+                metrics=one.metrics,
                 key=jax.random.key(0),
                 masks=masks,
-                options=OPTIONS,
+                options={name: given for name, given in OPTIONS.items() if name in one.metrics},
                 references=() if entry else units.REFERENCES,
-                batch_size=5,
+                batch_size=one.batch,
             )
             return {"method": title, "passes": entry.passes if entry else "", **scored}
 
-        found = units.done(units.path(where, title), one)
+        found = units.done(units.path(where, title), unit)
         yield f"{title}: {found['took']:.1f} s"

@@ -10,7 +10,7 @@ import numpy as np
 from jaxai import _files
 from jaxai.metrics import Comparison
 
-from . import units
+from . import photos, units
 
 REFERENCES = (*units.REFERENCES, "truth")
 DRAWS, CONFIDENCE = 1000, 0.95
@@ -18,15 +18,46 @@ OUT = Path(__file__).parent.parent / "results" / "study"
 
 
 def gather(work: Path, out: Path = OUT) -> None:
-    """Write what the units of a work folder found to a folder, a file a part."""
+    """Write what the units of a work folder found to a folder, a file a part.
+
+    What the folder's files hold of other tasks, trainings, photographs and methods stays, so that a part can
+    be measured on several machines.
+    """
     groups = sorted(path.parent for path in (work / "truth").glob("*/about.json"))
     birds = sorted(path.parent for path in (work / "birds").glob("*/about.json"))
-    alone = {part: [work / part] for part in ("photos", "photos_second", "sanity")}
+    alone = {part: [work / part] for part in (*photos.PARTS, "sanity")}
     for part, folders in {"truth": groups, "birds": birds, **alone}.items():
         found = [one for one in map(_group, folders) if one["rows"] or "accuracy" in one]
         if found:
+            found = _merged(read(part, out), found)
             text = json.dumps({"part": part, "groups": found}, separators=(",", ":"))
             _files.write(out / f"{part}.json", [(text.replace("},{", "},\n{") + "\n").encode()])
+
+
+def _merged(before, new):
+    """Return the groups of before and the new ones; a method that both have measured is the new one's."""
+    merged = {_name(group): group for group in before}
+    for group in new:
+        old = merged.get(_name(group))
+        # Trained anew on another machine, it is another network: nothing of the old one can stay.
+        same = (
+            old is not None
+            and old.get("accuracy") == group.get("accuracy")
+            and old.get("images") == group.get("images")
+        )
+        if old is None or not same:
+            merged[_name(group)] = group
+            continue
+        joined = {name: old.get(name, {}) | group[name] for name in ("rows", "costs", "better", "chance")}
+        refused = {m: why for m, why in old.get("refused", {}).items() if m not in group["rows"]} | group.get(
+            "refused", {}
+        )
+        merged[_name(group)] = old | group | joined | ({"refused": refused} if refused else {})
+    return list(merged.values())
+
+
+def _name(group):
+    return group.get("task"), group.get("seed")
 
 
 def _group(folder):

@@ -21,7 +21,7 @@ def run(folder: Path, *, number: int = PHOTOS, most: float | None = None):
     x, classes = x[:number], classes[:number]
     names = [layer.name for layer in _parameters.layers(model, x)]
     picked = names[:: -max(1, len(names) // LAYERS)][:LAYERS]
-    chosen = {t: e for t, e in entries(photos.SIDE).items() if e.about <= (most or MOST)}
+    chosen = {t: e for t, e in entries(photos.PARTS["photos"].side).items() if e.about <= (most or MOST)}
     for title, entry in {
         "references": None,
         **dict(sorted(chosen.items(), key=lambda item: item[1].about)),

@@ -124,13 +124,15 @@ def run(folder: Path, *, seeds: int, tasks=tuple(TASKS), number=IMAGES, steps=tr
             facts["learnt"] = trained.accuracy >= training.LEARNT
             x, answers, masks = images(name, seed, trained.model, number)
             facts["images"] = len(x)
+            # A chain has its layers already; a transformer's are found in its program.
+            model = jaxai.layers.find(trained.model, x) if TASKS[name].kind == "ViT" else trained.model
             where = folder / "truth" / f"{units.path(Path(), name).stem}_{seed}"
             units.done(where / "about.json", partial(dict, facts, task=name, seed=seed))
             yield f"{name}, seed {seed}: accuracy {trained.accuracy:.3f} after {trained.steps} steps"
             if not facts["learnt"] or len(x) < number:
                 continue
             for title, entry in {**methods, "references": None}.items():
-                make = partial(_scored, title, entry, trained.model, x, answers, masks, seed)
+                make = partial(_scored, title, entry, model, x, answers, masks, seed)
                 units.done(units.path(where, title), make)
             yield f"{name}, seed {seed}: {len(methods)} methods"
 
