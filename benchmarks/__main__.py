@@ -24,7 +24,17 @@ from . import inputs, machine, report, timing
 from .cases import NETWORKS, Case, cases
 from .client import Worker
 
-PEERS = ("pytorch", "captum", "pytorch-grad-cam", "zennit", "lime", "shap", "torch-lucent", "xplique")
+PEERS = (
+    "pytorch",
+    "torch.compile",
+    "captum",
+    "pytorch-grad-cam",
+    "zennit",
+    "lime",
+    "shap",
+    "torch-lucent",
+    "xplique",
+)
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> float | None:

@@ -19,6 +19,7 @@ _LITE: dict[str, tuple[float | None, float | None]] = {
     "lime": (2.0, 1.5),
     "pytorch-grad-cam": (5.0, 1.5),
     "xplique": (None, None),  # The aims are of PyTorch's libraries.
+    "torch.compile": (None, None),
 }
 
 

@@ -27,6 +27,7 @@ SIDES = {
     "torch-lucent": "benchmarks.peers.lucent_side",
     "xplique": "benchmarks.peers.xplique_side",
     "pytorch": "benchmarks.peers.pytorch_side",
+    "torch.compile": "benchmarks.peers.compiled_side",
     "pytorch-ascent": "benchmarks.peers.ascent_side",
     "variance": "benchmarks.peers.variance_side",
     "overhead": "benchmarks.peers.overhead_side",

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ import jaxai
 from jaxai import plots
 from jaxai.cli import compare
 from jaxai.metrics import Comparison
+from jaxai.report import _masks
 from jaxai.report import _scores as scores
 
 QUICK = ("--metric", "relevance_gain,gini", "-o", "relevance-gain.steps=2")
@@ -117,7 +119,7 @@ def test_explain_writes_scores(run, tmp_path, lite0, photos):
     ("words", "message"),
     [
         (("--metric", "beauty"), "unknown metric 'beauty'"),
-        (("--metric", "mass_accuracy"), "the command does not offer mass_accuracy: it needs masks"),
+        (("--metric", "mass_accuracy"), "mass_accuracy needs masks: `jaxai compare --masks FOLDER`"),
         (("--metric", "gini", "-o", "gini.steps=2"), "gini has no option 'steps'; it has none"),
         (("-o", "insertion.steps=many"), "`--option insertion.steps=many`: expected"),
         (("-o", "lime.num_samples=3", "--method", "saliency"), "'lime' is not among the methods saliency"),
@@ -129,6 +131,83 @@ def test_explain_writes_scores(run, tmp_path, lite0, photos):
 def test_mistakes_give_a_line(run, tmp_path, words, message):
     code, lines, errors = run("compare", "cat", "--out", tmp_path / "out", *words)
     assert code == 2 and lines == [] and len(errors) == 1 and message in errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+def _mask(folder, name, shape, box, **how):
+    pixels = np.zeros(shape, np.uint8)
+    left, top, right, bottom = box
+    pixels[top:bottom, left:right] = 255
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(pixels).convert(how.pop("mode", "L")).save(folder / name)
+
+
+@pytest.mark.slow
+def test_masks_tell_where_the_evidence_is(run, tmp_path, lite0):
+    # Chelsea is 451 x 300, so that the network sees columns 75 to 375.
+    folder = tmp_path / "masks"
+    _mask(folder, "cat.png", (300, 451), (225, 0, 451, 300), mode="1")
+    out = tmp_path / "out"
+    words = (
+        "--metric",
+        "mass_accuracy,pointing_game",
+        "--references",
+        "centre",
+        "--method",
+        "saliency,grad_cam",
+    )
+    code, _, errors = run("compare", "cat", "--masks", folder, "--out", out, *words)
+    assert (code, errors) == (0, [])
+    found = json.loads((out / "comparison.json").read_text())
+    assert found["rows"] == ["saliency", "grad_cam", "centre", "truth"]
+    x = lite0.preprocess(jaxai.report._photos.find(["cat"]).photos[0].read())
+    half = np.zeros((1, 224, 224), bool)
+    half[:, :, 112:] = True
+    heat = jaxai.grad_cam(lite0.model, x, 285)
+    assert found["scores"][1][0][0] == pytest.approx(
+        float(jaxai.metrics.mass_accuracy(heat, half)[0]), abs=1e-3
+    )
+    assert found["scores"][3][0][0] == 1.0 and found["chance"]["mass_accuracy"] == pytest.approx(
+        0.5, abs=0.01
+    )
+
+
+def test_masks_are_fitted_as_photos_are(tmp_path, lite0):
+    photo = jaxai.report._photos.find(["cat"]).photos[0]
+    _mask(tmp_path, "all.png", (300, 451), (0, 0, 451, 300))
+    read = partial(_masks.read, photo=photo, net=lite0)
+    assert read(tmp_path / "all.png", reading={}).all()
+    padded = read(tmp_path / "all.png", reading={"fit": "pad"})
+    assert padded.mean() == pytest.approx(round(224 * 300 / 451) / 224, abs=0.01) and not padded[0].any()
+    np.save(tmp_path / "part.npy", np.eye(300, 451) + (np.arange(451) > 300))
+    assert 0.2 < read(tmp_path / "part.npy", reading={}).mean() < 0.3
+    palette = Image.fromarray(np.full((300, 451), 3, np.uint8), "P")
+    palette.putpalette([0] * 768)
+    palette.save(tmp_path / "palette.png")
+    assert read(tmp_path / "palette.png", reading={}).all()
+
+
+def test_masks_that_do_not_fit_give_a_line(run, tmp_path):
+    words = ("compare", "cat", "--metric", "mass_accuracy", "--out", tmp_path / "out", "--masks")
+    folder = tmp_path / "masks"
+    code, _, errors = run(*words, folder)
+    assert code == 2 and "`--masks`: there is no folder " in errors[0]
+    _mask(folder, "dog.png", (300, 451), (0, 0, 9, 9))
+    code, _, errors = run(*words, folder)
+    assert (
+        code == 2
+        and "expected one mask for cat in" in errors[0]
+        and "such as cat.png; found none" in errors[0]
+    )
+    _mask(folder, "cat.png", (30, 45), (0, 0, 9, 9))
+    code, _, errors = run(*words, folder)
+    assert code == 2 and "is 45 x 30 pixels; expected those of cat, 451 x 300" in errors[-1]
+    _mask(folder, "cat.png", (300, 451), (0, 0, 60, 300))
+    code, _, errors = run(*words, folder)
+    assert code == 2 and "marks nothing of what efficientnet_lite0 sees of cat" in errors[-1]
+    (folder / "cat.png").write_bytes(b"no picture")
+    code, _, errors = run(*words, folder)
+    assert code == 2 and "cannot be read as a mask" in errors[-1]
     assert not (tmp_path / "out").exists()
 
 

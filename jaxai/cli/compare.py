@@ -16,6 +16,7 @@ from .. import _files, metrics, plots
 from .._frame import model as _model
 from ..metrics._references import ALL as REFERENCES
 from ..report import _classes as classes
+from ..report import _masks
 from ..report import _methods as methods
 from ..report import _names as names
 from ..report import _networks as networks
@@ -61,6 +62,15 @@ def compare(
         str | None,
         typer.Option(help="The class: its name or its index.", show_default="each photo's top class"),
     ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Pictures that mark the evidence (all but black), named like the photos (cat.png for"
+            " cat.jpg) and of their size. Metrics of localization need them.",
+            show_default="none",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("comparison"),
     layer: arguments.LayerOption = None,
     segments: arguments.SegmentsOption = methods.SEGMENTATIONS[0],
@@ -84,7 +94,8 @@ def compare(
     Deletion, insertion and relevance gain take 28 steps unless `-o relevance_gain.steps=224` says otherwise.
     """
     found = photos.find(images)
-    wanted_metrics, rest = scores.choose(metric, option or [])
+    wanted_metrics, rest = scores.choose(metric, option or [], masks=masks is not None)
+    files = _masks.beside(masks, found.photos) if masks is not None else []
     chosen = methods.choose(method, rest)
     methods.check_segmentation(segments)
     rows = _references(references)
@@ -109,7 +120,10 @@ def compare(
     )
     for line in found.notes:
         terminal.note(line)
-    good, pixels = read_all(net, found.photos, photos.reading(page, white, alpha, fit))
+    reading = photos.reading(page, white, alpha, fit)
+    good, pixels = read_all(net, found.photos, reading)
+    marks = dict(zip(found.photos, files, strict=False))
+    marked = np.stack([_masks.read(marks[photo], photo, net, reading) for photo in good]) if files else None
     x = net.normalize(jnp.asarray(pixels))
     network = _model.as_model(net.model)
 
@@ -124,7 +138,7 @@ def compare(
         item = classes.entry(int(index), net.labels, logit)
         terminal.say(f"{photo.source}: {item['label']} ({item['index']}) {item['probability']:.1%}")
     for name, given in wanted_metrics.items():
-        if "segments" in scores.METRICS[name].needs:
+        if "segments" in scores.ALL[name].needs:
             cut = methods.superpixels(jnp.asarray(pixels), segments)
             given |= {"segments": jnp.asarray(cut.labels), "num_segments": max(cut.counts)}
     rows_told = _Rows(Progress(), len(good))
@@ -136,6 +150,7 @@ def compare(
         methods={one.name: _Method(one, about, segments, rows_told) for one in chosen},
         metrics=tuple(wanted_metrics),
         key=jax.random.key(seed),
+        masks=marked,
         references=rows,
         options=wanted_metrics,
         batch_size=batch_size,
@@ -207,7 +222,7 @@ def _passes(method: methods.Chosen, sizes: dict[str, int]) -> float:
 
 def _metric_passes(name: str, given: dict[str, Any]) -> float:
     """Return about how many passes a metric takes for each map."""
-    if scores.METRICS[name].takes == "maps":
+    if scores.ALL[name].takes in ("maps", "masks"):
         return 0.0
     curves = 2 if name == "relevance_gain" else 1
     return float(curves * (given.get("steps") or _SOME))

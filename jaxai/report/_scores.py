@@ -36,10 +36,20 @@ SUPPLIED = (
     "batch_size",
 )
 METRICS = {metric.name: metric for metric in metrics.METRICS if metric.takes != "masks"}
+# What needs to be told where the evidence is.
+LOCALIZATION = {metric.name: metric for metric in metrics.METRICS if metric.takes == "masks"}
+ALL = METRICS | LOCALIZATION
 
 
-def choose(text: str, settings: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def choose(
+    text: str, settings: Sequence[str], *, masks: bool = False
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Return the metrics of a list with commas, each with its options, and the settings of no metric.
+
+    Args:
+        text: Names.
+        settings: `metric.option=value`.
+        masks: Whether there are masks, so that metrics of localization can be measured.
 
     Raises:
         ValueError: If there is no such metric or option, or a value is of the wrong kind.
@@ -47,10 +57,10 @@ def choose(text: str, settings: Sequence[str]) -> tuple[dict[str, dict[str, Any]
     chosen: dict[str, dict[str, Any]] = {}
     for word in text.split(","):
         name = word.strip().replace("-", "_")
-        if name in (metric.name for metric in metrics.METRICS) and name not in METRICS:
-            raise ValueError(f"the command does not offer {name}: it needs masks; see jaxai.metrics.compare")
-        if name not in METRICS:
-            raise ValueError(names.unknown("metric", word.strip(), METRICS))
+        if name in LOCALIZATION and not masks:
+            raise ValueError(f"{name} needs masks: `jaxai compare --masks FOLDER`, or jaxai.metrics.compare")
+        if name not in ALL:
+            raise ValueError(names.unknown("metric", word.strip(), ALL if masks else METRICS))
         chosen[name] = preferred(name)
     rest = []
     for setting in settings:
@@ -59,7 +69,7 @@ def choose(text: str, settings: Sequence[str]) -> tuple[dict[str, dict[str, Any]
         if name not in chosen:
             rest.append(setting)
             continue
-        known = options_of(METRICS[name])
+        known = options_of(ALL[name])
         if option not in known:
             raise ValueError(
                 f"{given.shown}: {name} has no option {names.shortened(option)!r};"
