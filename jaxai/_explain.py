@@ -14,6 +14,7 @@ from .report import _names as names
 from .report import _networks as networks
 from .report import _photos as photos_
 from .report import _session as session
+from .report import _unclassed as unclassed
 from .report._explanation import Explanation
 from .report._photos import Photo
 from .report._progress import Progress
@@ -63,7 +64,9 @@ def explain(
             those to options, such as `{"lime": {"num_samples": 200}}`. `jaxai methods` lists them.
         targets: What is explained of every photo: a class's name or index or a list of those; "top", its most
             probable class (None), "top3"; a function of the network's outputs, `outputs -> float[batch]`, or
-            a mapping from names to those.
+            a mapping from names to those. Of networks without classes: "mean", "@left:top:right:bottom" (a
+            box in shares), a channel's number or both ("3@0:0:0.5:1") of a map; "length", "like=PHOTO" or a
+            feature's number of an embedding.
         layer: Layer of the methods that look at one; None is the network's last with positions.
         segments: How superpixels are made: a method of `jaxai.segment`.
         scores: Score the maps too: relevance gain, insertion, Gini (`jaxai.metrics`).
@@ -118,10 +121,10 @@ def explain(
     known, shape = networks.given(net, networks.Around(labels, normalize, input_size), sizes)
     functions = _functions(targets)
     wanted = classes.Wanted(functions=functions)
+    reading = photos_.reading(page, white, alpha, fit, tiles=True)
     if not functions:
-        known = networks.with_classes(known, shape)
         words = [int(targets)] if isinstance(targets, (int, np.integer)) else targets
-        wanted = classes.parse(words, known.labels, shown="`targets`")
+        known, wanted = unclassed.wanted(known, words, reading=reading, shape=shape, shown="`targets`")
     for one in chosen:
         methods_.rehearse(one, known)
     request = Request(
@@ -133,7 +136,7 @@ def explain(
         precision="float32",
         batch_size=batch_size,
         seed=seed,
-        reading=photos_.reading(page, white, alpha, fit, tiles=True),
+        reading=reading,
         scores=scores,
     )
     for line in found.notes:

@@ -24,8 +24,8 @@ a callable target. The scores of a black box are probabilities if all of them li
 to 1.
 
 Ready callables stand below: a class over a region of a segmentation, a detection, the likeness to an
-embedding, the difference of two classes. Each is a pytree of its numbers, so that another region or class
-compiles nothing.
+embedding, an embedding's length, the difference of two classes. Each is a pytree of its numbers, so that
+another region or class compiles nothing.
 """
 
 from typing import Any
@@ -39,16 +39,19 @@ from jaxtyping import ArrayLike, Bool, Float, Real
 
 from ._frame.targets import Targets as Targets
 
-__all__ = ["Targets", "detection", "difference", "likeness", "region"]
+__all__ = ["Targets", "detection", "difference", "length", "likeness", "region"]
 
 
-def region(class_: int, mask: Bool[ArrayLike, "height width"] | Real[ArrayLike, "height width"]) -> Partial:
+def region(
+    class_: int | None, mask: Bool[ArrayLike, "height width"] | Real[ArrayLike, "height width"]
+) -> Partial:
     """Return a target of a segmentation: the mean score of a class over a region.
 
-    The model must return scores [batch, height, width, classes].
+    The model must return scores [batch, height, width, classes], or maps [batch, height, width] where there
+    is no class.
 
     Args:
-        class_: The class; one that does not exist gives NaN.
+        class_: The class; one that does not exist gives NaN. None for maps.
         mask: The region, the same for all images: bool, or weights of at least zero, of the scores' size.
 
     Returns:
@@ -73,7 +76,18 @@ def region(class_: int, mask: Bool[ArrayLike, "height width"] | Real[ArrayLike, 
         raise ValueError(f"`mask` must be [height, width]; got shape {weights.shape}")
     if not isinstance(weights, Tracer) and not (bool((weights >= 0).all()) and float(weights.sum()) > 0):
         raise ValueError("`mask` must mark a pixel, by weights of at least zero")
+    if class_ is None:
+        return Partial(_region_of_map, weights)
     return Partial(_region, _class(class_, "class_"), weights)
+
+
+def _region_of_map(weights: jax.Array, values: Any) -> jax.Array:
+    if jnp.shape(values)[1:] != weights.shape:
+        raise ValueError(
+            f"the model must return maps [batch, {weights.shape[0]}, {weights.shape[1]}] for this mask;"
+            f" got shape {jnp.shape(values)}"
+        )
+    return jnp.tensordot(values.astype(jnp.float32), weights / weights.sum(), axes=2)
 
 
 def _region(class_: jax.Array, weights: jax.Array, scores: Any) -> jax.Array:
@@ -148,6 +162,34 @@ def _likeness(wanted: jax.Array, found: Any) -> jax.Array:
     found = found.astype(jnp.float32)
     square = jnp.square(found).sum(-1)
     return jnp.where(square > 0, found @ wanted / jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def length(features: Float[ArrayLike, "batch ..."]) -> Float[jax.Array, " batch"]:
+    """Return the length of what an encoder returns: how much of anything it finds.
+
+    It is a target itself: `jaxai.saliency(encoder, images, jaxai.targets.length)`.
+
+    Args:
+        features: Embeddings [batch, features], or maps of features [batch, height, width, channels].
+
+    Returns:
+        float[batch], the root of the sum of squares.
+
+    Raises:
+        ValueError: If there are no features.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxai
+        >>> jaxai.targets.length(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+        [5.0, 0.0]
+    """
+    if jnp.ndim(features) < 2:
+        raise ValueError(f"the model must return features [batch, ...]; got shape {jnp.shape(features)}")
+    found = jnp.asarray(features, jnp.float32)
+    square = jnp.square(found).reshape(found.shape[0], -1).sum(-1)
+    # Zeros have no direction in which they grow: their gradient is zero, not NaN.
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
 def detection(box: Float[ArrayLike, "4"], classes: Float[ArrayLike, "classes"]) -> Partial:

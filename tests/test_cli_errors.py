@@ -125,9 +125,8 @@ def test_a_device_that_is_not_there(refused):
 
 
 def test_a_network_without_classes(refused):
-    assert "vgg16_features has no classes to explain" in refused(
-        "explain", "cat", "--model", "vgg16_features"
-    )
+    line = refused("compare", "cat", "--model", "vgg16_features")
+    assert "vgg16_features has no classes to explain; `jaxai explain` explains its map, 7 x 7 x 512" in line
 
 
 def test_weights_that_are_of_another_network(refused, broken, tmp_path):

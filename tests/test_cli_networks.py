@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 from onnx_files import residual, save
 
@@ -31,6 +32,21 @@ number = 3
 
 def none():
     return number
+
+def edges():
+    return lambda x: x.mean(-1)
+
+def parts():
+    return lambda x: jax.numpy.tanh(x)
+
+def features():
+    return lambda x: x.mean((1, 2))
+
+def several():
+    return lambda x: {"boxes": x, "scores": x.mean((1, 2))}
+
+def volume():
+    return lambda x: x[..., None, None]
 """
 
 
@@ -89,6 +105,69 @@ def test_layers_of_a_file_and_a_function(folder, capsys):
     assert "32 x 32 x 8" in out and "last" in out and "default of layer methods" in out
     code, out, _ = run(capsys, "layers", "nets_of_a_user:small", "--input-size", "16")
     assert code == 0 and "16 x 16 x 4" in out
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize(
+    ("function", "target", "labels"),
+    [
+        ("edges", "mean,@0:0:0.5:1", ["mean", "mean in 0:0:0.5:1"]),
+        ("edges", None, ["mean"]),
+        ("parts", None, ["length"]),
+        (
+            "parts",
+            "1,2@0:0.5:1:1,@0:0:0.5:0.5",
+            ["channel 1", "channel 2 in 0:0.5:1:1", "mean in 0:0:0.5:0.5"],
+        ),
+        ("features", "length,like=coffee", ["length", "like coffee"]),
+    ],
+)
+def test_networks_without_classes_are_explained_by_numbers_of_their_output(
+    folder, capsys, function, target, labels
+):
+    words = ["explain", "cat", "--model", f"nets_of_a_user:{function}", "--method", "saliency"]
+    words += ["--input-size", "8", *(["--target", target] if target else [])]
+    code, out, err = run(capsys, *words)
+    assert code == 0, err
+    facts = json.loads((folder / "out" / "explanation.json").read_text())
+    assert [item["label"] for item in facts["targets"]] == labels and labels[0] in out
+    stored = np.load(folder / "out" / "maps.npz")
+    photo, found = stored["photo"], stored["saliency"]
+    values = [item["value"] for item in facts["targets"]]
+    if function == "edges":
+        np.testing.assert_allclose(values[0], photo.mean(), rtol=1e-5)
+    if len(labels) == 2 and function == "edges":
+        np.testing.assert_allclose(values[1], photo[:, :4].mean(), rtol=1e-5)
+        # The gradient lies in the box alone.
+        assert (found[1][:, 4:] == 0).all() and (found[1][:, :4] != 0).all()
+    if len(labels) == 3:
+        acts = np.tanh(photo)
+        wanted = [acts[..., 1].mean(), acts[4:, :, 2].mean(), acts[:4, :4].mean()]
+        np.testing.assert_allclose(values, wanted, rtol=1e-5)
+    if function == "features":
+        np.testing.assert_allclose(values[0], np.linalg.norm(photo.mean((0, 1))), rtol=1e-5)
+        assert 0.8 < values[1] < 1
+
+
+def test_numbers_of_an_output_that_there_are_not(folder, capsys):
+    explain = ("explain", "cat", "--input-size", "8", "--method", "saliency", "--model")
+    for words, message in [
+        (("nets_of_a_user:edges", "--target", "tabby"), "must be mean, length or a box"),
+        (("nets_of_a_user:edges", "--target", "@0:0:2:1"), "a box is LEFT:TOP:RIGHT:BOTTOM with shares"),
+        (("nets_of_a_user:edges", "--target", "@0:0:0.01:1"), "is smaller than a cell of the map, 8 x 8"),
+        (("nets_of_a_user:edges", "--target", "mean,mean"), "names mean twice"),
+        (
+            ("nets_of_a_user:edges", "--target", "@0:0:1:1", "--fit", "tile"),
+            "must not be a box for `fit` tile",
+        ),
+        (("nets_of_a_user:parts", "--target", "3"), "a channel from 0 to 2"),
+        (("nets_of_a_user:features", "--target", "length,tabby"), "or a feature from 0 to 2; got 'tabby'"),
+        (("nets_of_a_user:features", "--target", "like=dog"), "no such image: dog"),
+        (("nets_of_a_user:several",), "several results, boxes, scores: choose by a function"),
+        (("nets_of_a_user:volume",), "it must return scores [batch, classes]"),
+    ]:
+        code, _, err = run(capsys, *explain, *words)
+        assert code == 2 and message in err and err.count("\n") == 1, err
 
 
 @pytest.mark.parametrize(

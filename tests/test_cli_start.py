@@ -148,6 +148,7 @@ CASES = [
     ("explain cat --target", "Egy", ["Egyptian_cat"]),
     ("explain cat --target", "tabby,egy", ["tabby,Egyptian_cat"]),
     ("explain cat --target", "", ["top1", "top3", "top5"]),
+    ("explain cat --model hed --target", "", ["mean", "length", "like="]),
     ("explain cat --model vgg16_brain_mri --target", "g", ["glioma"]),
     ("explain cat --method occlusion -o", "", ["occlusion.window=", "occlusion.strides=", "occlusion.fill="]),
     ("explain cat -o", "lime.num_s", ["lime.num_samples="]),

@@ -9,7 +9,7 @@ import pytest
 from common import close
 
 import jaxai
-from jaxai.targets import detection, difference, likeness, region
+from jaxai.targets import detection, difference, length, likeness, region
 
 KEY = jax.random.key(0)
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 8, 3)), "float32")
@@ -25,6 +25,24 @@ def test_a_region_is_the_mean_score_of_its_class():
     expected = (np.asarray(scores)[..., 3] * weights).sum((1, 2)) / weights.sum()
     np.testing.assert_allclose(region(3, weights)(scores), expected, rtol=1e-5)
     assert np.isnan(region(4, MASK)(scores)).all()
+
+
+def test_regions_of_maps_and_lengths_of_features():
+    maps = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6, 8)), "float32")
+    np.testing.assert_allclose(
+        region(None, MASK)(maps), np.asarray(maps)[:, 1:3, 2:6].mean((1, 2)), rtol=1e-5
+    )
+    with pytest.raises(ValueError, match=r"maps \[batch, 6, 8\] for this mask; got shape \(2, 6, 8, 1\)"):
+        region(None, MASK)(maps[..., None])
+    np.testing.assert_allclose(length(maps), np.sqrt((np.asarray(maps) ** 2).sum((1, 2))), rtol=1e-5)
+    assert (jax.grad(lambda x: length(x).sum())(jnp.zeros((1, 3))) == 0).all()
+    with pytest.raises(ValueError, match=r"features \[batch, ...\]; got shape \(2,\)"):
+        length(jnp.ones(2))
+    # Gradient of a length: the features' direction, drawn through the network.
+    found = jaxai.saliency(lambda x: x.mean((1, 2)), IMAGES, length)
+    mean = np.asarray(IMAGES).mean((1, 2))
+    wanted = mean / np.linalg.norm(mean, axis=-1, keepdims=True) / 48
+    close(found, np.broadcast_to(wanted[:, None, None], IMAGES.shape))
 
 
 def test_a_region_is_explained_where_it_is():

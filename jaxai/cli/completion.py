@@ -16,6 +16,8 @@ from . import facts
 
 Answer = dict[str, str]
 _TOP = ("top1", "top3", "top5")
+# Of networks without classes.
+_NUMBERS = ("mean", "length", "like=")
 _LISTS = ("methods", "metrics", "references", "classes")
 _DEFAULT_MODEL = "efficientnet_lite0"
 # Too many names to choose from: a letter is asked for first.
@@ -165,6 +167,8 @@ def _listed(kind: str, model: str, part: str) -> Iterable[str]:
     if kind != "classes":
         return _starting(part, facts.read()[kind])
     names = [name.replace(" ", "_") for name in facts.classes_of(model)]
+    if not names and model in facts.read()["models"]:
+        return _starting(part, _NUMBERS)
     count = Counter(name.lower() for name in names)
     if not part and len(names) > _MANY:
         return _TOP

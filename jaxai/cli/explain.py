@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 import typer
 
 from .. import _files
-from ..report import _classes as classes
 from ..report import _methods as methods
 from ..report import _networks as networks
 from ..report import _outputs as outputs
 from ..report import _photos as photos
 from ..report import _session as provenance
+from ..report import _unclassed as unclassed
 from ..report._page import page as page_of
 from ..report._progress import Progress
 from ..report._run import Request
@@ -39,7 +39,9 @@ def explain(
     target: Annotated[
         str | None,
         typer.Option(
-            help="The class: its name, its index, several with commas, or top3.", show_default="top1"
+            help="The class: its name, its index, several with commas, or top3. Without classes: mean or"
+            " @LEFT:TOP:RIGHT:BOTTOM of a map, length or like=PHOTO of an embedding, or a number.",
+            show_default="top1",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
@@ -107,21 +109,21 @@ def explain(
     if page_file is not None:
         outputs.check_file(page_file, sources)
     session.start(device, precision)
-    net = networks.with_classes(
-        session.load(model, precision, networks.Around(labels, normalize, input_size))
-    )
+    net = session.load(model, precision, networks.Around(labels, normalize, input_size))
+    reading = photos.reading(page, white, alpha, fit, tiles=True)
+    net, wanted = unclassed.wanted(net, target, reading=reading)
     for one in chosen:
         methods.rehearse(one, net)
     request = Request(
         net=net,
         methods=chosen,
-        wanted=classes.parse(target, net.labels),
+        wanted=wanted,
         layer=provenance.layer(net, layer) if layer else None,
         segmentation=segments,
         precision=precision,
         batch_size=batch_size,
         seed=seed,
-        reading=photos.reading(page, white, alpha, fit, tiles=True),
+        reading=reading,
         scores=rate,
     )
     for line in found.notes:

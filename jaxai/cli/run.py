@@ -97,10 +97,17 @@ def run(
 
 def _print_classes(subject: Subject, name: str, *, one_line: bool) -> None:
     source, top = subject.photo.source, subject.facts["top"]
+    # Networks without classes have none; then it is what is explained.
+    numbers = [] if top else [(item["label"], item["value"]) for item in subject.named]
     if one_line:
-        listed = ", ".join(f"{item['label']} {item['probability']:.0%}" for item in top)
+        listed = ", ".join(
+            [f"{item['label']} {item['probability']:.0%}" for item in top]
+            + [f"{label} {value:.4g}" for label, value in numbers]
+        )
         terminal.say(f"{source}: {listed}")
         return
     terminal.say(f"{source} as {name} sees it:")
     for item in top:
         terminal.say(f"  {item['probability']:6.1%}  {item['label']} ({item['index']})")
+    for label, value in numbers:
+        terminal.say(f"  {label} {value:.4g}")

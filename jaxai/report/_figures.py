@@ -56,19 +56,21 @@ def _map_panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
 def shown_values(subject: Subject, part: Part, k: int) -> tuple[np.ndarray, bool, tuple[float, float]]:
     """Return a map [height, width], whether its values have signs, and the values at its colours' ends.
 
-    The classes of a photo share the ends, so that their colours can be compared.
+    The classes of a photo share the ends, so that their colours can be compared; functions of the outputs
+    have units of their own.
     """
     method = part.method
+    together = slice(None) if subject.named[k]["index"] is not None else slice(k, k + 1)
     if method.result == "pixels":
         values = np.asarray(part.maps, np.float64)
         values = values.sum(-1) if values.ndim == 4 else values
-        return values[k], method.signed, plots.limits(values, signed=method.signed, percentile=99.0)
+        return values[k], method.signed, plots.limits(values[together], signed=method.signed, percentile=99.0)
     values, size = part.maps, subject.pixels.shape[:2]
     if values.shape[1:] != size:
         # With `upsample=False`.
         values = np.asarray(maps.upsample(jnp.asarray(values), size))
     signed = method.signed or method.result == "segments"
-    return np.asarray(values[k], np.float64), signed, plots.limits(values, signed=signed)
+    return np.asarray(values[k], np.float64), signed, plots.limits(values[together], signed=signed)
 
 
 def on_photo(subject: Subject, part: Part, k: int, *, longest: int = _LONGEST) -> np.ndarray:

@@ -65,7 +65,7 @@ def load(model: str, *, dtype: str | None = None, around: Around | None = None) 
     if given:
         option = f"--{next(iter(given)).replace('_', '-')}"
         raise ValueError(f"{option} is for files and functions; {model} brings its own")
-    return models.load(model, dtype=dtype)
+    return layered(models.load(model, dtype=dtype))
 
 
 def given(net: Any, around_: Around, sizes: Sequence[tuple[int, ...]] = ()) -> tuple[Any, Any]:
@@ -88,7 +88,7 @@ def given(net: Any, around_: Around, sizes: Sequence[tuple[int, ...]] = ()) -> t
     if hasattr(net, "crop") and hasattr(net, "normalize"):
         if said := around_.given():
             raise ValueError(f"`{next(iter(said))}` is for files and models; {net.name} brings its own")
-        return net, None
+        return layered(net), None
     if not callable(net):
         raise TypeError(f"`net` must be a name, a Pretrained or a model; got {type(net).__name__}")
     shape = None
@@ -98,6 +98,19 @@ def given(net: Any, around_: Around, sizes: Sequence[tuple[int, ...]] = ()) -> t
         shape = height, width, 1 if channels == [1] else 3
     name = getattr(net, "__name__", type(net).__name__)
     return around(net, name, shape=shape, **around_.given()), shape
+
+
+def layered(net: Any) -> Any:
+    """Return a network, `Pretrained`, whose layers are found where nobody marked them."""
+    if hasattr(net.model, "layer_names"):
+        return net
+    photo: Any = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), _type_of(net.model))
+    return replace(net, model=layers.find(net.model, photo))
+
+
+def _type_of(model: Any) -> Any:
+    kinds = [leaf.dtype for leaf in jax.tree.leaves(model) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return kinds[0] if kinds else np.float32
 
 
 def is_named(model: str) -> bool:
@@ -235,16 +248,57 @@ def with_classes(net: Any, shape: tuple[int, int, int] | None = None) -> Any:
     Raises:
         ValueError: If it has no classifier.
     """
+    if net.labels is not None:
+        return net
+    scores = output_of(net, shape)
+    if not has_classes(net, shape):
+        raise ValueError(
+            f"{net.name} {without(scores)}; see `jaxai dream` for what its layers see"
+            if is_named(net.name)
+            else f"{net.name} {without(scores)}"
+        )
+    return replace(net, labels=tuple(f"class {number}" for number in range(scores.shape[1])))
+
+
+def has_classes(net: Any, shape: tuple[int, int, int] | None = None) -> bool:
+    """Return whether a network has classes, with names or without.
+
+    Features are no classes, though they have the shape of scores: a network of ours has names for classes.
+    """
     from ..models.zoo import ZOO
 
     if net.labels is not None:
-        return net
+        return True
+    return net.name not in ZOO and len(getattr(output_of(net, shape), "shape", ())) == 2
+
+
+def output_of(net: Any, shape: tuple[int, int, int] | None = None) -> Any:
+    """Return the shape and the type of what a network returns for one photo."""
     photo = jax.ShapeDtypeStruct((1, *(shape or (net.input_size, net.input_size, 3))), np.float32)
-    scores: Any = jax.eval_shape(lambda m, x: m(net.normalize(x)), net.model, photo)
-    # Features are no classes, though they have the shape of scores.
-    if net.name in ZOO or len(getattr(scores, "shape", ())) != 2:
-        more = "" if is_named(net.name) else ": it must return scores [batch, classes]"
-        raise ValueError(
-            f"{net.name} has no classes to explain; see `jaxai dream` for what its layers see{more}"
+    return jax.eval_shape(lambda m, x: m(net.normalize(x)), net.model, photo)
+
+
+def without(output: Any) -> str:
+    """Return what to do with a network without classes, which returns this for a photo."""
+    size = getattr(output, "shape", (1,))[1:]
+    if len(size) == 1:
+        return (
+            f"has no classes to explain; `jaxai explain` explains its {size[0]} features: --target length,"
+            " like=PHOTO or a feature's number"
         )
-    return replace(net, labels=tuple(f"class {number}" for number in range(scores.shape[1])))
+    if len(size) in (2, 3):
+        return (
+            f"has no classes to explain; `jaxai explain` explains its map, {' x '.join(map(str, size))}:"
+            " --target mean, @LEFT:TOP:RIGHT:BOTTOM, or a channel's number"
+        )
+    if isinstance(output, dict):
+        names = ", ".join(str(name) for name in output)
+        choose = next(iter(output), "scores")
+        return (
+            f"has no classes to explain but several results, {names}: choose by a function, in Python"
+            f" `jaxai.explain(net, photos, targets=lambda outputs: outputs[{choose!r}][:, 3])`"
+        )
+    return (
+        "has no classes to explain: it must return scores [batch, classes]; of other results a function is"
+        " explained, in Python `jaxai.explain(net, photos, targets=lambda outputs: ...)`"
+    )
