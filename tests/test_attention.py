@@ -18,6 +18,7 @@ from jaxai.layers import Tokens
 IMAGES = jnp.asarray(np.random.default_rng(1).normal(size=(3, 12, 16, 3)), "float32")
 CLASSES = np.array([1, 3, 0])
 METHODS = {name: getattr(jaxai.attention, name) for name in jaxai.attention.__all__ if name != "drop_tokens"}
+BY_TOKENS = partial(jaxai.attention.bidirectional, approximation="token", steps=3)
 raw = {"upsample": False}
 
 
@@ -82,6 +83,73 @@ def by_both_directions(parameters, images, classes, *, steps, **options):
     return np.array(found)
 
 
+def streams_and_values(p, image):
+    """The tokens before each block, what each hands on [tokens, width], and the matrices, in NumPy."""
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), p)
+
+    def norm(q, x):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * q["scale"] + q["bias"]
+
+    def dense(q, x):
+        return x @ q["kernel"] + q["bias"]
+
+    size, width = tiny_vit.PATCH, tiny_vit.WIDTH
+    rows, columns = image.shape[0] // size, image.shape[1] // size
+    patches = image.reshape(rows, size, columns, size, 3).transpose(0, 2, 1, 3, 4).reshape(rows * columns, -1)
+    x = np.concatenate(
+        [
+            p["class_token"][0],
+            p["registers"][0],
+            patches @ p["patches"].reshape(-1, width) + p["positions"][0],
+        ]
+    )
+    streams, values, matrices = [], [], []
+    for block in p["blocks"]:
+        q, k, v = np.split(dense(block["qkv"], norm(block["norm1"], x)), 3, axis=-1)
+        q, k, v = (each.reshape(len(x), tiny_vit.HEADS, -1).transpose(1, 0, 2) for each in (q, k, v))
+        logits = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(q.shape[-1]))
+        matrix = logits / logits.sum(-1, keepdims=True)
+        streams.append(x)
+        handed = v.transpose(1, 0, 2).reshape(len(x), -1) @ block["out"]["kernel"]
+        values.append(handed * block["scales"][0])
+        matrices.append(matrix)
+        mixed = (matrix @ v).transpose(1, 0, 2).reshape(len(x), -1)
+        x = x + block["scales"][0] * dense(block["out"], mixed)
+        up = dense(block["up"], norm(block["norm2"], x))
+        gelu = up * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3))) / 2
+        x = x + block["scales"][1] * dense(block["down"], gelu)
+    return streams, values, matrices
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("pooled, registers", [(False, 2), (True, 0)])
+def test_bidirectional_by_tokens_is_its_definition(pooled, registers):
+    """Section 4.1's equation of tokens, one image at a time, in NumPy."""
+    model = tiny_vit.model(3, pooled=pooled, registers=registers)
+    parameters, prefix = model.args[0], 1 + registers
+    slopes = np.mean(
+        [
+            matrices_and_slopes(parameters, IMAGES * share, CLASSES, pooled=pooled)[1][-1]
+            for share in np.linspace(0, 1, 4)
+        ],
+        axis=0,
+    )
+    both = []
+    for image, slope in zip(np.asarray(IMAGES, np.float64), slopes, strict=True):
+        perceived = np.eye(prefix + 12)
+        for stream, value, matrix in list(zip(*streams_and_values(parameters, image), strict=True))[1:]:
+            ratio = np.linalg.norm(value, axis=-1) / np.linalg.norm(stream, axis=-1)
+            perceived = perceived + matrix.mean(0) @ np.diag(ratio) @ perceived
+        both.append(perceived * np.maximum(slope, 0).mean(0))
+    options = {"approximation": "token", "start": 1, "steps": 4, "queries": "mean" if pooled else None}
+    found = jaxai.attention.bidirectional(model, IMAGES, CLASSES, **options, **raw)
+    close(found, row(np.array(both), prefix, pooled))
+    several = jnp.stack([jnp.asarray(CLASSES), 4 - jnp.asarray(CLASSES)], 1)
+    again = jaxai.attention.bidirectional(model, IMAGES, several, **options, **raw)
+    close(again[:, 0], found)
+
+
 @pytest.mark.sampled
 @pytest.mark.parametrize("pooled, registers", [(False, 2), (True, 0)])
 def test_bidirectional_is_its_definition(pooled, registers):
@@ -141,9 +209,9 @@ def test_variants_of_rollout():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", slow_but("gradient_attention", METHODS))
+@pytest.mark.parametrize("name", slow_but("gradient_attention", [*METHODS, "bidirectional by tokens"]))
 def test_targets_chunks_jit_and_alone(name):
-    model, method = tiny_vit.model(5), METHODS[name]
+    model, method = tiny_vit.model(5), METHODS.get(name, BY_TOKENS)
     both = jnp.asarray([[0, 2], [1, 3], [4, 0]])
     whole = method(model, IMAGES, both)
     assert whole.shape == (3, 2, 12, 16) and whole.dtype == jnp.float32 and (whole >= 0).all()
@@ -305,8 +373,14 @@ def test_errors_of_options():
         tokens = x.reshape(len(x), 12, 48)
         return (jax.nn.softmax(tokens @ tokens.swapaxes(1, 2)) @ tokens).mean(1)
 
-    with pytest.raises(ValueError, match="must have residual connections"):
-        jaxai.attention.legrad(without_residual, IMAGES, tokens=Tokens(grid=(3, 4)))
+    for method in (
+        jaxai.attention.legrad,
+        partial(jaxai.attention.bidirectional, approximation="token"),
+    ):
+        with pytest.raises(ValueError, match="must have residual connections"):
+            method(without_residual, IMAGES, tokens=Tokens(grid=(3, 4)))
+    with pytest.raises(ValueError, match="`approximation` must be one of head, token"):
+        jaxai.attention.bidirectional(model, IMAGES, approximation="heads")
 
 
 def test_layers_behind_attention_keep_their_tokens():

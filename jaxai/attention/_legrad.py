@@ -16,7 +16,7 @@ from .._program.layouts import Tokens
 from .._program.run import evaluate
 from .._program.wholes import dominators
 from ._matrices import Matrix, positions
-from ._shared import explain
+from ._shared import explain, is_sum
 
 
 def _legrad(found, images, targets, *, batch_size, start):
@@ -62,7 +62,7 @@ def _streams(graph: Graph, matrices: tuple[Matrix, ...]) -> tuple[int, ...]:
     ends = [*(matrix.value for matrix in matrices[1:]), *(r for r in graph.outputs[:1] if isinstance(r, int))]
     for matrix, value in zip(matrices, ends, strict=True):
         after = graph.dependents([matrix.value])
-        while value in after and not _is_sum(graph, producers.get(value), dependent):
+        while value in after and not is_sum(graph, producers.get(value), dependent):
             value = above[value]
         if value not in after:
             raise ValueError(
@@ -71,14 +71,6 @@ def _streams(graph: Graph, matrices: tuple[Matrix, ...]) -> tuple[int, ...]:
             )
         found.append(value)
     return tuple(found)
-
-
-def _is_sum(graph, node, dependent):
-    """Return whether a node adds two values of the image of one shape, as a residual connection does."""
-    if node is None or node.name not in ("add", "add_any"):
-        return False
-    shapes = {graph.shape(ref) for ref in node.inputs}
-    return len(shapes) == 1 and all(isinstance(ref, int) and ref in dependent for ref in node.inputs)
 
 
 @completed

@@ -79,3 +79,11 @@ def propagated(matrices: list[jax.Array], count: int) -> jax.Array:
         mixed = matrix @ paths
         paths = mixed if matrix.shape[-2] == 1 < count else paths + mixed
     return paths
+
+
+def is_sum(graph, node, dependent):
+    """Return whether a node adds two values of the image of one shape, as a residual connection does."""
+    if node is None or node.name not in ("add", "add_any"):
+        return False
+    shapes = {graph.shape(ref) for ref in node.inputs}
+    return len(shapes) == 1 and all(isinstance(ref, int) and ref in dependent for ref in node.inputs)
