@@ -4,9 +4,7 @@ Needs torch, torchvision, legrad-torch and lxt: the `reference` group.
 """
 
 import math
-import warnings
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
