@@ -1,5 +1,7 @@
 """CRAFT: planted dictionaries are found, importances are those of closed forms, parts are least squares."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 from common import close
 
 import jaxai
+from jaxai._frame import targets as _targets
 from jaxai.concepts import concept_model, craft, subconcepts
+from jaxai.concepts._craft import importance
 from jaxai.concepts._parts import parts
 from jaxai.features import factorize
 
@@ -232,6 +236,27 @@ def test_importances_are_those_of_a_version_in_numpy():
         indices.append(totals)
     np.testing.assert_allclose(found.importance, np.mean(indices, 0), atol=1e-3)
     np.testing.assert_allclose(found.importance_error, np.std(indices, 0) / np.sqrt(3), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_importances_are_those_of_xplique(lite0, photos):
+    """The same factors and masks on the real EfficientNet-Lite0: parts and total indices."""
+    golden = np.load(Path(__file__).parent / "goldens/craft_xplique.npz")
+    cuts = []
+    for name in ("cat", "coffee"):
+        top, left = ((side - 224) // 2 for side in photos[name].shape[:2])
+        cuts.append(photos[name][top : top + 224, left : left + 224])
+    x = lite0.normalize(jnp.asarray(np.stack(cuts), "float32") / 255)
+    model, x, targets = _targets.prepare(lite0.model, x, 285)
+    lengths = np.linalg.norm(golden["bank"], axis=1)
+    directions, masks = jnp.asarray(golden["bank"] / lengths[:, None]), jnp.asarray(golden["masks"])
+    found, indices = importance(
+        model, x, targets, directions, masks, layer="conv_head", steps=200, batch_size=None
+    )
+    np.testing.assert_allclose(found / lengths, golden["parts"], atol=1e-4)
+    np.testing.assert_allclose(indices, golden["importances"], atol=1e-4)
+    # As shipped its parts have a penalty.
+    np.testing.assert_allclose(indices, golden["shipped"], atol=0.02)
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def train(
     while done < plan.steps:
         count = min(together, plan.steps - done)
         index = np.asarray(_drawn(draws, jnp.arange(done, done + count), rows, plan.examples))
-        state, left = _round(state, data.take(index), points, numbers, jnp.int32(done), plan=plan)
+        state, left = _round(state, data.take(index), points, numbers, plan=plan)
         history[done : done + count] = left
         done += count
         if checkpoint is not None:
@@ -169,10 +169,15 @@ def _allowed(dictionary, delta):
 
 
 @partial(jax.jit, static_argnames="plan")
-def _round(state, batches, points, numbers, first, *, plan):
+def _round(state, batches, points, numbers, *, plan):
     optimizer = _optimizer(numbers["learning_rate"], plan.steps)
     k, count = plan.k, plan.num_codes
     bandwidth = jnp.float32(_BANDWIDTH * np.sqrt(batches.shape[-1]))
+
+    def spare(codes, directions, left, idle):
+        # What the codes that are used leave is the dead ones' to explain.
+        found = kinds.largest(jnp.where(idle > _PATIENCE, codes, 0), min(2 * k, count))
+        return _AUXILIARY * jnp.square(left - found @ directions).mean()
 
     def loss(parameters, batch, idle):
         directions = _directions(parameters["dictionary"], points)
@@ -194,16 +199,13 @@ def _round(state, batches, points, numbers, first, *, plan):
         rest = batch - used @ directions
         left_over = jnp.square(rest).mean()
         if codes is not None:
-            # What the codes that are used leave is the dead ones' to explain.
-            spare = kinds.largest(jnp.where(idle > _PATIENCE, codes, 0), min(2 * k, count))
-            left = jax.lax.stop_gradient(rest) - spare @ directions
-            share = jnp.where((idle > _PATIENCE).any(), _AUXILIARY, 0)
-            penalty = penalty + share * jnp.square(left).mean()
+            # Nearly half of a step, where no code is dead for nothing.
+            found = codes, directions, jax.lax.stop_gradient(rest), idle
+            penalty += jax.lax.cond((idle > _PATIENCE).any(), spare, lambda *_: jnp.float32(0), *found)
         return left_over + penalty, (left_over, (used > 0).any(0), rest, edge)
 
-    def step(carry, inputs):
+    def step(carry, batch):
         parameters, state, idle, edge = carry
-        batch, _ = inputs
         slopes, (left, fired, rest, now) = jax.grad(loss, has_aux=True)(parameters, batch, idle)
         updates, state = optimizer.update(slopes, state)
         parameters = jax.tree.map(jnp.add, parameters, updates)
@@ -215,7 +217,7 @@ def _round(state, batches, points, numbers, first, *, plan):
         edge = jnp.where(edge < 0, now, _BORDER_MEMORY * edge + (1 - _BORDER_MEMORY) * now)
         return (parameters, state, idle, edge), left
 
-    return jax.lax.scan(step, state, (batches, first + jnp.arange(len(batches))))
+    return jax.lax.scan(step, state, batches)
 
 
 def _revived(dictionary, idle, rest, points):
