@@ -1,8 +1,9 @@
-"""Concepts and their peers: TCAV (Captum), CRAFT (as Xplique has it), TopK autoencoders (overcomplete).
+"""Concepts and their peers: TCAV (Captum), CRAFT (Xplique), TopK autoencoders (overcomplete).
 
-    python -m benchmarks.concepts --peer-python PYTHON [--repeats 5] [--only tcav,craft,sae] [--out DIR]
+    python -m benchmarks.concepts --peer-python PYTHON [--xplique-python PYTHON] [--repeats 5]
+        [--only tcav,craft,sae] [--out DIR]
 
-PYTHON is an interpreter with torch, captum, scikit-learn and overcomplete.
+PYTHON is an interpreter with torch, captum and overcomplete, and with xplique and tensorflow.
 Both sides have the same weights of EfficientNet-Lite0, the same images and, for the autoencoder, the same
 activations. A round runs jaxai and then the peer, each as its documentation calls it; *faster* is the median
 of the rounds' ratios. Writes `concepts.md` and `concepts.json`.
@@ -33,16 +34,19 @@ TARGET = 285
 KEY = jax.random.key(0)
 CASES = {
     "tcav": {
+        "side": "concepts",
         "peer": "Captum",
         "what": "4 images, a concept of 10, 24 random images, 3 draws of chance",
         "options": {"draws": 3, "target": TARGET},
     },
     "craft": {
-        "peer": "as Xplique",
+        "side": "craft",
+        "peer": "Xplique",
         "what": "4 images, 20 concepts, 32 designs",
-        "options": {"concepts": 20, "designs": 32, "target": TARGET},
+        "options": {"concepts": 20, "designs": 32, "crop": 64, "target": TARGET},
     },
     "sae": {
+        "side": "concepts",
         "peer": "overcomplete",
         "what": "60 steps of 512 activations, 384 features, 2048 codes, k = 32",
         "options": {"steps": 60, "examples": 512, "codes": 2048, "k": 32},
@@ -77,7 +81,7 @@ def calls(model, data):
             layer=LAYER,
             key=KEY,
             num_concepts=wanted["concepts"],
-            crop=64,
+            crop=wanted["crop"],
             num_designs=wanted["designs"],
         )
         return np.asarray(found.importance)

@@ -157,6 +157,7 @@ def measure(name, photos, held, folder, steps):
             "kind": kind,
             "dictionary": dictionary,
             "seconds": seconds,
+            "cpu_seconds": busy,
             "r2": float(found.r2),
             "r2_held_out": explained(found, left_out),
             "l0": float(found.l0),
@@ -165,7 +166,7 @@ def measure(name, photos, held, folder, steps):
             "load": os.getloadavg()[0],
         }
         if twice:
-            both = [each.directions for each, _ in made]
+            both = [each.directions for each, *_ in made]
             one["stability"] = float(jaxai.concepts.stability(*both)[0])
         row["trainings"].append(one)
         print(name, one, flush=True)
@@ -195,14 +196,15 @@ def markdown(report):
             f" of {EXAMPLES}, learning rate {RATE:g}. Held out: squares of {report['held']} other"
             " photographs.",
             "",
-            "| kind | dictionary | seconds (load) | R2 | R2 held out | L0 | dead | stability"
+            "| kind | dictionary | CPU seconds | seconds (load) | R2 | R2 held out | L0 | dead | stability"
             " | monosemanticity |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "|---|---|---|---|---|---|---|---|---|---|",
         ]
         for one in row["trainings"]:
             stable = f"{one['stability']:.2f}" if "stability" in one else "–"
             lines.append(
-                f"| `{one['kind']}` | {one['dictionary']} | {one['seconds']:.0f} ({one['load']:.0f})"
+                f"| `{one['kind']}` | {one['dictionary']} | {one['cpu_seconds']:.0f}"
+                f" | {one['seconds']:.0f} ({one['load']:.0f})"
                 f" | {one['r2']:.3f} | {one['r2_held_out']:.3f} | {one['l0']:.1f} | {one['dead']}"
                 f" | {stable} | {one['monosemanticity']:.3f} |"
             )
@@ -217,8 +219,9 @@ def markdown(report):
     lines += [
         "",
         "Stability: the mean cosine of two keys' dictionaries, matched one to one. Seconds are of one",
-        "training, compilation and the passes over all activations included, on two cores that other",
-        "programs shared where the load is above 2.",
+        "training, compilation and the passes over all activations included: those of the processor, all",
+        "threads together, and those on the clock, on two cores that other programs shared where the load is",
+        "above 2.",
     ]
     return "\n".join(lines) + "\n"
 

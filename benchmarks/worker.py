@@ -32,6 +32,7 @@ SIDES = {
     "variance": "benchmarks.peers.variance_side",
     "overhead": "benchmarks.peers.overhead_side",
     "concepts": "benchmarks.peers.concepts_side",
+    "craft": "benchmarks.peers.craft_side",
     "quantus": "benchmarks.peers.quantus_side",
 }
 

@@ -123,6 +123,7 @@ def test_the_command_writes_a_sheet_for_each_concept(run, tmp_path, method, monk
 
     monkeypatch.setattr(concepts, "_TRAINING", 50)
     options = ("--method", method, "--concepts", 3, "--sheets", 2, "--steps", 0, "--out", "out")
+    options = (*options, "--html", "page.html")
     code, lines, _ = run("concepts", "in", *options)
     assert code == 0
     record = json.loads((tmp_path / "out/concepts.json").read_text())
@@ -136,11 +137,18 @@ def test_the_command_writes_a_sheet_for_each_concept(run, tmp_path, method, monk
         with Image.open(tmp_path / "out" / item["file"]) as picture:
             assert picture.size[0] > 500
     assert np.load(tmp_path / "out/concepts.npz")["directions"].shape == (3, 6)
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert lines[0] == "page.html" and page.count('class="map"') == 2 * 4
+    for item in record["concepts"]:
+        assert f'id="concept{item["concept"]}"' in page
+    assert record["weights_sha256"] in page and record["summary"] in page and "0.png" in page
     assert lines[-1].startswith("mixed of efficientnet_lite0: 4 photos, 3 co")
 
 
 def test_mistakes_give_one_line_and_write_nothing(run, tmp_path):
     (tmp_path / "in/0.png").write_bytes(b"no photo")
+    code, _, errors = run("concepts", "in", "--html", "in/1.png")
+    assert code == 2 and "in/1.png would replace" in errors[-1]
     code, _, errors = run("concepts", "in/0.png")
     assert code == 2 and len(errors) == 1 and errors[0].startswith("jaxai: error: in/0.png is not")
     code, _, errors = run("concepts", "in", "--concepts", 7, "--method", "craft")

@@ -93,6 +93,7 @@ def test_the_wheel_holds_jaxai_alone_and_whole(wheel):
         "jaxai/models/imagenet_labels.txt",
         "jaxai/dataset/page.css",
         "jaxai/dataset/page.js",
+        "jaxai/report/concepts.css",
         "jaxai/report/page.css",
         "jaxai/report/page.js",
     }

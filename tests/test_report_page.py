@@ -1,13 +1,13 @@
 """The page: whole, without network, and what others wrote in it is data."""
 
 import base64
-import html.parser
 import json
 import re
 import zlib
 
 import numpy as np
 import pytest
+from pages import Elements, visited
 from PIL import Image
 from tiny_network import SIZE, tiny
 
@@ -32,25 +32,6 @@ def explained(tmp_path_factory):
     net = dataclasses.replace(net, labels=(ATTACK, *net.labels[1:]), name=f"net {ATTACK}")
     methods = {"grad_cam": {"relu": False}, "input_x_gradient": {}, "occlusion": {"window": 8, "strides": 4}}
     return jaxai.explain(net, folder, methods=methods, targets=[0, 1], scores=True)
-
-
-class Elements(html.parser.HTMLParser):
-    """The elements of a page and the text outside scripts."""
-
-    def __init__(self):
-        super().__init__(convert_charrefs=True)
-        self.found, self.texts, self.inside = [], [], ""
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-        self.inside = tag
-
-    def handle_endtag(self, tag):
-        self.inside = ""
-
-    def handle_data(self, data):
-        if self.inside not in ("script", "style"):
-            self.texts.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -138,12 +119,7 @@ def test_a_map_without_a_number_is_data_too(explained, bad):
 @pytest.mark.parametrize("width, scheme", [(1280, "light"), (1280, "dark"), (390, "light")])
 def test_in_a_browser(explained, browser, tmp_path, width, scheme):
     explained.to_html(tmp_path / "page.html")
-    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, offline=True)
-    shown, said = context.new_page(), []
-    shown.on("console", lambda message: said.append(message.text))
-    shown.on("pageerror", lambda error: said.append(str(error)))
-    shown.on("dialog", lambda dialog: said.append(dialog.message))
-    shown.goto((tmp_path / "page.html").as_uri())
+    context, shown, said = visited(browser, tmp_path / "page.html", width, scheme)
     shown.wait_for_selector("figure.map[data-drawn]")
     assert said == [] and shown.title() == "2 photos explained"
     assert shown.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,15 +1,14 @@
-"""Captum's TCAV and overcomplete's autoencoder as their users call them, and CRAFT as Xplique has it."""
+"""Captum's TCAV and overcomplete's autoencoder as their users call them."""
 
 import tempfile
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from .torch_networks import about as about
 from .torch_networks import load
 
-PACKAGES = ("torch", "captum", "overcomplete", "scikit-learn")
+PACKAGES = ("torch", "captum", "overcomplete")
 
 
 def prepare(command):
@@ -47,52 +46,6 @@ def _tcav(command):
     return run
 
 
-def _craft(command):
-    """CRAFT as Xplique computes it, step by step, without the TensorFlow that its package imports."""
-    from scipy.stats import qmc
-    from sklearn.decomposition import NMF
-
-    network, layer, images, _ = load(command)
-    cut = [*network].index(layer) + 1
-    body, head = network[:cut], network[cut:]
-    case = command["case"]
-    concepts, designs, target = case["concepts"], case["designs"], case["target"]
-
-    def predicted(part, inputs, size=None):
-        found = []
-        with torch.no_grad():
-            for batch in inputs.split(64):
-                if size is not None:
-                    batch = functional.interpolate(batch, size=size, mode="bilinear", align_corners=False)
-                found.append(part(batch))
-        return torch.cat(found)
-
-    def importance(parts, bank, masks):
-        changed = (parts[None] * masks[:, None, None]).reshape(-1, concepts) @ bank
-        changed = torch.from_numpy(changed.astype(np.float32).reshape(len(masks), *parts.shape[:2], -1))
-        scores = predicted(head, changed.permute(0, 3, 1, 2))[:, target].numpy()
-        a, c = scores[:designs], scores[2 * designs :].reshape(concepts, designs)
-        return ((a[None] - c) ** 2).mean(1) / 2 / a.var(ddof=1)
-
-    def run():
-        patches = functional.unfold(images, kernel_size=64, stride=51)
-        patches = patches.transpose(1, 2).reshape(-1, 3, 64, 64)
-        acts = predicted(body, patches, images.shape[2:]).mean((2, 3)).numpy()
-        reducer = NMF(n_components=concepts, alpha_W=1e-2)
-        reducer.fit_transform(acts)
-        bank = reducer.components_.astype(np.float32)
-        seen = predicted(body, images).permute(0, 2, 3, 1)
-        shape = seen.shape[1:3]
-        parts = reducer.transform(seen.reshape(-1, seen.shape[3]).numpy()).reshape(-1, *shape, concepts)
-        both = qmc.Halton(2 * concepts, scramble=False).random(designs).astype(np.float32)
-        a, b = both[:, :concepts], both[:, concepts:]
-        mixed = np.where(np.eye(concepts, dtype=bool)[:, None], b, a).reshape(-1, concepts)
-        masks = np.concatenate([a, b, mixed])
-        return np.mean([importance(one, bank, masks) for one in parts], 0)
-
-    return run
-
-
 def _sae(command):
     """Training steps of overcomplete's TopK autoencoder."""
     from overcomplete.sae import TopKSAE, train_sae
@@ -122,4 +75,4 @@ def _sae(command):
     return run
 
 
-_RUNS = {"tcav": _tcav, "craft": _craft, "sae": _sae}
+_RUNS = {"tcav": _tcav, "sae": _sae}

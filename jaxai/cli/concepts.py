@@ -1,6 +1,8 @@
 """`jaxai concepts`: what a layer computes with, found in a folder of photos, a sheet for each concept."""
 
 import json
+import shlex
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,8 +15,10 @@ import typer
 from .. import _files, features, plots
 from .. import concepts as library
 from ..features._visualize import small_is_meant
+from ..report import _concept_page as concept_page
 from ..report import _names as names
 from ..report import _outputs as outputs
+from ..report import _page as report_page
 from ..report import _photos as photos
 from ..report import _session as provenance
 from ..report._progress import Progress
@@ -64,6 +68,9 @@ def concepts(
     steps: Annotated[
         int, typer.Option(min=0, max=MOST, help="Steps of the optimised images; 0 leaves them out.")
     ] = 128,
+    page_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one page with all sheets too.")
+    ] = None,
     page: PageOption = None,
     white: WhiteOption = None,
     alpha: AlphaOption = None,
@@ -81,6 +88,8 @@ def concepts(
     sources = outputs.Sources(photo.path for photo in found.photos)
     files = [f"concept_{rank:03d}.png" for rank in range(1, shown + 1)]
     outputs.check_folder(out, [*files, _ARRAYS, _RECORD], sources)
+    if page_file is not None:
+        outputs.check_file(page_file, sources)
     session.start(device, precision)
     net = session.load(model, precision)
     layer = provenance.layer(net, layer)
@@ -130,6 +139,8 @@ def concepts(
         }
         text = json.dumps(record, indent=2, allow_nan=False)
         (place / _RECORD).write_text(f"{text}\n", "utf-8")
+    if page_file is not None:
+        _write_page(page_file, sheets, net, [photo.name for photo in good], record)
     for sheet in sheets:
         named = _classes(sheet, net)
         spoken = f"   speaks for {', '.join(named)}" if named else ""
@@ -137,6 +148,21 @@ def concepts(
     terminal.say(f"{layer} of {model}: {len(good)} photos, {_summary(made)}, {clock.seconds:.1f} s   {out}")
     if len(good) < len(found.photos):
         raise typer.Exit(2)
+
+
+def _write_page(path, sheets, net, photos_, record) -> None:
+    call = shlex.join(["jaxai", *sys.argv[1:]])
+    found = ("found", report_page.text(f"{record['summary']}; seed {record['seed']}"))
+    network = {"name": net.name, "weights_sha256": net.digest}
+    text = concept_page.concept_page(
+        sheets,
+        labels=net.labels,
+        photos=photos_,
+        title=f"{net.name}, {record['layer']}: {len(sheets)} concepts",
+        rows=report_page.origin(call, network, record, record["versions"], found),
+    )
+    _files.write(path, [text.encode()])
+    terminal.say(str(path))
 
 
 def _search(net, pixels, layer, method, count, key, batch_size) -> Any:

@@ -1,6 +1,8 @@
-"""The sheet of a concept as a picture: photos and maps, an optimised image, classes and steering curves."""
+"""The sheets of concepts as pictures and as a page: photos and maps, classes and steering curves."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from .. import _files
 from ._output import Picture
 from ._pixels import as_photo, heatmap_overlay
 from ._texts import plain
@@ -63,6 +66,54 @@ def concept_sheet(sheet: Any, *, labels: Sequence[str] | None = None, title: str
         text, style = plain(title, weight="bold")
         figure.suptitle(text, fontsize=10, **style)
     return figure
+
+
+def concept_page(
+    sheets: Sequence[Any],
+    *,
+    path: str | os.PathLike | None = None,
+    labels: Sequence[str] | None = None,
+    photos: Sequence[str] | None = None,
+    title: str = "Concepts",
+) -> str:
+    """Return the sheets of concepts as one self-contained HTML page, which needs no network.
+
+    It shows what `concept_sheet` draws: the maps with their opacity and the raw value under the pointer, the
+    classes and curves also as numbers. `jaxai concepts --html` writes it, too.
+
+    Args:
+        sheets: What `jaxai.concepts.concept_sheets` returns.
+        path: A file to write; None writes none.
+        labels: Names of the network's classes.
+        photos: Names of the photos that were given to `concept_sheets`.
+        title: Of the page.
+
+    Returns:
+        The page's HTML.
+
+    Raises:
+        ValueError: If there are no sheets.
+        OSError: If the file cannot be written.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import jaxai
+        >>> net = jaxai.chain({"features": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+        >>> photos = jax.random.uniform(jax.random.key(0), (8, 16, 16, 3))
+        >>> sheets = jaxai.concepts.concept_sheets(
+        ...     net, photos, jnp.eye(3), layer="features", which=2, steps=0, key=jax.random.key(1))
+        >>> jaxai.plots.concept_page(sheets)[:15]
+        '<!doctype html>'
+    """
+    # The report makes use of the pictures.
+    from ..report import _concept_page
+
+    if not len(sheets):
+        raise ValueError("`sheets` must be what `concept_sheets` returns, at least one; got none")
+    text = _concept_page.concept_page(sheets, labels=labels, photos=photos, title=title)
+    if path is not None:
+        _files.write(Path(path), [text.encode()])
+    return text
 
 
 def _bars(axes, sheet, names, colours):

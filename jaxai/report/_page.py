@@ -51,8 +51,7 @@ def page(
         _options(methods),
         "</main>",
     ]
-    colours = {name: _colours(name) for name in (plots.SEQUENTIAL, plots.DIVERGING)}
-    body.append(f'\n<script type="application/json" id="colours">{as_json(colours)}</script>')
+    body.append(colours())
     return document(title, "".join(body), style=file("page.css"), script=file("page.js"))
 
 
@@ -94,26 +93,45 @@ def as_json(value: Any) -> str:
     return json.dumps(value).replace("<", "\\u003c")
 
 
-def _number(value: float) -> str:
+def shown_number(value: float) -> str:
+    """Return a value with three digits, and with the sign that minus is in print."""
     return f"{value:.{_DIGITS - 1}g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _summary(results: Sequence[tuple[Subject, Sequence[Part]]], call: str, failed: Sequence[str]) -> str:
+    if not results:
+        return made_by([], failed)
+    facts = results[0][0].facts
+    network, random = facts["model"], ("random numbers", f"<code>{text(facts['random']['key'])}</code>")
+    return made_by(origin(call, network, facts["run"], facts["versions"], random), failed)
+
+
+def origin(
+    call: str, network: dict[str, Any], run: dict[str, Any], versions: dict[str, str], *more: tuple[str, str]
+) -> list[tuple[str, str]]:
+    """Return the rows of `made_by` that every page has.
+
+    Args:
+        call: The command or the call.
+        network: Its `name` and `weights_sha256`.
+        run: As `_session.describe` returns it.
+        versions: As `_session.versions` returns them.
+        more: Further names with their HTML.
+    """
+    listed = ", ".join(f"{name} {number}" for name, number in versions.items())
+    return [
+        ("made by", f"<code>{text(call, 4000)}</code>"),
+        ("network", f"{text(network['name'])} <code>sha256 {text(network['weights_sha256'])}</code>"),
+        ("computed on", f"{text(run['device_kind'])}, {text(run['precision'])}, {text(run['platform'])}"),
+        *more,
+        ("versions", text(listed, 1000)),
+    ]
+
+
+def made_by(rows: Sequence[tuple[str, str]], failed: Sequence[str]) -> str:
+    """Return what went wrong and how a page was made: names with their HTML."""
     lines = [f'<p class="failed" role="alert">{text(line, 500)}</p>' for line in failed]
-    if results:
-        facts = results[0][0].facts
-        model, run = facts["model"], facts["run"]
-        versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-        rows = [
-            ("made by", f"<code>{text(call, 4000)}</code>"),
-            ("network", f"{text(model['name'])} <code>sha256 {text(model['weights_sha256'])}</code>"),
-            (
-                "computed on",
-                f"{text(run['device_kind'])}, {text(run['precision'])}, {text(run['platform'])}",
-            ),
-            ("random numbers", f"<code>{text(facts['random']['key'])}</code>"),
-            ("versions", text(versions, 1000)),
-        ]
+    if rows:
         listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
         lines.append(f"<details><summary>How this was made</summary><dl>{listed}</dl></details>")
     return "".join(lines)
@@ -125,19 +143,24 @@ def _toolbar(methods: dict[str, Part]) -> str:
         f" {text(part.method.description.title)}</label>"
         for name, part in methods.items()
     )
+    return toolbar(boxes, "every method shows its value there.")
+
+
+def toolbar(more: str, hint: str) -> str:
+    """Return the slider of all maps, what else is chosen there, and what pointing at a map does."""
     return (
         '<div class="toolbar" role="group" aria-label="What is shown">'
         '<label class="all">opacity of all maps'
         ' <input type="range" id="opacity" min="0" max="100" value="65"></label>'
-        f"{boxes}</div>"
-        '<p class="hint">Point at a map, or move in it with the arrow keys: every method shows its value'
-        " there.</p><noscript>The maps are drawn by a script of this page, which is turned off.</noscript>"
+        f"{more}</div>"
+        f'<p class="hint">Point at a map, or move in it with the arrow keys: {hint}</p>'
+        "<noscript>The maps are drawn by a script of this page, which is turned off.</noscript>"
     )
 
 
 def _contents(results: Sequence[tuple[Subject, Sequence[Part]]]) -> str:
     links = "".join(
-        f'<li><a href="#photo{i}"><img src="{_jpeg(subject.pixels, 48)}" alt="" width="48" height="48">'
+        f'<li><a href="#photo{i}"><img src="{jpeg(subject.pixels, 48)}" alt="" width="48" height="48">'
         f"<span>{text(subject.photo.name, 40)}</span></a></li>"
         for i, (subject, _) in enumerate(results)
     )
@@ -152,7 +175,7 @@ def _section(number: int, subject: Subject, parts: Sequence[Part]) -> str:
         f" {item['probability']:.1%} {text(item['label'])} ({item['index']})</li>"
         for item in subject.facts["top"]
     )
-    source = f'id="pixels{number}" src="{_jpeg(subject.pixels)}"'
+    source = f'id="pixels{number}" src="{jpeg(subject.pixels)}"'
     rows = []
     for k, item in enumerate(subject.named):
         rows.append(
@@ -177,38 +200,80 @@ def _section(number: int, subject: Subject, parts: Sequence[Part]) -> str:
 
 
 def _map(number: int, subject: Subject, part: Part, k: int) -> str:
-    """Return the figure of a map; a script draws it when it is looked at."""
     values, signed, bounds = shown_values(subject, part, k)
     method = part.method
-    packed, low, high = _packed(values)
-    height, width = values.shape
-    title, name = text(method.description.title), text(subject.photo.name, 60)
-    about = {"low": low, "high": high, "from": bounds[0], "to": bounds[1], "signed": signed}
-    about |= {"cmap": plots.DIVERGING if signed else plots.SEQUENTIAL, "pale": method.result == "pixels"}
-    ends = [_number(end) for end in bounds]
-    clipped = (low < bounds[0], high > bounds[1])
-    marks = [f"{'≤ ' if clipped[0] else ''}{ends[0]}", f"{'≥ ' if clipped[1] else ''}{ends[1]}"]
-    middle = "<span>0</span>" if signed else ""
     unit = text(method.description.label)
-    hatched = ""
+    hatched = None
     if (unsure := part.unsure(k)) is not None and (pixels := unsure_pixels(subject, part, k)) is not None:
         some = "hatched: " if unsure.any() else ""
         unit += (
             f"<br>{some}{int(unsure.sum())} of {unsure.size} superpixels within two standard errors of zero"
         )
-        if unsure.any():
-            hatched = f'<script type="text/plain" class="hatched">{_compressed(pixels)}</script>'
-    rated = ", ".join(text(one) for one in score_texts(part.facts, k))
+        hatched = pixels if unsure.any() else None
+    if rated := ", ".join(text(one) for one in score_texts(part.facts, k)):
+        unit += f"<br>{rated}"
+    return map_figure(
+        values,
+        bounds,
+        signed=signed,
+        pale=method.result == "pixels",
+        title=text(method.description.title),
+        name=text(subject.photo.name, 60),
+        photo=number,
+        method=text(method.name),
+        unit=unit,
+        hatched=hatched,
+    )
+
+
+def map_figure(
+    values: np.ndarray,
+    bounds: tuple[float, float],
+    *,
+    signed: bool,
+    pale: bool = False,
+    title: str,
+    name: str,
+    photo: int,
+    method: str,
+    unit: str,
+    hatched: np.ndarray | None = None,
+) -> str:
+    """Return the figure of a map on the image `pixels{photo}`; a script draws it when it is looked at.
+
+    Args:
+        values: The map, [height, width].
+        bounds: The values at the ends of its colours.
+        signed: Values have signs: colours diverge from zero.
+        pale: Zero is drawn, too, rather than shows the photo.
+        title: Of the map, as HTML; so are the other texts.
+        name: Of the photo.
+        photo: The number of its image.
+        method: What a checkbox of the toolbar shows or hides.
+        unit: What stands below.
+        hatched: Where slanted lines are laid over it, bool [height, width].
+    """
+    packed, low, high = _packed(values)
+    height, width = values.shape
+    about = {"low": low, "high": high, "from": bounds[0], "to": bounds[1], "signed": signed}
+    about |= {"cmap": plots.DIVERGING if signed else plots.SEQUENTIAL, "pale": pale}
+    ends = [shown_number(end) for end in bounds]
+    clipped = (low < bounds[0], high > bounds[1])
+    marks = [f"{'≤ ' if clipped[0] else ''}{ends[0]}", f"{'≥ ' if clipped[1] else ''}{ends[1]}"]
+    middle = "<span>0</span>" if signed else ""
+    lines = ""
+    if hatched is not None:
+        lines = f'<script type="text/plain" class="hatched">{_compressed(hatched)}</script>'
     return (
-        f'<figure class="map" data-method="{text(method.name)}" data-photo="{number}"'
+        f'<figure class="map" data-method="{method}" data-photo="{photo}"'
         f' data-about="{html.escape(json.dumps(about))}"><figcaption>{title}</figcaption>'
         f'<div class="stack"><canvas width="{width}" height="{height}" tabindex="0" role="img"'
         f' aria-label="{title} of {name}; arrow keys move the pointer"></canvas></div>'
         f'<div class="bar {"signed" if signed else ""}"><i></i><div><span>{marks[0]}</span>{middle}'
         f"<span>{marks[1]}</span></div></div><output>&nbsp;</output>"
-        f'<p class="unit">{unit}{f"<br>{rated}" if rated else ""}</p>'
+        f'<p class="unit">{unit}</p>'
         f'<input type="range" min="0" max="100" value="65" aria-label="opacity of {title} of {name}">'
-        f'<script type="text/plain">{packed}</script>{hatched}</figure>'
+        f'<script type="text/plain">{packed}</script>{lines}</figure>'
     )
 
 
@@ -228,12 +293,18 @@ def _compressed(levels: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode()
 
 
-def _colours(name: str) -> str:
-    """Return 256 colours as text, six hexadecimal digits each."""
-    return colormap(name)(np.linspace(0, 1, 256), bytes=True)[:, :3].tobytes().hex()
+def colours() -> str:
+    """Return the colour maps for the script: 256 colours each, six hexadecimal digits a colour."""
+    shares = np.linspace(0, 1, 256)
+    tables = {
+        name: colormap(name)(shares, bytes=True)[:, :3].tobytes().hex()
+        for name in (plots.SEQUENTIAL, plots.DIVERGING)
+    }
+    return f'\n<script type="application/json" id="colours">{as_json(tables)}</script>'
 
 
-def _jpeg(pixels: np.ndarray, side: int | None = None) -> str:
+def jpeg(pixels: np.ndarray, side: int | None = None) -> str:
+    """Return pixels in [0, 1] as the address of a JPEG image, of this side if one is given."""
     data = plots.photo_panel(pixels).image
     picture = Image.fromarray(data)
     if side:
