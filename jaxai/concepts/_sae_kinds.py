@@ -1,7 +1,5 @@
 """How sparse autoencoders make their codes: which entries of a dictionary make up an activation."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
@@ -100,14 +98,14 @@ def pursued(x: jax.Array, directions: jax.Array, k: int) -> jax.Array:
         k: Number of steps; a direction may be taken again.
     """
 
-    # What a step computes is computed again for the derivative: k times all codes would be held.
-    @partial(jax.checkpoint, prevent_cse=False)
-    def step(carry, _):
-        codes, rest = carry
-        along = rest @ directions.T
-        place = jnp.argmax(along, axis=-1)
-        gain = jax.nn.one_hot(place, len(directions), dtype=x.dtype) * jax.nn.relu(along)
-        return (codes + gain, rest - gain @ directions), None
+    # Only the direction that is taken has a derivative: its row is gathered, and no product with all of them
+    # goes backwards.
+    def step(rest, _):
+        place = jnp.argmax(jax.lax.stop_gradient(rest) @ jax.lax.stop_gradient(directions).T, axis=-1)
+        taken = directions[place]
+        amount = jax.nn.relu((rest * taken).sum(-1))
+        return rest - amount[:, None] * taken, (place, amount)
 
-    start = jnp.zeros((len(x), len(directions)), x.dtype), x
-    return jax.lax.scan(step, start, length=k)[0][0]
+    places, amounts = jax.lax.scan(step, x, length=k)[1]
+    rows = jnp.broadcast_to(jnp.arange(len(x)), places.shape)
+    return jnp.zeros((len(x), len(directions)), x.dtype).at[rows, places].add(amounts)
