@@ -148,11 +148,10 @@ def measure(name, photos, held, folder, steps):
     for kind, dictionary, twice in TRAININGS:
         made = []
         for seed in KEYS[: 1 + twice]:
-            begin = time.perf_counter()
-            made.append(
-                (train(acts, row["codes"], kind, dictionary, seed, steps), time.perf_counter() - begin)
-            )
-        found, seconds = made[0]
+            begin, busy = time.perf_counter(), time.process_time()
+            found = train(acts, row["codes"], kind, dictionary, seed, steps)
+            made.append((found, time.perf_counter() - begin, time.process_time() - busy))
+        found, seconds, busy = made[0]
         one = {
             "kind": kind,
             "dictionary": dictionary,
