@@ -1,6 +1,6 @@
 """jaxai explains image networks in JAX: pure, compiled, batched functions over callable pytrees.
 
-The methods stand here; result types, objectives, rules and other parts stand in the namespaces.
+This namespace holds the methods; result types, objectives, rules and other parts are in its sub-namespaces.
 """
 
 import importlib
@@ -114,13 +114,13 @@ if TYPE_CHECKING:
         lrp,
     )
 
-# Everything loads when it is first used: the command answers without JAX, and methods do without Flax,
+# Everything is imported on first use: the command answers without JAX, and methods work without Flax,
 # Matplotlib and file formats.
 _NAMESPACES = (
     *("attention", "cam", "concepts", "dataset", "features", "gradients", "layers", "maps", "metrics"),
     *("models", "perturbation", "plots", "report", "rules", "targets", "weights_convert"),
 )
-# Where the other names stand: the first of these that has one.
+# Other names are looked up in these modules, in this order.
 _HOMES = (
     *("_cpu.configure", "_model_check", "layers"),
     *("cam", "gradients", "rules", "perturbation", "features", "_explain"),

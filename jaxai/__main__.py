@@ -1,4 +1,4 @@
-"""`python -m jaxai`: the command `jaxai`, where its script is not on the path."""
+"""`python -m jaxai`: the command `jaxai` if its script is not on the path."""
 
 import sys
 

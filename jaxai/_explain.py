@@ -1,4 +1,4 @@
-"""`jaxai.explain`: one call for people, made of the pure functions."""
+"""`jaxai.explain`: one interactive call, built on the pure functions."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from .report._record import Part, Subject
 from .report._run import Failed, Noted, Request, Said, Seen
 from .report._run import explain as events
 
-# JAX takes 32 bits of a seed, so that larger ones would repeat.
+# JAX uses 32 bits of a seed, so larger seeds would repeat.
 _LARGEST = 2**32 - 1
 _INTERRUPTED = "interrupted: what was finished is kept"
 
@@ -47,11 +47,11 @@ def explain(
     alpha: bool | None = None,
     progress: bool = True,
 ) -> Explanation:
-    """Explain what a network sees in photos: one call, whose result shows itself.
+    """Explain what a network sees in photos, with a result that displays itself in notebooks.
 
-    Each map is what the method's own function returns for the photo; `jaxai explain` does the same and writes
-    files. In a terminal a bar appears after two seconds. Ctrl-C is obeyed at once: if a method has finished,
-    what there is comes back, with a warning.
+    Each map is the result of the method's own function for the photo; `jaxai explain` does the same and
+    writes files. In a terminal a progress bar appears after two seconds. Ctrl-C stops at once: if a method
+    has finished, the maps so far are returned with a warning.
 
     Args:
         net: A name of `jaxai.models.names()`, a file net.onnx or "package.module:function" (with these,
@@ -60,44 +60,44 @@ def explain(
         photos: A path, a folder, a sample ("cat", "coffee", "rocket", "astronaut"), a PIL image, an array
             [height, width, channels] or [batch, height, width, channels], uint8 or in [0, 1]; or a list of
             those.
-        methods: Names with commas between; a list of names or of the library's functions; a mapping from
-            those to options, such as `{"lime": {"num_samples": 200}}`. `jaxai methods` lists them.
+        methods: Comma-separated names; a list of names or of the library's functions; a mapping from those to
+            options, such as `{"lime": {"num_samples": 200}}`. `jaxai methods` lists them.
         targets: What is explained of every photo: a class's name or index or a list of those; "top", its most
             probable class (None), "top3"; a function of the network's outputs, `outputs -> float[batch]`, or
             a mapping from names to those. Of networks without classes: "mean", "@left:top:right:bottom" (a
             box in shares), a channel's number or both ("3@0:0:0.5:1") of a map; "length", "like=PHOTO" or a
             feature's number of an embedding.
-        layer: Layer of the methods that look at one; None is the network's last with positions.
-        segments: How superpixels are made: a method of `jaxai.segment`.
+        layer: Layer for the methods that take one; None is the network's last layer with positions.
+        segments: Method of `jaxai.segment` that makes the superpixels.
         scores: Score the maps too: relevance gain, insertion, Gini (`jaxai.metrics`).
-        labels: Names of the classes of a file, a function or a model: a sequence, or a text file.
-        normalize: What a file, a function or a model takes of photos in [0, 1]: "imagenet", "tf", "caffe",
-            "identity" (None), a pair (mean, std), or a function.
-        input_size: Side of the photos that a file, a function or a model takes; None is what a file fixes,
-            the arrays' own size for a model, or 224.
-        batch_size: Images in flight at most.
-        seed: Of everything drawn at random, `jax.random.key(seed)`; 0 to 2^32 - 1.
-        fit: How a photo is brought to the network's square: "crop" (its centre), "pad" (all of it, with
-            margins) or "squash" (all of it, stretched). With "tile", squares all over a large photo are
-            explained, at most 64, for one target: the class that is most probable on their mean. Their maps
-            are put together, [height, width] of the photo; `scores` and `weights` are not for tiles.
+        labels: Class names for a file, a function or a model: a sequence, or a text file.
+        normalize: How photos in [0, 1] are normalised for a file, a function or a model: "imagenet", "tf",
+            "caffe", "identity" (None), a pair (mean, std), or a function.
+        input_size: Side of the photos that a file, a function or a model takes; None is the size fixed by a
+            file, the arrays' own size for a model, or 224.
+        batch_size: At most this many images in flight.
+        seed: Seed of all random draws, `jax.random.key(seed)`; 0 to 2^32 - 1.
+        fit: How a photo is fitted to the network's square input: "crop" (its centre), "pad" (all of it, with
+            margins) or "squash" (all of it, stretched). With "tile", at most 64 squares covering a large
+            photo are explained for one target, the class with the highest mean probability. Their maps are
+            joined to one of the photo's [height, width]; `scores` and `weights` are not available for tiles.
         page: As `jaxai.models.fit` takes it.
         white: As `jaxai.models.fit` takes it.
         alpha: As `jaxai.models.fit` takes it.
-        progress: Whether a bar is shown in a terminal.
+        progress: Whether to show a progress bar in a terminal.
 
     Returns:
-        Photos, classes, raw maps by method, and records; in notebooks it shows itself. `plot()`,
-        `save(folder)`, `to_html(path)`.
+        Photos, classes, raw maps by method, and records; notebooks display it. `plot()`, `save(folder)`,
+        `to_html(path)`.
 
     Raises:
-        ValueError: If something is not known or not what it should be, or if nothing could be explained.
+        ValueError: If a name is unknown, a value is invalid, or nothing could be explained.
         TypeError: If an argument is of the wrong kind.
         OSError: If a file cannot be read.
 
     Warns:
-        UserWarning: If a photo or a method failed while others did not; after Ctrl-C; if the network sees
-            less than half of a photo, or more pixels than it has.
+        UserWarning: If some photos or methods failed; after Ctrl-C; if the network sees less than half of a
+            photo, or the photo has fewer pixels than the network's input.
 
     Example:
         >>> import numpy as np

@@ -1,8 +1,8 @@
-"""Files and folders that appear whole or not at all.
+"""Atomic writing: files and folders appear complete or not at all.
 
-What is being written lies beside its place under a short hidden name and is renamed when it is finished and
-on disk. Its process holds a lock on it, so that `sweep` can tell what killed processes have left behind.
-`shown` makes names of files, and words that foreign files hold, fit for a message.
+Output is written under a short hidden name in the destination's folder and renamed when it is complete and on
+disk. The writing process locks it, so that `sweep` can recognise what killed processes have left behind.
+`shown` makes file names, and text from foreign files, safe to print in a message.
 """
 
 import os
@@ -21,7 +21,7 @@ except ImportError:  # Windows
     fcntl = None
 
 _NAME = re.compile(r"\.jaxai-[0-9a-f]{8}\.part")
-# Where there are no locks, only what is older than this many seconds counts as left behind.
+# Without locks, only files older than this many seconds count as left behind.
 _STALE = 24 * 3600
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -35,7 +35,7 @@ def shown(text: object, limit: int = 80) -> str:
 
 @contextmanager
 def parents(path: Path) -> Iterator[None]:
-    """Make the folders above `path`; if the body fails, remove those that were made and are empty.
+    """Make the folders above `path`; if the body fails, remove those that were made here and are empty.
 
     Raises:
         NotADirectoryError: If one of them is a file.
@@ -61,7 +61,7 @@ def file(path: Path) -> Iterator[Path]:
     """Yield the name of a new empty file that becomes `path` when the body succeeds.
 
     Raises:
-        OSError: If nothing can be written there, or `path` is no ordinary file.
+        OSError: If nothing can be written there, or `path` is not an ordinary file.
     """
     if path.exists() and not path.is_file():
         raise OSError(f"{shown(path, 200)} is no ordinary file; expected the name of a file to write")
@@ -77,7 +77,7 @@ def file(path: Path) -> Iterator[Path]:
 def folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder whose files become those of `path` when the body succeeds.
 
-    Files of `path` with other names stay.
+    Files in `path` with other names are kept.
 
     Raises:
         NotADirectoryError: If `path` is a file.
@@ -86,7 +86,7 @@ def folder(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{shown(path, 200)} is a file; expected a folder to write to")
     path = path.absolute()
-    # Inside a folder that exists, since the one above it may not be ours to write to.
+    # Use a folder that exists, because the one above it may not be writable.
     with parents(path), temporary(path if path.exists() else path.parent, directory=True) as new:
         yield new
         for inner, _, names in os.walk(new):
@@ -96,7 +96,7 @@ def folder(path: Path) -> Iterator[Path]:
         try:
             os.rename(new, path)
         except OSError:
-            # It may have been there before, or since a moment ago.
+            # It may have existed before, or since a moment ago.
             if not path.is_dir():
                 raise
             for part in list(new.iterdir()):
@@ -106,7 +106,7 @@ def folder(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write a file, whole or not at all.
+    """Write a file completely or not at all.
 
     Raises:
         OSError: If it cannot be written; nothing is left behind.
@@ -117,7 +117,7 @@ def write(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 @contextmanager
 def temporary(folder: Path, *, directory: bool = False) -> Iterator[Path]:
-    """Yield a new hidden file or directory in a folder; unless it was renamed, it is removed at the end.
+    """Yield a new hidden file or directory in a folder; it is removed at the end unless it was renamed.
 
     Raises:
         OSError: If nothing can be written there.
@@ -132,7 +132,7 @@ def temporary(folder: Path, *, directory: bool = False) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left in a folder; what is in use stays."""
+    """Remove what killed processes have left in a folder, but nothing that is in use."""
     with suppress(OSError):
         for entry in list(os.scandir(folder)):
             if _NAME.fullmatch(entry.name):
@@ -141,7 +141,7 @@ def sweep(folder: Path) -> None:
 
 
 def _claim(folder: Path, directory: bool) -> tuple[Path, int | None]:
-    """Make a hidden file or directory and lock it, where there are locks."""
+    """Make a hidden file or directory and lock it if the file system has locks."""
     while True:
         path = folder / f".jaxai-{secrets.token_hex(4)}.part"
         try:
@@ -153,7 +153,7 @@ def _claim(folder: Path, directory: bool) -> tuple[Path, int | None]:
         try:
             lock = os.open(path, (os.O_RDONLY if directory else os.O_RDWR) | _FLAGS)
         except FileNotFoundError:
-            continue  # Until it is locked, another process's `sweep` may take it for left behind.
+            continue  # Until it is locked, another process's `sweep` may remove it as left behind.
         except OSError:
             _remove(path)
             raise
@@ -176,7 +176,7 @@ def _locked(descriptor: int) -> bool | None:
 
 
 def _is_open(path: Path, descriptor: int) -> bool:
-    """Tell whether a path still names the file that is open."""
+    """Return whether a path still names the open file."""
     try:
         return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
     except FileNotFoundError:
@@ -210,7 +210,7 @@ def _remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on disk."""
+    """Wait until a file or a folder's list of names is on disk."""
     directory, windows = path.is_dir(), os.name == "nt"
     if directory and windows:
         return
@@ -218,7 +218,7 @@ def _flush(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError:
-        # Not every file system can do this with folders.
+        # Not every file system supports this for folders.
         if not directory:
             raise
     finally:

@@ -1,4 +1,4 @@
-"""A check of somebody's own model before it is explained."""
+"""A check of a user's model before it is explained."""
 
 import warnings
 from collections.abc import Callable
@@ -17,17 +17,18 @@ def check_model(
     *,
     tolerance: float = 1e-3,
 ) -> None:
-    """Warn if a model is not in inference mode: scores that change with the batch or from call to call.
+    """Warn if a model is not in inference mode: scores that change with the batch or between calls.
 
-    Batch normalisation by batch statistics and active dropout make explanations of one image depend on the
-    others or on chance. A Flax NNX module is put into inference mode by `model.eval()`, an Equinox one by
-    `eqx.nn.inference_mode(model)`. This runs the model on the batch twice and on every image alone, which
-    also finds dropout with a fixed key: an image's noise depends on its place in the batch.
+    Batch normalisation by batch statistics and active dropout make the explanation of an image depend on the
+    other images or on chance. `model.eval()` puts a Flax NNX module into inference mode,
+    `eqx.nn.inference_mode(model)` an Equinox module. The check runs the model on the batch twice and on every
+    image alone, which also detects dropout with a fixed key, as an image's noise then depends on its place in
+    the batch.
 
     Args:
         model: Callable pytree, `model(images) -> scores`.
         images: Model input, float [batch, height, width, channels]; at least two different images.
-        tolerance: Largest difference of scores allowed, relative to their largest magnitude.
+        tolerance: Largest allowed difference of scores, relative to their largest magnitude.
 
     Raises:
         TypeError: If an argument is of the wrong kind.

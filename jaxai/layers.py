@@ -1,7 +1,7 @@
-"""Layered models: named stages, and the split of a network into activations and a head.
+"""Layered models: named stages, and splitting a network into activations and a head.
 
-A layered model has `layer_names` in forward order and two static keywords: `model(images, stop=name)`
-returns the activation after that layer, `model(acts, start=name)` runs the rest of the network.
+A layered model has `layer_names` in forward order and two static keywords: `model(images, stop=name)` returns
+the activation after that layer, and `model(acts, start=name)` runs the rest of the network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +46,7 @@ class Head:
 class Body:
     """The part of a layered model up to a layer: `body(images) -> acts`.
 
-    It is a model of its own: with a callable target, such as `lambda acts: acts[:, 3, 4, 12]`, every method
+    It is itself a model: with a callable target, such as `lambda acts: acts[:, 3, 4, 12]`, every method
     explains a neuron.
     """
 
@@ -59,9 +59,9 @@ class Body:
 
 
 def layer_names(model: Any, images: Any = None) -> tuple[str, ...]:
-    """Return the names of a model's layers in forward order; a model without layers has its output only.
+    """Return the names of a model's layers in forward order; a model without layers has only its output.
 
-    `named` models that were made without example images need `images` to know their layers.
+    `named` models made without example images need `images` to find their layers.
     """
     if images is not None and isinstance(model, (Named, _found.Found)):
         return model.names(images)
@@ -71,7 +71,7 @@ def layer_names(model: Any, images: Any = None) -> tuple[str, ...]:
 def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
     """Return the name of `layer`; None picks the last hidden one with positions that is not a pool.
 
-    Stages that return no array are passed over.
+    Stages that return no array are skipped.
 
     Raises:
         ValueError: If the name is unknown, or no layer has positions.
@@ -109,7 +109,7 @@ def _default(model, images):
     for name, aval, _, grid in _all(model, images, backwards=True):
         if "pool" in name or grid is None or grid[0] * grid[1] == 1:
             continue
-        # Dense scores, those of a segmentation for example, are what is explained, also before a softmax.
+        # Dense scores, such as those of a segmentation, are what is explained, also before a softmax.
         if aval.shape != output:
             return name
         likest = likest or (name if name != last else None)
@@ -117,18 +117,18 @@ def _default(model, images):
 
 
 def grids(model: Any, images: Any) -> dict[str, tuple[int, int]]:
-    """Return rows and columns of the layers that are laid out like an image, in forward order."""
+    """Return the rows and columns of the layers laid out like an image, in forward order."""
     return {name: grid for name, _, _, grid in _all(_model.as_model(model), images) if grid is not None}
 
 
 def reaches(model: Any, layer: str, images: Any) -> bool:
-    """Return whether the scores depend on a layer's positions, which is taken for granted if nobody knows."""
+    """Return whether the scores depend on a layer's positions; True if unknown."""
     model = _model.as_model(model)
     return not hasattr(model, "reaches") or model.reaches(layer, images)
 
 
 def _all(model, images, backwards=False):
-    """Yield each layer's name, its shape and type, its layout or "unknown", its rows and columns or None."""
+    """Yield each layer's name, shape and type, layout or "unknown", and rows and columns or None."""
     own = hasattr(model, "layout_of")
     avals = model.avals(images) if own else {}
     known = model.layouts(images) if own else {}
@@ -140,14 +140,14 @@ def _all(model, images, backwards=False):
         read, found = True, None
         if len(aval.shape) in (3, 4):
             read, found = known.get(name) or _layout(model, name, images)
-        # Of layers that a user marked, the order of the images is assumed.
+        # For layers that a user marked, the axes of the images are assumed.
         lies = layouts.NHWC if not (read or own) and len(aval.shape) == 4 else found
         grid = None if lies is None else layouts.grid(lies, aval.shape)
         yield name, aval, found if read else "unknown", grid
 
 
 def _shape(model, name, images):
-    """Return the shape and type of a layer; None if it is no array."""
+    """Return the shape and type of a layer; None if it is not an array."""
     found = _model.output_shapes(Body(model, name), images)
     return found if hasattr(found, "shape") else None
 
@@ -158,7 +158,7 @@ def layer_layout(model: Any, layer: str, images: Any) -> Layout | None:
 
 
 def _layout(model: Any, layer: str, images: jax.Array) -> tuple[bool, Layout | None]:
-    """Return whether the layout of a layer is known, and "NHWC", "NCHW" or `Tokens` if it lies so."""
+    """Return whether a layer's layout is known, and the layout, "NHWC", "NCHW" or `Tokens`, if it has one."""
     model = _model.as_model(model)
     if hasattr(model, "layout_of"):
         return model.layout_of(layer, images)
@@ -177,7 +177,7 @@ def _read_layout(structure, leaves):
 def channels_last(model: Any, layer: str, images: jax.Array, acts: jax.Array) -> jax.Array:
     """Return a layer's activations as [batch, height, width, channels] if they are laid out like an image.
 
-    Which axis is which is read from the program. Values of other layouts are returned as they are.
+    The meaning of the axes is read from the program. Values of other layouts are returned unchanged.
     """
     return layouts.channels_last(_layout(model, layer, images)[1], acts) if acts.ndim in (3, 4) else acts
 
@@ -188,13 +188,13 @@ def split_positions(
     """Split a network as `split` does, with activations [batch, height, width, channels].
 
     Layers [batch, channels, height, width] are transposed; of tokens [batch, tokens, channels] the grid is
-    returned, and the head keeps the other tokens as they are. Which axis is which is read from the program;
-    where an operation cannot be followed, the order of the images is assumed of layers that a user marked.
-    With `dense`, layers [batch, features] are split as they are.
+    returned, and the head keeps the other tokens unchanged. The meaning of the axes is read from the program;
+    where an operation cannot be followed, the axes of the images are assumed for layers that a user marked.
+    With `dense`, layers [batch, features] are split unchanged.
 
     Raises:
-        ValueError: If the layer's values are not laid out like an image, as attention matrices are not, or
-            their layout is not known.
+        ValueError: If the layer's values are not laid out like an image (such as attention matrices), or
+            their layout is unknown.
     """
     model = _model.as_model(model)
     layer = resolve(model, layer, images)
@@ -212,7 +212,7 @@ def check_positions(model: Any, layer: str, images: jax.Array, shape: Sequence[i
     """Check that a layer's values, of this shape, are laid out like an image.
 
     Raises:
-        ValueError: If they are not, or it is not known.
+        ValueError: If they are not, or their layout is unknown.
     """
     known, found = _layout(model, layer, images) if len(shape) in (3, 4) else (True, None)
     if not known and hasattr(model, "layout_of"):
@@ -228,10 +228,11 @@ def check_positions(model: Any, layer: str, images: jax.Array, shape: Sequence[i
 def split(
     model: Any, layer: str | None, images: jax.Array
 ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
-    """Split a network at a layer: the activations of the images, and the rest as a function of them.
+    """Split a network at a layer into the activations of the images and the rest as a function of them.
 
     Args:
-        model: A layered model (`jaxai.models`, `chain`, `layers.named`); any model at its output, `"logits"`.
+        model: A layered model (`jaxai.models`, `chain`, `layers.named`); any model can be split at its
+            output, `"logits"`.
         layer: A name of `model.layer_names`; None picks the last layer that is not a pool and has more
             than one position.
         images: Float array [batch, height, width, channels].
@@ -285,30 +286,30 @@ def find(
     image_format: Literal["NHWC", "NCHW", "HWC", "CHW"] = "NHWC",
     output: str | int | Callable[[Any], Any] | None = None,
 ) -> _found.Found:
-    """Return a layered model of any function, whose layers are found while it is traced; nothing is changed.
+    """Return a layered model of any function, whose layers are found by tracing; the function is not changed.
 
     Layers are the results of its modules, by their paths: `layer4.1.conv2` for Flax NNX and Equinox,
     `encoder/block_1/Conv_0` for Flax Linen and Haiku, the layer's name for Keras, and the results of
-    `jax.named_scope` elsewhere. Values marked by `checkpoint_name` keep their names. A function without any
-    of these has layers where one value carries all that depends on the images, named by the functions or
-    operations that return it. A name that occurs again is numbered, `block#2`; loops of at most 64 steps
-    are opened, `blocks/[1]/attention`. Functions with a derivative of their own keep it.
+    `jax.named_scope` elsewhere. Values marked by `checkpoint_name` keep their names. In a function without
+    any of these, layers are the values that alone carry everything that depends on the images, named by the
+    functions or operations that return them. Repeated names are numbered, `block#2`; loops of at most 64
+    steps are unrolled, `blocks/[1]/attention`. Functions with a derivative of their own keep it.
 
-    How a layer lies on the image is read from the program: channels last, channels first, or tokens.
+    A layer's layout on the image is read from the program: channels last, channels first, or tokens.
 
     Args:
         model: Callable of any library, as in `jaxai.grad_cam`.
         images: Example images, an array or `jax.ShapeDtypeStruct`, [batch, height, width, channels].
-        data_format: "NHWC", "NCHW" or `Tokens`, for layers of that rank whose layout the program does not
-            tell; or a layout for each of some layers, by name.
-        image_format: How the model takes images: a batch or, without N, one image; channels last or first.
-            The layered model takes images as every method does, [batch, height, width, channels].
-        output: Which output to explain of a model that returns several: a key, an attribute or a place, or a
-            function of what the model returns.
+        data_format: "NHWC", "NCHW" or `Tokens`, for layers of that rank whose layout cannot be read from the
+            program; or a layout per layer, by name.
+        image_format: Layout of the images that the model takes: a batch or, without N, one image; channels
+            last or first. The layered model takes images like every method, [batch, height, width, channels].
+        output: Which output to explain if the model returns several: a key, an attribute or an index, or a
+            function of the model's outputs.
 
     Returns:
         A callable pytree like the model with `layer_names`, `model(images, stop=name)`, `split`, and
-        `model(acts, start=name)` where no other value of the images is needed after the layer.
+        `model(acts, start=name)` if no other value that depends on the images is needed after the layer.
 
     Raises:
         TypeError: If `model` cannot be called, or `output` is of the wrong kind.
@@ -338,9 +339,9 @@ def tree(model: Callable[..., Any], images: Any, **options: Any) -> Tree:
     """Return a model's layers with their shapes and layouts; printing it gives one line per layer.
 
     Args:
-        model: A layered model, or any that `find` finds the layers of.
+        model: A layered model, or any model for `find`.
         images: Example images, an array or `jax.ShapeDtypeStruct`, [batch, height, width, channels].
-        **options: Those of `find`.
+        **options: Options of `find`.
 
     Returns:
         The layers in forward order; the layer that methods explain by default is marked.

@@ -1,4 +1,4 @@
-"""What is done to a raw map before it is looked at: resizing, scaling, reducing channels. All NaN-safe."""
+"""Post-processing of raw maps: resizing, scaling, reducing channels. All functions are NaN-safe."""
 
 from collections.abc import Sequence
 
@@ -25,13 +25,13 @@ def upsample(maps: Float[Array, "*batch h w"], size: Sequence[int]) -> Float[Arr
 def normalize(
     maps: Float[Array, "*batch height width"], *, method: str = "minmax", percentile: float = 100.0
 ) -> Float[Array, "*batch height width"]:
-    """Scale each map alone for display; a constant map becomes zeros and NaN counts as zero.
+    """Scale each map separately for display; a constant map becomes zeros and NaN counts as zero.
 
     Args:
         maps: Raw maps, any leading axes.
-        method: `"minmax"` maps the range to [0, 1]; `"max_abs"` divides by the largest magnitude, so that
-            signs stay: [-1, 1]; `"positive"` drops negative values and divides by the maximum: [0, 1].
-        percentile: Take this percentile (of magnitudes, 0 to 100) for the maximum and clip what exceeds it.
+        method: `"minmax"` maps the range to [0, 1]; `"max_abs"` divides by the largest magnitude, which keeps
+            signs: [-1, 1]; `"positive"` drops negative values and divides by the maximum: [0, 1].
+        percentile: Use this percentile (of magnitudes, 0 to 100) as the maximum and clip values above it.
 
     Returns:
         Maps of the same shape.

@@ -1,17 +1,17 @@
-"""What is explained: a class, a class for each image, k classes for each image, or a function of the scores.
+"""Targets: what is explained. A class, a class per image, k classes per image, or a function of the outputs.
 
 Every method takes `targets` in one of these forms:
 
 - `None`: each image's top class;
 - `int`: one class for all images;
-- `int[batch]`: a class for each image;
-- `int[batch, k]`: k different classes for each image; results gain an axis k after the batch. One-hot rows
-  are refused: pass `rows.argmax(-1)`;
-- a callable `outputs -> float[batch]` of what the model returns (segmentation, embeddings, contrasts,
-  regressions, one of several outputs), which must treat each image alone.
+- `int[batch]`: one class per image;
+- `int[batch, k]`: k different classes per image; results gain an axis k after the batch. One-hot rows raise
+  an error: pass `rows.argmax(-1)`;
+- a callable `outputs -> float[batch]` of the model's outputs (segmentation, embeddings, contrasts,
+  regressions, one of several outputs), which must treat each image independently.
 
-Scores [batch, classes] are logits of exclusive classes. Methods that explain the probability of a class have
-one rule:
+Scores [batch, classes] are logits of exclusive classes. Methods that explain the probability of a class
+follow one rule:
 
 - several scores: their softmax;
 - one score, [batch, 1]: its sigmoid, the probability of class 0;
@@ -19,13 +19,13 @@ one rule:
   a warning. So a network of independent labels that ends in sigmoids is explained label by label;
 - a callable: its own value.
 
-Where the program does not say that scores are probabilities and their values look like it, a warning asks for
-a callable target. The scores of a black box are probabilities if all of them lie in [0, 1] and each row sums
-to 1.
+If the values look like probabilities but the program does not show that they are, a warning asks for a
+callable target. The scores of a black box are probabilities if all of them lie in [0, 1] and each row sums to
+1.
 
-Ready callables stand below: a class over a region of a segmentation, a detection, the likeness to an
+This module provides callables: a class over a region of a segmentation, a detection, the similarity to an
 embedding, an embedding's length, the difference of two classes. Each is a pytree of its numbers, so that
-another region or class compiles nothing.
+another region or class does not recompile anything.
 """
 
 from typing import Any
@@ -45,13 +45,13 @@ __all__ = ["Targets", "detection", "difference", "length", "likeness", "region"]
 def region(
     class_: int | None, mask: Bool[ArrayLike, "height width"] | Real[ArrayLike, "height width"]
 ) -> Partial:
-    """Return a target of a segmentation: the mean score of a class over a region.
+    """Return a target for segmentation: the mean score of a class over a region.
 
-    The model must return scores [batch, height, width, classes], or maps [batch, height, width] where there
-    is no class.
+    The model must return scores [batch, height, width, classes], or maps [batch, height, width] without
+    classes.
 
     Args:
-        class_: The class; one that does not exist gives NaN. None for maps.
+        class_: The class; NaN results if it does not exist. None for maps.
         mask: The region, the same for all images: bool, or weights of at least zero, of the scores' size.
 
     Returns:
@@ -103,8 +103,8 @@ def difference(class_: int, other: int) -> Partial:
     """Return a target that contrasts two classes: the score of one minus that of the other.
 
     Args:
-        class_: The class that is explained; one that does not exist gives NaN.
-        other: The class it is told from.
+        class_: The explained class; NaN results if it does not exist.
+        other: The class to contrast it with.
 
     Returns:
         A callable target, `scores [batch, classes] -> float[batch]`.
@@ -127,12 +127,12 @@ def _difference(class_: jax.Array, other: jax.Array, scores: Any) -> jax.Array:
 
 
 def likeness(embedding: Float[ArrayLike, " features"]) -> Partial:
-    """Return a target of an encoder: the cosine between what it returns and an embedding.
+    """Return a target for encoders: the cosine between their output and an embedding.
 
-    The embedding is that of another image, or of a text by the encoder's other half (CLIP).
+    The embedding is that of another image, or of a text (by CLIP's text encoder).
 
     Args:
-        embedding: float [features], of any length.
+        embedding: float [features], not necessarily normalised.
 
     Returns:
         A callable target, `embeddings [batch, features] -> float[batch]` in [-1, 1].
@@ -165,7 +165,7 @@ def _likeness(wanted: jax.Array, found: Any) -> jax.Array:
 
 
 def length(features: Float[ArrayLike, "batch ..."]) -> Float[jax.Array, " batch"]:
-    """Return the length of what an encoder returns: how much of anything it finds.
+    """Return the length of an encoder's output: how much of anything it finds.
 
     It is a target itself: `jaxai.saliency(encoder, images, jaxai.targets.length)`.
 
@@ -188,17 +188,17 @@ def length(features: Float[ArrayLike, "batch ..."]) -> Float[jax.Array, " batch"
         raise ValueError(f"the model must return features [batch, ...]; got shape {jnp.shape(features)}")
     found = jnp.asarray(features, jnp.float32)
     square = jnp.square(found).reshape(found.shape[0], -1).sum(-1)
-    # Zeros have no direction in which they grow: their gradient is zero, not NaN.
+    # The length has no gradient at zero; it is defined as zero rather than NaN.
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
 def detection(box: Float[ArrayLike, "4"], classes: Float[ArrayLike, "classes"]) -> Partial:
-    """Return a target that says how well some proposal of a detector matches one detection.
+    """Return a target that measures how well the best proposal of a detector matches one detection.
 
     With `jaxai.rise` it is D-RISE. The model must return proposals [batch, proposals, 5 + classes]: the box
     (left, top, right, bottom), the probability of an object, and the classes' probabilities. A proposal's
-    likeness is the intersection over union of the boxes, times the probability of an object, times the cosine
-    between the classes; the best proposal counts.
+    similarity is the intersection over union of the boxes, times the probability of an object, times the
+    cosine between the class vectors; the best proposal counts.
 
     Args:
         box: The detection's left, top, right and bottom edge, in the proposals' unit.
@@ -262,7 +262,7 @@ def _scores(scores: Any) -> jax.Array:
 
 
 def _of(class_: jax.Array, scores: jax.Array) -> jax.Array:
-    """Return the scores of a class, NaN if there is none: traced programs do not know the class."""
+    """Return the scores of a class, NaN if it does not exist: the class is unknown while tracing."""
     chosen = jnp.arange(scores.shape[-1]) == class_
     picked = jnp.where(chosen, scores, 0).sum(-1)
     return jnp.where(class_ < scores.shape[-1], picked, jnp.nan)

@@ -110,7 +110,7 @@ def test_none_is_explained_wherever_it_is_a_default():
             if (
                 parameter is not None
                 and parameter.default is None
-                and "Not looked at" not in description.arguments[word]
+                and "Not used" not in description.arguments[word]
             ):
                 assert "None" in description.arguments[word], (name, word)
 

@@ -1,4 +1,4 @@
-"""Fast settings of XLA on the CPU, which it reads only once, and of the C library's memory."""
+"""Fast CPU settings of XLA, which it reads only once, and of the C library's memory."""
 
 import ctypes
 import os
@@ -13,19 +13,19 @@ import jaxlib.version
 ONEDNN = "--xla_cpu_experimental_onednn_custom_call=true"
 NO_YNN = "--xla_cpu_experimental_ynn_fusion_type="
 
-# By jaxlib's (major, minor). A flag that XLA does not know ends the process, so a version that is not
-# listed, being untried, gets none.
+# By jaxlib's (major, minor). A flag that XLA does not know ends the process, so versions that were not tried
+# are not listed and get none.
 _FLAGS: dict[tuple[int, int], tuple[str, ...]] = {
     (0, 10): (NO_YNN,),
     (0, 12): (ONEDNN, NO_YNN),
 }
-# The flags were measured on CPUs with it only.
+# The flags were measured only on CPUs with this instruction set.
 _NEEDS = "avx512f"
 
 
 @cache
 def cpu_features() -> frozenset[str]:
-    """Return the instruction sets of this CPU by Linux' names; empty where the system does not tell."""
+    """Return the instruction sets of this CPU by Linux's names; empty if the system does not report them."""
     try:
         text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
     except OSError:
@@ -43,7 +43,7 @@ def fast_flags(
         version: jaxlib's version.
         features: The CPU's instruction sets, as `cpu_features` returns them.
         machine: The architecture, as `platform.machine` returns it.
-        onednn: Whether oneDNN's kernels are wanted.
+        onednn: Whether to use oneDNN's kernels.
     """
     if machine.lower() not in ("x86_64", "amd64") or _NEEDS not in features:
         return ()
@@ -53,26 +53,26 @@ def fast_flags(
 
 
 def backend_started() -> bool:
-    """Tell whether JAX has touched a device, after which XLA reads no more flags."""
+    """Return whether JAX has initialised a device, after which XLA reads no more flags."""
     from jax._src import xla_bridge
 
     return xla_bridge.backends_are_initialized()
 
 
-# glibc's numbers of the parameters M_MMAP_MAX, M_TRIM_THRESHOLD and M_ARENA_MAX.
+# glibc's numbers for the parameters M_MMAP_MAX, M_TRIM_THRESHOLD and M_ARENA_MAX.
 _KEEP = ((-4, 0), (-1, 2**31 - 1), (-8, 1))
 _USERS = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 
 
 def keep_large_blocks() -> bool:
-    """Have glibc keep the large blocks of memory that are freed, rather than return them to the system.
+    """Make glibc keep large freed blocks of memory rather than return them to the system.
 
-    Compiled programs take their working memory anew at each call, and Linux then faults once for every 4 KiB
-    of it. XLA's client could keep the memory itself; delete this when it does.
+    Compiled programs allocate their working memory at each call, and Linux then page-faults once per 4 KiB of
+    it. XLA's client could keep the memory itself; delete this when it does.
 
     Returns:
-        Whether the settings were made: not where the C library is another, nor where the environment sets
-        malloc's parameters itself.
+        Whether the settings were made: not with another C library, nor if the environment sets malloc's
+        parameters.
     """
     set_by_user = any(name in os.environ for name in _USERS) or "malloc" in os.environ.get(
         "GLIBC_TUNABLES", ""
@@ -86,29 +86,28 @@ def keep_large_blocks() -> bool:
 
 
 def configure_cpu(*, onednn: bool = True, keep_memory: bool = True) -> tuple[str, ...]:
-    """Set what makes networks on this CPU fastest; call it before anything is computed.
+    """Apply the settings that make networks on this CPU fastest; call it before anything is computed.
 
-    That is XLA's flags, and that freed memory stays with the process. The flags depend on jaxlib's version
-    and on the CPU; there are none for versions that were not tried. Flags that the environment's `XLA_FLAGS`
-    sets already stay as they are. Results change by float rounding. The `jaxai` command does this by itself,
-    and so does `jaxai.explain` for a network that is named by a text, if JAX has not started; no other
-    function does.
+    It sets XLA's flags and keeps freed memory in the process. The flags depend on jaxlib's version and on the
+    CPU; there are none for untested versions. Flags that `XLA_FLAGS` sets already are unchanged. Results
+    change by float rounding. The `jaxai` command calls this itself, and so does `jaxai.explain` for a network
+    given as a string if JAX has not started; no other function does.
 
     Args:
-        onednn: Use oneDNN's convolutions: the fastest, and in bfloat16 several times so. But XLA cannot keep
-            programs that call them in JAX's persistent compilation cache (jaxlib 0.12), and ends the process
-            where a convolution of one image to one position is reshaped before a bias is added (by
-            `jax.vmap` over one image, say; the library's own networks and rules prevent it).
-        keep_memory: Have the C library keep freed memory (glibc on Linux; no effect elsewhere, nor where the
+        onednn: Use oneDNN's convolutions, which are the fastest, in bfloat16 by several times. However,
+            programs that call them cannot be stored in JAX's persistent compilation cache (jaxlib 0.12), and
+            XLA ends the process where a convolution of one image to one position is reshaped before a bias is
+            added (for example by `jax.vmap` over one image; the library's own networks and rules prevent it).
+        keep_memory: Make the C library keep freed memory (glibc on Linux; no effect elsewhere, nor where the
             environment sets its `MALLOC_` parameters). Calls get 5 to 25 percent faster; the process holds up
-            to 2.5 times as much memory (docs/performance.md has both), and small blocks of all threads come
-            from one pool.
+            to 2.5 times as much memory (measurements of both are in docs/performance.md), and small blocks of
+            all threads come from one pool.
 
     Returns:
-        The flags that were added; none if it was too late.
+        The flags that were added; none if JAX had already started.
 
     Warns:
-        RuntimeWarning: If JAX has started already, so that the flags could not be set any more.
+        RuntimeWarning: If JAX has already started, so that flags can no longer be set.
 
     Example:
         >>> import jaxai

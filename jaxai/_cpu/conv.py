@@ -1,17 +1,17 @@
 """Convolutions whose gradients are fast on the CPU, of any rank, with strides, dilation and depthwise groups.
 
-What it works around, measured on two cores (AVX-512) with jaxlib 0.10.2 and 0.12.0:
+It works around the following, measured on two cores (AVX-512) with jaxlib 0.10.2 and 0.12.0:
 
 - XLA's CPU compiler rewrites a convolution to its fast form only outside loops, and only if images are laid
-  out NHWC, kernels HWIO, nothing is reversed and no cotangent is dilated. The gradient that JAX derives is
-  none of that: in `lax.scan` a gradient step of VGG16 takes 7.6 seconds, with the gradient stated here 0.32.
-  Delete `_input_gradient` when a scan of `jax.grad` of a stock convolution is as fast as the same outside
-  (tests/test_compiled_facts.py reads the compiled loop).
-- With strides, a cotangent spread over the grid of the input is mostly zeros. Taps are sorted by the input
+  out NHWC, kernels HWIO, nothing is reversed and no cotangent is dilated. The gradient that JAX derives meets
+  none of these conditions: in `lax.scan` a gradient step of VGG16 takes 7.6 seconds, with the gradient
+  defined here 0.32. Delete `_input_gradient` when `jax.grad` of a stock convolution is as fast inside a scan
+  as outside (tests/test_compiled_facts.py reads the compiled loop).
+- With strides, a cotangent spread over the grid of the input is mostly zeros. Taps are grouped by the input
   pixels that they meet: EfficientNet's gradients gain 5 percent, a strided depthwise layer up to 4 times.
 - Depthwise convolutions are sums of shifted products on the CPU: 10 to 20 times faster than XLA's grouped
   convolution, unless oneDNN runs it in float32 (jaxlib 0.12 with the flag of `configure_cpu`).
-- A fused flip and transposition of a kernel takes four times as long as the two apart (barrier).
+- A fused flip and transposition of a kernel takes four times as long as the two separately (hence a barrier).
 - oneDNN ends the process for a convolution to one vector that is reshaped before its bias is added (barrier).
 """
 
@@ -27,20 +27,20 @@ import jax.numpy as jnp
 import jaxlib.version
 from jax import lax
 
-# Depthwise windows of more entries stay convolutions.
+# Depthwise windows with more entries remain convolutions.
 _MOST_SHIFTS = 64
 
 
 class Settings(NamedTuple):
-    """How images are convolved; tuples have one entry per spatial axis.
+    """Parameters of a convolution; tuples have one entry per spatial axis.
 
     Attributes:
         strides: Steps of the window.
         padding: Zeros before and after.
-        dilation: Steps between the window's entries.
+        dilation: Distances between the window's entries.
         groups: 1, or as many as channels and features for a depthwise convolution.
         precision: As `lax.conv_general_dilated` takes it.
-        dtype: Type of the result; None keeps that of the operands.
+        dtype: Type of the result; None keeps the operands' type.
     """
 
     strides: tuple[int, ...]
@@ -52,7 +52,7 @@ class Settings(NamedTuple):
 
 
 def forward(x: jax.Array, kernel: jax.Array, settings: Settings) -> jax.Array:
-    """Convolve as `convolve` does, for programs that take no gradient of it."""
+    """Convolve like `convolve`, for programs that take no gradient."""
     if not _is_depthwise(x, kernel, settings):
         return _plain(x, kernel, settings)
     # oneDNN has no fast depthwise convolution in bfloat16: up to 40 times slower than shifted products.
@@ -104,13 +104,13 @@ def _plain(x, kernel, settings):
 
 
 def _is_depthwise(x, kernel, settings) -> bool:
-    """Return whether every channel has one window of its own, small enough to be summed up shift by shift."""
+    """Return whether every channel has its own window, small enough to be summed shift by shift."""
     window = kernel.shape[:-2]
     return settings.groups == x.shape[-1] == kernel.shape[-1] > 1 and math.prod(window) <= _MOST_SHIFTS
 
 
 def _onednn() -> bool:
-    """Return whether XLA hands the CPU's convolutions to oneDNN: the flag is set and this jaxlib heeds it."""
+    """Return whether XLA uses oneDNN for CPU convolutions: the flag is set and jaxlib supports it."""
     version = tuple(int(part) for part in jaxlib.version.__version__.split(".")[:2])
     flag = r"--xla_cpu_experimental_onednn_custom_call(=(true|1))?(\s|$)"
     return version >= (0, 12) and re.search(flag, os.environ.get("XLA_FLAGS", "")) is not None
@@ -122,13 +122,13 @@ def _widened(*arrays):
 
 
 def _padded(x, padding):
-    """Pad the spatial axes with zeros; negative numbers cut."""
+    """Pad the spatial axes with zeros; negative numbers crop."""
     config = [(0, 0, 0), *((int(a), int(b), 0) for a, b in padding), (0, 0, 0)]
     return lax.pad(x, jnp.zeros((), x.dtype), config)
 
 
 def _shifted(x, kernel, settings):
-    """Sum shifted copies of the images, each times one entry of the windows, in float32 at least."""
+    """Sum shifted copies of the images, each times one entry of the windows, in at least float32."""
     dtype = x.dtype if settings.dtype is None else settings.dtype
     x, kernel = _widened(x, kernel)
     x = _padded(x, settings.padding)
@@ -148,7 +148,7 @@ def _shifted(x, kernel, settings):
 
 
 def _input_gradient(x, kernel, settings, cotangent) -> Any:
-    # A result of another type than the operands has a cotangent of that type.
+    # If the result's type differs from the operands', its cotangent has the result's type.
     kernel = kernel.astype(cotangent.dtype)
     if math.prod(settings.strides) == 1 or math.prod(settings.dilation) != 1:
         return _by_spreading(x, kernel, settings, cotangent)
@@ -176,7 +176,7 @@ def _by_spreading(x, kernel, settings, cotangent):
         config.append((before, after, settings.strides[axis] - 1))
     spread = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [*config, (0, 0, 0)])
     # A depthwise kernel is its own transpose, once flipped. The barrier keeps XLA from fusing the flip with
-    # the transposition, or folding it into a convolution that oneDNN then does not take.
+    # the transposition, or from folding it into a convolution that oneDNN then does not support.
     flipped = lax.optimization_barrier(jnp.flip(kernel, axes))
     swapped = flipped if settings.groups > 1 else flipped.swapaxes(-2, -1)
     return convolve(spread, swapped, _unit(settings))
@@ -188,14 +188,14 @@ def _unit(settings):
 
 
 def _taps(kernel, strides):
-    """Return how many of a kernel's entries meet an input pixel along each axis, at most."""
+    """Return the largest number of a kernel's entries that meet one input pixel, per axis."""
     return tuple(-(-size // stride) for size, stride in zip(kernel.shape[:-2], strides, strict=True))
 
 
 def _phases(kernel, settings, cotangent):
     """Return the gradient's phases, [batch, *sizes, *strides, channels].
 
-    Each phase of the input (every stride-th pixel) meets its own taps, so one small convolution makes all
+    Each phase of the input (every stride-th pixel) meets its own taps, so one small convolution computes all
     phases as channels.
     """
     strides, taps = settings.strides, _taps(kernel, settings.strides)
@@ -233,7 +233,7 @@ def _shifted_phases(kernel, settings, cotangent):
 
 
 def _interleaved(phases, shape, padding):
-    """Put phases [batch, *sizes, *strides, channels] together: the gradient of images of `shape`."""
+    """Interleave phases [batch, *sizes, *strides, channels] to the gradient of images of `shape`."""
     count = len(padding)
     order = [0, *(axis for i in range(count) for axis in (1 + i, 1 + count + i)), 2 * count + 1]
     sizes = [n * s for n, s in zip(phases.shape[1 : 1 + count], phases.shape[1 + count :], strict=False)]

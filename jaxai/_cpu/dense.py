@@ -1,8 +1,8 @@
 """Dense layers whose gradients are fast on the CPU.
 
 jaxlib 0.10 multiplies 2 to 16 rows by a large transposed matrix twelve times slower than the matrix by the
-transposed rows, and the former is what JAX derives as a dense layer's gradient: 0.45 seconds instead of 0.035
-for the first of VGG. jaxlib 0.12 takes the same time for both; delete this when 0.10 is no longer supported.
+transposed rows, and JAX derives the former as a dense layer's gradient: 0.45 seconds instead of 0.035 for the
+first of VGG. jaxlib 0.12 needs the same time for both; delete this when 0.10 is no longer supported.
 """
 
 from functools import partial
@@ -13,7 +13,7 @@ from jax import lax
 
 
 class Settings(NamedTuple):
-    """How vectors are multiplied by a matrix, as `lax.dot_general` takes it."""
+    """Parameters of `lax.dot_general` for vectors times a matrix."""
 
     precision: Any = None
     dtype: Any = None

@@ -1,8 +1,8 @@
 """A ReLU6 that keeps one byte per value for its gradient.
 
-XLA would otherwise keep the convolution's result until the backward pass, and compare it again there: twice
-the memory for EfficientNet's gradients, which memory bandwidth limits. jaxlib 0.10 does so in any case, 0.12
-does not with this; delete it when the gradient of `jnp.clip` takes as little memory.
+XLA would otherwise keep the convolution's result until the backward pass, and repeat the comparison there:
+twice the memory for EfficientNet's gradients, which are limited by memory bandwidth. jaxlib 0.10 does so in
+any case, 0.12 does not with this function; delete it when the gradient of `jnp.clip` takes as little memory.
 """
 
 import jax
@@ -18,7 +18,7 @@ def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def _forward(x):
-    # The barrier has the mask made here, while the value is in the cache.
+    # The barrier makes XLA compute the mask here, while the value is in the cache.
     return lax.optimization_barrier((relu6(x), (x > 0) & (x < 6)))
 
 

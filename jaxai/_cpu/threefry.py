@@ -1,7 +1,7 @@
-"""JAX's random numbers for whole images, on the CPU in a third of the time.
+"""JAX's random numbers for whole images, in a third of the time on the CPU.
 
 JAX compiles its generator for the CPU as a loop over the rounds, which keeps programs of many draws small.
-Here the rounds are written out, and each pixel's number is made in registers. The numbers are the same.
+Here the rounds are unrolled, and each pixel's number is computed in registers. The numbers are the same.
 """
 
 import math
@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 # Threefry-2x32 (Salmon et al.: Parallel Random Numbers: As Easy as 1, 2, 3. SC 2011): the rotations of eight
-# rounds in turn, and what the keys' exclusive or is combined with.
+# rounds in turn, and the constant of the key schedule.
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return what `jax.random.normal` does in float32, to rounding.
+    """Return the same as `jax.random.normal` in float32, up to rounding.
 
-    Other types are made of these numbers: JAX would draw others, and those of bfloat16 are biased.
+    Other types are converted from float32: JAX would draw different numbers, which are biased in bfloat16.
     """
     if not _written_out(key, shape):
         return jax.random.normal(key, shape, jnp.float32)
@@ -29,14 +29,14 @@ def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...], minval: float = 0.0, maxval: float = 1.0) -> jax.Array:
-    """Return what `jax.random.uniform` does, in float32."""
+    """Return the same as `jax.random.uniform` in float32."""
     if not _written_out(key, shape):
         return jax.random.uniform(key, shape, jnp.float32, minval, maxval)
     return _between(_bits(key, shape), np.float32(minval), np.float32(maxval))
 
 
 def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return what `jax.random.bits` does, uint32."""
+    """Return the same as `jax.random.bits`, uint32."""
     return _bits(key, shape) if _written_out(key, shape) else jax.random.bits(key, shape, jnp.uint32)
 
 
@@ -58,9 +58,9 @@ def _between(bits, least, most):
 
 
 def _bits(key, shape):
-    """Return 32 random bits for each element: the cipher of its number, whose two halves are combined.
+    """Return 32 random bits per element: the cipher of its index, whose two halves are combined.
 
-    In a loop over two halves, lest the compiler repeat the cipher wherever it reads the result.
+    The loop over two halves keeps the compiler from repeating the cipher wherever the result is read.
     """
     first, second = jax.random.key_data(key)
     count = math.prod(shape)

@@ -1,4 +1,4 @@
-"""The one chunked map: how many images are in flight at once."""
+"""Mapping in chunks, and how many images are in flight at once."""
 
 import math
 import os
@@ -20,15 +20,15 @@ def chunk_size(batch_size: int | None, model: Any, images: Any, *, count: int | 
     """Return how many images, or changed copies of them, to run at once.
 
     `batch_size=None` means 128 on an accelerator. On the CPU a network runs fastest while its activations
-    stay in the caches: four images of 224 x 224 pixels, or one for each core, or one for each 64 MiB of
-    parameters, which every chunk reads anew (eight for VGG16's dense layers), whichever is the most; fewer
-    larger images, more smaller ones, and at most 128.
+    stay in the caches: four images of 224 x 224 pixels, one per core, or one per 64 MiB of parameters, which
+    every chunk reads again (eight for VGG16's dense layers), whichever is largest; fewer images if they are
+    larger, more if they are smaller, and at most 128.
 
     Args:
-        batch_size: What the caller asked for.
+        batch_size: The caller's choice, or None.
         model: The callable pytree; only the sizes of its arrays count.
         images: An array [batch, height, width, channels], or activations; only the shape counts.
-        count: How many there are, if that is a bound.
+        count: The number of elements, if it limits the result.
 
     Raises:
         ValueError: If `batch_size` is not a positive integer.
@@ -59,19 +59,20 @@ def groups(batch_size: int | None, size: int) -> int | None: ...
 
 
 def groups(batch_size: int | None, size: int) -> int | None:
-    """Return how many groups of `size` images may be in flight: at least one; None stays None."""
+    """Return how many groups of `size` images may be in flight, at least one; None gives None."""
     return None if batch_size is None else max(1, batch_size // size)
 
 
 def even_chunks(count: int, batch_size: int) -> tuple[int, int]:
-    """Return how many chunks of which size to make of `count` elements, with least work.
+    """Return the number of chunks and their size that process `count` elements with the least work.
 
-    The last chunk is padded, and a chunk costs something of its own (measured on the CPU: a third of an
-    image), so 50 elements in chunks of at most eight are ten of five rather than seven of eight.
+    The last chunk is padded, and each chunk has a fixed cost (measured on the CPU: a third of an image), so
+    50 elements in chunks of at most eight become ten chunks of five rather than seven of eight.
 
     Args:
-        count: How many elements there are.
-        batch_size: The largest chunk; none is less than half of it, or of `count` if that is less.
+        count: Number of elements.
+        batch_size: The largest chunk size. The result is at least half of it, or half of `count` if that is
+            smaller.
     """
     batch_size = min(batch_size, count)
     sizes = range(batch_size, (batch_size - 1) // 2, -1)
@@ -80,7 +81,7 @@ def even_chunks(count: int, batch_size: int) -> tuple[int, int]:
 
 
 def _fold(xs: Any, count: int, batch_size: int) -> tuple[Any, jax.Array]:
-    """Return `xs` as [chunks, size, ...], padded with its last element, and which elements are real."""
+    """Return `xs` as [chunks, size, ...], padded with its last element, and a mask without the padding."""
     chunks, size = even_chunks(count, batch_size)
     padding = chunks * size - count
 
@@ -96,15 +97,15 @@ def _fold(xs: Any, count: int, batch_size: int) -> tuple[Any, jax.Array]:
 def map_chunks(fn: Callable[[Any], Any], xs: Any, *, batch_size: int | None, count: int | None = None) -> Any:
     """Apply `fn`, which takes and returns batches, to `xs` in chunks along the first axis.
 
-    The chunks are of equal size (the last is padded with repetitions of the last element, which are
-    dropped again), so the program holds one copy of `fn`. One chunk runs without a loop. Nothing in a
-    result may depend on the chunk it was computed in.
+    The chunks are of equal size (the last is padded with copies of the last element, whose results are
+    dropped), so the program holds one copy of `fn`. One chunk runs without a loop. Nothing in a result may
+    depend on the chunk it was computed in.
 
     Args:
         fn: Maps a pytree of arrays [chunk, ...] to a pytree of arrays [chunk, ...].
         xs: Pytree of arrays [count, ...].
         batch_size: At most this many elements at once; None means all.
-        count: The length of the first axis, where `xs` has no leaf to tell.
+        count: The length of the first axis, needed if `xs` has no leaves.
 
     Returns:
         The pytree of `fn`'s results, with first axis `count`.
@@ -119,7 +120,7 @@ def map_chunks(fn: Callable[[Any], Any], xs: Any, *, batch_size: int | None, cou
 def map_images(
     fn: Callable[..., Any], images: jax.Array, target: Any, *others: Any, batch_size: int | None
 ) -> Any:
-    """Apply `fn(images, target, *others)` to images, their targets and what else belongs to each, in chunks.
+    """Apply `fn(images, target, *others)` in chunks to images, their targets and further arrays per image.
 
     Args:
         fn: Returns a pytree of arrays [chunk, ...].
@@ -150,11 +151,11 @@ def sum_chunks(
     """Sum `fn` over chunks of `xs` without keeping the terms.
 
     Args:
-        fn: `fn(chunk, valid)` returns the chunk's sum; `valid` is float[chunk], 0 for padding, 1 at least
+        fn: `fn(chunk, valid)` returns the chunk's sum; `valid` is float[chunk], 0 for padding, and 1 at least
             once.
         xs: Pytree of arrays [count, ...].
         batch_size: At most this many elements at once; None means all.
-        merge: What makes one of two sums; zeros must be neutral as the first.
+        merge: Combines two sums; its first call gets zeros as the first sum, which must be neutral.
 
     Returns:
         The sum over all chunks, a pytree like `fn`'s result.

@@ -1,10 +1,10 @@
-"""Calls of modules, marked while a model is traced: which value is the result of which module.
+"""Marks for calls of modules while a model is traced, which tell the module that computed a value.
 
-Nothing of a user or of a library is changed. Flax NNX and Equinox modules are called as copies, whose classes
-are subclasses made here: a call marks what the class computes. The class travels with the copy through every
-transformation that takes modules apart and puts them together again. Flax Linen and Haiku can intercept the
-methods called by the present thread. What is traced meanwhile is kept apart from what JAX has cached of the
-same functions, and is not found again by other calls.
+No object of a user or of a library is changed. Flax NNX and Equinox modules are called as copies whose
+classes are subclasses made here; a call marks its result. The class travels with the copy through every
+transformation that flattens modules and rebuilds them. Flax Linen and Haiku can intercept the methods that
+the current thread calls. Traces made meanwhile have their own entries in JAX's caches, which other calls do
+not find.
 """
 
 import sys
@@ -26,18 +26,18 @@ class _SlashedPath(ModulePath):
     separator = "/"
 
 
-# Part of the key of JAX's caches, so that functions are traced anew; local to the thread.
+# Part of the key of JAX's caches, so that functions are traced again; local to the thread.
 _recording = jax.make_user_context(False)
 
 
 def is_recording() -> bool:
-    """Return whether calls of modules are marked at present."""
+    """Return whether calls of modules are being marked."""
     return bool(_recording.value)
 
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Mark what the modules of watched models, and those of Linen and Haiku, return."""
+    """Mark the results of watched models' modules and of Linen and Haiku modules."""
     with _recording(True), _intercepted():
         yield
 
@@ -50,7 +50,7 @@ def watched(tree: Any, unpacked: Callable[[Any], Any]) -> Any:
 
     Args:
         tree: The model.
-        unpacked: Returns the model that a node holds as anything but its children; None for other nodes.
+        unpacked: Returns the model that a node holds outside its children; None for other nodes.
     """
     if (inner := unpacked(tree)) is not None:
         return watched(inner, unpacked)
@@ -76,26 +76,26 @@ def is_module(node: Any) -> bool:
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Return names of which the second and later of each bear a number."""
+    """Return names made distinct: repetitions get a number."""
     counts = [names[:place].count(name) for place, name in enumerate(names)]
     return [f"{name}_{count}" if count else name for name, count in zip(names, counts, strict=True)]
 
 
 def watched_modules(modules: dict[str, Any]) -> dict[str, Any]:
-    """Return copies of modules that mark what they return; names of several modules start their paths."""
+    """Return copies of modules that mark their results; with several modules, their names start the paths."""
     copies = {name: foreign.rebuilt(module) for name, module in modules.items()}
     for name, copy in copies.items():
         prefix = (name,) if len(copies) > 1 else ()
         for path, module in [*_parts(copy)]:
             kind, path = type(module), ".".join(map(str, (*prefix, *path)))
             if path and any("__call__" in vars(base) for base in kind.__mro__):
-                # The copy belongs to nobody else.
+                # Only this function holds the copy.
                 object.__setattr__(module, "__class__", _watching(kind, path))
     return copies
 
 
 def _parts(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Return a module and all within it, with their paths."""
+    """Return a module and all modules inside it, with their paths."""
     if foreign.is_nnx(node):
         yield from sys.modules["flax.nnx"].iter_modules(node)
         return
@@ -113,7 +113,7 @@ def _parts(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, .
 
 @lru_cache(maxsize=4096)
 def _watching(kind: type, path: str) -> type:
-    """Return a subclass whose calls are marked; the same for the same path, as it is registered with JAX."""
+    """Return a subclass whose calls are marked; cached by path, because it is registered with JAX."""
 
     def __call__(self, *args, **keywords):
         return marked(ModulePath(path), kind.__call__, self, *args, **keywords)
@@ -123,9 +123,9 @@ def _watching(kind: type, path: str) -> type:
 
 
 def marked(path: ModulePath, function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
-    """Return what a function returns, marked as the result of a call of a module.
+    """Call a function and mark its results as those of a module.
 
-    Of several arrays each is marked by its place: `path[0]`, `path['logits']`.
+    Several arrays are marked by their places: `path[0]`, `path['logits']`.
     """
     with jax.named_scope(path):
         out = function(*args, **keywords)

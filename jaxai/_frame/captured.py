@@ -1,10 +1,10 @@
-"""What a function can see: the state by which compiled programs of plain functions are found again.
+"""The state that a plain function can see, which is the cache key of its compiled program.
 
-The arrays that a function closes over become constants of its compiled program, and so does everything
-that steers its tracing. A program may be used again only while all of that is the same. `capture` reads it:
-closure cells, defaults, the globals a function names, bound objects and their attributes, however deep.
-Arrays of JAX are immutable and compared by identity, those of NumPy by their contents. So a function whose
-weights have changed is another function, and a new `lambda` with the same code that sees the same is not.
+The arrays that a function closes over become constants of its compiled program, and so does everything that
+controls its tracing. A program may be reused only while all of that is unchanged. `capture` reads it: closure
+cells, defaults, the globals that a function names, bound objects and their attributes, at any depth. JAX
+arrays are immutable and compared by identity, NumPy arrays by their contents. A function whose weights have
+changed is therefore a different function; a new `lambda` with the same code and the same state is not.
 """
 
 import dis
@@ -23,10 +23,10 @@ from jax.tree_util import Partial
 
 from . import calls, foreign
 
-# Beyond this many objects a function is taken for a new one at every call: right, if slow.
+# With more objects than this, a function counts as new at every call: correct, but slow.
 _MOST_OBJECTS = 200_000
 _MOST_CAPTURED = 64
-# The globals of their functions are no weights.
+# The globals of their functions are not weights.
 _LIBRARIES = frozenset(
     "jax jaxlib numpy scipy flax haiku equinox keras optax jaxtyping jaxai orbax chex".split()
 ).union(sys.stdlib_module_names)
@@ -35,11 +35,11 @@ _BY_IDENTITY = (type, types.ModuleType, types.BuiltinFunctionType, np.ufunc)
 
 
 class Captured:
-    """A value and what it could see when it was captured; the key of compiled programs, equal to itself only.
+    """A value and the state it could see when captured; a key for compiled programs, equal only to itself.
 
     Attributes:
-        value: The latest value of this state.
-        states: What it saw, before it was traced and after.
+        value: The latest value with this state.
+        states: What it saw before and after it was traced.
     """
 
     def __init__(self, value: Any, state: tuple):
@@ -48,7 +48,7 @@ class Captured:
     def matches(self, state: tuple) -> bool:
         try:
             return any(state == known for known in self.states)
-        except Exception:  # Objects of users may refuse to be compared.
+        except Exception:  # Comparing users' objects may raise.
             return False
 
     def call(self, *args: Any, **keywords: Any) -> Any:
@@ -56,7 +56,7 @@ class Captured:
         function, copies = _fresh(self.value)
         with foreign.checked(copies):
             out = function(*args, **keywords)
-        # A function that counts or remembers its own traces has not become another one.
+        # A function that counts or stores its own traces is still the same function.
         after = _read(self.value)
         if not self.matches(after) and _arrays(after) == _arrays(self.states[0]):
             self.states[1:] = [*self.states[1:][-7:], after]
@@ -68,7 +68,7 @@ _lock = Lock()
 
 
 def capture(value: Any) -> Captured:
-    """Return the one `Captured` of all values that are the same function of the same state."""
+    """Return the `Captured` shared by all values that are the same function with the same state."""
     state = _read(value)
     with _lock:
         for key, found in reversed(_known.items()):
@@ -117,7 +117,7 @@ def _read(value: Any) -> tuple:
         elif len(seen) > _MOST_OBJECTS:
             return (_Same(object()),)
         else:
-            # The object is kept, so that its number stays its own.
+            # The object is kept alive, so that its id is not reused.
             seen[id(node)] = (("seen", len(seen)), node)
             found, children = _parts(node)
             tokens.append(found)
@@ -127,7 +127,7 @@ def _read(value: Any) -> tuple:
 
 
 def _parts(node: Any) -> tuple[Any, list[Any]]:
-    """Return what an object is, to be compared, and the objects that it can see."""
+    """Return a token that identifies an object, and the objects that it can see."""
     kind = type(node)
     if isinstance(node, jax.Array):
         return _Same(node), []
@@ -231,7 +231,7 @@ def _names(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _fresh(value: Any) -> tuple[Callable[..., Any], list[Any]]:
-    """Return a function with copies in the place of the modules that it sees, and the NNX modules among them.
+    """Return a function that sees copies of its modules, and the NNX modules among these copies.
 
     NNX modules are copied; Equinox modules too while calls are recorded.
     """
@@ -252,12 +252,12 @@ def _fresh(value: Any) -> tuple[Callable[..., Any], list[Any]]:
     return _exchanged(value, made), [copy for copy in made.values() if foreign.is_nnx(copy)]
 
 
-# Functions within functions are looked at to this depth.
+# Functions within functions are searched to this depth.
 _DEEPEST = 4
 
 
 def _look(value: Any, found: Callable[[str, Any], Any], depth: int = 0) -> None:
-    """Hand over the objects that a function sees in its closure, as globals and as its owner, by name."""
+    """Yield the objects that a function sees in its closure, as globals and as its owner, by name."""
     if isinstance(value, types.MethodType):
         found("self", value.__self__)
     if not isinstance(value, types.FunctionType) or depth > _DEEPEST:
@@ -269,7 +269,7 @@ def _look(value: Any, found: Callable[[str, Any], Any], depth: int = 0) -> None:
 
 
 def _exchanged(value: Any, made: dict[int, Any], depth: int = 0) -> Any:
-    """Return a function that sees other objects in the place of some."""
+    """Return a function in which some of the objects that it sees are replaced."""
     if id(value) in made:
         return made[id(value)]
     if isinstance(value, types.MethodType):

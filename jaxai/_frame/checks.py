@@ -17,8 +17,9 @@ _PACKAGE = str(Path(__file__).parents[1])
 def images(x: Any, name: str = "images") -> jax.Array:
     """Return `x` as a floating array of shape [batch, height, width, channels].
 
-    Concrete values are looked at (0.1 ms for 16 images of 224 x 224), because XLA may compile a ReLU so that
-    NaN becomes zero: a damaged image would get a map that looks like an explanation. Traced ones cannot be.
+    Concrete values are checked (0.1 ms for 16 images of 224 x 224), because XLA may compile a ReLU so that
+    NaN becomes zero: a damaged image would get a map that looks like an explanation. Traced values cannot be
+    checked.
 
     Raises:
         TypeError: If the values are not floating point (uint8 pixels were not preprocessed).
@@ -56,7 +57,7 @@ def _finite(x: jax.Array) -> bool:
         # NumPy converts half precision slowly; NaN and infinity have all bits of the exponent.
         exponent = np.uint16(0x7F80 if x.dtype == jnp.bfloat16 else 0x7C00)
         return bool((values.view(np.uint16) & exponent).max() < exponent)
-    # One pass without a temporary array. Finite values may overflow in the product: then look at each.
+    # One pass without a temporary array. Finite values may overflow in the product; then each is checked.
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(values @ values) or np.isfinite(values).all())
 
@@ -89,12 +90,12 @@ def positive(value: Any, name: str) -> int:
 
 
 def number(value: Any, name: str, interval: str) -> Any:
-    """Return `value`, a Python float if it is concrete, if it lies in an interval, such as `"(0, 1]"`.
+    """Return `value`, a Python float if concrete, checked to lie in an interval such as `"(0, 1]"`.
 
     Traced numbers are returned as they are.
 
     Raises:
-        ValueError: If it is no number, NaN, or outside.
+        ValueError: If it is not a number, is NaN, or lies outside.
     """
     if isinstance(value, Tracer):
         return value
@@ -135,8 +136,8 @@ def like_images(value: Any, images: jax.Array, name: str, *, one: bool = False) 
     Args:
         value: A number or an array.
         images: The images.
-        name: What errors call the value.
-        one: Return it for a single image, which all share.
+        name: The value's name in errors.
+        one: Return the value for a single image, shared by all.
 
     Raises:
         ValueError: If it does not broadcast.
@@ -151,7 +152,7 @@ def like_images(value: Any, images: jax.Array, name: str, *, one: bool = False) 
 
 
 def warn(message: str) -> None:
-    """Warn at the line outside this package from which it was called."""
+    """Warn with the line outside this package that called it."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back

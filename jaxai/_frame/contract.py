@@ -1,8 +1,8 @@
-"""What shared arguments, results and errors mean: written once, completed into every docstring.
+"""Descriptions of the shared arguments, results and errors, which complete every docstring.
 
-A docstring in the source says what is its own; `completed` adds the entries that all methods, or all of a
-family, share, in the order of the signature. So `help` shows the whole contract, and it is the same
-everywhere.
+A docstring in the source describes what is specific to its function; `completed` adds the entries that all
+methods, or all methods of a family, share, in the order of the signature. `help` therefore shows the whole
+contract, in the same words everywhere.
 """
 
 import inspect
@@ -23,8 +23,8 @@ _IN_FLIGHT = "At most this many {} in flight"
 _CHOSEN = "; None chooses by size."
 _TOP = "; None is the top class of the image itself."
 
-# A name; "family: name" or "what is explained: name"; or "name + other" where a function takes the other too.
-# A pair has a second part for arguments whose default is None.
+# Keys: a name; "family: name" or "what is explained: name"; "name + other" if a function also takes the
+# other. The second part of a pair is added for arguments whose default is None.
 Entry = str | tuple[str, str]
 _ARGUMENTS: Mapping[str, Entry] = {
     "model": f"{_PLAIN}.",
@@ -38,7 +38,7 @@ _ARGUMENTS: Mapping[str, Entry] = {
         "What to explain (see `jaxai.targets`), classes by their probability; a callable receives raw scores",
         _TOP,
     ),
-    "nothing: targets": "Not looked at, except that k classes per image repeat the map k times.",
+    "nothing: targets": "Not used, except that k classes per image repeat the map k times.",
     "layer": (
         "A name of `model.layer_names`",
         "; None picks the last layer that is not a pool and has more than one position.",
@@ -48,18 +48,18 @@ _ARGUMENTS: Mapping[str, Entry] = {
         "; None is the class token where there are tokens before the grid. A pool by attention has its own.",
     ),
     "tokens": (
-        "How the tokens lie on the image, `jaxai.layers.Tokens(grid=(rows, columns), prefix=n)`",
+        "Layout of the tokens on the image, `jaxai.layers.Tokens(grid=(rows, columns), prefix=n)`",
         "; None reads it from the program.",
     ),
     "relu": "Keep only evidence for the target.",
     "upsample": "Resize the map to the image, bilinear between half-pixel centres.",
     "batch_size": (_IN_FLIGHT.format("images"), _CHOSEN),
     "perturbation: batch_size": (_IN_FLIGHT.format("changed images"), _CHOSEN),
-    "key": "Typed PRNG key (`jax.random.key`); sample i depends on it and i alone; images share the samples.",
+    "key": "Typed PRNG key (`jax.random.key`); sample i depends only on it and i; images share the samples.",
     "features: key": "Typed PRNG key; run i draws from `fold_in(key, i)`.",
     "baseline": ("Value or array that broadcasts to `images`", "; None means zero."),
     "num_samples + noise": "Noisy copies per image.",
-    "noise": "Standard deviation of the normal noise that is added to the images.",
+    "noise": "Standard deviation of the Gaussian noise added to the images.",
     "noise_unit": (
         "`\"range\"`: a fraction of each image's maximum minus minimum, as in the paper and PAIR's library; "
         '`"absolute"`: in units of the input, as Captum\'s `stdevs`.'
@@ -67,23 +67,26 @@ _ARGUMENTS: Mapping[str, Entry] = {
     "perturbation: steps": "Number of gradient steps.",
     "gradients: steps": "Number of gradients along the path.",
     "features: steps": "Number of steps of gradient ascent.",
-    "strict": "Whether an operation without a rule is an error.",
+    "strict": "Whether an operation without a rule raises an error.",
     "segments": "Labels of `jaxai.segment`, int [batch, height, width] (or [height, width] for all images).",
     "num_segments": "Static S, needed under `jit` and `vmap`; images with fewer superpixels are padded.",
     "fill": (
-        "What hidden parts show, in the model's input space: a value that broadcasts to the images (0 is the "
+        "Values of hidden parts, in the model's input space: a value that broadcasts to the images (0 is the "
         'mean colour after ImageNet normalisation), `"image_mean"`, `"blur"` or `"noise"`.'
     ),
     "fill + segments": (
-        'What hidden superpixels show, in the model\'s input space: `"mean"`, their own mean colour; '
+        'Values of hidden superpixels, in the model\'s input space: `"mean"`, their own mean colour; '
         '`"image_mean"`, `"blur"`, `"noise"` or `"neighbours"`; or a value that broadcasts to the images.'
     ),
     "key + fill": 'Typed PRNG key for `fill="noise"`.',
     "photos": "Float in [0, 1], [batch, height, width, channels].",
-    "normalize": ("Maps images in [0, 1] to what the model takes", "; None if it takes those."),
+    "normalize": (
+        "Maps images in [0, 1] to the model's input",
+        "; None if the model takes images in [0, 1].",
+    ),
     "size": "Side of the images in pixels, or (rows, columns).",
-    "objective": "One or several, as for `visualize`.",
-    "features: options": "Further keywords of `visualize`.",
+    "objective": "One or several objectives, as for `visualize`.",
+    "features: options": "Other keywords of `visualize`.",
     "options": "Keywords of `method`, such as `layer=`.",
 }
 
@@ -98,7 +101,7 @@ _RESULTS: Mapping[str, str] = {
 }
 
 _WRONG_KIND = "If an argument is of the wrong kind."
-# What is wrong with a value, if the function takes one of these.
+# What can be wrong with a value, if the function takes one of these parameters.
 _WRONG_VALUES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("shapes do not fit", ("images", "photos", "maps", "masks")),
     ("a class does not exist", ("targets",)),
@@ -113,7 +116,7 @@ _NAN = "the model returns NaN"
 
 
 def sections(text: str | None) -> dict[str, str]:
-    """Return a docstring in parts: "" before the first heading, then "Args", "Returns", "References", ..."""
+    """Split a docstring into parts: "" before the first heading, then "Args", "Returns", "References", ..."""
     found: dict[str, list[str]] = {"": []}
     lines = found[""]
     for line in inspect.cleandoc(text or "").splitlines():
@@ -125,7 +128,7 @@ def sections(text: str | None) -> dict[str, str]:
 
 
 def entries(section: str) -> dict[str, str]:
-    """Return what a section such as "Args" says of each name, on one line each."""
+    """Return the description of each name in a section such as "Args", each on one line."""
     found: dict[str, str] = {}
     name = ""
     for line in section.splitlines():
@@ -143,16 +146,16 @@ def family(function: Callable[..., Any]) -> str:
 
 
 def completed(function: Function, result: str = "", explains: str = "") -> Function:
-    """Complete a function's docstring by the shared entries and return the function as it is.
+    """Complete a function's docstring with the shared entries and return the function unchanged.
 
     Args:
-        function: What stands in its docstring wins over the shared text; `ValueError` entries add up.
-        result: What it returns, a kind of `Description.result`, for a docstring that does not say.
+        function: Its own docstring takes precedence over the shared text; `ValueError` entries are combined.
+        result: What it returns (see `Description.result`), for a docstring without `Returns`.
         explains: What it explains of a class, as in `Description.explains`.
 
     Raises:
-        ValueError: If a parameter is described neither in the docstring nor here, or one is described that
-            does not exist.
+        ValueError: If a parameter is described neither in the docstring nor here, or the docstring describes
+            one that does not exist.
     """
     # Python has no docstrings under -OO.
     if function.__doc__ is None:
@@ -169,10 +172,10 @@ def completed(function: Function, result: str = "", explains: str = "") -> Funct
 
 
 def like(other: Callable[..., Any]) -> Callable[[Function], Function]:
-    """Complete a function's docstring by what that of another says of the same arguments, and of errors.
+    """Complete a function's docstring with another's descriptions of the same arguments and of errors.
 
     Args:
-        other: A function of the same family, whose docstring is whole.
+        other: A function of the same family whose docstring is complete.
     """
 
     def complete(function: Function) -> Function:
@@ -191,7 +194,7 @@ def _complete(
     argument: Callable[[str], str | None],
     raised: Mapping[str, str],
 ) -> Function:
-    """Write a docstring whose own entries are completed: arguments are replaced, errors add up."""
+    """Write the completed docstring: its own arguments take precedence, errors are combined."""
     parameters = inspect.signature(function).parameters
     own = entries(parts.get("Args", ""))
     if unknown := own.keys() - parameters.keys():
@@ -208,7 +211,7 @@ def _complete(
         "Args": "\n".join(items),
         "Raises": "\n".join(_item(name, text) for name, text in {**added, **errors}.items()),
     }
-    # The parts of all docstrings in this order, then their others.
+    # The usual parts in this order, then any others.
     ordered = {name: parts.pop(name, "") for name in ("", "Args", "Returns", "Warns", "Raises")} | parts
     function.__doc__ = (
         "\n\n".join(
@@ -238,7 +241,7 @@ def _item(name: str, text: str) -> str:
 def _entry(
     table: Mapping[str, Entry], name: str, homes: tuple[str, ...], others: Mapping[str, Any]
 ) -> Entry | None:
-    """Return the closest entry: with another parameter before without, of the family before of all."""
+    """Return the most specific entry: of one family before all, of a pair before a single name."""
     with_others = [key for key in table if key.startswith(f"{name} + ") and key.split(" + ")[1] in others]
     for key in (*(f"{home}: {name}" for home in homes), *with_others, name):
         if key in table:

@@ -1,7 +1,7 @@
-"""How a method describes itself: what stands at the method, and what its docstring and signature say.
+"""Descriptions of methods, made of facts declared at the method, its docstring and its signature.
 
-`describes` writes down the few facts that neither of them holds, and returns the function as it is. The
-command, its list of methods and the table in the documentation are made from `table`.
+`describes` declares the few facts that docstring and signature do not hold, and returns the function
+unchanged. The command, its list of methods and the table in the documentation are made from `table`.
 """
 
 import importlib
@@ -23,7 +23,7 @@ _AUTHORS = re.compile(r"^(?:[A-Z][\w'-]+(?:, [A-Z][\w'-]+)*(?: et al\.)?): ")
 
 
 class Size:
-    """A number that is not known yet, such as k for the number of classes: arithmetic makes a formula."""
+    """A number not known yet, such as k for the number of classes; arithmetic on it builds a formula."""
 
     def __init__(self, text: str, *, simple: bool = True) -> None:
         self._text = text
@@ -66,13 +66,13 @@ Number = int | float | Size
 
 @dataclass(frozen=True)
 class Passes:
-    """What explaining one image costs: how often the network runs, for numbers or for formulas of sizes.
+    """The cost of explaining one image, in runs of the network, as numbers or as formulas of sizes.
 
     Attributes:
         forward: Forward passes.
         backward: Backward passes; each takes about twice the time of a forward pass.
-        heads: Passes, forward or backward, of the layers behind the one that is looked at.
-        rough: The numbers depend on more than is known, and are only about right.
+        heads: Passes, forward or backward, of the layers after the explained one.
+        rough: Whether the numbers are approximate, because they depend on more than is known.
     """
 
     forward: Number = 1
@@ -88,7 +88,7 @@ class Passes:
         return ("about " if self.rough else "") + " + ".join(parts)
 
 
-# What the letters in formulas of cost mean.
+# The letters in cost formulas.
 SIZES = {
     "k": "classes",
     "S": "superpixels",
@@ -111,7 +111,7 @@ _SYMBOLS = {
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a method.
+    """The description of a method.
 
     Attributes:
         function: The method itself.
@@ -121,10 +121,11 @@ class Description:
             `values` [batch, S] and a `heatmap`.
         cost: From the options (as attributes, with the sizes `targets`, `segments`, `channels`, `positions`,
             `layers`, `num_baselines`, `height` and `width`) to `Passes`.
-        explains: What of a class: its raw score (logit), its probability, or nothing of it.
-        unit: What the values are, such as "change of probability"; empty where they have no name.
-        signed: Negative values are evidence against the target: always, never, or by the options.
-        left_out: Why the command does not offer it; empty if it does.
+        explains: What is explained about a class: its raw score (logit), its probability, or nothing.
+        unit: The quantity of the values, such as "change of probability"; empty if it has no name.
+        signed: Whether negative values are evidence against the target: always, never, or depending on the
+            options.
+        left_out: Why the command does not offer the method; empty if it does.
     """
 
     function: Callable[..., Any]
@@ -143,7 +144,7 @@ class Description:
 
     @property
     def label(self) -> str:
-        """What the values are, as a colour bar says it."""
+        """The quantity of the values, as the label of a colour bar."""
         return self.unit or ("a pixel's channels summed, no unit" if self.result == "pixels" else "no unit")
 
     @property
@@ -158,7 +159,7 @@ class Description:
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """The keywords that have a default, with it."""
+        """The keywords that have a default, with their defaults."""
         return {
             name: parameter.default
             for name, parameter in self.parameters.items()
@@ -170,7 +171,7 @@ class Description:
         return self.cost(SimpleNamespace(**{**_SYMBOLS, **self.options, **given}))
 
     def has_signs(self, **given: Any) -> bool:
-        """Tell whether values have signs with these options; those that are not given have their defaults."""
+        """Return whether values are signed with these options; the others have their defaults."""
         if callable(self.signed):
             return self.signed(SimpleNamespace(**{**self.options, **given}))
         return self.signed
@@ -212,7 +213,7 @@ class Description:
 
     @cached_property
     def arguments(self) -> dict[str, str]:
-        """What the docstring says of each parameter."""
+        """The docstring's description of each parameter."""
         return contract.entries(self.sections.get("Args", ""))
 
 
@@ -232,7 +233,7 @@ def describes(
 ) -> Callable[[Function], Function]:
     """Describe a method where it is defined; the arguments are the attributes of `Description`.
 
-    The docstring is completed by what all methods share (`contract.completed`).
+    The docstring is completed with the entries that all methods share (`contract.completed`).
     """
 
     def note(function: Function) -> Function:
@@ -258,12 +259,12 @@ def one_forward(options: Any) -> Passes:
 
 
 def one_backward(options: Any) -> Passes:
-    """Cost of a gradient of each class."""
+    """Cost of one gradient per class."""
     return Passes(backward=options.targets)
 
 
 def backward_for_each(option: str) -> Callable[[Any], Passes]:
-    """Return the cost of a gradient of each class at as many images as an option says, and a forward pass."""
+    """Return the cost of a forward pass and, per class, as many gradients as an option says."""
 
     def cost(options: Any) -> Passes:
         number = getattr(options, option)
@@ -273,10 +274,10 @@ def backward_for_each(option: str) -> Callable[[Any], Passes]:
 
 
 def one_head(options: Any) -> Passes:
-    """Cost of a gradient of each class at a layer."""
+    """Cost of one gradient per class at a layer."""
     return Passes(heads=options.targets)
 
 
 def unless_relu(options: Any) -> bool:
-    """Signs of maps of which `relu` keeps the positive values."""
+    """Whether maps are signed: not if `relu` keeps only the positive values."""
     return not options.relu

@@ -1,4 +1,4 @@
-"""Models of other libraries: recognised by their classes, without an import of any of the libraries."""
+"""Models of other libraries, recognised by their classes without importing those libraries."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ def _library(value: Any, name: str) -> bool:
 
 
 def nnx_is_loaded() -> bool:
-    """Return whether anybody has imported Flax NNX."""
+    """Return whether Flax NNX has been imported."""
     return "flax.nnx" in sys.modules
 
 
@@ -28,7 +28,7 @@ def is_nnx(value: Any) -> bool:
 
 
 def rebuilt(tree: Any) -> Any:
-    """Return a copy whose NNX modules belong to the present trace, so that calling them may change them."""
+    """Return a copy whose NNX modules belong to the current trace, so that calls may change them."""
     return jax.tree.map(lambda leaf: leaf, tree)
 
 
@@ -38,10 +38,10 @@ class TrainingMode(ValueError):
 
 @contextmanager
 def checked(called: Any) -> Iterator[Any]:
-    """Refuse NNX modules that turn out to be in training mode when they are called.
+    """Raise if a call showed that NNX modules are in training mode.
 
     Args:
-        called: Copies of modules, anywhere in a pytree.
+        called: Copies of modules that were called, anywhere in a pytree.
 
     Raises:
         TrainingMode: If batch statistics were updated or dropout drew random numbers.
@@ -65,7 +65,7 @@ _CHANCE = "its scores change from call to call"
 
 
 def _training_state(module: Any) -> dict[tuple[tuple, str], Any]:
-    """Return what only training changes: running statistics, and the counters of dropout."""
+    """Return the state that only training changes: running statistics and the counters of dropout."""
     nnx = sys.modules["flax.nnx"]
     found = {}
     for path, part in nnx.iter_modules(module):
@@ -82,7 +82,7 @@ def _training_state(module: Any) -> dict[tuple[tuple, str], Any]:
 
 
 def live(model: Any) -> "KerasCall | None":
-    """Return a model that holds weights which may change as a function of them; None for other models.
+    """Return a model whose weights may change as a function of these weights; None for other models.
 
     Raises:
         TypeError: If the model lacks what is needed to call it.
@@ -101,7 +101,7 @@ def live(model: Any) -> "KerasCall | None":
 
 
 def function_of(model: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
-    """Return a model that is bound to its weights as a function of them, `function(*weights, images)`.
+    """Return a model bound to its weights as a function of them, `function(*weights, images)`.
 
     Raises:
         TypeError: If the model lacks what is needed to call it.
@@ -118,13 +118,13 @@ def function_of(model: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None
 
 
 class KerasCall:
-    """A Keras model as a pure function of its variables; equal for the same model."""
+    """A Keras model as a pure function of its variables; instances for the same model are equal."""
 
     def __init__(self, model: Any):
         self.model = model
 
     def weights(self) -> tuple[list[Any], list[Any]]:
-        """Return the present weights: those that are trained, and the others."""
+        """Return the current weights: the trainable ones and the others."""
         groups = self.model.trainable_variables, self.model.non_trainable_variables
         return tuple([variable.value for variable in group] for group in groups)  # type: ignore[return-value]
 
@@ -146,16 +146,16 @@ def is_equinox(value: Any) -> bool:
 
 
 def advice(value: Any) -> str:
-    """Return what to do with something that cannot be called, or nothing."""
+    """Return advice for an object that cannot be called, or an empty string."""
     if callable(getattr(value, "apply", None)) and callable(getattr(value, "init", None)):
         return ": pass jax.tree_util.Partial(lambda params, x: model.apply(params, None, x), params)"
     return ""
 
 
 def parts(value: Any) -> tuple[tuple[Any, ...], list[Any]] | None:
-    """Return what identifies an object of a library, and what may change of it, or None if nothing is known.
+    """Return what identifies a library's object and what of it may change, or None if nothing is known.
 
-    The attributes of these objects say nothing about what they compute, or change with every copy.
+    The attributes of these objects do not determine what they compute, or change with every copy.
     """
     if isinstance(value, KerasCall):
         return (value.model,), []

@@ -1,4 +1,4 @@
-"""Models as the methods take them: callable pytrees, and what they return, known without running them."""
+"""Models as callable pytrees, and the shapes of their outputs without running them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from . import foreign
 from .captured import Captured, capture
 
 
-# Callable pytrees are compared by identity, so that `jax.jit(model)` can hash them whatever they hold.
+# Callable pytrees are compared by identity, so that `jax.jit(model)` can hash them whatever their contents.
 @dataclass(frozen=True, eq=False)
 class Layered:
     """A model around a `model` that `as_model` has made."""
@@ -26,7 +26,7 @@ class Layered:
 @register_dataclass
 @dataclass(frozen=True, eq=False)
 class Function:
-    """A function and the arrays bound to it, like `Partial`, compiled for what the function can see."""
+    """A function and its bound arrays, like `Partial`, compiled for the state that the function can see."""
 
     captured: Captured = field(metadata={"static": True})
     args: tuple[Any, ...] = ()
@@ -41,7 +41,7 @@ class Function:
 @register_dataclass
 @dataclass(frozen=True, eq=False)
 class Rebuilt:
-    """A Flax NNX module that every call copies, so that a call may change it and the user's never changes."""
+    """A Flax NNX module that is copied by every call, so that calls never change the user's module."""
 
     module: Any
 
@@ -63,7 +63,7 @@ class Rebuilt:
 @register_dataclass
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A model with leaves that are no arrays (functions, strings, flags): those are static."""
+    """A model some of whose leaves are not arrays (functions, strings, flags); these are static."""
 
     arrays: tuple[Any, ...]
     rest: Captured = field(metadata={"static": True})
@@ -87,7 +87,7 @@ class Parts:
 
 @register_pytree_node_class
 class Live:
-    """A model that holds its weights, as a pytree of the weights that it has at the time."""
+    """A model that holds its weights, as a pytree of its current weights."""
 
     def __init__(self, captured: Captured, weights: tuple[Any, ...] | None = None):
         self.captured, self.weights = captured, weights
@@ -97,7 +97,7 @@ class Live:
         return self.captured.value(*self.tree_flatten()[0], images)
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Captured]:
-        """Return the weights, the model's own unless this is a copy with others, and the model."""
+        """Return the weights (the model's own, or those given to this copy) and the model."""
         return self.captured.value.weights() if self.weights is None else self.weights, self.captured
 
     @classmethod
@@ -106,16 +106,16 @@ class Live:
         return cls(captured, weights)
 
 
-# Stands for the arrays among the leaves of a model.
+# Placeholder for the arrays among the leaves of a model.
 _ARRAY = "<array>"
 
 
 def as_model(model: Any) -> Any:
     """Return a model of any library as a callable pytree whose leaves are arrays.
 
-    Functions are compiled for what they can see: when the weights that they close over change, they are
-    other functions. Flax NNX modules are copied by every call; Keras models and bound Linen modules become
-    functions of their weights. Leaves that are no arrays become static.
+    Functions are compiled for the state that they can see: when the weights that they close over change, they
+    count as different functions. Every call copies Flax NNX modules; Keras models and bound Linen modules
+    become functions of their weights. Leaves that are not arrays become static.
 
     Raises:
         TypeError: If `model` cannot be called.
@@ -149,7 +149,7 @@ def as_model(model: Any) -> Any:
 
 
 def unpacked(node: Any) -> Any:
-    """Return the model that a node holds as anything but its children; None for other nodes."""
+    """Return the model that a node holds outside its children; None for other nodes."""
     return node.model if isinstance(node, Parts) else None
 
 
@@ -176,12 +176,12 @@ def _no_number(leaf):
 
 @jax.jit
 def call(model: Any, images: jax.Array) -> Any:
-    """Return `model(images)`, compiled once for each model structure and shape."""
+    """Return `model(images)`, compiled once per model structure and shape."""
     return model(images)
 
 
 def output_shapes(model: Any, images: jax.Array | jax.ShapeDtypeStruct) -> Any:
-    """Return what `model(images)` returns as shapes and types (traced once for each model and shape)."""
+    """Return the shapes and types of `model(images)`, traced once per model and shape."""
     return _output_shapes(*abstract(model, images))
 
 
@@ -191,18 +191,18 @@ def program(structure: Any, leaves: tuple[Any, ...]) -> Any:
 
 
 def abstract(model: Any, images: jax.Array | jax.ShapeDtypeStruct) -> tuple[Any, tuple[Any, ...]]:
-    """Return the structure of a call and the shapes and types of its arrays: together a key for caches."""
+    """Return the structure of a call and the shapes and types of its arrays, together a cache key."""
     leaves, structure = jax.tree.flatten((model, images))
     return structure, shapes_and_types(leaves)
 
 
 def shapes_and_types(leaves: Sequence[Any]) -> tuple[Any, ...]:
-    """Return what of arrays compiled programs depend on."""
+    """Return the properties of arrays that compiled programs depend on."""
     return tuple(map(_shape_and_type, leaves))
 
 
 def concrete(structure: Any, leaves: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Return the model and the images of `abstract`, with shapes in the place of arrays."""
+    """Return the model and the images of `abstract`, with shapes in place of arrays."""
     found = [jax.ShapeDtypeStruct(shape, kind, sharding=sharding) for shape, kind, sharding in leaves]
     return jax.tree.unflatten(structure, found)
 
@@ -211,7 +211,7 @@ def _shape_and_type(leaf):
     aval = getattr(leaf, "aval", None)
     if aval is not None:
         sharding = aval.sharding
-        # Types have a sharding under an explicit mesh alone.
+        # Types have a sharding only under an explicit mesh.
         return aval.shape, aval.dtype, None if sharding.mesh.empty or not _explicit(sharding) else sharding
     return np.shape(leaf), jnp.result_type(leaf), None
 
@@ -222,7 +222,7 @@ def _explicit(sharding):
 
 @lru_cache(maxsize=64)
 def _output_shapes(structure, leaves):
-    # JAX would look this up as well, but takes milliseconds for it.
+    # JAX has its own lookup, but it takes milliseconds.
     return call.eval_shape(*concrete(structure, leaves))
 
 
@@ -239,7 +239,8 @@ def one_array(outputs: Any) -> Any:
     """Return a model's outputs if they are one array.
 
     Raises:
-        TypeError: If they are a dict, a tuple or anything else: only a callable target can choose from it.
+        TypeError: If they are anything else, such as a dict or a tuple: only a callable target can choose
+            from it.
     """
     if hasattr(outputs, "shape"):
         return outputs
@@ -247,7 +248,7 @@ def one_array(outputs: Any) -> Any:
 
 
 def kind(outputs: Any) -> str:
-    """Return in words what outputs are that are not one array."""
+    """Describe in words outputs that are not one array."""
     if isinstance(outputs, Mapping):
         return f"a dict with keys {', '.join(sorted(map(repr, outputs)))}"
     name = f"a {type(outputs).__name__}"

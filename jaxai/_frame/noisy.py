@@ -1,4 +1,4 @@
-"""Noisy copies of images: sample i is drawn from (key, i) alone and shared by the images of a batch."""
+"""Noisy copies of images. Sample i depends only on (key, i) and is shared by the images of a batch."""
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,12 @@ def scale(
 
     Args:
         images: Model input.
-        noise: Not negative.
+        noise: Noise level, not negative.
         unit: `"range"`: a fraction of the image's maximum minus its minimum, as in the SmoothGrad paper and
             PAIR's library; `"absolute"`: in the units of the input, as in Captum and torch-cam.
 
     Raises:
-        ValueError: If the noise is negative or there is no such unit.
+        ValueError: If the noise is negative or the unit is unknown.
     """
     checks.choice(unit, "noise_unit", UNITS)
     if not isinstance(noise, Tracer) and not float(noise) >= 0:

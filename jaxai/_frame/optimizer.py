@@ -1,4 +1,4 @@
-"""A step of an optax optimizer, whatever JAX's modes are."""
+"""A step of an optax optimizer that works in all of JAX's modes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Keywords of a method, split for compiled code: arrays and functions are arguments, the rest is static."""
+"""Splits a method's keywords for compiled code: arrays and functions are arguments, the rest is static."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from .model import as_model
 
 
 def split(options: Mapping[str, Any]) -> tuple[tuple[tuple[str, Any], ...], dict[str, Any]]:
-    """Return the options that are static, as sorted pairs, and those that hold arrays or are functions.
+    """Return the static options as sorted pairs, and the options that hold arrays or are functions.
 
     Raises:
         TypeError: If an option is neither an array (or a pytree of them) nor hashable.

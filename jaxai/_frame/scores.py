@@ -1,10 +1,10 @@
-"""The one rule for the probability of a class, and the reading of what a model's scores are.
+"""The probability of a class, and detection of models that return probabilities.
 
 - Scores [batch, classes] are logits of exclusive classes: the probability of a class is their softmax.
 - One score, [batch, 1], is a logit: the probability of class 0 is its sigmoid.
 - A model whose program ends in a softmax or a sigmoid returns probabilities: they are taken as they are.
 
-The last is read from the program and never from values, so it is the same for every image, at any
+The last case is read from the program, never from values, so it is the same for every image, at any
 `batch_size` and under `jit`; only a black box, which has no program to read, is judged by all its scores.
 """
 
@@ -19,7 +19,7 @@ from .._program.graph import Constant, Graph, Node, Ref, graph_of, regions
 from . import checks
 from . import model as _model
 
-# Beyond it float32 hardly tells a sigmoid from 0 or 1.
+# Beyond this, a float32 sigmoid can hardly be told from 0 or 1.
 _SATURATED = 12
 _ADVICE = "pass a callable target, such as lambda scores: scores[:, 0]"
 
@@ -61,7 +61,7 @@ def _read(structure, leaves) -> bool:
     return _Reader(graph).probability(graph.outputs[0])
 
 
-# Operations that leave probabilities what they are, and clips, which may keep them from 0 and 1.
+# Operations that leave probabilities unchanged, and clips, which may keep them away from 0 and 1.
 _SHAPES = frozenset(
     "reshape squeeze expand_dims broadcast_in_dim transpose convert_element_type reduce_precision copy name"
     " slice rev optimization_barrier".split()
@@ -70,7 +70,7 @@ _CLIPS = frozenset(("clamp", "max", "min"))
 
 
 class _Reader:
-    """Looks back from a value to see whether it must be a probability."""
+    """Traces a value back to decide whether it must be a probability."""
 
     def __init__(self, graph: Graph):
         self.graph = graph
@@ -86,7 +86,7 @@ class _Reader:
         return None if isinstance(ref, Constant) else self.producers.get(ref)
 
     def made_by(self, ref: Ref, name: str) -> Node | None:
-        """Return the operation that makes this value if it is one of this name."""
+        """Return the operation that computes this value, if it has this name."""
         node = self.node(self.source(ref))
         return node if node is not None and node.name == name else None
 
@@ -142,7 +142,7 @@ class _Reader:
 
 
 def extent(scores: jax.Array) -> jax.Array:
-    """Return the least score, the largest, their sum and their number for each row of scores: [batch, 4]."""
+    """Return the smallest and the largest score, their sum and their number per row of scores: [batch, 4]."""
     scores = scores.astype(jnp.float32)
     number = jnp.full(scores.shape[0], scores.shape[1], jnp.float32)
     return jnp.stack([scores.min(-1), scores.max(-1), scores.sum(-1), number], axis=-1)
@@ -156,16 +156,16 @@ def sum_to_one(extents: np.ndarray) -> bool:
 
 def _in_unit(extents):
     low, high = extents[:, 0].min(), extents[:, 1].max()
-    # Scores that never change say nothing.
+    # Scores that never change tell nothing.
     return bool(0 <= low < high <= 1)
 
 
 def warn_of(extents: np.ndarray, *, normalized: bool) -> None:
-    """Warn if the scores of changed images do not look like what they are taken for.
+    """Warn if the scores of changed images contradict the assumption of logits or probabilities.
 
     Args:
         extents: `extent` of the scores, [images, 4].
-        normalized: Whether they were taken as they are.
+        normalized: Whether they were treated as probabilities.
     """
     rule = "the sigmoid" if extents[0, 3] == 1 else "a softmax"
     if sum_to_one(extents):

@@ -1,4 +1,4 @@
-"""How results show themselves in notebooks where no figure is drawn: short lines, tables and images."""
+"""Representations of results in notebooks without figures: short lines, tables and images."""
 
 import html
 import io
@@ -16,7 +16,7 @@ _MOST_TILES = 64
 
 
 def known(values: Any) -> np.ndarray | None:
-    """Return an array's numbers; None where there are none yet, as while JAX traces."""
+    """Return an array's values; None if there are none yet, as while JAX traces."""
     if values is None or isinstance(values, Tracer) or not hasattr(values, "dtype"):
         return None
     if isinstance(values, jax.ShapeDtypeStruct) or not hasattr(values, "__array__"):
@@ -35,7 +35,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]], *, caption: str = "") -> str:
-    """Return an HTML table of texts, which are data and never markup."""
+    """Return an HTML table of texts, which are escaped."""
 
     def line(cells: Sequence[object], tag: str) -> str:
         return f"<tr>{''.join(f'<{tag}>{html.escape(readable(cell, 200))}</{tag}>' for cell in cells)}</tr>"

@@ -1,4 +1,4 @@
-"""What is explained of a batch of images: the one place where `targets` are taken apart (`jaxai.targets`)."""
+"""Targets: what is explained about a batch of images. Every `targets` argument is parsed here."""
 
 import math
 from collections.abc import Callable
@@ -39,11 +39,11 @@ class Target:
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """The axes that results have after the batch: (k,) for k targets per image, otherwise none."""
+        """The axes of results after the batch axis: (k,) for k targets per image, otherwise none."""
         return () if self.classes is None else self.classes.shape[1:]
 
     def of_classes(self, classes: jax.Array | None) -> "Target":
-        """Return the target with other classes, those of some of the images for example."""
+        """Return the target with other classes, such as those of some of the images."""
         return replace(self, classes=classes)
 
     def frozen(self, outputs: Any) -> "Target":
@@ -53,10 +53,10 @@ class Target:
         return self.of_classes(jnp.argmax(_class_scores(outputs), axis=-1).astype(jnp.int32))
 
     def of(self, outputs: Any) -> jax.Array:
-        """Return the value that is explained: the class's score, or what the function returns.
+        """Return the explained value: the class's score or the function's result.
 
         Args:
-            outputs: Scores [batch, classes]; anything a model may return for a function.
+            outputs: Scores [batch, classes]; for a function, anything that a model may return.
 
         Returns:
             float32[batch], or float32[batch, k] for k targets per image.
@@ -75,7 +75,7 @@ class Target:
     def probability(self, outputs: Any) -> jax.Array:
         """Return the probability of the class, as `scores.probabilities` defines it; like `of`.
 
-        A function receives the raw outputs: its own value is what is explained.
+        A function receives the raw outputs, and its value is explained.
         """
         if self.function is not None:
             return self.of(outputs)
@@ -110,12 +110,12 @@ class Target:
         assert self.classes is not None
         found = _class_scores(outputs)
         if value is None:
-            # Of the scores' own sharding, as the type of a cotangent must be.
+            # The cotangent must have the scores' sharding.
             return jnp.where(is_class(self.classes.T, found.shape[1]), jnp.ones_like(found)[None], 0)
         return jax.vmap(lambda classes: direction(self.of_classes(classes)), in_axes=1)(self.classes)
 
     def pull(self, pullback: Callable[[Any], Any], directions: Any, *, batch_size: int | None) -> Any:
-        """Apply `pullback`, a function of one cotangent, to what `cotangents` returns.
+        """Apply `pullback`, a function of one cotangent, to the result of `cotangents`.
 
         Args:
             pullback: Maps a cotangent of the outputs to a pytree of arrays [batch, ...].
@@ -153,7 +153,7 @@ class Target:
         """
         measure = value or Target.of
         if self.function is not None:
-            # Whatever the model returns, the function makes one array of it.
+            # Whatever the model returns, the function reduces it to one array.
             values, pullback = jax.vjp(lambda x: measure(self, fn(x)), x)
             return values, pullback(jnp.ones_like(values))[0]
         outputs, pullback = jax.vjp(fn, x)
@@ -180,7 +180,7 @@ class Target:
         return self if self.classes is None else self.of_classes(jnp.repeat(self.classes, count, axis=0))
 
     def spread(self, values: jax.Array) -> jax.Array:
-        """Return what belongs to the images, [batch, ...], once for each of k targets, [batch, k, ...]."""
+        """Repeat arrays of the images, [batch, ...], for each of k targets: [batch, k, ...]."""
         _, copies, together = self.each()
         return together(copies(values))
 
@@ -189,7 +189,7 @@ class Target:
 
         Returns:
             The target of the copies, a function that repeats arrays [batch, ...] for them, and one that
-            brings results back to [batch, k, ...]. All three change nothing where there is no axis k.
+            reshapes results to [batch, k, ...]. Without an axis k, all three change nothing.
         """
         if not self.axes:
             return self, lambda x: x, lambda x: x
@@ -210,7 +210,7 @@ Targets: TypeAlias = (
 
 
 def is_class(classes: Any, count: int) -> jax.Array:
-    """Return where each class is, bool [..., count]; indexing could not spread over devices."""
+    """Return classes as one-hot masks, bool [..., count]; indexing would not work across devices."""
     classes = jnp.clip(classes, 0, count - 1)[..., None]
     return classes == jax.lax.broadcasted_iota(
         classes.dtype, (1,) * (classes.ndim - 1) + (count,), classes.ndim - 1
@@ -240,14 +240,14 @@ def class_count(shape: tuple[int, ...]) -> int:
 def prepare(
     model: Any, images: Any, targets: Targets, *, probability: bool = False
 ) -> tuple[Any, jax.Array, Target]:
-    """Check the arguments that every method shares and bring them into the form its compiled part takes.
+    """Check the arguments that every method shares and convert them to the form of its compiled part.
 
     Args:
         model: As users pass it.
         images: As users pass them.
         targets: As users pass them.
-        probability: Whether the probability of classes is explained; then the model's program is read to see
-            whether it returns probabilities.
+        probability: Whether the probability of classes is explained; if so, the model's program is read to
+            find out whether it returns probabilities.
 
     Returns:
         The model as a callable pytree, the images as an array [batch, height, width, channels], the target.
@@ -270,14 +270,14 @@ def as_target(targets: Targets, images: jax.Array, count: Callable[[], int] | No
     Args:
         targets: As users pass them.
         images: Checked images.
-        count: Returns the number of classes, asked for if it is needed; None if it is not known yet.
+        count: Returns the number of classes, called only if needed; None if it is not known yet.
     """
     if targets is None or isinstance(targets, Target):
         return targets or Target()
     if callable(targets):
         return Target(function=as_model(targets))
     batch = images.shape[0]
-    # Concrete classes are looked at on the host, so that nothing waits for a device or is traced.
+    # Concrete classes are checked on the host, so that nothing waits for a device or is traced.
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(targets))
     classes = jnp.asarray(targets) if traced else np.asarray(targets)
     if not jnp.issubdtype(classes.dtype, jnp.integer):
@@ -328,12 +328,12 @@ def frozen(model: Any, images: jax.Array, target: Target, batch_size: int | None
 
 
 def join(model: Any, images: Any, target: Target) -> tuple[Any, Target]:
-    """Return a model that returns one array, and the target of it, for methods that read the program.
+    """Return a model with one output array and the target for it, for methods that read the program.
 
-    A dict or a tuple is laid side by side, float32 [batch, values]; a single array stays what it is.
+    The arrays of a dict or a tuple are concatenated, float32 [batch, values]; a single array is unchanged.
 
     Raises:
-        TypeError: If the model returns several arrays and the target is no function, which could choose.
+        TypeError: If the model returns several arrays and the target is not a function that could choose.
     """
     outputs = output_shapes(model, images)
     if target.function is None:
@@ -365,7 +365,7 @@ def _on_parts(parts, joined):
 @register_dataclass
 @dataclass(frozen=True)
 class OfParts:
-    """A target of several outputs as one of the array that `join` makes of them."""
+    """A target of several outputs as a target of the array that `join` makes of them."""
 
     tree: Any = field(metadata={"static": True})
     leaves: tuple[Any, ...] = field(metadata={"static": True})
@@ -373,7 +373,7 @@ class OfParts:
     function: Callable[..., Any]
 
     def __call__(self, joined: jax.Array) -> jax.Array:
-        """Take the outputs apart again and return what the function says of them."""
+        """Separate the outputs again and return the function's value for them."""
         found, start = [], 0
         for shape, dtype in self.leaves:
             own = shape[:1] == (self.batch,)

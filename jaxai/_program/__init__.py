@@ -1,1 +1,1 @@
-"""Reading any JAX function: its graph, the evaluation of it, and values marked by name."""
+"""Readers of any JAX function: its graph, evaluation of the graph, and values marked by name."""

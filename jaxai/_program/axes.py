@@ -1,4 +1,4 @@
-"""Axes of values as what of the images they run along, and the tokens of a grid among other tokens."""
+"""The image axes that a value's axes run along, and the tokens of a grid among other tokens."""
 
 from itertools import pairwise
 from typing import Any
@@ -8,15 +8,15 @@ from jax.core import Tracer
 
 from .graph import Graph, Node
 
-# An axis as the parts that were merged into it, major first: what of the images each runs along, its length.
-# One that has entries before those of the images (class tokens) starts with a part (BEFORE, how many).
+# An axis as the parts that were merged into it, major first: the image axis of each and its length. An axis
+# with entries before those of the images (class tokens) starts with a part (BEFORE, number of entries).
 Axis = tuple[tuple[str, int], ...]
 Axes = tuple[Axis, ...]
 
 BEFORE = "before"
-# What the axes of a value run along: what images do not reach runs along nothing, and some cannot be told.
+# The image axes of a value: none for values that do not depend on the images; unknown for some.
 FIXED, UNKNOWN = "fixed", "unknown"
-# Tokens of a grid, entries of which were left out, repeated or mixed.
+# Tokens of a grid of which entries were dropped, repeated or mixed.
 MIXED: Axis = (("height", 0), ("width", 0))
 
 
@@ -33,7 +33,7 @@ def grid_of(axis: Axis) -> Axis:
 
 
 def _placed(axis: Axis, before: int) -> Axis:
-    """Return an axis with so many entries before those of the images."""
+    """Return an axis with this many entries before those of the images."""
     return ((BEFORE, before), *grid_of(axis)) if before else grid_of(axis)
 
 
@@ -52,7 +52,7 @@ def fits(axis, size):
 def cut_tokens(
     graph: Graph, node: Node, operands, followed: dict[int, Axes], found: list[list[Axis]]
 ) -> list[Any]:
-    """Follow the grids of tokens through what puts others beside them, and takes them away."""
+    """Follow grids of tokens through operations that add other tokens beside them or remove these."""
     results: list[Any] = []
     for result, spans in zip(found, _spans(graph, node, operands), strict=True):
         gone = False
@@ -74,9 +74,9 @@ def cut_tokens(
 
 
 def _spans(graph: Graph, node: Node, operands) -> list[dict[int, tuple[int, int, int]]]:
-    """Return for each result which entries of an operand it has, by axis: from, to, and the operand's place.
+    """Return the entries of an operand that each result holds, by axis: start, stop, and the operand's place.
 
-    A span that starts below zero has other entries before those of the operand.
+    A span that starts below zero has other entries before the operand's.
     """
     params, shape = node.params, graph.shape(node.inputs[0]) if node.inputs else ()
     if node.name == "concatenate":

@@ -1,4 +1,4 @@
-"""Loops, branches and checkpointed regions of a jaxpr: their bodies, and how to run them with other bodies.
+"""Loops, branches and checkpointed regions of a jaxpr: their bodies, and running them with other bodies.
 
 Each entry of `STRUCTURES` takes a primitive's parameters and returns the bodies and `build(bodies) -> run`.
 """

@@ -1,7 +1,7 @@
-"""What is known of JAX's primitives: the one table that every reader of programs looks things up in.
+"""Properties of JAX's primitives: the one table that all readers of programs use.
 
-A fact is about floating-point operands; integers and booleans (indices, predicates) are held fixed, and of
-complex numbers it says what holds for real factors. A primitive that is not in the table has no known
+A fact refers to floating-point operands; integers and booleans (indices, predicates) are held fixed, and for
+complex numbers it states what holds for real factors. A primitive that is not in the table has no known
 properties.
 """
 
@@ -13,13 +13,14 @@ Shape = tuple[int, ...]
 
 
 class Window(NamedTuple):
-    """What results read along one axis: result i the operand's i stride - before, and the following.
+    """The entries that results read along one axis: result i reads the operand's from i * stride - before on.
 
     Attributes:
         axis: The results' axis.
-        size: How many neighbours the window spans, dilation included.
-        stride: How far apart neighbouring windows are.
-        before: By how much the first window lies before the operand: padding. Negative if it is cropped.
+        size: Number of neighbours that the window spans, including dilation.
+        stride: Distance between neighbouring windows.
+        before: How far the first window starts before the operand, because of padding. Negative if the
+            operand is cropped.
     """
 
     axis: int
@@ -33,26 +34,26 @@ Reads = Window | Literal["all"] | None
 
 @dataclass(frozen=True)
 class Fact:
-    """What is known of a primitive f.
+    """Properties of a primitive f.
 
     Attributes:
-        elementwise: All operands that are not scalars have the results' shape, and a result depends on the
-            operands' values at its own position alone. With several results, each on the operand of its
-            number.
-        aligned: What lies along axis i of an operand of the results' rank lies along axis i of the results,
-            in the same order, whatever their lengths and the window. What is elementwise is aligned.
-        rearranges: Every result is a value of an operand, in a place that does not depend on the values.
+        elementwise: All operands that are not scalars have the results' shape, and a result depends only on
+            the operands' values at its own position. With several results, each depends on the operand with
+            the same number.
+        aligned: Axis i of an operand with the results' rank corresponds to axis i of the results, in the same
+            order, whatever their lengths and the window. Elementwise implies aligned.
+        rearranges: Every result is a value of an operand, at a position that does not depend on the values.
         linear: f(a + b) = f(a) + f(b) and f(c a) = c f(a), in all operands together.
         homogeneous: f(c a) = c f(a) for c > 0, in all operands together.
-        linear_in: Places of the operands in which it is linear while the other is fixed: products, quotients.
-        picks: Results are the greatest or least of some of the operands' values.
-        sums: Results are sums of values of its one operand.
-        flat: The derivative is zero wherever there is one.
+        linear_in: Places of the operands in which f is linear while the other is fixed: products, quotients.
+        picks: Results are maxima or minima of some of the operands' values.
+        sums: Results are sums of values of the only operand.
+        flat: The derivative is zero wherever it exists.
         nonnegative: No result is negative.
         keeps_sign: No result is negative if no operand is.
-        window: `window(params, shapes, axis)`, what results read along an axis of the first operand;
-            `shapes` are those of the operands, then of the results. "all" if each reads the whole axis, None
-            if it cannot be told. Elementwise functions and reductions have it as well.
+        window: `window(params, shapes, axis)`, what results read along an axis of the first operand; `shapes`
+            are those of the operands, then of the results. "all" if each reads the whole axis, None if
+            unknown. Elementwise functions and reductions have a window as well.
     """
 
     elementwise: bool = False
@@ -107,7 +108,7 @@ def _pad(params, shapes, axis):
 
 
 def _reshape(params, shapes, axis):
-    """Say where an axis is found again: as long as before, after as many values as before."""
+    """Find an axis again after a reshape: of the same length, after as many values as before."""
     if params.get("dimensions") is not None:
         return None
     before, after = shapes[0], shapes[1]
@@ -125,7 +126,7 @@ def _product(sizes):
 
 
 def _dropped(axis, dimensions):
-    """Return an axis's number without those that are dropped before it."""
+    """Return an axis's number after the axes dropped before it are removed."""
     return Window(axis - sum(d < axis for d in dimensions))
 
 
@@ -138,7 +139,7 @@ def _reduce(params, shapes, axis):
 
 
 def _along(params, shapes, axis):
-    """Say of an operation along one axis that each result reads all of that axis."""
+    """Window of an operation along one axis: each result reads all of that axis."""
     return "all" if axis == params.get("axis", params.get("dimension")) else Window(axis)
 
 
@@ -224,7 +225,7 @@ FACTS: dict[str, Fact] = {
     **_all("real imag conj complex", _ELEMENTWISE, linear=True, homogeneous=True),
     **_all("max min", _PICKS, elementwise=True, aligned=True, window=_same),
     **_all("clamp", _ELEMENTWISE, homogeneous=True, keeps_sign=True),
-    # Values in other places.
+    # Values at other positions.
     **_all("copy name reduce_precision convert_element_type optimization_barrier", _KEEPS),
     **_all("device_put sharding_constraint reshard", _KEEPS),
     **_all("stop_gradient", _KEEPS, flat=True),
@@ -243,7 +244,7 @@ FACTS: dict[str, Fact] = {
     **_all("tile", _MOVES, window=_tile),
     **_all("gather", _MOVES),
     **_all("scatter", _MOVES, window=_same),
-    # Sums and extremes.
+    # Sums, maxima and minima.
     **_all("reduce_sum", _SUMS, window=_reduce),
     **_all("reduce_window_sum", _SUMS, aligned=True, window=_reduce_window),
     **_all("cumsum", _SUMS, aligned=True, window=_along),
@@ -265,5 +266,5 @@ _UNKNOWN = Fact()
 
 
 def fact(name: str) -> Fact:
-    """Return what is known of a primitive."""
+    """Return the properties of a primitive."""
     return FACTS.get(name, _UNKNOWN)

@@ -1,4 +1,4 @@
-"""Layered models of functions that nobody marked: calls of modules, named scopes, narrow places."""
+"""Layered models of functions without marks, found by calls of modules, named scopes and bottlenecks."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +20,14 @@ from .named import OUTPUT, Named, identity, marked, unknown, with_output
 from .parts import FOUND, Program, between, program_of, split
 from .run import evaluate, run_node
 
-# How a model takes images: a batch or one image, channels last or first.
+# The images that a model takes: a batch or one image, channels last or first.
 IMAGE_FORMATS = ("NHWC", "NCHW", "HWC", "CHW")
 
 
 @register_dataclass
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """A model whose layers are marked: the results of its modules, the stages of a layered model."""
+    """A model whose layers are marked: the results of its modules or the stages of a layered model."""
 
     model: Any
 
@@ -43,9 +43,9 @@ class Adapted(_model.Layered):
     """A model that takes images [batch, height, width, channels] and returns one of the model's outputs.
 
     Attributes:
-        model: The model as it is.
-        output: Chooses from what the model returns, or None.
-        name: The key or the attribute that is chosen, or None.
+        model: The original model.
+        output: Selects one of the model's outputs, or None.
+        name: The selected key or attribute, or None.
         image_format: One of `IMAGE_FORMATS`.
     """
 
@@ -62,10 +62,10 @@ class Adapted(_model.Layered):
         return self.choose(model(images))
 
     def choose(self, outputs: Any) -> Any:
-        """Return the output that was asked for.
+        """Return the selected output.
 
         Raises:
-            ValueError: If there is none of that name.
+            ValueError: If there is no output of that name.
         """
         if self.output is not None:
             return self.output(outputs)
@@ -92,8 +92,8 @@ class Found(_model.Layered):
     Attributes:
         model: The function; its leaves are the parameters.
         layer_names: The layers' names in forward order, the output last.
-        example: Shape and type of the images that they were found with.
-        data_format: Layouts for layers where the program does not tell; by layer, or for all.
+        example: Shape and type of the images with which the layers were found.
+        data_format: Layouts of layers for which the program does not determine one; by layer, or for all.
     """
 
     model: Any
@@ -105,8 +105,8 @@ class Found(_model.Layered):
         """Run the layers after `start` up to and including `stop`; None means from the first, to the last.
 
         Raises:
-            ValueError: If a name is unknown, `stop` does not come after `start`, or other values of the
-                images are needed after `start` as well; `jaxai.split` carries them.
+            ValueError: If a name is unknown, `stop` does not come after `start`, or values that depend on the
+                images otherwise are needed after `start` as well; `jaxai.split` carries them.
         """
         if start is None:
             return self.model(x) if stop is None else self.split(stop, x)[0]
@@ -121,7 +121,7 @@ class Found(_model.Layered):
         return between(program, flat, x, start, last)
 
     def program(self, images: Any) -> tuple[Program, list[Any]]:
-        """Return the program with its layers, and the arrays to evaluate it on."""
+        """Return the program with its layers, and the arrays on which to evaluate it."""
         return program_of(Recorded(_model.as_model(self.model)), images, FOUND)
 
     def names(self, images: Any) -> tuple[str, ...]:
@@ -161,12 +161,12 @@ class Found(_model.Layered):
         return layer not in program.layers
 
     def avals(self, images: Any) -> dict[str, Any]:
-        """Return the shapes and types of the layers for images of this shape, without the output's."""
+        """Return the shapes and types of all layers but the output, for images of this shape."""
         program, _ = self.program(images)
         return {name: program.aval(name) for name in program.layers}
 
     def layouts(self, images: Any) -> dict[str, tuple[bool, Layout | None]]:
-        """Return what `layout_of` does for each layer, without the output."""
+        """Return the result of `layout_of` for each layer except the output."""
         program, _ = self.program(images)
         return {
             name: self._layout(program, name, value, images.shape[0])
@@ -177,7 +177,7 @@ class Found(_model.Layered):
         """Return whether a layer's layout is known, and "NHWC", "NCHW", `Tokens`, or None for any other.
 
         Raises:
-            ValueError: If `data_format` says of the layer what the program contradicts.
+            ValueError: If the program contradicts `data_format`.
         """
         program, _ = self.program(images)
         if not self._is_output(program, layer):
@@ -206,17 +206,17 @@ class Found(_model.Layered):
         return True, read
 
     def reaches(self, layer: str, images: Any) -> bool:
-        """Return whether the scores depend on a layer's positions, and not on other tokens alone."""
+        """Return whether the scores depend on a layer's positions, not only on other tokens."""
         program, _ = self.program(images)
         return self._is_output(program, layer) or program.reaches(layer)
 
     def default_layer(self, images: Any) -> str | None:
-        """Return the last layer with positions that reach the output, if possible one that carries all.
+        """Return the last layer with positions that reach the output, preferably one that carries everything.
 
-        Pools are passed over, and what has the output's shape: dense scores are what is explained.
+        Pools are skipped, and layers of the output's shape: dense scores are what is explained.
 
         Raises:
-            ValueError: If there is none, and layers whose layout is not known.
+            ValueError: If there is none, but there are layers whose layout is not known.
         """
         program, _ = self.program(images)
         outputs = {program.graph.shape(ref) for ref in program.graph.outputs}
@@ -237,7 +237,7 @@ class Found(_model.Layered):
 
 
 def ask(layer: str, shape: Sequence[int]) -> str:
-    """Return the line for a layer whose layout is not known."""
+    """Return the error message for a layer whose layout is not known."""
     return (
         f"the layout of layer {layer!r} of shape {tuple(shape)} cannot be read from the program: pass"
         " data_format='NHWC', 'NCHW' or jaxai.layers.Tokens(grid=(rows, columns), prefix=n) to"

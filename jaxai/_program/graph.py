@@ -4,7 +4,8 @@
 custom derivatives, `checkpoint`) are inlined and scalars are followed through them; the library's own layers
 (see `marks`) stay one node each, read as the standard operation that they compute. `structured` graphs keep
 loops and branches as nodes with bodies, so that a rewritten function still loops; flat graphs unroll `scan`,
-for methods that walk backwards over every single operation. Every node knows the scopes it was traced in.
+for methods that walk backwards over every single operation. Every node records the scopes in which it was
+traced.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -33,13 +34,13 @@ _INLINED = {
     "call": "call_jaxpr",
     "eval_jaxpr": "call_jaxpr",
 }
-# Calls with a derivative of their own, and where their bodies are.
+# Calls with a derivative of their own, and the parameters that hold their bodies.
 CUSTOM = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
-# Arrays up to this size are looked at to see whether all their values are the same.
+# Arrays up to this size are checked for being constant.
 _SMALL = 4096
 
 
@@ -66,8 +67,8 @@ class Node:
         bodies: Graphs of loops, branches and checkpointed regions (structured graphs only).
         build: `build(bodies) -> run` for rewritten bodies.
         layer: Name of the mark that follows this node, if the function's layers are marked.
-        scope: What the operation lies in, outermost first.
-        own: Whether `run` is a layer of the library's own, with the derivative it states.
+        scope: The scopes that contain the operation, outermost first.
+        own: Whether `run` is one of the library's own layers, with its own derivative.
     """
 
     name: str
@@ -89,7 +90,7 @@ class Graph:
     Attributes:
         nodes: The operations.
         inputs: Numbers of the parameters and arguments.
-        arguments: Those of the arguments; of a body, all its inputs.
+        arguments: Numbers of the arguments only; for a body, of all its inputs.
         outputs: The results.
         avals: Shape and dtype of every value, by number.
         constants: Arrays that the function closes over, by number.
@@ -105,7 +106,7 @@ class Graph:
     splats: dict[int, float] = field(default_factory=dict)
 
     def splat(self, ref: Ref) -> float | None:
-        """Return the number that `ref` is everywhere, or None."""
+        """Return the number that `ref` equals everywhere, or None."""
         if isinstance(ref, Constant):
             return _same_everywhere(ref.value)
         return self.splats.get(ref)
@@ -123,7 +124,7 @@ class Graph:
         return {out: node for node in self.nodes for out in node.outputs}
 
     def uses(self) -> dict[int, int]:
-        """Count how often each value is read; being a result counts as well."""
+        """Count how often each value is read, including as a result."""
         counts: dict[int, int] = {}
         for ref in values_of([*(r for node in self.nodes for r in node.inputs), *self.outputs]):
             counts[ref] = counts.get(ref, 0) + 1
@@ -138,7 +139,7 @@ class Graph:
         return found
 
     def part(self, inputs: Sequence[int], outputs: Sequence[Ref]) -> "Graph":
-        """Return what computes some values from others, and from what else it reads."""
+        """Return the nodes that compute some values from others, and the further values that they read."""
         needed, nodes = set(values_of(outputs)) - set(inputs), []
         for node in reversed(self.nodes):
             if any(out in needed for out in node.outputs):
@@ -147,7 +148,7 @@ class Graph:
         return replace(self, nodes=nodes[::-1], inputs=list(inputs), outputs=list(outputs))
 
     def dependents(self, roots: Sequence[int]) -> set[int]:
-        """Return the values computed from any of `roots`, and those themselves."""
+        """Return the values computed from any of `roots`, including these."""
         found = set(roots)
         for node in self.nodes:
             if any(ref in found for ref in values_of(node.inputs)):
@@ -156,7 +157,7 @@ class Graph:
 
 
 def values_of(refs: Iterable[Ref]) -> list[int]:
-    """Return the operands that are values of the graph, literals left out."""
+    """Return the operands that are values of the graph, without literals."""
     return [ref for ref in refs if not isinstance(ref, Constant)]
 
 
@@ -180,13 +181,12 @@ def jaxpr_of(fn: Any, *args: Any) -> tuple[Any, list[Any], Any]:
 
     Returns:
         The closed jaxpr, the arrays to call it with (the leaves of `fn`, then those of `args`), and the tree
-        of its results. Tracing is cached on the function and the shapes, so equal calls return the same
-        jaxpr.
+        of its results. Tracing is cached by function and shapes, so equal calls return the same jaxpr.
     """
     leaves = jax.tree.leaves((fn, *args))
     if not (len(leaves) > 0 and any(leaf is fn for leaf in leaves)):
         traced = _call.trace(fn, *args)
-        # A function that closes over traced values gets them as arguments that nobody names.
+        # A function that closes over traced values gets them as unnamed arguments.
         if len(traced.jaxpr.jaxpr.invars) == len(leaves):
             return traced.jaxpr, leaves, jax.tree.structure(traced.out_info)
     flat, structure = jax.tree.flatten(args)
@@ -204,14 +204,14 @@ def trace(
     structured: bool = False,
     enter: Callable[[Graph], bool] = lambda graph: True,
 ) -> tuple[Graph, list[Any], Any]:
-    """Return the graph of `fn(*args)`, the arrays to evaluate it on and the tree of its results.
+    """Return the graph of `fn(*args)`, the arrays on which to evaluate it and the tree of its results.
 
     Args:
         fn: Callable pytree; its leaves become inputs of the graph, before those of `args`.
         *args: Pytrees of arrays.
         structured: Keep loops, branches and checkpointed regions as nodes with bodies.
-        enter: In a structured graph, whether a call with its own derivative is opened; it loses that
-            derivative.
+        enter: In a structured graph, decides whether a call with its own derivative is inlined, which
+            discards that derivative.
     """
     closed, flat, tree = jaxpr_of(fn, *args)
     graph = graph_of(closed, structured=structured, enter=enter)
@@ -227,7 +227,7 @@ def _nothing(primitive: str, params: dict[str, Any], body: Graph) -> bool:
 
 
 def regions(primitive: str, params: dict[str, Any], body: Graph) -> bool:
-    """Open checkpointed regions, but no loops: for `graph_of`."""
+    """Inline checkpointed regions, but no loops: an argument for `graph_of`."""
     return primitive in REMAT
 
 
@@ -244,7 +244,7 @@ def graph_of(
         closed: The jaxpr.
         structured: As in `trace`.
         enter: As in `trace`.
-        opens: In a structured graph, whether a checkpointed region or a `scan` is opened,
+        opens: In a structured graph, decides whether a checkpointed region or a `scan` is inlined,
             `opens(primitive, params, body)`.
     """
     return _Builder(_Options(structured, enter, opens)).build(closed)
@@ -342,13 +342,13 @@ class _Builder:
         outputs = tuple(self.new(var.aval) for var in eqn.outvars)
         scope = self.scope_of(eqn)
         self.graph.nodes.append(Node(name, tuple(inputs), outputs, _runner(eqn), params, scope=scope, **more))
-        # What only moves one number about leaves that number.
+        # An operation that only rearranges a constant array leaves its value.
         if len(inputs) == 1 and fact(name).rearranges and (number := self.graph.splat(inputs[0])) is not None:
             self.graph.splats.update(dict.fromkeys(outputs, _converted(number, eqn.outvars[0].aval.dtype)))
         return outputs
 
     def helper(self, eqn, run: Callable[..., Any], inputs: Sequence[Ref]) -> Ref:
-        """Add what a function does, in the place of an equation."""
+        """Add the operations of a function in place of an equation."""
         avals = [
             jax.ShapeDtypeStruct(np.shape(r.value), jnp.result_type(r.value))
             if isinstance(r, Constant)

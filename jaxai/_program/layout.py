@@ -1,4 +1,4 @@
-"""Which axis of a value runs along the images' height and which along their width, read from the program."""
+"""The axes of a value that run along the images' height and width, read from the program."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,7 +26,7 @@ from .run import Each, evaluate, values
 
 
 def of(graph: Graph) -> Axes | None:
-    """Return what the axes of a graph's only result run along: the images' height, width, both or neither.
+    """Return the image axes of a graph's only result: each axis runs along height, width, both or neither.
 
     Args:
         graph: A graph whose last input are images [batch, height, width, channels].
@@ -41,7 +41,7 @@ def of(graph: Graph) -> Axes | None:
 
 
 def of_values(graph: Graph) -> dict[int, Axes | None]:
-    """Return what the axes of each value of a graph run along, as `of` does for its result."""
+    """Return the image axes of each value of a graph, as `of` does for the result."""
     found = values(graph, _images(graph), each=_each(graph))
     return {
         value: None
@@ -62,9 +62,9 @@ def _images(graph):
 
 
 def reaches(graph: Graph, axes: Axes | None) -> bool:
-    """Return whether a result depends on the positions of the graph's first input, which has these axes.
+    """Return whether a result depends on positions of the graph's first input, which has these axes.
 
-    It does not if all that is read of it are tokens from outside the grid.
+    It does not if only tokens outside the grid are read.
     """
     args = [axes or UNKNOWN, *[FIXED] * (len(graph.inputs) - 1)]
     return any(out is not FIXED for out in map(_axes, evaluate(graph, args, each=_unmixed(graph))))
@@ -75,7 +75,7 @@ def _unmixed(graph):
 
 
 def _results_unmixed(graph: Graph, node: Node, operands: Sequence[Any]) -> list[Any]:
-    """Follow axes as `_results`; where tokens of a grid are mixed with others, all depend on them."""
+    """Follow axes like `_results`; where grid tokens are mixed with others, all results depend on them."""
     if _bodies(graph, node) is None and _mixes(graph, node, operands):
         return [UNKNOWN] * len(node.outputs)
     return _results(graph, node, operands, _unmixed)
@@ -99,7 +99,7 @@ def _mixes(graph: Graph, node: Node, operands: Sequence[Any]) -> bool:
 def name(axes: Axes, shape: Sequence[int]) -> Layout | None:
     """Return the layout of a value [batch, ...], None if it is not laid out like an image.
 
-    An axis of length one may stand for any.
+    An axis of length one fits any image axis.
     """
     if len(shape) == 3:
         return _tokens(axes, shape)
@@ -132,7 +132,7 @@ def _each(graph):
 def _results(
     graph: Graph, node: Node, operands: Sequence[Any], each: Callable[[Graph], Each] = _each
 ) -> list[Any]:
-    """Return what the results' axes run along; operands are axes, `FIXED`, `UNKNOWN` or arrays."""
+    """Return the image axes of the results; operands are axes, `FIXED`, `UNKNOWN` or arrays."""
     followed = {place: axes for place, axes in enumerate(operands) if isinstance(axes, tuple)}
     if any(axes is UNKNOWN for axes in operands):
         return [UNKNOWN] * len(node.outputs)
@@ -160,7 +160,7 @@ def _results(
 
 
 def _joined(before: Axis, along: Axis, size: int) -> Axis:
-    """Return an axis of several operands, or of another length than its operand."""
+    """Return an axis common to several operands, or one whose length differs from its operand's."""
     if len(along) == 1:
         along = ((along[0][0], size),)
     if fits(before, size) and names_of(before) >= names_of(along):
@@ -200,7 +200,7 @@ def _of_scan(node: Node, body: Graph, operands: list[Any], each: Callable[[Graph
     if any(isinstance(x, tuple) and x[0] for x in xs):
         return [UNKNOWN] * len(node.outputs)
     xs = [x[1:] if isinstance(x, tuple) else UNKNOWN if x is UNKNOWN else FIXED for x in xs]
-    # What the state runs along settles after a few steps, or cannot be told.
+    # The axes of the state settle after a few steps, or are unknown.
     for _ in range(4):
         out = [_axes(x) for x in evaluate(body, [*fixed, *state, *xs], each=each(body))]
         new = [_either((old, x)) for old, x in zip(map(_axes, state), out[:carry], strict=True)]
@@ -215,7 +215,7 @@ def _of_scan(node: Node, body: Graph, operands: list[Any], each: Callable[[Graph
 def _targets(
     graph: Graph, node: Node, place: int, axis: int, followed: dict[int, Axes]
 ) -> Sequence[int] | None:
-    """Return the axes of the results along which an operand's axis runs on; None if that is unknown."""
+    """Return the axes of the results that continue an operand's axis; None if unknown."""
     params, shapes = node.params, [graph.shape(ref) for ref in (*node.inputs, *node.outputs)]
     known = fact(node.name)
     if known.aligned:
@@ -245,7 +245,7 @@ def _summed(node: Node, place: int, axis: int, followed: dict[int, Axes]) -> boo
 
 
 def _product(params: dict[str, Any], shapes, place: int, axis: int, summed: bool) -> Sequence[int] | None:
-    """Follow an axis through a product; one that is summed with weights becomes the weights' other axis."""
+    """Follow an axis through a product; an axis summed with weights becomes the weights' other axis."""
     contracted, batch = params["dimension_numbers"]
     free = [
         [a for a in range(len(shapes[side])) if a not in (*contracted[side], *batch[side])] for side in (0, 1)
@@ -257,7 +257,7 @@ def _product(params: dict[str, Any], shapes, place: int, axis: int, summed: bool
         return (start + place * len(free[0]) + free[place].index(axis),)
     if summed:
         return ()
-    # Resizing and token mixing: one new axis in the place of the old one.
+    # Resizing and token mixing: one new axis replaces the old one.
     other = 1 - place
     return (start + other * len(free[0]),) if len(free[other]) == 1 else () if not free[other] else None
 
@@ -265,13 +265,13 @@ def _product(params: dict[str, Any], shapes, place: int, axis: int, summed: bool
 def _gathered(numbers, axis: int, rank: int) -> Sequence[int] | None:
     dropped = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     if axis in dropped:
-        # One place of the axis, or places by an index, in any order.
+        # One entry of the axis, or entries by index, in any order.
         return () if len(numbers.offset_dims) == rank else None
     return (numbers.offset_dims[axis - sum(d < axis for d in dropped)],)
 
 
 def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes | None:
-    """Return the axes of the same values in another shape: parts are merged, and taken apart again."""
+    """Return the axes of the same values in another shape: parts are merged and split again."""
     found: list[Axis] = []
     i = j = 0
     while j < len(after) or i < len(before):
@@ -279,7 +279,7 @@ def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes |
             found.append(axes[i])
             i, j = i + 1, j + 1
             continue
-        # The smallest blocks of both shapes that hold as many values.
+        # The smallest blocks of both shapes that hold equally many values.
         first, second, left, right = i, j, 1, 1
         while i == first or j == second or left != right:
             take = i == first or (j > second and left < right) or j == len(after)
@@ -315,7 +315,7 @@ def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes |
 
 
 def _split(parts: list[tuple[str, int]], sizes: Sequence[int]) -> list[Axis] | None:
-    """Distribute parts over axes of these lengths; of a part that is cut, the major piece keeps its name."""
+    """Distribute parts over axes of these lengths; if a part is cut, its major piece keeps the name."""
     rest, found = [part for part in parts if part[1] > 1], []
     for size in sizes:
         axis: list[tuple[str, int]] = []

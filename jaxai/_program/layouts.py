@@ -1,4 +1,4 @@
-"""How a layer's values lie on the image: channels last, channels first, tokens of a grid."""
+"""Layouts of a layer's values on the image: channels last, channels first, tokens of a grid."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ NHWC, NCHW = "NHWC", "NCHW"
 
 @dataclass(frozen=True)
 class Tokens:
-    """How values [batch, tokens, channels] lie on the images: a grid, row by row, after other tokens.
+    """Layout of values [batch, tokens, channels]: a grid on the images, row by row, after other tokens.
 
     Attributes:
         grid: Rows and columns of the grid.
-        prefix: How many tokens come before those of the grid: class tokens, registers.
+        prefix: Number of tokens before those of the grid: class tokens, registers.
     """
 
     grid: tuple[int, int]
@@ -53,10 +53,10 @@ class ByLayer:
 
 
 def checked(data_format: Any) -> Layout | ByLayer | None:
-    """Return what a user says of layers' layouts in a form that can be compared.
+    """Return a user's layouts of layers, checked and in a comparable form.
 
     Raises:
-        ValueError: If it is no layout.
+        ValueError: If it is not a layout.
     """
     if isinstance(data_format, Mapping):
         return ByLayer(tuple((name, _checked(given)) for name, given in data_format.items()))
@@ -73,7 +73,7 @@ def _checked(given):
 
 
 def fits(given: Layout, shape: Sequence[int]) -> bool:
-    """Return whether values [batch, ...] of this shape may be laid out so."""
+    """Return whether values [batch, ...] of this shape can have this layout."""
     if isinstance(given, Tokens):
         return len(shape) == 3 and given.prefix + given.grid[0] * given.grid[1] <= shape[1]
     return len(shape) == 4
@@ -87,7 +87,7 @@ def grid(found: Layout, shape: Sequence[int]) -> tuple[int, int]:
 
 
 def channels_last(found: Layout | None, acts: jax.Array) -> jax.Array:
-    """Return values as [batch, height, width, channels]; those of no layout as they are."""
+    """Return values as [batch, height, width, channels]; values without a layout are unchanged."""
     if found == NCHW:
         return jnp.moveaxis(acts, 1, -1)
     if isinstance(found, Tokens):
@@ -98,12 +98,12 @@ def channels_last(found: Layout | None, acts: jax.Array) -> jax.Array:
 
 
 class Back(NamedTuple):
-    """A head of values [batch, height, width, channels] where the layer has another layout."""
+    """A head that takes values [batch, height, width, channels] of a layer with another layout."""
 
     found: Layout
 
     def __call__(self, head: Any, others: Any, acts: jax.Array) -> Any:
-        """Return what the head returns of these values; tokens beside the grid are those of the images."""
+        """Return the head's result for these values; tokens outside the grid are those of the images."""
         if not isinstance(self.found, Tokens):
             return head(jnp.moveaxis(acts, -1, 1))
         batch, prefix, count = acts.shape[0], self.found.prefix, acts.shape[1] * acts.shape[2]
@@ -115,7 +115,7 @@ class Back(NamedTuple):
 
 
 def others(found: Layout, acts: jax.Array) -> jax.Array | None:
-    """Return the tokens that lie beside the grid, those before it first; None for other layouts."""
+    """Return the tokens outside the grid, those before it first; None for other layouts."""
     if not isinstance(found, Tokens):
         return None
     end = found.prefix + found.grid[0] * found.grid[1]

@@ -13,7 +13,7 @@ class Tree:
     Attributes:
         shapes: The shape and type of each layer, by name, in forward order.
         layouts: "NHWC", "NCHW", `Tokens`, None for layers that do not lie on the image, "unknown".
-        default: The layer that is explained if none is named, if there is one.
+        default: The layer that methods explain by default, if there is one.
     """
 
     shapes: dict[str, Any]

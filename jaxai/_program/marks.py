@@ -1,13 +1,13 @@
-"""Marks on the library's own layers, by which they are read as the operations that they compute.
+"""Marks on the library's own layers, which let programs be read as the operations that layers compute.
 
-A layer of `jaxai.models` may be written as shifted slices, or with a derivative of its own, where
-`lax.conv_general_dilated` says the same. Inside its compiled call it marks its result with an operation of
-JAX that has the same values. Readers of programs then see that operation, with all of its parameters, and
-run the layer. The mark is a primitive of its own that names the call's operands: no function of a user can
-be taken for a layer, whatever it is called and whatever it calls.
+A layer of `jaxai.models` may be written as shifted slices, or with a derivative of its own, although it
+computes the same as `lax.conv_general_dilated`. Inside its compiled call it marks its result with the JAX
+operation that has the same values. Readers of programs then see that operation, with all of its parameters,
+but run the layer. The mark is a primitive of its own that takes the call's operands: no user function can be
+mistaken for a layer, whatever its name and whatever it calls.
 
-Modules of other libraries are marked while a model is traced: what a call computes lies in a named scope, and
-its results bear a name, both of a type of their own.
+Modules of other libraries are marked while a model is traced: a call's operations lie in a named scope and
+its results have a name, both of a type of their own.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +20,11 @@ from jax.interpreters import ad, batching, mlir
 
 
 class ModulePath(str):
-    """A module's path in its model, as the name of a scope or of a value; each call of it has its own.
+    """A module's path in its model, as the name of a scope or of a value; each call has its own.
 
     Attributes:
-        separator: What stands between the parts of the path.
-        place: Which of several results a value is, `[0]`.
+        separator: Text between the parts of the path.
+        place: Index of a value among several results, such as `[0]`.
     """
 
     separator = "."
@@ -51,7 +51,7 @@ _mark_p.def_abstract_eval(lambda y, *operands, standard: y)
 mlir.register_lowering(_mark_p, lambda ctx, y, *operands, standard: [y])
 
 
-# Derivatives and batched calls are no layers any more.
+# Derivatives and batched calls are no longer layers.
 def _jvp(primals, tangents, **params):
     return _mark_p.bind(*primals, **params), tangents[0]
 
@@ -64,8 +64,8 @@ def layer(y: jax.Array, operands: Sequence[jax.Array], reference: Callable[..., 
     """Mark the result of a compiled call: `y` is `reference(*operands)`, one operation of JAX.
 
     Args:
-        y: The call's only result, which is returned as it is.
-        operands: All arrays that the call is given, in order.
+        y: The call's only result, returned unchanged.
+        operands: All arrays passed to the call, in order.
         reference: The operation.
     """
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands]
@@ -82,7 +82,7 @@ def is_mark(eqn: Any) -> bool:
 
 
 def standard(eqn: Any) -> Standard | None:
-    """Return the operation that a call computes if it is a layer of the library's, or None."""
+    """Return the operation that a call computes if it is one of the library's layers, or None."""
     body = getattr(eqn.params.get("jaxpr"), "jaxpr", None)
     if body is None or not body.eqns or not is_mark(body.eqns[-1]):
         return None

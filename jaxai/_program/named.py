@@ -1,4 +1,4 @@
-"""Layers of functions that are not chains: values marked by name, and what else crosses them."""
+"""Layers of functions that are not chains: values marked by name, and the other values that bypass them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from .._frame import model as _model
 from .parts import MARKS, program_of, split
 
 OUTPUT = "logits"
-# An error lists all layers if there are at most so many.
+# Errors list all layers if there are at most this many.
 FEW = 24
 
 
@@ -62,17 +62,17 @@ class Named(_model.Layered):
 
 
 def identity(x: jax.Array) -> jax.Array:
-    """Return activations as they are: the head at the output."""
+    """Return activations unchanged: the head at the output."""
     return x
 
 
 def with_output(names: Iterable[str]) -> tuple[str, ...]:
-    """Return names with that of the output, last."""
+    """Return names followed by that of the output."""
     return tuple(names) if OUTPUT in names else (*names, OUTPUT)
 
 
 def unknown(layer: str, names: Sequence[str]) -> str:
-    """Return the line for a name that no layer has: all names if they are few, otherwise the nearest."""
+    """Return the message for an unknown layer, with all names if they are few or else the closest."""
     if len(names) <= FEW:
         return f"unknown layer {layer!r}; the layers are {', '.join(names)}"
     near = get_close_matches(layer, names, n=5, cutoff=0.0)
@@ -80,7 +80,7 @@ def unknown(layer: str, names: Sequence[str]) -> str:
 
 
 def marked(model: Any, x: jax.Array) -> jax.Array:
-    """Run a layered model with each layer's output marked by its name; other models as they are."""
+    """Run a layered model with each layer's output marked by its name; other models run unchanged."""
     names = getattr(model, "layer_names", ())
     if hasattr(model, "marked"):
         return model.marked(x)
@@ -96,8 +96,8 @@ def named(model: Callable[..., Any], images: Any = None) -> Named:
     """Make a layered model of any JAX function: values marked by `checkpoint_name` become its layers.
 
     Mark a value where the model computes it, `x = jax.ad_checkpoint.checkpoint_name(x, "block3")`; the mark
-    changes nothing else. Then every layer method works, through skip connections too, since the part after a
-    layer carries whatever else crosses it. A name used more than once is numbered: `block`, `block#2`, ...
+    changes nothing else. Every layer method then works, also with skip connections, since the part after a
+    layer carries the values that bypass it. A name used more than once is numbered: `block`, `block#2`, ...
 
     Args:
         model: Callable pytree of any library, `model(images) -> scores`: `Partial(apply, params)` for Haiku
@@ -107,7 +107,7 @@ def named(model: Callable[..., Any], images: Any = None) -> Named:
 
     Returns:
         A callable pytree with `split`, and with `layer_names` if images are given. Marks inside loops are
-        passed over.
+        ignored.
 
     Raises:
         TypeError: If `model` cannot be called.

@@ -1,9 +1,10 @@
-"""Names for the values of a program: marks, calls of modules, named scopes, and where the graph is narrow.
+"""Names for the values of a program: marks, calls of modules, named scopes and bottlenecks of the graph.
 
-Values that a user marked with `checkpoint_name` come first. Calls of modules that were marked while the
-model was traced (see `_frame.calls`) bear the modules' paths. A program without them is read by its named
-scopes: the layer of a scope is what is computed in it and used outside of it. A program without scopes has
-layers where one value alone carries all that depends on the images, named by the functions that return them.
+Values that a user marked with `checkpoint_name` come first. Calls of modules that were marked while the model
+was traced (see `_frame.calls`) have the modules' paths as names. A program without them is read by its named
+scopes: the layer of a scope is the value computed inside and used outside. In a program without scopes,
+layers are the values that alone carry everything that depends on the images, named by the functions that
+return them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,7 @@ def layers_of(graph: Graph) -> dict[str, int]:
 
 
 def _numbered(*groups: list[Found]) -> dict[str, int]:
-    """Return values by name, those of the first group with the first numbers."""
+    """Return values by name, numbered in order, the first group first."""
     names: dict[str, tuple[int, int]] = {}
     for group in groups:
         counts: dict[str, int] = {}
@@ -50,7 +51,7 @@ def _numbered(*groups: list[Found]) -> dict[str, int]:
 
 
 def has_names(graph: Graph) -> bool:
-    """Return whether a graph has named values or scopes of its own, so that it is worth opening."""
+    """Return whether a graph has named values or scopes of its own and is therefore worth inlining."""
     return any(
         node.name == "name" or any(part.kind in ("module", "scope") for part in node.scope)
         for node in graph.nodes
@@ -58,7 +59,7 @@ def has_names(graph: Graph) -> bool:
 
 
 def _moving(graph: Graph) -> set[int]:
-    """Return the floating values that depend on the images and that the results depend on."""
+    """Return the floating values that depend on the images and influence the results."""
     read = {out for node in graph.part(graph.inputs, graph.outputs).nodes for out in node.outputs}
     found = read & graph.dependents(graph.inputs[-1:])
     return {value for value in found if jnp.issubdtype(graph.avals[value].dtype, jnp.floating)}
@@ -84,7 +85,7 @@ def _steps(scope: Scope) -> list[str]:
 
 
 def _path(scope: Scope, own: ModulePath) -> str:
-    """Return a module's path, with `/[step]` after the outermost module that a step of a loop calls.
+    """Return a module's path, with `/[step]` after the outermost module called in a step of a loop.
 
     `blocks.attention` in step 1 of a loop over the stacked `blocks` is `blocks/[1]/attention`.
     """
@@ -108,7 +109,7 @@ def _path(scope: Scope, own: ModulePath) -> str:
 
 
 def _visits(graph: Graph, kinds: Sequence[str]) -> list[tuple[Scope, int, int]]:
-    """Return each visit of a scope and the nodes from its first to after its last, by their ends."""
+    """Return the range of nodes of each visit of a scope: its first, and the one after its last."""
     open_: dict[Scope, int] = {}
     found = []
     for position, node in enumerate(graph.nodes):
@@ -124,7 +125,7 @@ def _visits(graph: Graph, kinds: Sequence[str]) -> list[tuple[Scope, int, int]]:
 def _exits(
     graph: Graph, moving: set[int], kinds: Sequence[str]
 ) -> Iterator[tuple[Scope, int, int, list[int]]]:
-    """Return for each visit what is computed in it and used outside of it."""
+    """Return the values computed in each visit of a scope and used outside."""
     last = _last_uses(graph)
     for scope, start, end in _visits(graph, kinds):
         results = [out for node in graph.nodes[start:end] for out in node.outputs]
@@ -137,7 +138,7 @@ def _last_uses(graph: Graph) -> dict[int, int]:
 
 
 def _scopes(graph: Graph, moving: set[int]) -> list[Found]:
-    """Return the results of named scopes; scopes around the whole function are left out of the names."""
+    """Return the results of named scopes; scopes around the whole function are omitted from the names."""
     nodes = [node for node in graph.nodes if moving.intersection(node.outputs)]
     paths = [[p.name for p in node.scope if p.kind in ("scope", "step")] for node in nodes]
     root = _common(paths) if any(paths) else []
@@ -162,7 +163,7 @@ def _common(paths):
 
 
 def _narrow(graph: Graph, moving: set[int]) -> list[Found]:
-    """Return the values that alone carry what depends on the images."""
+    """Return the values that alone carry everything that depends on the images."""
     names: dict[int, str] = {}
     for scope, _, _, results in _exits(graph, moving, ("call", "step")):
         if len(results) == 1 and not scope[-1].name.startswith("_"):
@@ -187,7 +188,7 @@ def _function(node: Node) -> str:
 
 
 def cuts(graph: Graph) -> list[tuple[int, int]]:
-    """Return the nodes whose result alone carries what depends on the images, and these results."""
+    """Return the nodes whose result alone carries all that depends on the images, and these results."""
     moving = graph.dependents(graph.inputs[-1:])
     last = _last_uses(graph)
     alive, found = set(graph.inputs[-1:]), []

@@ -17,7 +17,7 @@ from .names import cuts, has_names, layers_of, marks_of
 from .run import evaluate
 
 _PRODUCTS = ("dot_general", "conv_general_dilated")
-# Loops of more steps are not opened: every step would be compiled by itself.
+# Loops of more steps are not unrolled, because every step would be compiled separately.
 MOST_STEPS = 64
 
 
@@ -40,13 +40,13 @@ def _worth_opening(primitive, params, body):
 
 
 def _found(closed):
-    """Open loops and regions; functions with a derivative of their own keep it."""
+    """Inline loops and regions, but not functions with a derivative of their own."""
     return graph_of(closed, structured=True, enter=lambda graph: False, opens=_worth_opening)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a program is read: what is opened of it, and which of its values are layers."""
+    """Options for reading a program: what is inlined, and which values are layers."""
 
     graph: Callable[[Any], Graph]
     layers: Callable[[Graph], dict[str, int]]
@@ -57,7 +57,7 @@ FOUND = Reading(_found, layers_of)
 
 
 class Program:
-    """A traced function of images with its layers; one object for each program, so that splits compile once.
+    """A traced function of images with its layers; one object per program, so that splits compile once.
 
     Attributes:
         graph: The program.
@@ -75,7 +75,7 @@ class Program:
         return self.graph.avals[self.layers[layer]]
 
     def parts(self, layer: str) -> tuple[Graph, Graph]:
-        """Return the graphs before a layer (its value, then what crosses) and after it."""
+        """Return the graphs before a layer (its value, then the values that bypass it) and after it."""
         if layer not in self._parts:
             graph, mark = self.graph, self.layers[layer]
             above = graph.dependents([mark])
@@ -94,18 +94,18 @@ class Program:
 
     @cached_property
     def axes(self) -> dict[int, Any]:
-        """What the axes of each value run along, as `layout` tells."""
+        """The image axes of each value (see `layout`)."""
         return layout.of_values(self.graph)
 
     @cached_property
     def narrow(self) -> set[int]:
-        """The values that alone carry what depends on the images, and the values that bear their names."""
+        """The values that alone carry all that depends on the images, and the values with their names."""
         found = {value for _, value in cuts(self.graph)}
         names = {node.outputs[0]: node.inputs[0] for node in self.graph.nodes if node.name == "name"}
         return found | {named for named, value in names.items() if value in found}
 
     def reaches(self, layer: str) -> bool:
-        """Return whether the result depends on a layer's positions, and not on other tokens alone."""
+        """Return whether the result depends on a layer's positions, not only on other tokens."""
         _, rest = self.parts(layer)
         return layout.reaches(rest, self.axes[self.layers[layer]])
 
@@ -116,7 +116,7 @@ def _run(graph, flat):
 
 
 def program_of(model: Any, images: Any, reading: Reading) -> tuple[Program, list[Any]]:
-    """Return the program of `model(images)`, and the arrays to evaluate it on."""
+    """Return the program of `model(images)`, and the arrays on which to evaluate it."""
     flat, structure = jax.tree.flatten((model, images))
     found = _program(structure, _model.shapes_and_types(flat), reading)
     if found is not None:
@@ -140,8 +140,8 @@ class Rest:
     """The part of a function after a value: `rest(acts) -> scores`.
 
     Attributes:
-        crossing: Values from before that are used after it: parameters, skip connections.
-        program: What to run, and the tree of its results.
+        crossing: Earlier values that are used after it: parameters, skip connections.
+        program: The graph to run, and the tree of its results.
         layer: The value's name.
     """
 
@@ -153,8 +153,8 @@ class Rest:
         """Return the scores of these activations.
 
         Raises:
-            ValueError: If they are of other shape than those of the images that the network was split at. One
-                image's head takes any number of them.
+            ValueError: If their shape differs from that of the images with which the network was split. The
+                head of a single image takes any number of activations.
         """
         graph, tree = self.program
         expected = graph.shape(graph.inputs[0])
@@ -181,11 +181,11 @@ def split(program: Program, flat: list[Any], layer: str) -> tuple[jax.Array, Res
 
 
 def between(program: Program, flat: list[Any], acts: jax.Array, start: str, stop: str | None) -> Any:
-    """Return what the program computes from a layer's values alone: its result, or another layer's values.
+    """Compute the program's result, or another layer's values, from a layer's values alone.
 
     Raises:
-        ValueError: If the values are of the wrong shape, other values of the images are needed as well, or
-            `stop` does not come after `start`.
+        ValueError: If the values are of the wrong shape, other values that depend on the images are needed as
+            well, or `stop` does not come after `start`.
     """
     graph, (_, rest) = program.graph, program.parts(start)
     expected = graph.shape(rest.inputs[0])

@@ -1,4 +1,4 @@
-"""The ReLUs of a function, in any spelling, and which of them are the activations of its layers."""
+"""Detection of ReLUs in any spelling, and of those that are activations of layers."""
 
 from dataclasses import dataclass
 from itertools import permutations
@@ -18,10 +18,10 @@ class Relu:
 
 
 def find_relus(graph: Graph) -> dict[int, Relu]:
-    """Return the ReLUs of one graph by the number of their result, however they are written.
+    """Return the ReLUs of one graph, in any spelling, by the number of their result.
 
-    Known are `jax.nn.relu`, `relu6`, `jnp.maximum(x, 0)`, `jnp.clip`, `jnp.where(x > 0, x, 0)` and
-    `x * (x > 0)`, with the zero given as a number or an array.
+    Recognised are `jax.nn.relu`, `relu6`, `jnp.maximum(x, 0)`, `jnp.clip`, `jnp.where(x > 0, x, 0)` and `x *
+    (x > 0)`, with the zero given as a number or an array.
     """
     producers, uses = graph.producers(), graph.uses()
     found: dict[int, Relu] = {}
@@ -75,7 +75,7 @@ def _match(graph, node: Node, producers, uses, found) -> Relu | None:
 
 
 def _other(graph, inputs, number) -> Ref | None:
-    """Return the operand beside `number`, if one of the two is that number everywhere."""
+    """Return the other operand if one of the two equals `number` everywhere."""
     for x, bound in (inputs, inputs[::-1]):
         if graph.splat(bound) == number and not isinstance(x, Constant):
             return x
@@ -109,14 +109,14 @@ def _positive(graph, predicate, producers) -> tuple[Ref, bool] | None:
 def activations(graph: Graph) -> dict[int, Relu]:
     """Return the ReLUs of one graph that are the activations of layers, by the number of their result.
 
-    They depend on the arguments, not on parameters alone. Left out is a maximum with zero that
+    They depend on the arguments, not only on parameters. A maximum with zero is excluded if it
 
     - keeps a sum of squares from rounding below zero: the variance of a norm, a squared distance;
     - keeps the argument of a root, a logarithm or a divisor from being negative, where at most 0.1 is added
       before these;
     - is a part of another function of the same value: of a hard swish x relu6(x + 3) / 6, a softplus, or a
       leaky ReLU that is written as a sum;
-    - is a hard sigmoid: a ReLU6 of a value shifted by a number, scaled to at most 1.
+    - is a hard sigmoid: a ReLU6 of a value shifted by a constant, scaled to at most 1.
     """
     moving = graph.dependents(graph.arguments)
     relus = {out: relu for out, relu in find_relus(graph).items() if out in moving}
@@ -142,12 +142,12 @@ def has_activation(graph: Graph) -> bool:
     )
 
 
-# What may be added to the argument of a root that is guarded.
+# Largest number that may be added to a guarded argument of a root.
 _MOST_ADDED = 0.1
 
 
 class _View:
-    """A graph without the nodes that no result needs, to be followed in both directions."""
+    """A graph without unused nodes that can be followed in both directions."""
 
     def __init__(self, graph: Graph):
         live = graph.part(graph.inputs, graph.outputs)
@@ -155,7 +155,7 @@ class _View:
         self.producers, self.readers = live.producers(), live.readers()
 
     def is_number(self, ref: Ref) -> bool:
-        """Return whether a value is one number everywhere, known or not."""
+        """Return whether a value is constant everywhere, with a known value or not."""
         while self.graph.shape(ref) and self.graph.splat(ref) is None:
             node = None if isinstance(ref, Constant) else self.producers.get(ref)
             if node is None or not fact(node.name).rearranges or len(node.inputs) != 1:
@@ -164,7 +164,7 @@ class _View:
         return True
 
     def only_value(self, node: Node) -> Ref | None:
-        """Return a node's operand besides numbers and predicates, if there is one."""
+        """Return a node's only operand that is neither a number nor a predicate, if there is one."""
         found = [ref for ref in node.inputs if not self.is_number(ref)]
         found = [ref for ref in found if not jnp.issubdtype(self.graph.dtype(ref), jnp.bool_)]
         return found[0] if len(found) == 1 else None
@@ -200,7 +200,7 @@ class _View:
         return len(contracted) + len(batch) == len(self.graph.shape(node.inputs[0]))
 
     def is_guard(self, out: int) -> bool:
-        """Return whether only roots, logarithms and quotients read a value, with little added to it."""
+        """Return whether only roots, logarithms and quotients read a value, after adding little to it."""
         ahead, found = [(out, 0.0)], False
         while ahead:
             ref, added = ahead.pop()
@@ -222,7 +222,7 @@ class _View:
         return found
 
     def is_root(self, node: Node, place: int) -> bool:
-        """Return whether a node is not defined for negative values of an operand, or not for zero."""
+        """Return whether a node is undefined for negative values of an operand, or for zero."""
         if node.name == "div":
             return place == 1
         if node.name == "pow" and place == 0:
@@ -231,7 +231,7 @@ class _View:
         return node.name in ("sqrt", "rsqrt", "log") or (node.name == "integer_pow" and node.params["y"] < 0)
 
     def is_part(self, out: int, x: Ref) -> bool:
-        """Return whether a ReLU's result meets, position by position, what it was made from."""
+        """Return whether a ReLU's result is combined elementwise with the value it was made from."""
         roots = [x]
         while (node := self.producers.get(roots[-1])) is not None and fact(node.name).elementwise:
             if (before := self.only_value(node)) is None:
@@ -247,7 +247,7 @@ class _View:
         )
 
     def reached(self, start: set[Ref], without: int | None = None) -> set[Ref]:
-        """Return the values that are functions of some at the same position."""
+        """Return the values that depend elementwise on some values."""
         found, ahead = set(start), list(start)
         while ahead:
             for node in self.readers.get(ahead.pop(), ()):
@@ -267,7 +267,7 @@ class _View:
         return relu.upper == 1 or (bool(tops) and all(abs(top - 1) < 1e-3 for top in tops))
 
     def scaled(self, node: Node, ref: int, value: float) -> float:
-        """Return what a value becomes in a node that multiplies or divides it by a number; 0 in others."""
+        """Return the factor of a node that multiplies or divides a value by a number; 0 for other nodes."""
         place = node.inputs.index(ref)
         number = self.graph.splat(node.inputs[1 - place]) if len(node.inputs) == 2 else None
         if not number or place not in fact(node.name).linear_in:

@@ -1,4 +1,4 @@
-"""Evaluation of graphs: the one loop that runs their nodes, on arrays or on anything else."""
+"""Evaluation of graphs: the one loop that runs their nodes, on arrays or on other values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,10 +26,10 @@ def values(
     Args:
         graph: As `trace` returns it, or a part of one.
         args: Values of the graph's inputs.
-        known: Values that are not computed again, and what a part of a graph reads from outside of it.
-        each: `each(node, operands) -> results` is what is done with a node, in place of running it: to look
-            on, to change results, or to interpret the program on values other than arrays. Literals and
-            constants arrive as they are.
+        known: Values that need not be computed, and values that a part of a graph reads from outside.
+        each: `each(node, operands) -> results` is called instead of running a node: to observe or change
+            results, or to interpret the program on values other than arrays. Literals and constants are
+            passed unchanged.
     """
     found = {**graph.constants, **(known or {}), **dict(zip(graph.inputs, args, strict=True))}
     for node in graph.nodes:
@@ -49,12 +49,12 @@ def evaluate(
 
 
 def exchanged(graph: Graph, exchange: Exchange) -> Graph | None:
-    """Return a graph in which other functions compute some of the values; None if nothing is exchanged.
+    """Return a graph in which other functions compute some of the values; None if nothing changes.
 
     Args:
         graph: As `trace` returns it.
-        exchange: `exchange(graph)` returns, for the first output of a node, the function to compute it by and
-            that function's operands; called on the bodies of loops and branches as well.
+        exchange: `exchange(graph)` returns the function that computes a node and that function's operands, by
+            the node's first output; it is also called with the bodies of loops and branches.
     """
     found, nodes, changed = exchange(graph), [], False
     for node in graph.nodes:

@@ -1,4 +1,4 @@
-"""Where an operation lies: the modules' calls, named scopes, functions and steps of loops around it."""
+"""Scopes of operations: the calls of modules, named scopes, functions and loop steps around them."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -6,13 +6,13 @@ from .marks import ModulePath
 
 
 class Part(NamedTuple):
-    """One of the things that an operation lies in.
+    """One of the scopes that contain an operation.
 
     Attributes:
         kind: "module" for the call of a library's module, "scope" for any other `jax.named_scope`, "call" for
-            that of a jitted function, "step" for a step of an unrolled loop.
+            the call of a jitted function, "step" for a step of an unrolled loop.
         name: The module's path, the scope's or the function's name, or `[step]`.
-        visit: A number that tells visits of one name apart; zero for scopes, which cannot be told apart.
+        visit: A number that distinguishes visits of one name; zero for scopes, which cannot be distinguished.
     """
 
     kind: Literal["module", "scope", "call", "step"]

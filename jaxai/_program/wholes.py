@@ -1,9 +1,9 @@
-"""Norms and softmaxes of a function, each recognised as one thing, however it is written.
+"""Detection of norms and softmaxes as single units, however they are written.
 
-A norm is known by its statistic: a root of sums over its input by which the input, or the input less its
-mean, is multiplied or divided. With the statistic held constant the rest must be linear. Input and result are
-found as the values that everything passes through (dominators), so that the order of the steps, the guards
-against small variances and the shapes in between do not matter.
+A norm is recognised by its statistic: a root of sums over its input by which the input, or the input minus
+its mean, is multiplied or divided. With the statistic held constant, the rest must be linear. Input and
+result are found as the values that every path passes through (dominators), so that the order of the steps,
+the guards against small variances and the intermediate shapes do not matter.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,9 +23,10 @@ class Whole:
     Attributes:
         kind: norm, softmax or log_softmax.
         x: Its input.
-        nodes: What computes the result from the input; other values that are read are held constant.
-        statistics: For norms the nodes that compute the statistics, from the input too.
-        axes: For softmaxes the axes that are summed over.
+        nodes: The nodes that compute the result from the input; other values that they read are held
+            constant.
+        statistics: For norms, the nodes that compute the statistics from the input.
+        axes: For softmaxes, the axes of the sum.
     """
 
     kind: str
@@ -53,19 +54,19 @@ def find_wholes(graph: Graph, image: int) -> list[Whole]:
 
 
 def find_softmaxes(graph: Graph, image: int) -> list[Whole]:
-    """Return the softmaxes of a graph, in order; loops and branches are not looked into."""
+    """Return the softmaxes of a graph, in order; loops and branches are not searched."""
     search = _Search(graph, image)
     found = [whole for node in graph.nodes if (whole := search.softmax(node)) is not None]
     return [whole for whole in found if whole.kind == "softmax"]
 
 
 def dominators(graph: Graph, image: int) -> dict[int, int]:
-    """Return the last value that all ways from the images to each value pass through, by value."""
+    """Return the last value on every path from the images to each value, by value."""
     return _Search(graph, image).dominators()
 
 
 class _Search:
-    """Looks for wholes in one graph."""
+    """A search for norms and softmaxes in one graph."""
 
     def __init__(self, graph: Graph, image: int):
         self.graph, self.image = graph, image
@@ -80,7 +81,7 @@ class _Search:
         return bool(set(map(id, one.nodes)) & set(map(id, other.nodes)))
 
     def producer(self, ref: Ref, *names: str) -> Node | None:
-        """Return the node that computes a value before it was rearranged, if it is one of these."""
+        """Return the node that computes a value, before rearrangements, if its primitive is one of these."""
         node = None if isinstance(ref, Constant) else self.producers.get(ref)
         while node is not None and fact(node.name).rearranges and len(node.inputs) == 1:
             node = None if isinstance(node.inputs[0], Constant) else self.producers.get(node.inputs[0])
@@ -92,7 +93,7 @@ class _Search:
         return [node for node in part if any(map(self.depends, node.inputs))]
 
     def leaks(self, nodes: Sequence[Node], output: int, others: Sequence[Node] = ()) -> bool:
-        """Return whether a value computed on the way is read by any other node, or is a result."""
+        """Return whether an intermediate value is read by any other node, or is a result."""
         inside = set(map(id, (*nodes, *others)))
         values = {out for node in nodes for out in node.outputs} - {output}
         return any(
@@ -127,14 +128,14 @@ class _Search:
         return Whole(kind, x, nodes, axes=axes)
 
     def exponential(self, ref: Ref) -> Node | None:
-        """Return the exponential that `ref` is, where a fixed mask lets it."""
+        """Return the exponential that `ref` equals, possibly behind a fixed mask."""
         masked = self.producer(ref, "select_n")
         if masked is not None and list(map(self.depends, masked.inputs)) == [False, False, True]:
             ref = masked.inputs[2]
         return self.producer(ref, "exp")
 
     def log_of_sum(self, ref: Ref) -> Node | None:
-        """Return the sum of which `ref` is the logarithm, shifted back by a maximum or not."""
+        """Return the sum whose logarithm `ref` is, with or without a maximum added back."""
         shifted = self.producer(ref, "add")
         for each in (ref,) if shifted is None else shifted.inputs:
             logarithm = self.producer(each, "log")
@@ -144,7 +145,7 @@ class _Search:
         return None
 
     def unshifted(self, ref: Ref, axes: tuple[int, ...]) -> tuple[Ref, list[int]]:
-        """Return a value without what is subtracted from it along whole `axes`, and that."""
+        """Return a value before a subtraction of something constant along `axes`, and what was subtracted."""
         node = None if isinstance(ref, Constant) else self.producers.get(ref)
         if node is not None and node.name == "sub" and self.constant_along(node.inputs[1], axes):
             return node.inputs[0], values_of([node.inputs[1]])
@@ -164,7 +165,7 @@ class _Search:
     # Norms.
 
     def dominators(self) -> dict[int, int]:
-        """Return the last value that all ways from the images to each value pass through."""
+        """Return the last value on every path from the images to each value."""
         steps = (
             (out, [ref for ref in node.inputs if self.depends(ref)])
             for node in self.graph.nodes
@@ -173,7 +174,7 @@ class _Search:
         return _tree(self.image, steps)
 
     def post_dominators(self) -> dict[int, int]:
-        """Return the first value that all ways from each value to the results pass through; -1 is the end."""
+        """Return the first value on every path from each value to the results; -1 is the end."""
         values = [self.image, *(out for node in self.graph.nodes for out in node.outputs)]
         steps = (
             (
@@ -209,7 +210,7 @@ class _Search:
         return Whole("norm", x, nodes, [] if self.leaks(statistics, -1, nodes) else statistics)
 
     def scaled(self, x: int, root: int, nodes: Sequence[Node]) -> dict[int, bool]:
-        """Say which values are the input, linearly changed, times the statistic (True), or of that alone."""
+        """Mark values that are linear in the input, times the statistic (True) or without it."""
         known: dict[int, bool] = {x: True, root: False}
         for node in nodes:
             about = fact(node.name)
@@ -233,7 +234,7 @@ class _Search:
         return known
 
     def with_affine(self, nodes: list[Node]) -> list[Node]:
-        """Return a norm with the scale and the shift that follow it."""
+        """Extend a norm by the scale and the shift that follow it."""
         nodes, count = list(nodes), len(nodes)
         while True:
             value = nodes[-1].outputs[0]
@@ -249,7 +250,7 @@ class _Search:
 
 
 def _tree(root: int, steps: Iterable[tuple[int, Sequence[int]]]) -> dict[int, int]:
-    """Return each value's nearest common ancestor of its neighbours, in a tree that grows step by step."""
+    """Return the nearest common ancestor of each value's neighbours, in a tree built step by step."""
     parents, depth = {root: root}, {root: 0}
     for value, neighbours in steps:
         known = [each for each in neighbours if each in parents]

@@ -1,4 +1,4 @@
-"""Explanations by the gradient of the score, at the image, along paths to it, and at a layer."""
+"""Gradient methods: gradients of the score at the image, along paths to it, and at a layer."""
 
 from ._blur_integrated_gradients import blur_integrated_gradients
 from ._forgrad import forgrad

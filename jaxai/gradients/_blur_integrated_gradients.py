@@ -18,7 +18,7 @@ from ._paths import integrate
 def blur(
     image: Float[Array, "height width channels"], sigma: Float[Array, ""], *, taps: int
 ) -> Float[Array, "height width channels"]:
-    """Blur an image by a Gaussian of standard deviation `sigma`, zeros outside, cut off at four sigmas.
+    """Blur an image by a Gaussian of standard deviation `sigma`, with zero padding, truncated at four sigmas.
 
     Equals `scipy.ndimage.gaussian_filter(..., mode="constant")`; `sigma` may be traced, and zero. `taps` is
     at least four times the largest sigma.
@@ -35,7 +35,7 @@ def _matrix(size: int, sigma: jax.Array, taps: int) -> jax.Array:
         return jnp.where(distance <= radius, jnp.exp(-(distance**2) / (2 * sigma**2)), 0)
 
     positions = jnp.arange(size, dtype=jnp.float32)
-    # The kernel sums to one over all of its taps, also over those that fall outside the image.
+    # The kernel sums to one over all its taps, including those outside the image.
     total = 1 + 2 * weight(jnp.arange(1, taps + 1, dtype=jnp.float32)).sum()
     return weight(jnp.abs(positions[:, None] - positions[None])) / total
 
@@ -73,14 +73,14 @@ def blur_integrated_gradients(
 ) -> Float[Array, "batch *k height width channels"]:
     """Integrate the gradient along a path from a blurred image to the image: no baseline to choose.
 
-    The sum approaches score(image) - score(most blurred image). Zeros surround the image, as in PAIR's
-    library, whose left Riemann sum this is.
+    The sum approaches score(image) - score(most blurred image). The image is padded with zeros and the
+    integral is a left Riemann sum, as in PAIR's library.
 
     Args:
         max_sigma: Standard deviation of the strongest blur, in pixels.
-        spacing: Blurs in steps of equal `"linear"` sigma, or of equal square, `"sqrt"` (PAIR's `sqrt=True`).
-        grad_step: Difference of sigmas by which the blur's derivative is taken, PAIR's; None takes the exact
-            derivative of the cut-off kernel.
+        spacing: Equal steps of sigma, `"linear"`, or of its square, `"sqrt"` (PAIR's `sqrt=True`).
+        grad_step: Difference of sigmas in the blur's finite difference, as in PAIR's library; None takes the
+            exact derivative of the truncated kernel.
 
     References:
         Xu, Venugopalan, Sundararajan: Attribution in Scale and Space. CVPR 2020, arXiv 2004.03383, equation

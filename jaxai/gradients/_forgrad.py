@@ -12,13 +12,14 @@ def forgrad(
 ) -> Float[Array, "*batch height width"]:
     """Remove the high frequencies of maps: in gradients they come from strides and pools, not the image.
 
-    Frequencies are counted in cycles an image along each axis; those beyond a circle of radius `cutoff` are
-    dropped. The filter is linear and keeps signs; Xplique's applies it to the magnitude of the mean over the
-    channels and returns the result's magnitude.
+    Frequencies are in cycles per image along each axis; those outside a circle of radius `cutoff` are
+    removed. The filter is linear and keeps signs; Xplique applies it to the magnitude of the mean over the
+    channels and returns the magnitude of the result.
 
     Args:
         maps: Any leading axes.
-        cutoff: Positive; the paper finds about 15 best for images of 224 x 224.
+        cutoff: Cutoff frequency in cycles per image, positive; the paper finds about 15 best for images of
+            224 x 224.
 
     Returns:
         Maps of the same shape.

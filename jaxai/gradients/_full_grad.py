@@ -1,9 +1,9 @@
-"""Full gradients: the input's share of a score, and that of every bias, wherever it is in the network.
+"""Full gradients: the contributions of the input and of every bias, anywhere in the network, to a score.
 
-The function is read as a graph. An operation's remainder is what its result has beyond its derivative times
-its operands: a bias that is added, the six of a ReLU6 where it saturates, the curvature of a sigmoid. The
-score is the sum over all remainders of remainder x gradient, plus input x gradient, exactly and for any
-function. Values whose derivative is zero, such as the gate of x * (x > 0), count as constants.
+The function is read as a graph. An operation's remainder is its result minus its derivative times its
+operands: an added bias, the six of a saturated ReLU6, the curvature of a sigmoid. The score is the sum over
+all remainders of remainder x gradient, plus input x gradient, exactly and for any function. Values whose
+derivative is zero, such as the gate of x * (x > 0), count as constants.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from .._program.run import evaluate
 
 
 class FullGradients(NamedTuple):
-    """A score's decomposition; all of it sums to the score.
+    """The decomposition of a score, which sums to the score.
 
     Attributes:
         input: Image x gradient [batch, height, width, channels]; [batch, k, ...] for k classes per image.
@@ -119,7 +119,7 @@ def _decompose(model: Any, images: jax.Array, targets: Any, batch_size: int | No
 
 
 def _share(value: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Return value x gradient, 0 where the gradient is: infinite paddings that nobody reads add nothing."""
+    """Return value x gradient, and 0 where the gradient is 0: unused infinite padding adds nothing."""
     wide = jnp.promote_types(value.dtype, jnp.float32)
     share = jnp.real(value.astype(wide) * gradient.astype(wide)).astype(jnp.float32)
     return jnp.where(gradient == 0, 0, share)
@@ -139,17 +139,17 @@ def full_gradients(
     *,
     batch_size: int | None = None,
 ) -> FullGradients:
-    """Split a score into the input's share and that of every bias; they sum to the score exactly.
+    """Split a score into contributions of the input and of every bias, which sum to the score exactly.
 
-    Biases are found in any JAX function: constants that are added, constant branches of clips, and the
-    curvature of smooth nonlinearities.
+    Biases are found in any JAX function: added constants, constant branches of clips, and the curvature of
+    smooth nonlinearities.
 
     Args:
         targets: What to explain; logits are differentiated. A callable's own remainder is not part of the
             sum. None is the top class of the image itself.
 
     Returns:
-        The shares.
+        The contributions.
 
     References:
         Srinivas, Fleuret: Full-Gradient Representation for Neural Network Visualization. NeurIPS 2019,
@@ -184,11 +184,11 @@ def full_grad(
     *,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Show full gradients as one map: magnitudes of every share, scaled, upsampled and summed.
+    """Show full gradients as one map: the magnitudes of all contributions, scaled, upsampled and summed.
 
-    Each share with positions is scaled to 0 .. 1 over its positions and channels, as the authors do, before
-    its channels are summed; those without (biases of dense layers) are left out. Upsampling is bilinear
-    between half-pixel centres, the authors' aligns corners.
+    Each contribution with positions is scaled to 0 .. 1 over its positions and channels, as the authors do,
+    before its channels are summed; those without positions (biases of dense layers) are left out. Upsampling
+    is bilinear between half-pixel centres, whereas the authors align corners.
 
     References:
         Srinivas, Fleuret: Full-Gradient Representation for Neural Network Visualization. NeurIPS 2019,

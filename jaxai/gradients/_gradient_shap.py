@@ -1,4 +1,4 @@
-"""Integrated gradients over a distribution of baselines, one random point of a random path at a time."""
+"""Integrated gradients over a distribution of baselines, sampled at one random point per path."""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,11 +50,11 @@ def gradient_shap(
     Args:
         baselines: A sample of the data, in the model's input space.
         num_samples: Random points per image.
-        noise: Standard deviation of normal noise added to the image.
+        noise: Standard deviation of Gaussian noise added to the image.
 
     Returns:
-        Attributions [batch, height, width, channels]; [batch, k, ...] for k classes per image. Their sum is
-        the score minus the mean score of the baselines in expectation.
+        Attributions [batch, height, width, channels]; [batch, k, ...] for k classes per image. The
+        expectation of their sum is the score minus the mean score of the baselines.
 
     References:
         Lundberg, Lee: A Unified Approach to Interpreting Model Predictions. NeurIPS 2017, arXiv 1705.07874;
@@ -103,7 +103,7 @@ def expected_gradients(
     num_samples: int = 200,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width channels"]:
-    """Average integrated gradients over baselines drawn from the data, by one random point for each draw.
+    """Average integrated gradients over baselines drawn from the data, with one random point per draw.
 
     Args:
         baselines: A sample of the data.

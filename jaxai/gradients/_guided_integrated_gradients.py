@@ -34,15 +34,15 @@ def guided_integrated_gradients(
 ) -> Float[Array, "batch *k height width channels"]:
     """Integrate the gradient along a path that moves the values with the smallest gradients first.
 
-    Every step closes 1/steps of the L1 distance to the image. The `fraction` of values with the smallest
-    gradients moves first, then the next, but none further than `max_distance` from the straight line. The
-    steps depend on each other, so only images and targets run side by side. Values of equal gradient are
+    Every step covers 1/steps of the L1 distance to the image. The `fraction` of values with the smallest
+    gradients moves first, then the next, but none further than `max_distance` from the straight line. Each
+    step depends on the previous one, so only images and targets run in parallel. Values of equal gradient are
     ordered by position.
 
     Args:
-        fraction: Share of the values that moves at a time, in (0, 1].
-        max_distance: How far along the line a value may be ahead or behind; 0 is integrated gradients, 1 is
-            free.
+        fraction: Fraction of the values that moves at a time, in (0, 1].
+        max_distance: How far a value may be ahead or behind along the line; 0 is integrated gradients, 1 is
+            unconstrained.
         batch_size: At most this many images in flight (times k targets); None chooses by size.
 
     References:
@@ -97,7 +97,7 @@ def _guided(model, images, targets, baseline, *, steps, fraction, max_distance, 
 
 
 def _move(point, grad, image, start, number, *, steps, fraction, max_distance):
-    """Return the point after one step: values of small gradient have moved, the distance is as planned."""
+    """Return the point after one step: values of small gradient move until the planned distance remains."""
     shape = point.shape
     point, grad, image, start = (a.ravel().astype(jnp.float32) for a in (point, grad, image, start))
     line = image - start
@@ -105,13 +105,13 @@ def _move(point, grad, image, start, number, *, steps, fraction, max_distance):
     behind = start + jnp.maximum(position - max_distance, 0) * line
     ahead = start + jnp.minimum(position + max_distance, 1) * line
 
-    # Values that fell too far behind are brought up before any other moves.
+    # Values that are too far behind move first.
     point = jnp.where(jnp.abs(image - point) > jnp.abs(image - behind), behind, point)
     wanted = jnp.abs(image - point).sum() - (1 - position) * jnp.abs(line).sum()
     room = jnp.abs(ahead - point)
 
-    # In order of their gradients, a group at a time, values move as far as they may; the last group moves by
-    # the part that is still needed.
+    # In order of their gradients, one group at a time, values move as far as allowed; the last group moves by
+    # the distance that remains.
     size = point.shape[0]
     group_size = int(fraction * (size - 1)) + 1
     order = jnp.argsort(jnp.where(room > 0, jnp.abs(grad), jnp.inf))

@@ -1,4 +1,4 @@
-"""Integrated gradients along the straight line from a baseline, and how far they are from complete."""
+"""Integrated gradients along the straight line from a baseline, and their completeness gap."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,12 +38,12 @@ def integrated_gradients(
 
     Args:
         baseline: Value or array that broadcasts to `images`, or a list of them, whose attributions are
-            averaged (black and white, say); None means zero, which after ImageNet normalisation is the mean
-            colour (grey), not black.
+            averaged (such as black and white); None means zero, which after ImageNet normalisation is the
+            mean colour (grey), not black.
         steps: Number of gradients along each path.
         method: Quadrature, as in `path_nodes` (Gauss-Legendre is Captum's default too), or `"adaptive"`:
-            midpoints of steps that are short where the score changes fast, found by nine forward passes. It
-            pays where the score saturates, as a probability does.
+            midpoints of steps that are short where the score changes fast, which nine forward passes
+            determine. It pays off where the score saturates, as probabilities do.
 
     References:
         Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks. ICML 2017, arXiv 1703.01365,
@@ -130,10 +130,10 @@ def completeness_gap(
     baseline: ArrayLike | Sequence[ArrayLike] | None = None,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k"]:
-    """Return how much attributions add up to beyond score(image) - score(baseline); zero is complete.
+    """Return the attributions' sum minus (score(image) - score(baseline)); zero means complete.
 
     Args:
-        targets: As the attributions were made for.
+        targets: The targets that the attributions explain.
         attributions: [batch, height, width, channels], or [batch, k, ...] for k classes per image.
         baseline: As in `integrated_gradients`; the scores of several are averaged.
 

@@ -86,8 +86,8 @@ def layer_integrated_gradients(
 ) -> Float[Array, "batch *k h w features"]:
     """Integrate the gradient along the line between two activations of a layer, times their difference.
 
-    The image and the baseline pass through the network once; the gradients are those of the head. They sum to
-    score(image) - score(baseline).
+    The image and the baseline pass through the network once; only the head is differentiated. The
+    attributions sum to score(image) - score(baseline).
 
     Args:
         method: Quadrature, as in `path_nodes`.
@@ -210,15 +210,15 @@ def conductance(
     rule: str = "trapezoid",
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k h w features"]:
-    """Return how much of integrated gradients flows through each activation of a layer.
+    """Return the part of integrated gradients that flows through each activation of a layer.
 
     Along the line from the baseline to the image, each change of an activation is multiplied by the gradient
     with respect to it. The result sums to score(image) - score(baseline), up to the error of the steps.
 
     Args:
         steps: Number of equal steps; `steps + 1` gradients.
-        rule: `"trapezoid"`: the mean gradient of a step's two ends; `"left"`: that of its beginning, as
-            Captum has it (with `method="riemann_trapezoid"` it takes the same steps).
+        rule: `"trapezoid"`: the mean gradient of a step's two ends; `"left"`: the gradient at its beginning,
+            as in Captum (whose `method="riemann_trapezoid"` takes the same steps).
 
     References:
         Dhamdhere, Sundararajan, Yan: How Important Is a Neuron? ICLR 2019, arXiv 1805.12233, equation 2.

@@ -1,8 +1,8 @@
-"""Integrals of the gradient along a path to the image: one core, a line or so for each path.
+"""Integrals of the gradient along a path to the image: one core and a short function per path.
 
-A path is a function `path(image, own, shared, sample) -> (point, step)` of one image and one sample: where
-the gradient is taken, and what it is multiplied by. `own` belongs to the image (a baseline), `shared` to the
-call.
+A path is a function `path(image, own, shared, sample) -> (point, step)` of one image and one sample: the
+point at which the gradient is taken, and the step by which it is multiplied. `own` belongs to the image (such
+as a baseline), `shared` to the call.
 """
 
 from collections.abc import Callable
@@ -68,12 +68,12 @@ def integrate(model, images, targets, own, shared, samples, *, path, batch_size,
         model: Callable pytree.
         images: [batch, height, width, channels].
         targets: As `targets.prepare` returns them; None is the top class of the image itself.
-        own: Pytree of arrays [batch, ...], handed to `path` image by image.
-        shared: Pytree of arrays, handed to `path` whole.
-        samples: Pytree of arrays [samples, ...], handed to `path` one by one.
+        own: Pytree of arrays [batch, ...], passed to `path` image by image.
+        shared: Pytree of arrays, passed to `path` whole.
+        samples: Pytree of arrays [samples, ...], passed to `path` one by one.
         path: The path; static.
         batch_size: At most this many points in flight.
-        prepare: `prepare(model, images, targets, own) -> own`, run once for each chunk of images.
+        prepare: `prepare(model, images, targets, own) -> own`, run once per chunk of images.
     """
 
     def chunk(x, t, mine):

@@ -59,9 +59,9 @@ def input_x_gradient(
     *,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width channels"]:
-    """Multiply the image by the gradient of the score: what each value adds if the model is linear.
+    """Multiply the image by the gradient of the score: each value's contribution if the model is linear.
 
-    Zero in the model's input contributes nothing: after ImageNet normalisation that is the mean colour.
+    Zeros in the model's input contribute nothing; after ImageNet normalisation zero is the mean colour.
 
     Returns:
         image x d score / d image [batch, height, width, channels]; [batch, k, ...] for k classes per image.

@@ -1,4 +1,4 @@
-"""One wrapper that smooths any method by noise: means, mean squares, variances and their standard error."""
+"""Smoothing of any method by noise: means, mean squares, variances and standard errors."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,13 +18,13 @@ from ._saliency import saliency
 
 
 class Moments(NamedTuple):
-    """What noisy copies of an image say of a method's maps, each of the maps' own shape.
+    """Moments of a method's maps over noisy copies of an image, each of the maps' shape.
 
     Attributes:
         mean: SmoothGrad, of saliency.
         mean_square: SmoothGrad-squared.
         variance: VarGrad: the mean square minus the square of the mean.
-        standard_error: Of the mean: how far another key's mean is away, as a standard deviation.
+        standard_error: Standard error of the mean: the standard deviation of the mean over keys.
     """
 
     mean: jax.Array
@@ -113,7 +113,7 @@ def _smooth(model, images, targets, deviation, key, arrays, *, method, num_sampl
 def _merge(some, others):
     """Return count, mean and squared deviations of two groups together (Chan, Golub and LeVeque 1983).
 
-    So a variance far smaller than the squared mean survives float32.
+    This keeps variances far smaller than the squared mean accurate in float32.
     """
     (count, mean, squares), (number, average, spread) = some, others
     total, change = count + number, average - mean
@@ -197,7 +197,7 @@ def smooth_grad(
 ) -> Float[Array, "batch *k height width channels"]:
     """Average the signed gradient over noisy copies of the image.
 
-    PAIR's library squares the gradients unless told otherwise: that is `smooth_grad_squared`.
+    PAIR's library squares the gradients by default, which is `smooth_grad_squared` here.
 
     Args:
         noise: Standard deviation of the noise; the paper finds 0.1 to 0.2 of the range best.

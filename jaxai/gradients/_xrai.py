@@ -1,4 +1,4 @@
-"""Attributions of regions: several segmentations of the image, ranked by integrated gradients."""
+"""XRAI: regions of several segmentations of the image, ranked by integrated gradients."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -36,10 +36,10 @@ def xrai_regions(
         scales: Felzenszwalb's scales; larger ones give larger segments.
         sigma: Blur before segmentation, in pixels.
         min_size: Smallest segment, in pixels.
-        dilation: Radius of the disk by which segments are dilated; 0 leaves them as they are.
+        dilation: Radius of the disk by which segments are dilated; 0 leaves them unchanged.
 
     Returns:
-        One mask a region; images with fewer regions than others have empty masks at the end.
+        One mask per region; images with fewer regions than others have empty masks at the end.
 
     Raises:
         ValueError: If `photos` is not a batch of images.
@@ -92,8 +92,8 @@ def xrai(
     """Show the mean integrated gradient of image regions, the best region first and each pixel once.
 
     Args:
-        regions: Masks that may overlap; None makes them of the images with `xrai_regions`, on the host: not
-            under `jit`.
+        regions: Masks that may overlap; None computes them from the images with `xrai_regions` on the host,
+            which does not work under `jit`.
         baseline: As in `integrated_gradients`; `"extremes"` averages each image's own minimum and maximum, as
             PAIR's library does.
         steps: Gradients along each path.
@@ -137,13 +137,13 @@ def rank_regions(
     *,
     min_pixels: int = 50,
 ) -> Float[Array, "batch *k height width"]:
-    """Give every pixel the mean attribution of the region it first appears in, the best regions first.
+    """Give every pixel the mean attribution of the region in which it first appears, best regions first.
 
-    Again and again the region whose pixels not yet shown have the highest mean attribution is added. Pixels
-    of no region get their own mean, so that the sum of a map is that of the attributions.
+    Each step adds the region whose pixels not yet shown have the highest mean attribution. Pixels of no
+    region get their own mean, so that the sum of a map is that of the attributions.
 
     Args:
-        attributions: One value a pixel.
+        attributions: One value per pixel.
         regions: Masks that may overlap; empty ones are ignored.
         min_pixels: A region that adds fewer pixels is dropped.
 
