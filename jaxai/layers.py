@@ -153,7 +153,7 @@ def _shape(model, name, images):
 
 
 def layer_layout(model: Any, layer: str, images: Any) -> Layout | None:
-    """Return "NHWC", "NCHW" or `Tokens` if a layer's values lie so on the images; None if not, or unknown."""
+    """Return a layer's layout on the images, "NHWC", "NCHW" or `Tokens`; None if it has none or unknown."""
     return _layout(model, layer, images)[1]
 
 

@@ -210,7 +210,7 @@ class _Search:
         return Whole("norm", x, nodes, [] if self.leaks(statistics, -1, nodes) else statistics)
 
     def scaled(self, x: int, root: int, nodes: Sequence[Node]) -> dict[int, bool]:
-        """Mark values that are linear in the input, times the statistic (True) or without it."""
+        """Mark values that are linear in the input (True), or depend on the statistic alone (False)."""
         known: dict[int, bool] = {x: True, root: False}
         for node in nodes:
             about = fact(node.name)

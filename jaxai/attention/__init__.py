@@ -1,7 +1,7 @@
-"""Transformers: maps of the attention matrices that are found in a network's program.
+"""Methods for transformers: maps from the attention matrices found in a network's program.
 
-Maps of layers and of pixels need nothing of their own: `jaxai.layers.find` names the blocks of a
-transformer, with tokens laid out on their grid for every class activation map, and `jaxai.lrp` takes the
+Maps of layers and of pixels need no methods of their own: `jaxai.layers.find` names the blocks of a
+transformer, with tokens laid out on their grid for class activation maps, and `jaxai.lrp` takes the
 composites `"attn_lrp"` and `"cp_lrp"`.
 """
 

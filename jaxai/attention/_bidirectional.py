@@ -1,4 +1,4 @@
-"""Perception through attention, weighted by what heads or tokens carry, times feedback from the class."""
+"""Bidirectional maps: perception through weighted attention, times feedback from the class."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -25,7 +25,7 @@ APPROXIMATIONS = ("head", "token")
 def _bidirectional(found, images, targets, *, batch_size, approximation, start, steps, queries):
     found.check_start(start)
     outputs, _ = found.run(images, found.zeros(images.shape[0]))
-    # The class of the image itself, also where the image is dark.
+    # The class of the original image, also for the darkened images.
     target = targets.frozen(outputs)
     if approximation == "head":
         matrices, slopes = gradients(found, images, target, batch_size=batch_size)
@@ -40,7 +40,7 @@ def _bidirectional(found, images, targets, *, batch_size, approximation, start, 
     shares = jnp.linspace(0, 1, steps, dtype=images.dtype)
     feedback = jax.nn.relu(lax.map(at, shares).mean(0)).mean(-3)
     if perception.ndim < feedback.ndim:
-        # What tokens carry is the same for every class.
+        # The weights of tokens are the same for every class.
         perception = perception[:, None]
     return positions(read_out(perception * feedback, found, queries), found)
 
@@ -58,10 +58,11 @@ def _by_heads(matrices, slopes):
 
 
 def _by_tokens(found: Attention, images: jax.Array) -> list[jax.Array]:
-    """Return the mean over heads of A, times the length that each token's value has beside the token itself.
+    """Return the mean over heads of A, times the length of each token's value relative to the token's.
 
-    What the values add to the stream of tokens is linear in A: its derivative along the identity matrix, in
-    all heads at once, is each token's own value behind all that is linear (projection, scales), no bias.
+    The contribution of the values to the stream of tokens is linear in A: its derivative along the identity
+    matrix, in all heads at once, is each token's own value after all linear maps (projection, scales),
+    without bias.
     """
     graph = found.program.graph
     branches = _branches(graph, found.matrices)
@@ -73,7 +74,7 @@ def _by_tokens(found: Attention, images: jax.Array) -> list[jax.Array]:
 
         def look(value, result):
             seen[value] = result
-            # A later layer's values are those of the tokens as they are.
+            # Later layers compute their values from the unchanged tokens.
             return lax.stop_gradient(result) if value in ends else result
 
         _, matrices = found.one(image, deltas, look)
@@ -94,7 +95,7 @@ def _by_tokens(found: Attention, images: jax.Array) -> list[jax.Array]:
 
 
 class Branch(NamedTuple):
-    """Where attention joins the stream of tokens: numbers of the stream, of what is added, and of the sum."""
+    """Where attention joins the stream of tokens: the numbers of the stream, the summand and the sum."""
 
     stream: int
     added: int
@@ -103,7 +104,7 @@ class Branch(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _branches(graph: Graph, matrices: tuple[Matrix, ...]) -> tuple[Branch, ...]:
-    """Return for each attention layer the first sum behind it that all that follows goes through.
+    """Return per attention layer the first later sum through which everything after it passes.
 
     Raises:
         ValueError: If there is none.
@@ -135,7 +136,7 @@ def _token_axis(found: Attention, value: int) -> int:
     """Return the axis of the tokens in a value of the program of one image.
 
     Raises:
-        ValueError: If it cannot be told.
+        ValueError: If it is unknown.
     """
     shape, runs = found.program.graph.shape(value), found.program.axes[value]
     places = [axis for axis, size in enumerate(shape) if size == found.count]
@@ -172,28 +173,28 @@ def bidirectional(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    r"""Multiply what the tokens perceive of each other by what the class asks of the last layer.
+    r"""Multiply what the tokens perceive of each other by the class's gradient at the last layer.
 
-    Perception is $R \leftarrow R + M R$ from the identity, layer by layer. Head-wise
-    $M = \sum_h I_h A_h$, each head with the share $I_h \propto \overline{|A_h^T \nabla A_h|}$ of all heads.
-    Token-wise $M_{ij} = \overline{A}_{ij} \lVert z_j W \rVert / \lVert z_j \rVert$: the heads' mean, and how
-    long what a token $z_j$ of the residual stream hands on is beside the token, with $W$ all that is linear
-    between values and stream (values, projection, LayerScale; the projection's bias is no token's).
-    Feedback is the positive part of the last layer's gradient, averaged over images that are brightened from
-    0 to the image, and over heads. The map is the product of both, in the row of the class token, or the mean
-    of the grid's rows where there is none.
+    Perception is $R \leftarrow R + M R$ from the identity, layer by layer. Head-wise $M = \sum_h I_h A_h$,
+    where each head has the weight $I_h \propto \overline{|A_h^T \nabla A_h|}$ of all heads. Token-wise
+    $M_{ij} = \overline{A}_{ij} \lVert z_j W \rVert / \lVert z_j \rVert$: the mean over heads times the
+    relative length of what a token $z_j$ of the residual stream passes on, with $W$ all linear maps from
+    token to stream (values, projection, LayerScale; the projection's bias belongs to no token). Feedback is
+    the positive part of the last layer's gradient, averaged over heads and over images brightened from 0 to
+    the image. The map is the product of both in the row of the class token, or the mean of the grid's rows if
+    there is none.
 
     Args:
-        approximation: How heads are put together: `"head"` or `"token"`.
-        start: Index of the first layer that counts; the paper leaves out the first three or four of twelve.
-        steps: How many brightnesses from 0 to 1, both included.
+        approximation: How heads are combined: `"head"` or `"token"`.
+        start: Index of the first layer used; the paper skips the first three or four of twelve.
+        steps: Number of brightness levels from 0 to 1, both included.
 
     Returns:
         Maps [batch, height, width] of values of at least zero ([batch, rows, columns] without `upsample`);
         [batch, k, ...] for k classes per image.
 
     Raises:
-        ValueError: If there are no residual connections that tokens could be compared with, token-wise.
+        ValueError: If `approximation="token"` finds no residual connections with tokens to compare with.
 
     References:
         Chen, Li, Yu, Dou, Xiong: Beyond Intuition: Rethinking Token Attributions inside Transformers. TMLR

@@ -1,4 +1,4 @@
-"""Transformers that see some patches only: what is absent is not grey, it is not there."""
+"""Transformers with some tokens removed: hidden patches are absent rather than grey."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,7 +20,7 @@ from .._program.layouts import Tokens
 from .._program.run import evaluate, run_node
 from . import _matrices
 
-# A token is there if more than this share of its patch is.
+# A token is kept if more than this fraction of its patch is visible.
 SHARE = 0.5
 
 
@@ -31,24 +31,24 @@ def drop_tokens(
     *,
     tokens: Tokens | None = None,
 ) -> tuple[Callable[..., Any], Float[Array, "batch height width channels_and_one"]]:
-    r"""Return a transformer that leaves out the tokens of patches that are hidden, and images that say which.
+    r"""Return a transformer that leaves out the tokens of hidden patches, and images that mark these.
 
-    A convolutional network has to be shown something where a photograph is hidden: grey, a blur, which it
-    takes for content. A transformer can do without the token: the attention matrices are those of the tokens
-    that are left, $A'_{ij} = A_{ij} m_j / \sum_k A_{ik} m_k$ with $m_j = 1$ for these and 0 for the others,
-    which is what a softmax over the tokens that are left gives; a mean over tokens is a mean over these.
+    A convolutional network needs some content where a photograph is hidden, such as grey or a blur, and
+    treats it as part of the image. A transformer can do without the token: the attention matrices become
+    those of the remaining tokens, $A'_{ij} = A_{ij} m_j / \sum_k A_{ik} m_k$ with $m_j = 1$ for these and 0
+    for the others, which equals a softmax over the remaining tokens; a mean over tokens becomes a mean over
+    these.
 
-    The images get one more channel, 1 where the photograph is seen. With `fill=0.0` every method that hides
-    parts of images (`lime`, `kernel_shap`, `rise`, `occlusion`, `feature_ablation`, `sobol`, ...) sets it to
-    0 there, and the network that is returned leaves out the patches of which no more than half is seen.
-    Segments that are made of whole patches hide exactly these:
-    `jaxai.segment(images, method="grid", rows=..., columns=...)`, with as many rows and columns as patches
-    or a divisor of these.
+    The images get one more channel, 1 where the photograph is visible. With `fill=0.0` every method that
+    hides parts of images (`lime`, `kernel_shap`, `rise`, `occlusion`, `feature_ablation`, `sobol`, ...) sets
+    it to 0 there, and the returned network leaves out the patches of which at most half is visible. Segments
+    made of whole patches hide exactly these: `jaxai.segment(images, method="grid", rows=..., columns=...)`,
+    with as many rows and columns as patches, or a divisor of these numbers.
 
     Args:
         model: A transformer, unmodified; its attention matrices are found in its program.
-        images: What the network takes.
-        tokens: How the tokens lie on the images, where the program does not tell:
+        images: Input of the network.
+        tokens: Layout of the tokens on the images, if the program does not determine it:
             `jaxai.layers.Tokens(grid=(rows, columns), prefix=n)`.
 
     Returns:
@@ -57,8 +57,8 @@ def drop_tokens(
 
     Raises:
         ValueError: If there are no attention matrices of one set of tokens, patches do not fill the images,
-            or the scores depend on patches that are hidden (tokens that overlap, or that are mixed outside
-            of attention and means).
+            or the scores depend on hidden patches (tokens that overlap, or that are mixed outside of
+            attention and means).
 
     References:
         Naseer et al.: Intriguing Properties of Vision Transformers. NeurIPS 2021, arXiv 2105.10497, section
@@ -104,12 +104,12 @@ def _scores(model, images, *, tokens):
 
 
 def _one(found: _matrices.Attention, image: jax.Array, kept: jax.Array) -> list[jax.Array]:
-    """Return what the network returns for an image [1, height, width, channels], without the batch axis.
+    """Return the network's output for an image [1, height, width, channels], without the batch axis.
 
     Args:
         found: The network.
         image: The image.
-        kept: Which patches are there, bool [rows, columns].
+        kept: Which patches are visible, bool [rows, columns].
     """
     graph = found.program.graph
     keys = {matrix.value: matrix.keys for matrix in found.matrices}
@@ -122,7 +122,7 @@ def _one(found: _matrices.Attention, image: jax.Array, kept: jax.Array) -> list[
             axis, prefix = means[out]
             size = operands[0].shape[axis]
             there = _there(kept, size, prefix)
-            # What comes next divides by the number of all tokens.
+            # The next operation divides by the number of all tokens.
             scale = size / jnp.maximum(there.sum(), 1)
             operands = [operands[0] * _along(there, axis, operands[0]) * scale.astype(operands[0].dtype)]
         results = list(run_node(node, operands))
@@ -130,7 +130,7 @@ def _one(found: _matrices.Attention, image: jax.Array, kept: jax.Array) -> list[
             if value in keys:
                 left = results[place] * _along(whole, keys[value], results[place])
                 total = left.sum(keys[value], keepdims=True)
-                # Where nothing at all is left, zeros.
+                # Zeros if no token is left.
                 results[place] = left / jnp.where(total == 0, 1, total)
         return results
 
@@ -138,19 +138,19 @@ def _one(found: _matrices.Attention, image: jax.Array, kept: jax.Array) -> list[
 
 
 def _there(kept, size, prefix):
-    """Return which of a number of tokens are there; those that are not of the grid always are."""
+    """Return which tokens are kept; tokens outside the grid always are."""
     return jnp.ones(size, bool).at[prefix : prefix + kept.size].set(kept.ravel())
 
 
 def _along(mask, axis, value):
-    """Return a mask [tokens] in the shape and type of a value that has the tokens on an axis."""
+    """Return a mask [tokens] in the shape and type of a value with the tokens on an axis."""
     shape = [1] * value.ndim
     shape[axis] = value.shape[axis]
     return mask.reshape(shape).astype(value.dtype)
 
 
 def _means(found: _matrices.Attention) -> dict[Any, tuple[int, int]]:
-    """Return sums over tokens that are divided by how many there are: the axis, and the first of the grid."""
+    """Return sums over tokens that are divided by their number: the axis, and the grid's first token."""
     graph, axes = found.program.graph, found.program.axes
     readers, means = graph.readers(), {}
     for node in graph.nodes:
@@ -175,7 +175,7 @@ def _grid(axis, size: int) -> Tokens | None:
 
 
 def _divides(nodes: Sequence[Node], value: int, size: int) -> bool:
-    """Return whether all that reads a value divides it by a size."""
+    """Return whether all readers of a value divide it by a size."""
     factors = {"div": size, "mul": 1 / size}
     for node in nodes:
         constants = [ref.value for ref in node.inputs if isinstance(ref, Constant)]
@@ -191,7 +191,7 @@ def _divides(nodes: Sequence[Node], value: int, size: int) -> bool:
 
 
 def _check(dropping, image, grid):
-    """Check on an image that scores do not depend on what is hidden.
+    """Check with one image that scores do not depend on hidden content.
 
     Raises:
         ValueError: If they do.

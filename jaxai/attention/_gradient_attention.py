@@ -1,4 +1,4 @@
-"""Attention weighted by its gradient: which tokens the evidence for a class comes from."""
+"""Attention weighted by its gradient: the tokens that provide evidence for a class."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,14 +36,14 @@ def gradient_attention(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    r"""Propagate relevance through attention that is weighted by its gradient: where a class is seen.
+    r"""Propagate relevance through attention weighted by its gradient: where a class is seen.
 
-    $R \leftarrow R + \overline{(\nabla A \odot A)^+} R$ from the identity, layer by layer, the bar a mean
-    over heads. All gradients come from one backward pass per target. The map is the row of the class token,
-    or the mean of the grid's rows where there is none, which the original has no rule for.
+    $R \leftarrow R + \overline{(\nabla A \odot A)^+} R$ from the identity, layer by layer, where the bar is a
+    mean over heads. All gradients come from one backward pass per target. The map is the row of the class
+    token, or the mean of the grid's rows if there is none, a case that the original does not cover.
 
     Args:
-        start: Index of the first layer that counts.
+        start: Index of the first layer used.
 
     Returns:
         Maps [batch, height, width] of values of at least zero ([batch, rows, columns] without `upsample`);

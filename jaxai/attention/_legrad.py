@@ -32,7 +32,7 @@ def _legrad(found, images, targets, *, batch_size, start):
             if value not in streams:
                 return result
             seen[value] = result
-            # A layer's score depends on its own attention alone.
+            # A layer's score is differentiated only with respect to its own attention.
             return jax.lax.stop_gradient(result)
 
         found.one(image, deltas, look)
@@ -49,7 +49,7 @@ def _legrad(found, images, targets, *, batch_size, start):
 
 @lru_cache(maxsize=32)
 def _streams(graph: Graph, matrices: tuple[Matrix, ...]) -> tuple[int, ...]:
-    """Return the result of each attention layer's block: the sum that all that follows goes through.
+    """Return the result of each attention layer's block: the sum through which everything after it passes.
 
     Raises:
         ValueError: If there is none.
@@ -86,21 +86,21 @@ def legrad(
 ) -> Float[Array, "batch *k height width"]:
     r"""Average the positive gradients of every layer's own score with respect to its attention.
 
-    A layer's score is what the network's end (final norm and head) makes of that layer's result:
-    $\frac{1}{L} \sum_l \frac{1}{h n} \sum_{h, i} (\partial s_l / \partial A^l_{h i \cdot})^+$, over heads
-    and all tokens that look. The values are raw; the paper's maps are scaled to [0, 1]
-    (`jaxai.maps.normalize`). For a head that reads many tokens (dense prediction) the mean over tokens says
-    little; use `gradient_attention`.
+    A layer's score is the output of the network's end (final norm and head) for that layer's result:
+    $\frac{1}{L} \sum_l \frac{1}{h n} \sum_{h, i} (\partial s_l / \partial A^l_{h i \cdot})^+$, over heads and
+    all query tokens. The values are raw; the paper's maps are scaled to [0, 1] (`jaxai.maps.normalize`). For
+    a head that reads many tokens (dense prediction) the mean over tokens is not informative; use
+    `gradient_attention`.
 
     Args:
-        start: Index of the first layer that counts; the authors' code takes the last layers only.
+        start: Index of the first layer used; the authors' code uses only the last layers.
 
     Returns:
         Maps [batch, height, width] of values of at least zero ([batch, rows, columns] without `upsample`);
         [batch, k, ...] for k classes per image.
 
     Raises:
-        ValueError: If there are no residual connections to read the layers' results from.
+        ValueError: If there are no residual connections that give the layers' results.
 
     References:
         Bousselham, Boggust, Chaybouti, Strobelt, Kuehne: LeGrad: An Explainability Method for Vision

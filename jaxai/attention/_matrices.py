@@ -1,8 +1,8 @@
-"""Attention matrices, found in the program of any network: softmaxes that are multiplied by values.
+"""Attention matrices in the program of any network: softmaxes that are multiplied by values.
 
 All gradients come from one backward pass: zeros are added to each matrix, and the score is differentiated
-with respect to them. The program is that of one image, mapped over the images, so that whatever axes a
-library gives its heads, an image's matrices are [heads, queries, keys].
+with respect to them. The program is that of one image, mapped over the images, so that an image's matrices
+are [heads, queries, keys] however a library arranges its heads.
 """
 
 import math
@@ -26,12 +26,12 @@ from .._program.wholes import find_softmaxes
 
 
 class Matrix(NamedTuple):
-    """Where an attention matrix is.
+    """The location of an attention matrix.
 
     Attributes:
         value: Its number in the program.
-        queries: The axis of the tokens that look; None if there is a single one, a pool.
-        keys: The axis of the tokens that are looked at.
+        queries: The axis of the query tokens; None if there is a single query, as in a pool.
+        keys: The axis of the key tokens.
     """
 
     value: int
@@ -60,9 +60,9 @@ class Attention:
 
     Attributes:
         program: The program.
-        flat: What it is evaluated on, the image last.
+        flat: The arrays on which it is evaluated, the image last.
         matrices: In forward order.
-        tokens: How the tokens lie on the image.
+        tokens: Layout of the tokens on the image.
     """
 
     program: Program
@@ -72,11 +72,11 @@ class Attention:
 
     @property
     def count(self) -> int:
-        """How many tokens there are."""
+        """Number of tokens."""
         return _rows_and_columns(self.program.graph, self.matrices[0])[1]
 
     def check_start(self, start: int) -> None:
-        """Check the index of the first layer that counts.
+        """Check the index of the first layer used.
 
         Raises:
             ValueError: If there is no such layer.
@@ -87,7 +87,7 @@ class Attention:
             )
 
     def zeros(self, batch: int) -> tuple[jax.Array, ...]:
-        """Return what is added to each matrix, [batch, heads, queries, keys]."""
+        """Return zeros to add to each matrix, [batch, heads, queries, keys]."""
         found = []
         for matrix in self.matrices:
             rows, columns = _rows_and_columns(self.program.graph, matrix)
@@ -96,11 +96,11 @@ class Attention:
         return tuple(found)
 
     def run(self, images: jax.Array, deltas: Sequence[jax.Array]) -> tuple[Any, tuple[jax.Array, ...]]:
-        """Return what the network returns with something added to each matrix, and the matrices.
+        """Return the network's output with something added to each matrix, and the matrices.
 
         Args:
             images: [batch, height, width, channels].
-            deltas: For each matrix [batch, heads, queries, keys].
+            deltas: Per matrix [batch, heads, queries, keys].
         """
         return jax.vmap(self.one)(images[:, None], tuple(deltas))
 
@@ -114,8 +114,8 @@ class Attention:
 
         Args:
             image: The image.
-            deltas: For each matrix [heads, queries, keys].
-            look: `look(value, result) -> result` is given each value of the program, by number.
+            deltas: Per matrix [heads, queries, keys].
+            look: `look(value, result) -> result` is called with each value of the program, by number.
         """
         places = {matrix.value: i for i, matrix in enumerate(self.matrices)}
         seen: dict[int, jax.Array] = {}
@@ -134,7 +134,7 @@ class Attention:
         return jax.tree.map(lambda s: s[0], scores), tuple(seen[i] for i in range(len(places)))
 
     def _added(self, matrix, value, delta):
-        """Return a matrix as [heads, queries, keys], and what goes on: the matrix with something added."""
+        """Return a matrix as [heads, queries, keys], and the matrix with something added in its own shape."""
         last = [matrix.keys] if matrix.queries is None else [matrix.queries, matrix.keys]
         order = [axis for axis in range(value.ndim) if axis not in last] + last
         moved = value.transpose(order)
@@ -148,11 +148,11 @@ def find(model: Any, image: Any, tokens: Tokens | None) -> Attention:
     Args:
         model: Callable pytree.
         image: [1, height, width, channels].
-        tokens: How the tokens lie on the image; None reads it from the program.
+        tokens: Layout of the tokens on the image; None reads it from the program.
 
     Raises:
-        ValueError: If there are no attention matrices, they are not those of one set of tokens, or the
-            program does not tell how the tokens lie on the image.
+        ValueError: If there are no attention matrices, they do not belong to one set of tokens, or the
+            program does not determine the layout of the tokens.
     """
     program, flat = program_of(model, image, READING)
     matrices = _matrices(program.graph)
@@ -217,10 +217,10 @@ def _queries(graph, readers, dependent, value, places, keys) -> tuple[int | None
 
     Args:
         graph: The program.
-        readers: Of each value.
-        dependent: What depends on the image.
-        value: A softmax, or what became of it.
-        places: The axis of the softmax that each axis of the value is.
+        readers: The readers of each value.
+        dependent: The values that depend on the image.
+        value: A softmax, or a value derived from it.
+        places: The axis of the softmax that each axis of the value corresponds to.
         keys: The softmax's axis.
     """
     for node in readers.get(value, ()):
@@ -244,7 +244,7 @@ def _queries(graph, readers, dependent, value, places, keys) -> tuple[int | None
 
 
 def _moved(graph, node, value, places):
-    """Return where the axes of a value are after a node that only scales or rearranges it; None otherwise."""
+    """Return the axes of a value after a node that only scales or rearranges it; None otherwise."""
     if node.name == "transpose":
         return tuple(places[axis] for axis in node.params["permutation"])
     old, new = graph.shape(value), graph.shape(node.outputs[0])
@@ -252,7 +252,7 @@ def _moved(graph, node, value, places):
         return places
     if not fact(node.name).rearranges or len(node.inputs) != 1:
         return None
-    # Axes of length one may come and go.
+    # Axes of length one may be added and removed.
     before = [axis for axis, size in enumerate(old) if size > 1]
     after = [axis for axis, size in enumerate(new) if size > 1]
     if [old[axis] for axis in before] != [new[axis] for axis in after]:
@@ -264,10 +264,10 @@ def _moved(graph, node, value, places):
 def gradients(
     found: Attention, images: jax.Array, targets: Target, *, batch_size: int | None
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    """Return the attention matrices, and the gradients of what is explained with respect to them.
+    """Return the attention matrices, and the gradients of the explained value with respect to them.
 
     Returns:
-        For each layer [batch, heads, queries, keys]; gradients have an axis k after the batch for k targets.
+        Per layer [batch, heads, queries, keys]; gradients have an axis k after the batch for k targets.
     """
     outputs, pullback, matrices = jax.vjp(
         partial(found.run, images), found.zeros(images.shape[0]), has_aux=True
@@ -279,7 +279,7 @@ def gradients(
 
 
 def positions(relevance: jax.Array, found: Attention) -> jax.Array:
-    """Return what the tokens of the grid have of values [..., tokens], as [..., rows, columns]."""
+    """Return the values of the grid's tokens, from [..., tokens], as [..., rows, columns]."""
     rows, columns = found.tokens.grid
     start = found.tokens.prefix
     inside = relevance[..., start : start + rows * columns]
@@ -287,12 +287,12 @@ def positions(relevance: jax.Array, found: Attention) -> jax.Array:
 
 
 def read_out(paths: jax.Array, found: Attention, queries: str | None) -> jax.Array:
-    """Return how much of each token the result reads, from how each token is made of all.
+    """Return how much the result reads of each token, given each token's composition.
 
     Args:
         paths: [..., rows, tokens]; a single row is that of a pool.
         found: The network.
-        queries: `"class"`, the first token; `"mean"`, all tokens of the grid; None: the class token where
+        queries: `"class"`, the first token; `"mean"`, all tokens of the grid; None is the class token if
             there are tokens before the grid.
     """
     if paths.shape[-2] == 1:

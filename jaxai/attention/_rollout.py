@@ -1,4 +1,4 @@
-"""Attention rollout: how much of each token arrives where the network reads its result, for no class."""
+"""Attention rollout: how much of each token reaches the network's result; not class-specific."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,13 +24,13 @@ def _rollout(found, images, targets, *, batch_size, head_fusion, discard_ratio, 
         mixing = _discarded(FUSIONS[head_fusion](matrix, axis=1), discard_ratio)
         if mixing.shape[-2] > 1:
             mixing = mixing + jnp.eye(found.count)
-        # The rows of a softmax sum to one; those of its maximum or of what is left of it do not.
+        # The rows of a softmax sum to one; those of a maximum over heads or after discarding entries do not.
         paths = mixing / mixing.sum(-1, keepdims=True) @ paths
     return targets.spread(positions(read_out(paths, found, queries), found))
 
 
 def _discarded(mixing: jax.Array, ratio: float) -> jax.Array:
-    """Set an image's smallest entries to zero, apart from those of the first token."""
+    """Set an image's smallest entries to zero, except those of the first token."""
     count = int(ratio * mixing[0].size)
     if not count:
         return mixing
@@ -53,15 +53,16 @@ def rollout(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Multiply the attention matrices of all layers: what each token is made of, whatever the class.
+    """Multiply the attention matrices of all layers: the composition of each token; not class-specific.
 
-    A baseline: it neither knows the class nor what the values carry, and marks attention sinks in the
-    background where a network has them. `gradient_attention` does know the class.
+    A baseline: it depends neither on the class nor on the values, and marks attention sinks in the background
+    if a network has them. `gradient_attention` is specific to the class.
 
     Args:
-        targets: Not looked at, except that k classes per image repeat the map k times.
-        head_fusion: What heads become: their `"mean"`, `"max"` or `"min"`.
-        discard_ratio: Share of each layer's smallest entries to leave out, in [0, 1), the first token's kept.
+        targets: Not used, except that k classes per image repeat the map k times.
+        head_fusion: How heads are combined: their `"mean"`, `"max"` or `"min"`.
+        discard_ratio: Fraction of each layer's smallest entries to discard, in [0, 1); the first token's are
+            kept.
 
     Returns:
         Maps [batch, height, width], which sum to at most one on the tokens' grid ([batch, rows, columns]

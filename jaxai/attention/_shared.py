@@ -1,4 +1,4 @@
-"""What the attention methods share: checks, chunks of images, and maps of the tokens' relevance."""
+"""Shared parts of the attention methods: checks, chunks of images, and maps of the tokens' relevance."""
 
 from collections.abc import Callable
 from functools import partial
@@ -37,10 +37,10 @@ def explain(
         model: As users pass it.
         images: As users pass them.
         targets: As users pass them.
-        tokens: How tokens lie on the image, or None.
+        tokens: Layout of the tokens on the image, or None.
         upsample: Whether maps are resized to the image.
         batch_size: At most this many images in flight.
-        **options: Handed to the member.
+        **options: Passed to the member.
     """
     model, images, targets = _targets.prepare(model, images, targets)
     if tokens is not None and not isinstance(tokens, Tokens):
@@ -82,7 +82,7 @@ def propagated(matrices: list[jax.Array], count: int) -> jax.Array:
 
 
 def is_sum(graph, node, dependent):
-    """Return whether a node adds two values of the image of one shape, as a residual connection does."""
+    """Return whether a node adds two image-dependent values of one shape, like a residual connection."""
     if node is None or node.name not in ("add", "add_any"):
         return False
     shapes = {graph.shape(ref) for ref in node.inputs}

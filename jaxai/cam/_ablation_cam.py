@@ -1,4 +1,4 @@
-"""Ablation-CAM: how much the score drops without a channel."""
+"""Ablation-CAM: the drop of the score without a channel."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from ._core import View, explain, weighted
 
 
 def _drops(view: View) -> tuple[jax.Array, jax.Array]:
-    """Return the targets' values [batch, (k)], and those without each channel [channels, batch, (k)]."""
+    """Return the targets' values [batch, (k)], and the values without each channel [channels, batch, (k)]."""
     channels = view.acts.shape[-1]
     targets = view.frozen()
     indices = jnp.arange(channels)
@@ -28,7 +28,8 @@ def _drops(view: View) -> tuple[jax.Array, jax.Array]:
         values = batching.map_chunks(jax.vmap(without), indices, batch_size=view.samples(view.acts))
         return targets.of(view.scores()), values
 
-    # Each channel reaches the dense layer by itself, so taking it away subtracts its share of the product.
+    # Each channel reaches the dense layer separately, so removing it subtracts its contribution to the
+    # product.
     features = dense.before(view.acts)
     product = features @ dense.kernel
     change = features - dense.before(jnp.zeros_like(view.acts))
@@ -60,11 +61,12 @@ def ablation_cam(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Weight each channel by how much of the score is lost without it, (y - y_k) / y: no gradients.
+    """Weight each channel by the relative drop of the score without it, (y - y_k) / y; uses no gradients.
 
-    The image passes through the network once; the head runs once for each channel. Where the head begins with
-    a dense layer, behind pools that treat each channel alone, only the change of that layer's product is
-    computed. A score of zero leaves plain drops; a negative score turns the signs, as the formula says.
+    The image passes through the network once; the head runs once per channel. If the head begins with a dense
+    layer, after pools that treat each channel separately, only the change of that layer's product is
+    computed. If the score is zero, the drops are not divided; a negative score flips the signs, as the
+    formula implies.
 
     Args:
         batch_size: At most this many images or changed activations in flight; None chooses by size.

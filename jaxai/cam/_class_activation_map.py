@@ -1,4 +1,4 @@
-"""CAM: the weights of the linear layer behind a global average pool."""
+"""CAM: weights of the linear layer after global average pooling."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from ._core import View, explain, weighted
 
 
 def _cam(view: View) -> jax.Array:
-    # Outputs that a class cannot be taken from are refused here.
+    # Outputs without classes raise an error here.
     _, grads = view.gradients()
     if not _is_pooled_and_linear(view):
         raise ValueError(
@@ -44,12 +44,12 @@ def _is_pooled_and_linear(view: View) -> bool:
     product = jax.ShapeDtypeStruct((features.shape[0], dense.kernel.shape[1]), features.dtype)
     if not _is_affine(dense.before, acts) or not _is_affine(dense.after, product):
         return False
-    # Feature c is made of channel c alone: it is the mean if all positions take part with equal shares of 1.
+    # Feature c depends on channel c only: it is the mean if all positions contribute equally, with sum 1.
     with jax.ensure_compile_time_eval():
         _, pullback = jax.vjp(dense.before, jnp.zeros(acts.shape, acts.dtype))
         slopes = pullback(jnp.ones(features.shape, features.dtype))[0]
     if isinstance(slopes, Tracer):
-        # A parameter takes part.
+        # A parameter is involved.
         return False
     share = 1 / math.prod(acts.shape[1:3])
     precision = 4 * float(jnp.finfo(features.dtype).eps)
@@ -57,7 +57,7 @@ def _is_pooled_and_linear(view: View) -> bool:
 
 
 def _is_affine(fn: Callable[[jax.Array], jax.Array], x: Any) -> bool:
-    """Return whether a function is affine: the program of its derivative does not read where it is taken."""
+    """Return whether a function is affine: the program of its derivative does not read its argument."""
 
     def derivative(x, direction):
         return jax.vjp(fn, x)[1](direction)[0]
@@ -80,13 +80,13 @@ def class_activation_map(
 ) -> Float[Array, "batch *k height width"]:
     """Weight each channel by the class's weight in the linear layer after global average pooling.
 
-    Linear layers without anything between them count as one.
+    Consecutive linear layers count as one.
 
     Args:
         model: A layered model whose head after `layer` is a global average pool and one linear layer.
 
     Raises:
-        ValueError: If the head has another form (which is read from its program).
+        ValueError: If the head has another form, as read from its program.
 
     References:
         Zhou et al.: Learning Deep Features for Discriminative Localization. CVPR 2016, arXiv 1512.04150,

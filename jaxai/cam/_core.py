@@ -1,4 +1,4 @@
-"""The core of the CAM family: one layer's activations, the head after it, and a map made of both.
+"""The core of the CAM family: a layer's activations, the head after it, and a map made from both.
 
 A member is a function `member(view, **options) -> maps`; most are `weights(acts, grads)`, and their map is
 the sum over channels of weights x activations. Only the head after the layer is differentiated.
@@ -22,7 +22,7 @@ Weights = Callable[..., jax.Array]
 
 @dataclass(frozen=True)
 class View:
-    """What a member sees of a chunk of images.
+    """The input of a member: a chunk of images with their activations.
 
     Attributes:
         model: The layered model.
@@ -51,11 +51,11 @@ class View:
         return self.rest(self.acts)
 
     def head(self, acts: jax.Array) -> jax.Array:
-        """Return the scores for other activations, or to be differentiated.
+        """Return the scores as a differentiable function of activations.
 
         Raises:
-            ValueError: If they do not depend on the layer's positions. Gradients and ablations would be
-                zero: a map that says nothing.
+            ValueError: If they do not depend on the layer's positions. Gradients and ablations would be zero
+                and the map meaningless.
         """
         if not layers.reaches(self.model, self.layer, self.images):
             raise ValueError(
@@ -70,15 +70,15 @@ class View:
         return values, grads.astype(jnp.float32)
 
     def beside(self, grads: jax.Array) -> jax.Array:
-        """Return the activations with the axes of gradients or weights [batch, (k), h, w, features]."""
+        """Return the activations, broadcastable to gradients or weights [batch, (k), h, w, features]."""
         return self.acts if grads.ndim == self.acts.ndim else self.acts[:, None]
 
     def for_each_target(self, cam: jax.Array) -> jax.Array:
-        """Repeat a map that knows no targets, [batch, h, w], for k classes per image."""
+        """Repeat a map that does not depend on targets, [batch, h, w], for k classes per image."""
         return self.targets.spread(cam)
 
     def samples(self, of: jax.Array) -> int:
-        """Return how many variations of a whole batch, the images or the activations, may be in flight."""
+        """Return how many variations of a whole batch of images or activations may be in flight."""
         return batching.groups(batching.chunk_size(self.batch_size, self.model, of), of.shape[0])
 
 
@@ -109,8 +109,8 @@ def explain(
         relu: Whether `finish` applies the ReLU.
         upsample: Whether `finish` resizes the maps.
         batch_size: At most this many images, or variations of them or their activations, in flight.
-        probability: Whether the member looks at probabilities.
-        **options: Handed to the member; arrays are arguments of the compiled program.
+        probability: Whether the member explains probabilities.
+        **options: Passed to the member; arrays are arguments of the compiled program.
     """
     model, images, targets = _targets.prepare(model, images, targets, probability=probability)
     if layer is not None:
@@ -144,7 +144,7 @@ def _explain(model, images, targets, arrays, *, member, static, layer, relu, ups
 
 
 def look(model: Any, layer: str, images: jax.Array, targets: _targets.Target, batch_size: int | None) -> View:
-    """Return the view of some images at a layer.
+    """Return the view of images at a layer.
 
     Raises:
         ValueError: If the layer's activations are not laid out like an image.
@@ -170,6 +170,6 @@ def weighted(view: View, weights: jax.Array) -> jax.Array:
 
 
 def finish(cam: jax.Array, images: jax.Array, *, relu: bool, upsample: bool) -> jax.Array:
-    """Apply the ReLU and the upsampling that were asked for."""
+    """Apply the ReLU and the upsampling, if requested."""
     cam = jax.nn.relu(cam) if relu else cam
     return maps.upsample(cam, images.shape[1:3]) if upsample else cam

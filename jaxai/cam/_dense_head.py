@@ -1,8 +1,8 @@
-"""Heads that begin with a dense layer: what each channel of the activations adds to it.
+"""Heads that begin with a dense layer, and each channel's contribution to that layer.
 
-Where each channel is pooled or flattened by itself before the first dense layer, taking a channel away is a
-change of rank one there, and the sum of a class's gradient over a channel's positions is one column of a
-product of matrices. The head is read as a graph to find out.
+If each channel is pooled or flattened separately before the first dense layer, removing a channel is a
+rank-one change there, and the sum of a class's gradient over a channel's positions is one column of a matrix
+product. The head's graph shows whether this is so.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ BLOCK = 64
 
 
 class DenseHead(NamedTuple):
-    """A head as `after(features @ kernel)`, feature d made of channel d % channels alone.
+    """A head as `after(features @ kernel)`, where feature d depends on channel d % channels only.
 
     Attributes:
         before: acts -> features [batch, inputs].
-        kernel: Of the first dense layer, [inputs, outputs].
+        kernel: Weights of the first dense layer, [inputs, outputs].
         after: Its product [batch, outputs] -> scores.
         channels: Number of channels.
     """
@@ -35,7 +35,7 @@ class DenseHead(NamedTuple):
 
 
 def find(head: Callable[[jax.Array], jax.Array], acts: jax.Array) -> DenseHead | None:
-    """Return a head in that form, or None if it has another."""
+    """Return a head in that form, or None if it has another form."""
     graph, flat, _ = trace(head, acts)
     source, channels = graph.inputs[-1], acts.shape[-1]
     dependent = graph.dependents([source])
@@ -62,7 +62,7 @@ def find(head: Callable[[jax.Array], jax.Array], acts: jax.Array) -> DenseHead |
 
 
 def _first_dense(graph: Graph, dependent: set[int], channels: int) -> Node | None:
-    """Return the first dense layer, if all before it keeps the channels apart, at last on the last axis."""
+    """Return the first dense layer if channels stay separate before it, finally on the last axis."""
     source = graph.inputs[-1]
     axes: dict[Ref, int] = {source: len(graph.shape(source)) - 1}
     for node in graph.nodes:
@@ -93,12 +93,12 @@ def _is_dense(graph: Graph, node: Node, dependent: set[int], axes: dict[Ref, int
 
 
 def _channel_axis(graph: Graph, node: Node, axes: dict[Ref, int], channels: int) -> int | None:
-    """Return the axis of each result on which value d depends on channel d % channels alone, if there is one.
+    """Return the axis of each result on which entry d depends on channel d % channels only, if there is one.
 
     Args:
         graph: The head.
         node: One of its operations.
-        axes: This axis of all values that depend on the activations.
+        axes: This axis for all values that depend on the activations.
         channels: Number of channels.
     """
     shapes = [graph.shape(ref) for ref in (*node.inputs, *node.outputs)]
@@ -113,10 +113,10 @@ def _channel_axis(graph: Graph, node: Node, axes: dict[Ref, int], channels: int)
         if node.params["dimensions"] is not None or len(out) < 2 or out[0] != shapes[0][0]:
             return None
         if own[0] < len(shapes[0]) - 1:
-            # Axes of length one behind the channels may go.
+            # Axes of length one after the channels may be dropped.
             short = shapes[0][: own[0] + 1]
             return own[0] if tuple(out) == tuple(short) and set(shapes[0][own[0] + 1 :]) == {1} else None
-        # Positions may be flattened into the channels' axis, where the channels stay innermost.
+        # Positions may be merged into the channels' axis if the channels stay innermost.
         return len(out) - 1 if out[-1] % channels == 0 else None
     whole = node.name != "concatenate" or len(moving) == len(node.inputs)
     if not whole or not (known.elementwise or moving == [0] or node.name == "concatenate"):
@@ -133,7 +133,7 @@ def _channel_axis(graph: Graph, node: Node, axes: dict[Ref, int], channels: int)
 
 
 def channel_rows(dense: DenseHead, features: jax.Array, channels: jax.Array) -> jax.Array:
-    """Return what channels add to the first dense layer's product: [len(channels), batch, outputs]."""
+    """Return the contributions of channels to the first dense layer: [len(channels), batch, outputs]."""
     batch = features.shape[0]
     places = features.reshape(batch, -1, dense.channels)
     kernel = dense.kernel.reshape(places.shape[1], dense.channels, -1)

@@ -18,7 +18,8 @@ from ._core import View, explain
 def principal_axis(gram: Float[Array, "*batch n n"]) -> Float[Array, "*batch n"]:
     """Return the first eigenvector of symmetric matrices times the square root of its eigenvalue.
 
-    Its derivative stays finite where eigenvalues coincide (a constant image): such pairs are left out.
+    Its derivative stays finite where eigenvalues coincide (a constant image), because such pairs are left
+    out.
     """
     return _decompose(gram)[2]
 
@@ -48,7 +49,7 @@ def _first_component(values: jax.Array, gram: Callable[[jax.Array], jax.Array]) 
     rows = values.reshape(*batch, h * w, channels)
     rows = rows - rows.mean(-2, keepdims=True)
     projection = principal_axis(gram(rows))
-    # A principal axis has no sign of its own: let it agree with the sum of the channels.
+    # The sign of a principal axis is arbitrary: make it agree with the sum of the channels.
     agreement = jnp.sum(projection * rows.sum(-1), axis=-1, keepdims=True)
     return jnp.where(agreement < 0, -projection, projection).reshape(*batch, h, w)
 
@@ -72,10 +73,10 @@ def eigen_cam(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Project the activations on their first principal axis: what the layer sees most of, for no class.
+    """Project the activations on their first principal axis: the layer's dominant pattern, for no class.
 
-    Activations are centred over positions, as in pytorch-grad-cam. The sign, which a decomposition leaves
-    open, is the one that agrees with the sum of the channels.
+    Activations are centred over positions, as in pytorch-grad-cam. The sign, which the decomposition does not
+    determine, is chosen to agree with the sum of the channels.
 
     Args:
         relu: Keep only what is above the mean.
@@ -115,7 +116,7 @@ def eigen_grad_cam(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Project activations x gradients on their first principal axis: Eigen-CAM that knows the class.
+    """Project activations x gradients on their first principal axis: Eigen-CAM specific to the class.
 
     Args:
         magnitude: Multiply by the gradients' magnitudes: Seg-Eigen-CAM.

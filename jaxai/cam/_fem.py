@@ -1,4 +1,4 @@
-"""FEM: channels weighted by their share of outliers."""
+"""FEM: channels weighted by their fraction of outliers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,10 +31,10 @@ def fem(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Weight each channel by the share of its positions that stand out from its mean, for no class.
+    """Weight each channel by the fraction of its positions far above its mean; not class-specific.
 
     Args:
-        sigmas: How many standard deviations above the mean stand out.
+        sigmas: Threshold above the mean, in standard deviations.
         relu: Drop negative values.
 
     References:

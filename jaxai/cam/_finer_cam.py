@@ -1,4 +1,4 @@
-"""Finer-CAM: what tells a class from those like it."""
+"""Finer-CAM: what distinguishes a class from similar ones."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,12 +29,12 @@ def _finer(view: View, *, strength, comparisons: int) -> jax.Array:
             rival = jnp.argmin(distance, axis=1)
             return jnp.where(is_class(rival, count), jnp.inf, distance), rival
 
-        # One by one: scores that are spread over devices cannot be sorted.
+        # One by one, because scores that are sharded over devices cannot be sorted.
         distance = jnp.abs(jax.lax.stop_gradient(scores - own[:, None]))
         distance = jnp.where(is_class(target.classes, count), jnp.inf, distance)
         rivals = jax.lax.scan(nearest, distance, length=min(comparisons, count - 1))[1].T
         others = target.of_classes(rivals).of(scores)
-        # Probabilities divided by their sum over the rivals, however small it is.
+        # Probabilities normalised by their sum over the rivals, however small it is.
         weights = jax.nn.softmax(others, axis=1)
         return (weights * (own[:, None] - strength * others)).sum(1)
 
@@ -57,16 +57,16 @@ def finer_cam(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Run Grad-CAM on what sets a class apart from those with the nearest scores.
+    """Run Grad-CAM on what distinguishes a class from the classes with the nearest scores.
 
     The score is the mean of s_c - strength s_d over the `comparisons` classes d whose scores are nearest to
     s_c, weighted by their probabilities, as in pytorch-grad-cam (which picks the top class's neighbours
     only).
 
     Args:
-        targets: Classes; None is the top class of the image itself; a callable is refused.
-        strength: How much of the others' evidence is taken away; 0 is Grad-CAM times a constant.
-        comparisons: How many classes to compare with; fewer if the model has fewer.
+        targets: Classes; None is the top class of the image itself; a callable raises an error.
+        strength: How much of the others' evidence is subtracted; 0 is Grad-CAM times a constant.
+        comparisons: Number of classes to compare with; fewer if the model has fewer.
 
     References:
         Zhang et al.: Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation. CVPR

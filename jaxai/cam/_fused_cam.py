@@ -1,4 +1,4 @@
-"""Maps of several layers in one."""
+"""Fusion of the maps of several layers."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,19 +38,19 @@ def fused_cam(
     batch_size: int | None = None,
     **options: Any,
 ) -> Float[Array, "batch *k height width"]:
-    """Fuse the maps of several layers: each is brought to the image's size and a common scale first.
+    """Fuse the maps of several layers, each resized to the image and brought to a common scale.
 
     All layers share one forward pass. The defaults are those of the LayerCAM paper; pytorch-grad-cam's lists
     of target layers are `method=jaxai.grad_cam, reduce="mean", scale="minmax"`, its RefineCAM
     `reduce="product"`.
 
     Args:
-        names: The layers' names; None takes the last layer of each resolution, those of fewer than seven rows
-            left out where there are others.
+        names: The layers' names; None takes the last layer of each resolution, without those of fewer than
+            seven rows if there are others.
         method: A member of the CAM family (or any method that takes `layer=`).
         reduce: `"mean"`, `"max"` or `"product"` over the layers.
         scale: `"minmax"` maps each layer's map to [0, 1]; `"tanh"` is tanh(2 map / maximum); `"none"`.
-        **options: Handed to `method`, such as `key=`.
+        **options: Passed to `method`, such as `key=`.
 
     References:
         Jiang et al.: LayerCAM. IEEE TIP 2021, doi 10.1109/TIP.2021.3089943, equation 8.
@@ -104,7 +104,7 @@ def _fused(model, images, targets, arrays, *, names, method, static, reduce, sca
 
 
 def _stages(model: Any, images: jax.Array) -> list[str]:
-    """Return the last layer of each resolution; fewer than seven rows only where there is no other."""
+    """Return the last layer of each resolution; those of fewer than seven rows only if there is no other."""
     last: dict[int, str] = {}
     for name, (rows, columns) in reversed(layers.grids(model, images).items()):
         if rows * columns > 1 and rows not in last and layers.reaches(model, name, images):

@@ -1,4 +1,4 @@
-"""Class activation maps weighted by the gradient of the score: a line of weights each."""
+"""Class activation maps weighted by the gradient of the score, each defined by a formula for its weights."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +14,7 @@ from ._core import by_gradient, explain
 
 @runtime_checkable
 class GradientCam(Protocol):
-    """The signature of every member of this file."""
+    """The signature of every method in this file."""
 
     __name__: str
 
@@ -32,7 +32,7 @@ class GradientCam(Protocol):
 
 
 def _method(weights: Callable[[jax.Array, jax.Array], jax.Array]) -> GradientCam:
-    """Make the public function of `weights(acts, grads)`, for acts and grads [..., h, w, channels]."""
+    """Make the public function from `weights(acts, grads)`, for acts and grads [..., h, w, channels]."""
 
     def cam(
         model: Callable[..., Any],
@@ -67,8 +67,8 @@ def _method(weights: Callable[[jax.Array, jax.Array], jax.Array]) -> GradientCam
 def grad_cam(acts, grads):
     """Weight each channel of a layer by its mean gradient and sum: where the evidence for a class is.
 
-    One forward pass and, for each of k targets, one backward pass of the layers after `layer`. Values are raw
-    (not normalised); Captum's LayerGradCam is `relu=False, upsample=False`.
+    Costs one forward pass and, per target, one backward pass of the layers after `layer`. Values are raw (not
+    normalised); Captum's LayerGradCam is `relu=False, upsample=False`.
 
     References:
         Selvaraju et al.: Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization.
@@ -89,7 +89,7 @@ def grad_cam(acts, grads):
 def xgrad_cam(acts, grads):
     """Weight each channel by its gradient averaged over its own activation: sensitive and conserving.
 
-    The denominator carries 1e-7, as in pytorch-grad-cam.
+    1e-7 is added to the denominator, as in pytorch-grad-cam.
 
     References:
         Fu et al.: Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs. BMVC 2020,

@@ -1,4 +1,4 @@
-"""Grad-CAM of every class at once, from the head's form where it has one."""
+"""Grad-CAM of every class at once, with shortcuts for common forms of the head."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,8 +27,8 @@ def _all_weights(view: View) -> jax.Array:
         return grads.astype(jnp.float32).mean((-3, -2))
 
     # The sum of a gradient over a channel's positions is the derivative along that channel of ones. Ones pass
-    # the pools (the derivative of `before`) and the dense layer, whose positions they sum up: what is left is
-    # one derivative of the small rest of the network for each channel, of all classes together.
+    # through the pools (the derivative of `before`) and the dense layer, whose positions they sum: what
+    # remains is one derivative of the small rest of the network per channel, for all classes together.
     features, slopes = jax.jvp(dense.before, (view.acts,), (jnp.ones_like(view.acts),))
     _, derivative = jax.linearize(dense.after, features @ dense.kernel)
 
@@ -59,16 +59,16 @@ def grad_cam_all_classes(
     upsample: bool = False,
     batch_size: int | None = None,
 ) -> Float[Array, "batch classes h w"]:
-    """Return Grad-CAM of every class, for about the price of a second forward pass instead of one head each.
+    """Return Grad-CAM of every class for about the cost of a second forward pass, not one head per class.
 
     For a head of global average pooling and a linear layer the weights are the layer's own, divided by the
     number of positions. For pools and dense layers (VGG) the first dense layer is summed over its positions
-    and one derivative of the rest is taken for each channel, forwards. Other heads are differentiated class
-    by class.
+    and one forward-mode derivative of the rest is taken per channel. Other heads are differentiated class by
+    class.
 
     Args:
         relu: Keep only evidence for each class.
-        upsample: Resize the maps to the image; a thousand maps of 224 x 224 take 200 MB an image.
+        upsample: Resize the maps to the image; a thousand maps of 224 x 224 take 200 MB per image.
 
     Returns:
         Maps [batch, classes, h, w], as `grad_cam` gives them with targets [[0, 1, 2, ...]].

@@ -15,7 +15,7 @@ from ._core import View, explain, weighted
 def plus_plus_weights(acts: jax.Array, first: jax.Array, second: jax.Array, third: jax.Array) -> jax.Array:
     """Return Grad-CAM++'s channel weights from the first three derivatives of the target at every position.
 
-    `first` is what the ReLU is applied to; equations 7 and 10 of the paper.
+    The ReLU is applied to `first`; equations 7 and 10 of the paper.
     """
     total = acts.sum((-3, -2), keepdims=True)
     denominator = 2 * second + total * third + 1e-6
@@ -35,7 +35,7 @@ def _plus_plus(view: View, *, score_function: Callable[[Any], Any] | None) -> ja
         values = jax.vmap(derivative)(scores.ravel()).reshape(scores.shape)
         return values[..., None, None, None]
 
-    # Divided by the second derivative, which leaves the weights and keeps the 1e-6 at its scale.
+    # Numerator and denominator are divided by the second derivative, so that the 1e-6 has a fixed scale.
     bend = at_scores(curve)
     ratio = at_scores(jax.grad(curve)) / jnp.where(bend == 0, 1, bend)
     first = at_scores(slope) * grads
@@ -54,7 +54,7 @@ def grad_cam_plus_plus(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Weight each channel by its positive gradients, those positions counting more where few are active.
+    """Weight each channel by its positive gradients, where positions count more if few are active.
 
     The paper explains Y = phi(S) of a class score S that is piecewise linear in the activations, so that the
     derivatives of Y are phi', phi'' and phi''' of S times powers of dS/dA. By default they are replaced by
@@ -62,8 +62,8 @@ def grad_cam_plus_plus(
 
     Args:
         score_function: A smooth phi of one score, such as `jnp.exp` or `jax.nn.sigmoid`, whose second and
-            third derivatives are then used exactly; None is the power formula. It must be curved: a linear
-            phi has no weights.
+            third derivatives are then used exactly; None is the power formula. It must be nonlinear: a linear
+            phi gives no weights.
 
     References:
         Chattopadhyay et al.: Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep

@@ -26,7 +26,7 @@ def guided_grad_cam(
     layer: str | None = None,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width channels"]:
-    """Multiply guided backpropagation by Grad-CAM: fine detail, where the evidence for the class is.
+    """Multiply guided backpropagation by Grad-CAM: fine detail where the evidence for the class is.
 
     Args:
         layer: The layer of Grad-CAM; None picks the last layer with more than one position.

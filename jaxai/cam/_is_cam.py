@@ -39,7 +39,7 @@ def is_cam(
 ) -> Float[Array, "batch *k height width"]:
     """Average Score-CAM's scores over masks that grow from 1/n to their full values: integrated Score-CAM.
 
-    Costs `num_samples` forward passes for each channel.
+    Costs `num_samples` forward passes per channel.
 
     Args:
         num_samples: Steps from nothing to the whole mask.

@@ -1,4 +1,4 @@
-"""Random weights: the map that chance gives."""
+"""Random-CAM: a map from random weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ def random_cam(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Weight the channels at random, uniform in [-1, 1): the baseline for every other map.
+    """Weight the channels at random, uniform in [-1, 1): a baseline for all other maps.
 
     Args:
         images: Model input; all images of a call get the same weights.

@@ -1,4 +1,4 @@
-"""Recipro-CAM: the score of one position's activations alone."""
+"""Recipro-CAM: the score of each position's activations alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -56,13 +56,13 @@ def recipro_cam(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Score each position of a layer by what the head says of its features alone: no gradients.
+    """Score each position of a layer by the head's output for its features alone; uses no gradients.
 
     The features of one position are kept, spread over its 3 x 3 neighbours by a Gaussian window, and all
-    others are zero. The image passes through the network once; the head runs once for each position.
+    others are zero. The image passes through the network once; the head runs once per position.
 
     Args:
-        gaussian: Spread each position's features; otherwise keep them where they are.
+        gaussian: Spread each position's features; otherwise keep them at their position.
         probability: Score by the probability of the class, as the paper does (see `jaxai.targets`); otherwise
             by its logit.
         relu: Drop negative values.

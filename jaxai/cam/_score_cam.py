@@ -1,4 +1,4 @@
-"""Score-CAM: channels weighted by the score of the image that they show."""
+"""Score-CAM: channels weighted by the score of the image masked by them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +19,8 @@ Change = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 def _mask_scores(view: View, change: Change, num_samples: int) -> jax.Array:
     """Return the mean scores of the image under each channel's masks, [batch, (k), 1, 1, channels].
 
-    `change(mask, channel, sample)` returns a mask [batch, height, width] in place of the channel's, whose
-    values are 0 to 1.
+    `change(mask, channel, sample)` returns a mask [batch, height, width] that replaces the channel's; values
+    are 0 to 1.
     """
     batch, *_, channels = view.acts.shape
     targets = view.frozen()
@@ -63,11 +63,10 @@ def score_cam(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Weight each channel by the softmax of the scores of the image masked by it: no gradients.
+    """Weight each channel by the softmax of the scores of the image masked by it; uses no gradients.
 
-    Costs a forward pass for each channel of the layer; k targets share them. A mask is the upsampled channel
-    scaled to 0 .. 1. What is masked out becomes zero in the model's input (grey after ImageNet
-    normalisation).
+    Costs one forward pass per channel of the layer, shared by k targets. A mask is the upsampled channel
+    scaled to 0 .. 1. Masked pixels become zero in the model's input (grey after ImageNet normalisation).
 
     Args:
         targets: What to explain; logits are compared (the baseline's score cancels in the softmax). None is

@@ -32,7 +32,7 @@ def _shapley(view: View, *, utility: str) -> jax.Array:
     def gradient(acts):
         return replace(frozen, acts=acts).gradients(value=UTILITIES[utility])[1]
 
-    # Reverse over reverse, since convolutions that state a pullback have no forward derivative; the Hessian
+    # Reverse over reverse, since convolutions with a custom pullback have no forward derivative; the Hessian
     # is symmetric, so the pullback of the activations is its product with them.
     grads, pullback = jax.vjp(gradient, view.acts)
     if grads.ndim == view.acts.ndim:
@@ -62,13 +62,13 @@ def shapley_cam(
 ) -> Float[Array, "batch *k height width"]:
     """Weight each channel by its Shapley value to second order: gradient minus half the Hessian times acts.
 
-    With `utility="logit"` on a network of ReLUs the Hessian is zero and this is Grad-CAM; the paper's utility
-    is curved. Costs one more forward and backward pass of the head for each target.
+    With `utility="logit"` on a ReLU network the Hessian is zero and this is Grad-CAM; the paper's utility is
+    nonlinear. Costs one more forward and backward pass of the head per target.
 
     Args:
-        targets: What to explain; None is the top class of the image itself; a callable is used as it is.
-        utility: `"rest"`: logit plus log-probability of the class, the paper's; `"logit"`, which
-            pytorch-grad-cam differentiates unless told otherwise; `"probability"`.
+        targets: What to explain; None is the top class of the image itself; a callable is used unchanged.
+        utility: `"rest"`: logit plus log-probability of the class, the paper's; `"logit"`, pytorch-grad-cam's
+            default; `"probability"`.
 
     References:
         Cai: CAMs as Shapley Value-based Explainers. The Visual Computer 2025, arXiv 2501.06261.

@@ -1,4 +1,4 @@
-"""Grad-CAM++ of derivatives that are averaged over noisy images."""
+"""Smooth Grad-CAM++: Grad-CAM++ with derivatives averaged over noisy images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -56,8 +56,8 @@ def smooth_grad_cam_plus_plus(
 ) -> Float[Array, "batch *k height width"]:
     """Average Grad-CAM++'s derivatives over noisy copies of the image before its weights are formed.
 
-    The mean gradient takes the ReLU, and the numerator is the second derivative as in Grad-CAM++ (the paper's
-    equation prints the first there; torch-cam corrects it too). Defaults are torch-cam's.
+    The ReLU is applied to the mean gradient, and the numerator is the second derivative as in Grad-CAM++ (the
+    paper's equation prints the first derivative there; torch-cam corrects it too). Defaults are torch-cam's.
 
     Args:
         noise_unit: `"absolute"` (input units) or `"range"` (a fraction of the image's range).

@@ -43,12 +43,12 @@ def ss_cam(
 ) -> Float[Array, "batch *k height width"]:
     """Average Score-CAM's scores over noisy masks before the softmax: smoothed Score-CAM.
 
-    Costs `num_samples` forward passes for each channel. Defaults are torch-cam's.
+    Costs `num_samples` forward passes per channel. Defaults are torch-cam's.
 
     Args:
         key: Typed PRNG key; the noise depends on it, the sample and the channel.
-        num_samples: Noisy masks for each channel.
-        noise: Standard deviation of the normal noise added to a mask of values 0 to 1.
+        num_samples: Noisy masks per channel.
+        noise: Standard deviation of the Gaussian noise added to a mask with values 0 to 1.
 
     References:
         Wang et al.: SS-CAM: Smoothed Score-CAM for Sharper Visual Feature Localization. 2020,

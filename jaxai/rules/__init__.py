@@ -1,6 +1,6 @@
 """Methods that replace the backward rules of single operations, for any JAX function.
 
-`jaxai` re-exports the methods; rules, composites and `report` have common words for names and stay in here.
+`jaxai` re-exports the methods; rules, composites and `report` have generic names and are available only here.
 """
 
 from ._composites import COMPOSITES as COMPOSITES

@@ -1,4 +1,4 @@
-"""Composites: which operation of a network gets which rule."""
+"""Composites: assignments of rules to the operations of a network."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ._relevance import AlphaBeta, Epsilon, Flat, Gamma, Gradient, Norm, Pass, R
 from ._winner import Winner
 
 Kind = Literal["conv", "dense"]
-# The attribute that chooses for each kind of operation without a kernel; the others keep their derivative.
+# The attribute that holds the rule of each kind of operation without a kernel; others keep their derivative.
 _CHOSEN_BY = {
     "relu": "activation",
     "activation": "activation",
@@ -28,29 +28,29 @@ _CHOSEN_BY = {
 
 @dataclass(frozen=True)
 class Composite:
-    """Which operation gets which rule; a value, to be given to `lrp`.
+    """An assignment of rules to operations: an immutable value for `lrp(composite=)`.
 
-    A rule is one of `jaxai.rules` or an object of a class of one's own, a subclass of `Rule`, anywhere. The
-    most particular choice wins: `layers`, then `first`, then the kind of operation. Changes of shape always
-    send relevance along with the values.
+    A rule is one of `jaxai.rules` or an instance of a user's subclass of `Rule`. The most specific choice
+    wins: `layers`, then `first`, then the kind of operation. Changes of shape always move relevance along
+    with the values.
 
     Attributes:
-        conv: For convolutions, depthwise ones too.
+        conv: For convolutions, including depthwise ones.
         dense: For dense layers.
         first: For the first layer in execution order whose kind is in `first_kinds`; None means no exception.
         first_kinds: `("conv", "dense")` or one of them.
         layers: For layers by name, a mapping or pairs: `{"conv1_1": Flat()}`. Names are those of the model's
             `layer_names`, or marks of `jax.ad_checkpoint.checkpoint_name`; all convolutions and dense layers
             of that layer, or of modules within it, get the rule.
-        activation: For elementwise functions and for scales and shifts that follow no layer. A ReLU6 passes
-            relevance even where it is saturated, under `Pass()`.
+        activation: For elementwise functions and for scales and shifts that do not follow a layer. Under
+            `Pass()`, a ReLU6 passes relevance even where it is saturated.
         residual: For sums of two values that both depend on the image.
         pool: For sums and means over positions.
         max: For maxima and minima: pools, of two values, over axes.
         product: For products of two values that both depend on the image: `SignalTakesAll()`, `Uniform()`, or
-            `Gradient()`, which is what zennit leaves there and does not conserve relevance.
+            `Gradient()`, zennit's behaviour, which does not conserve relevance.
         norm: For layer, group, instance and RMS norms and other divisions by a root of sums over the input,
-            with the scale and shift that follow. Rules see them with their statistics held constant.
+            with the scale and shift that follow. Rules treat their statistics as constants.
         softmax: For softmaxes inside the network; at its end `lrp` starts from the logits.
     """
 
@@ -85,7 +85,7 @@ class Composite:
 
     @property
     def needs_bounds(self) -> bool:
-        """Whether one of the rules reads the bounds of its layer's input."""
+        """Whether any rule reads the bounds of its layer's input."""
         by_layer = [rule for _, rule in self.layers]
         return any(
             rule is not None and rule.needs_bounds for rule in (self.conv, self.dense, self.first, *by_layer)
@@ -95,7 +95,7 @@ class Composite:
         """Return each operation's rule.
 
         Raises:
-            ValueError: If a layer that is named does not exist.
+            ValueError: If a named layer does not exist.
         """
         by_layer = dict(self.layers)
         existing = dict.fromkeys(node.params["name"] for node in net.graph.nodes if node.name == "name")
@@ -120,7 +120,7 @@ class Composite:
 
 
 def _around(layer: str | None) -> Iterator[str]:
-    """Yield a layer's name, then those of the modules that it lies in, the innermost first."""
+    """Yield a layer's name, then those of the modules around it, innermost first."""
     while layer:
         yield layer
         layer = layer[: max(layer.rfind("."), layer.rfind("/"), 0)]
@@ -148,7 +148,8 @@ COMPOSITES: dict[str, Composite] = {
     "epsilon_alpha2_beta1": Composite(conv=AlphaBeta(2.0, 1.0), dense=Epsilon()),
     "epsilon_alpha2_beta1_flat": Composite(conv=AlphaBeta(2.0, 1.0), dense=Epsilon(), first=Flat()),
     # Achtibat et al. 2024, arXiv 2402.05602: softmaxes by their Taylor expansion, products in halves, the
-    # statistics of norms held constant. Ali et al. 2022, arXiv 2202.07304: attention matrices constant too.
+    # statistics of norms held constant. Ali et al. 2022, arXiv 2202.07304: attention matrices held constant
+    # too.
     "attn_lrp": Composite(conv=Epsilon(), dense=Epsilon(), product=Uniform(), softmax=Softmax()),
     "cp_lrp": Composite(conv=Epsilon(), dense=Epsilon(), product=SignalTakesAll()),
 }

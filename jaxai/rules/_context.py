@@ -1,4 +1,4 @@
-"""What rules may know of the network around a layer: dead units, bounds of the input, gates."""
+"""Facts about the network around a layer for its rule: dead units, bounds of the input, gates."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,19 +13,20 @@ from ._relevance import Rule
 
 
 class Context:
-    """The facts of a network under some rules; each is found out when a rule first asks for it.
+    """The facts of a network under some rules, each computed when a rule first asks for it.
 
     Args:
         net: The network.
         rules: The rule of each operation.
         env: All values of one run.
-        bounds: Lowest and highest images, if a rule asks for them.
+        bounds: Lowest and highest images, if a rule needs them.
     """
 
     def __init__(self, net: Network, rules: Sequence[Rule], env: dict[int, Any], bounds: Any = None):
         self.net, self.env = net, env
         self.steps = list(zip(net.operations, rules, strict=True))
-        # Arrays are not made later, or they could belong to one of several passes back.
+        # Arrays are made now: if made later, they could belong to the trace of one of several backward
+        # passes.
         self._limits = _limits(net, self.steps, env, bounds) if any(r.needs_bounds for r in rules) else {}
 
     def dead_are_zero(self, operation: Operation) -> bool:
@@ -46,14 +47,14 @@ class Context:
 
     @cached_property
     def _silent(self) -> set[int]:
-        """The values that get no relevance where they are negative, because a ReLU alone reads them."""
+        """The values that get no relevance where they are negative, because only a ReLU reads them."""
         keeps_zero: dict[int, bool] = {self.net.output: False}
         readers: dict[int, int] = {self.net.output: 1}
         silent = set()
         for operation, rule in reversed(self.steps):
             stays = all(keeps_zero.get(out, True) for out in operation.outputs)
             if operation.kind == "relu":
-                # Negative inputs give zero outputs; positive ones keep the relevance they get.
+                # Negative inputs give zero outputs; positive inputs keep their relevance.
                 if stays and rule.follows_values:
                     silent.update(operation.inputs)
                 stays = False
@@ -66,7 +67,7 @@ class Context:
 
 
 def _limits(net: Network, steps: Sequence[tuple[Operation, Rule]], env: dict[int, Any], bounds: Any) -> dict:
-    """Return the bounds of all values that are the images scaled, shifted or rearranged at most.
+    """Return the bounds of all values that are the images at most scaled, shifted or rearranged.
 
     Raises:
         ValueError: If a rule needs those of another value.
@@ -87,6 +88,6 @@ def _limits(net: Network, steps: Sequence[tuple[Operation, Rule]], env: dict[int
             results = results if isinstance(results, tuple) else (results,)
             moved.update(zip(operation.outputs, results, strict=True))
         ends.append(moved)
-    # A negative scale turns the two around.
+    # A negative scale swaps the two.
     low, high = ends
     return {ref: (jnp.minimum(low[ref], high[ref]), jnp.maximum(low[ref], high[ref])) for ref in reached}

@@ -1,4 +1,4 @@
-"""DeepLIFT through any JAX function: differences from a baseline, shared exactly."""
+"""DeepLIFT through any JAX function: exact attribution of differences from a baseline."""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,17 +35,18 @@ def deep_lift(
     strict: bool = False,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width channels"]:
-    """Share the difference of the score from a baseline's among the pixels, by the rescale rule.
+    """Distribute the difference of the score from a baseline's over the pixels, by the rescale rule.
 
     Nonlinear functions of one value pass on (f(x) - f(x0)) / (x - x0); max-pools use the cross-maximum rule
-    (a rise goes to the winner in the image, a fall to the winner in the baseline); products of two values
-    that depend on the image give each its difference times the other's mean. So the attributions sum to
-    score(image) - score(baseline) up to rounding, through pools and gates too. Works on any JAX function.
-    Operations without a rule use their gradient, with a warning, and may break that sum.
+    (a rise goes to the winner in the image, a fall to the winner in the baseline); a product of two values
+    that depend on the image gives each factor its difference times the other's mean. The attributions
+    therefore sum to score(image) - score(baseline) up to rounding, also through pools and gates. Works on any
+    JAX function. Operations without a rule use their gradient, with a warning, and may break that sum.
 
     Args:
         baseline: Value or array that broadcasts to `images`; None means zero, which after ImageNet
-            normalisation is the mean colour. One without a batch axis is run through the network once.
+            normalisation is the mean colour. A baseline without a batch axis passes through the network only
+            once.
 
     References:
         Shrikumar, Greenside, Kundaje: Learning Important Features Through Propagating Activation Differences.
@@ -85,7 +86,7 @@ def _deep_lift(model, images, targets, baseline, *, strict, batch_size):
 
 
 def _pairs(model, images, baselines, targets, strict, batch_size):
-    """Explain each image against its baseline, or against the only one, which is then run once."""
+    """Explain each image against its baseline, or against a single baseline, which is run once."""
     classes = batching.groups(batch_size, images.shape[0])
 
     def single(x, b, t):
@@ -117,7 +118,8 @@ def deep_lift_shap(
     The attributions sum to score(image) minus the mean score of the baselines.
 
     Args:
-        baselines: Float array [baselines, height, width, channels]; every image is compared with each.
+        baselines: Float array [baselines, height, width, channels]; every image is compared with every
+            baseline.
 
     References:
         Lundberg, Lee: A Unified Approach to Interpreting Model Predictions. NeurIPS 2017, arXiv 1705.07874,
@@ -168,7 +170,7 @@ def explain(model, images, baselines, targets, strict, batch_size):
     """Return the attributions of images against baselines of the same shape."""
     model, targets = _targets.join(model, images, targets)
     if targets.function is not None:
-        # The target is part of the function, or the sum would hold for the scores only.
+        # The target is part of the function; otherwise the sum would hold only for the scores.
         model = Partial(_scored, model, targets)
     net, flat = network(model, images, wholes=False)
     ours = net.forward(flat)
@@ -193,7 +195,7 @@ def _unsupported(net: Network) -> tuple[str, ...]:
 
 def _has_rule(net: Network, operation: Operation) -> bool:
     if operation.kind == "shape":
-        # Which values are taken depends on the image.
+        # The selected values depend on the image.
         return all(jnp.issubdtype(net.graph.avals[ref].dtype, jnp.floating) for ref in operation.inputs)
     return operation.kind in (*_LINEAR, "relu", "activation", "max", "product")
 
@@ -227,7 +229,7 @@ def _rescale(ours: Layer, theirs: Layer, m):
 
 
 def _cross_maximum(ours: Layer, theirs: Layer, m):
-    """Give a rise of the maximum to the winner in the image, a fall to the winner in the baseline."""
+    """Assign a rise of the maximum to the winner in the image, a fall to the winner in the baseline."""
     change, winner = ours.output - theirs.output, Winner()
     rise, fall = jnp.maximum(change, 0), jnp.minimum(change, 0)
     if ours.operation.name in ("min", "reduce_min", "reduce_window_min"):

@@ -13,12 +13,12 @@ def product(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> jax.A
     """Run `lax.dot_general` with the parameters of its equation; a dense layer gets a fast gradient.
 
     A dense layer is the product of the last axis of `x` with the first of a matrix, both of real numbers; all
-    other products run as they are.
+    other products run unchanged.
     """
     numbers = (((x.ndim - 1,), (0,)), ((), ()))
     found = tuple(tuple(map(tuple, pair)) for pair in params["dimension_numbers"])
     real = jnp.issubdtype(x.dtype, jnp.floating) and jnp.issubdtype(kernel.dtype, jnp.floating)
-    # JAX knows how gradients are spread over the devices of an explicit mesh.
+    # On an explicit mesh, JAX's own gradient handles the sharding.
     spread = params.get("out_sharding") is not None or any(map(_is_spread, (x, kernel)))
     if found != numbers or kernel.ndim != 2 or not real or spread:
         return lax.dot_general(x, kernel, **params)

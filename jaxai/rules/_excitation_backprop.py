@@ -1,4 +1,4 @@
-"""Excitation backprop: winning probabilities passed down, for a class against all others."""
+"""Excitation backprop: propagation of winning probabilities along excitatory connections."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,13 +22,13 @@ def excitation_backprop(
 ) -> Float[Array, "batch *k height width channels"]:
     """Propagate the probability of winning down along excitatory connections.
 
-    Every convolution and dense layer shares by the positive contributions (the z-plus rule, biases in the
-    denominator as in zennit); averages and sums of branches share by contribution; ReLUs and all else keep
-    their gradient. Starts from 1 at the target.
+    Convolutions and dense layers distribute by positive contributions (the z-plus rule, with biases in the
+    denominator as in zennit); averages and sums of branches distribute by contribution; ReLUs and all other
+    operations keep their gradient. It starts from 1 at the target.
 
     Args:
-        model: Callable pytree, `model(images) -> scores`; give the head of `jaxai.split` and its activations
-            for the map of a layer, as in the paper.
+        model: Callable pytree, `model(images) -> scores`; for the map of a layer, as in the paper, pass the
+            head of `jaxai.split` and its activations.
 
     Returns:
         Signed values [batch, height, width, channels]; [batch, k, ...] for k classes per image. The paper's

@@ -1,8 +1,8 @@
-"""A function as the operations that relevance rules know: linear layers, activations, pools, sums.
+"""Grouping of a function into the operations of relevance rules: linear layers, activations, pools, sums.
 
-A flat graph is grouped: a convolution or dense layer takes in the bias and the batch norm (any affine map
-with constants, channel by channel) that follow it; elementwise operations on one value become one activation,
-however it is written; a mean is one pool. What is left is shape changes, products and the unsupported.
+A convolution or dense layer absorbs the bias and the batch norm (any affine map with constants per channel)
+that follow it; elementwise operations on one value become one activation, however it is written; a mean is
+one pool. The rest are shape changes, products and unsupported operations.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,13 @@ from ._operations import Linear, Network, Operation, Step
 
 
 def network(model: Any, images: jax.Array, *, wholes: bool = True) -> tuple[Network, list[Any]]:
-    """Trace `model(images)` into operations; returns the arrays to run it on as well.
+    """Trace `model(images)` into operations; also returns the arrays on which to run it.
 
     Args:
         model: Callable pytree, `model(images) -> scores`.
         images: Images, concrete or traced.
-        wholes: Whether norms and softmaxes are one operation each, or the operations that they consist of.
+        wholes: Whether norms and softmaxes are one operation each instead of the operations that they consist
+            of.
 
     Raises:
         TypeError: If the model returns anything but one array.
@@ -196,7 +197,7 @@ class _Grouping:
             if id(node) in self.taken or not fact(node.name).elementwise or len(node.outputs) != 1:
                 continue
             if node.name == "select_n" and not self.depends(node.inputs[0]):
-                # A fixed mask chooses among values, as a change of shape does.
+                # A fixed mask selects values, like a change of shape.
                 continue
             shape = self.graph.shape(node.outputs[0])
             inputs = [ref for ref in node.inputs if self.depends(ref)]
@@ -234,7 +235,7 @@ class _Grouping:
     def _activation_kind(self, out: int, root: int, chain: list[Node]) -> str:
         names = {node.name for node in chain}
         if "stop_gradient" in names:
-            # Where derivatives stop, values go on.
+            # `stop_gradient` stops derivatives, but not values.
             return "activation"
         if all(fact(name).rearranges for name in names):
             return "shape"
@@ -275,7 +276,7 @@ class _Grouping:
         return self.varies.get(ref, frozenset(i for i, s in enumerate(self.graph.shape(ref)) if s > 1))
 
     def _varying_axes(self) -> dict[int, frozenset[int]]:
-        """Return the axes that values independent of the images vary along, where that is known."""
+        """Return the axes along which values independent of the images vary, where known."""
         self.varies = {}
         for node in self.graph.nodes:
             if any(map(self.depends, node.inputs)) or len(node.outputs) != 1:
@@ -298,7 +299,7 @@ class _Grouping:
         return self.varies
 
     def _mark_signs(self, operations: Sequence[Operation]) -> None:
-        """Note the operations whose input is nowhere negative."""
+        """Mark the operations whose input is nowhere negative."""
         known = {out for out, relu in self.relus.items()}
         for node in self.graph.nodes:
             signed = [ref for ref in node.inputs if not jnp.issubdtype(self.graph.dtype(ref), jnp.bool_)]
@@ -316,7 +317,7 @@ class _Grouping:
 
 
 def _moved_axis(node: Node, old: tuple[int, ...], new: tuple[int, ...], axis: int | None) -> int | None:
-    """Return where the features' axis goes in a change of shape; None if it cannot be told."""
+    """Return the features' axis after a change of shape; None if unknown."""
     if axis is None:
         return None
     if node.name == "transpose":

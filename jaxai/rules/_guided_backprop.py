@@ -1,4 +1,4 @@
-"""Gradients with other rules at the ReLUs: guided backprop, deconvnet, the redirected ReLU."""
+"""Gradients with modified ReLU rules: guided backprop, deconvnet, the redirected ReLU."""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -16,7 +16,7 @@ from ._rewrite import Rewritten
 
 
 class _ReluRule(NamedTuple):
-    """What is kept of a ReLU's input, `seen(x, upper)`, and how that and the cotangent make the input's.
+    """A backward rule of ReLUs: the residuals `seen(x, upper)`, and the input's cotangent computed from them.
 
     `upper` is None, or the bound of a ReLU6.
     """
@@ -26,7 +26,7 @@ class _ReluRule(NamedTuple):
 
 
 def _open(x, upper):
-    """Return where the ReLU lets its input through."""
+    """Return where the ReLU passes its input."""
     return x > 0 if upper is None else (x > 0) & (x < upper)
 
 
@@ -60,7 +60,8 @@ def _relu_with(rule: _ReluRule, upper: float | None):
         return y if upper is None else jnp.minimum(y, jnp.asarray(upper, y.dtype))
 
     def forward(x):
-        # The barrier has what is seen, a byte or two a value, made here, or XLA would keep the values.
+        # The barrier makes XLA compute the residuals here, at one or two bytes per value, rather than keep
+        # the values.
         return jax.lax.optimization_barrier((relu(x), rule.seen(x, upper)))
 
     relu.defvjp(forward, lambda seen, g: (rule.pull(seen, g),))
@@ -71,7 +72,7 @@ def _replace(rule: _ReluRule, graph):
     return {out: (_relu_with(rule, relu.upper), (relu.x,)) for out, relu in activations(graph).items()}
 
 
-# Made once, so that equal rules are equal to the compiler's cache.
+# Created once, so that equal rules are equal in the compiler's cache.
 _GUIDED = partial(_replace, _ReluRule(_open, _guided))
 _DECONVOLUTION = partial(_replace, _ReluRule(lambda x, upper: None, lambda seen, g: jnp.maximum(g, 0)))
 _REDIRECTED = {
@@ -87,16 +88,16 @@ def _with_rule(model: Any, replacements: Any) -> Rewritten:
 def redirected_relu(fn: Callable[..., Any], *, maximize: bool = True) -> Rewritten:
     """Return a function whose dead ReLUs pass the gradient that would bring them back to life.
 
-    The values are those of `fn`. Where the whole gradient of an example at a ReLU would be zero, because
-    every unit that matters is at or below zero, the gradient passes to the units below zero that it would
-    push up (and at a ReLU6 to those above six that it would push down). Elsewhere it is the ReLU's own,
-    which passes at exactly zero. Examples are the entries of the first axis of a ReLU's input. What counts as
-    a ReLU is as in `guided_backprop`.
+    The values are those of `fn`. If an example's whole gradient at a ReLU would be zero, because every
+    relevant unit is at or below zero, the gradient passes to the units below zero that it would push up (and
+    at a ReLU6 to those above six that it would push down). Otherwise it is the ReLU's own gradient, which
+    passes at exactly zero. Examples are the entries of the first axis of a ReLU's input. ReLUs are recognised
+    as in `guided_backprop`.
 
     Args:
         fn: Callable pytree of arrays; a layered model stays layered.
-        maximize: Whether the gradient that arrives is one to climb, as in activation maximisation. False is
-            for the gradient of a loss to descend, the sign Lucid's rule is written in.
+        maximize: Whether the incoming gradient is for ascent, as in activation maximisation. False is for the
+            gradient of a loss to minimise, the sign convention of Lucid's rule.
 
     Returns:
         A callable pytree like `fn`, for reverse-mode differentiation; it raises ValueError when called if the
@@ -126,11 +127,11 @@ def guided_backprop(
 ) -> Float[Array, "batch *k height width channels"]:
     """Return the gradient of the score with only positive gradients passed back through the ReLUs.
 
-    A ReLU passes a gradient where both its input and the gradient are positive; a ReLU6 where its input also
-    stays below six. ReLUs of any spelling count (`jax.nn.relu`, `relu6`, `jnp.maximum(x, 0)`, `jnp.clip`,
-    `jnp.where(x > 0, x, 0)`, `x * (x > 0)`), in loops and in calls; a model without any is an error. A
-    maximum with zero that is no activation keeps its gradient: the clamp of a norm's variance or of a
-    distance, the guard of a root, and the part of another function such as a hard swish, a hard sigmoid or a
+    A ReLU passes a gradient where both its input and the gradient are positive; a ReLU6 only where its input
+    is also below six. ReLUs of any spelling count (`jax.nn.relu`, `relu6`, `jnp.maximum(x, 0)`, `jnp.clip`,
+    `jnp.where(x > 0, x, 0)`, `x * (x > 0)`), also in loops and calls; a model without any raises an error. A
+    maximum with zero that is not an activation keeps its gradient: the clamp of a norm's variance or of a
+    distance, the guard of a root, and a part of another function such as a hard swish, a hard sigmoid or a
     softplus. The maps hardly depend on the class or on the weights of the upper layers (Adebayo et al. 2018,
     arXiv 1810.03292).
 
@@ -161,9 +162,9 @@ def deconvnet(
 ) -> Float[Array, "batch *k height width channels"]:
     """Return the gradient of the score with the ReLUs applied to the gradients instead of the activations.
 
-    A ReLU (or ReLU6) passes a gradient where it is positive, whatever its input was. Max-pools send it to the
-    position of their maximum ("switches"). What counts as a ReLU is as in `guided_backprop`; a model without
-    any is an error.
+    A ReLU (or ReLU6) passes a gradient where it is positive, whatever its input was. Max-pools route it to
+    the position of their maximum ("switches"). ReLUs are recognised as in `guided_backprop`; a model without
+    any raises an error.
 
     Raises:
         ValueError: If the model has no ReLU.

@@ -1,4 +1,4 @@
-"""An operation of a network as a rule sees it: its values, its parameters, and it with others."""
+"""Operations as rules receive them: with their values and parameters, to be run with others too."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -12,7 +12,7 @@ from ._operations import Merged, Operation
 
 @runtime_checkable
 class Facts(Protocol):
-    """What is known of the network around an operation."""
+    """Facts about the network around an operation."""
 
     def dead_are_zero(self, operation: Operation) -> bool: ...
 
@@ -27,18 +27,18 @@ def finite(x: jax.Array) -> jax.Array:
 
 
 def unbroadcast(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Sum over the axes along which `shape` has one value."""
+    """Sum over the axes along which `shape` has length one."""
     axes = tuple(i for i, size in enumerate(shape) if size == 1 and x.shape[i] != 1)
     return x.sum(axes, keepdims=True)
 
 
 class Connections(NamedTuple):
-    """A layer of which all weights are one.
+    """A layer with all weights one.
 
     Attributes:
-        count: How many inputs each output reads.
-        gather: Brings relevance of the output into the shape of `count`, or one that it broadcasts to.
-        transpose: The transpose, from there to the inputs.
+        count: Number of inputs that each output reads.
+        gather: Brings relevance of the output into the shape of `count`, or one to which it broadcasts.
+        transpose: The transpose, from that shape to the inputs.
     """
 
     count: jax.Array
@@ -47,16 +47,16 @@ class Connections(NamedTuple):
 
 
 class Layer:
-    """An operation of the network as it was run: what a rule shares relevance by.
+    """An operation of the network with the values of its run, which a rule uses to distribute relevance.
 
     Convolutions and dense layers, with the bias and the batch norm that follow them folded in, have a
-    `kernel` and a `bias`; of these `forward(x) + bias` is the output, and `transpose` the exact transpose.
-    Other operations (sums, pools, activations, products, norms) have neither; their `transpose` is that of
-    their derivative at the inputs. A norm divides by statistics of its input: `forward` and `transpose` take
-    them for constants, so that it is linear too.
+    `kernel` and a `bias`; their output is `forward(x) + bias`, and `transpose` is the exact transpose. Other
+    operations (sums, pools, activations, products, norms) have neither; their `transpose` is that of their
+    derivative at the inputs. A norm divides by statistics of its input: `forward` and `transpose` treat these
+    as constants, so that it is linear too.
 
     Attributes:
-        operation: The operation as it stands in the program.
+        operation: The operation in the program.
         inputs: Its inputs that depend on the images, one or more arrays.
         output: Its result; a tuple if there are several.
     """
@@ -103,11 +103,11 @@ class Layer:
 
     @property
     def bias(self) -> jax.Array | None:
-        """What is added to the output, broadcast along its features; None for nothing."""
+        """The bias added to the output, broadcast along its features; None if there is none."""
         return self._parameters.bias if self.operation.linear is not None else None
 
     def with_parameters(self, kernel: jax.Array, bias: jax.Array | None = None) -> "Layer":
-        """Return the layer with another kernel and bias, and with the output that these give."""
+        """Return the layer with another kernel and bias, and the resulting output."""
         layer = Layer(
             self.operation, self._env, self._facts, self._parameters._replace(kernel=kernel, bias=bias)
         )
@@ -125,14 +125,14 @@ class Layer:
         return lambda x: merged.fn(x, kernel)
 
     def forward(self, *inputs: jax.Array, kernel: jax.Array | None = None) -> Any:
-        """Return the operation's result for other inputs, its own if none are given, or for another kernel.
+        """Return the operation's result for other inputs or another kernel; its own inputs are the default.
 
-        The bias is left out: of a convolution or dense layer this is the linear part alone.
+        The bias is not added: for a convolution or dense layer this is only the linear part.
         """
         return self._function(kernel)(*(inputs or self.inputs))
 
     def transpose(self, s: jax.Array, kernel: jax.Array | None = None) -> Any:
-        """Return the transpose of the operation applied to `s` [output], one array for each input.
+        """Return the transpose of the operation applied to `s` [output], one array per input.
 
         An array for one input, a tuple for several.
         """
@@ -143,14 +143,15 @@ class Layer:
         return pullback(s.astype(y.dtype))
 
     def one_or_all(self, parts: Sequence[Any]) -> Any:
-        """Return the only one of `parts`, one for each input, or all as a tuple: what a rule returns."""
+        """Return `parts`, one per input, in the form that a rule returns: the only one, or all as a tuple."""
         return parts[0] if len(self.inputs) == 1 else tuple(parts)
 
     def share(self, s: jax.Array) -> Any:
         """Return the inputs times `transpose(s)`: each input's contribution.
 
-        Of an input of minus infinity, as masks before a softmax have it, that is zero where nothing arrives.
-        Of a quotient both contribute the quotient itself, so that the divisor is a factor as any other.
+        For an input of minus infinity, as in masks before a softmax, it is zero where no relevance arrives.
+        In a quotient both inputs contribute the quotient itself, so that the divisor is a factor like any
+        other.
         """
         if self.operation.kind == "product" and self.operation.name == "div":
             kept = self.output * s
@@ -159,11 +160,11 @@ class Layer:
         return self.one_or_all([finite(x) * part for x, part in parts])
 
     def operands(self, *inputs: jax.Array) -> list[Any]:
-        """Return all operands of a single primitive, in its order, where its inputs are these."""
+        """Return all operands of a single primitive, in its order, for these inputs."""
         return self.operation.operands(self._env, inputs)
 
     def derivative(self, relevance: Any) -> Any:
-        """Return the relevance pulled back by the derivative; values that are no real numbers get none."""
+        """Return the relevance pulled back by the derivative; values that are not real numbers get none."""
         y, pullback = jax.vjp(self.operation.call(self._env, whole=True), *self.inputs)
         leaves = y if isinstance(y, tuple) else (y,)
         given = relevance if isinstance(y, tuple) else (relevance,)
@@ -179,7 +180,7 @@ class Layer:
 
     @property
     def ones(self) -> jax.Array:
-        """Inputs of one; of a single image if all images give the same results."""
+        """Inputs of ones; for a single image if all images give the same results."""
         linear, x = self.operation.linear, self.input
         if linear is not None and linear.is_batched:
             return jnp.ones((1, *x.shape[1:]), x.dtype)
@@ -201,17 +202,17 @@ class Layer:
 
     @property
     def dead_are_zero(self) -> bool:
-        """Whether no relevance arrives where the output is negative, because a ReLU alone reads it."""
+        """Whether no relevance arrives where the output is negative, because only a ReLU reads it."""
         return self._facts is not None and self._facts.dead_are_zero(self.operation)
 
     @property
     def gate(self) -> int | None:
-        """Which factor of a product only says how much of the other passes, 0 or 1; None if neither does."""
+        """Which factor of a product is a gate that scales the other, 0 or 1; None if neither is."""
         return None if self._facts is None else self._facts.gate(self.operation)
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """The axes that a softmax sums over."""
+        """The axes over which a softmax sums."""
         return self.operation.axes
 
     @property
@@ -233,7 +234,7 @@ class Layer:
 
 
 def _one_channel(layer: Layer) -> Connections:
-    """Return a convolution of ones with one channel in and out: all channels of a position get the same."""
+    """Return a convolution of ones with one channel in and out: all channels of a position are equal."""
     linear, x = layer.operation.linear, layer.input
     assert linear is not None
     numbers = linear.node.params["dimension_numbers"]
@@ -243,7 +244,7 @@ def _one_channel(layer: Layer) -> Connections:
     kernel, one = jnp.ones(window, x.dtype), jnp.ones(shape, x.dtype)
 
     def gather(relevance):
-        # Back into the convolution's own shape, where its affine steps are the identity.
+        # Back in the convolution's own shape, where its affine steps are the identity.
         shaped = jnp.zeros(linear.shape, relevance.dtype)
         return jax.vjp(linear.after, shaped)[1](relevance)[0].sum(features, keepdims=True)
 

@@ -1,6 +1,6 @@
-"""Functions of any library with convolutions and dense layers whose gradients are fast, inside loops too.
+"""Replacement of convolutions and dense layers by versions whose gradients are fast, also inside loops.
 
-The kernels and why they are needed stand in `jaxai._cpu`.
+The kernels, and the reasons for them, are in `jaxai._cpu`.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,10 @@ from ._rewrite import Rewritten
 
 
 def convolution(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> jax.Array:
-    """Run `lax.conv_general_dilated` with the parameters of its equation, in the form that is fast in loops.
+    """Run `lax.conv_general_dilated` with the parameters of its equation, in a form that is fast in loops.
 
-    Those in groups that are not depthwise run as they are, like those that are themselves the kernel
-    gradient of another (`batch_group_count` above one): their stock form is as fast inside a loop as outside.
+    Grouped convolutions that are not depthwise run unchanged, as do kernel gradients of other convolutions
+    (`batch_group_count` above one): their stock form is as fast inside a loop as outside.
     """
     numbers = params["dimension_numbers"]
     groups, channels = params["feature_group_count"], x.shape[numbers.lhs_spec[1]]
@@ -70,17 +70,17 @@ def _stay_out(graph: Graph) -> bool:
 
 
 def loop_safe(fn: Callable[..., Any]) -> Rewritten:
-    """Return a function with the same values whose layers have gradients that are fast, inside loops too.
+    """Return a function with the same values whose layers have fast gradients, also inside loops.
 
-    On the CPU the gradient of a stock convolution inside `lax.scan`, `fori_loop` or `lax.map` is several to
-    many times slower than outside. Models of `jaxai.models` need no rewriting; those of Flax, Equinox or
-    Haiku do. Strided, dilated, grouped and transposed convolutions of any rank and layout are rewritten, in
-    loops, branches and checkpointed regions as well, and so are dense layers, whose stock gradient takes long
-    on jaxlib 0.10; a function with a derivative of its own (`jax.custom_vjp`) keeps it.
+    On the CPU the gradient of a stock convolution inside `lax.scan`, `fori_loop` or `lax.map` is several
+    times to many times slower than outside. Models of `jaxai.models` need no rewriting; those of Flax,
+    Equinox or Haiku do. Strided, dilated, grouped and transposed convolutions of any rank and layout are
+    rewritten, also in loops, branches and checkpointed regions, and so are dense layers, whose stock gradient
+    is slow on jaxlib 0.10; a function with a derivative of its own (`jax.custom_vjp`) keeps it.
 
     Args:
-        fn: Callable pytree of arrays; a layered model stays layered. An already differentiated function may
-            be given too: its gradient convolutions are rewritten like any other.
+        fn: Callable pytree of arrays; a layered model stays layered. It may already be differentiated:
+            gradient convolutions are rewritten like any other.
 
     Returns:
         A callable pytree like `fn`, for reverse-mode differentiation of any order.

@@ -36,28 +36,29 @@ def lrp(
     strict: bool = False,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width channels"]:
-    """Propagate relevance from the score back to the pixels, layer by layer, with a rule for each layer.
+    """Propagate relevance from the score back to the pixels, layer by layer, with a rule per layer.
 
     Works on any JAX function: its operations are read from its jaxpr. Biases and batch norms (any affine map
-    by channel) are folded into the convolution or dense layer before them; biases take part in the
+    per channel) are folded into the convolution or dense layer before them; biases are part of the
     denominators, so they absorb relevance. ReLUs and other elementwise functions pass relevance unchanged, a
-    ReLU6 also where it is saturated. Max-pools send it to the winner. Averages and sums of two branches
-    share it by contribution with a stabilizer of 1e-6. Batch norms that follow no layer pass it unchanged.
-    A product of a signal and a gate that both depend on the image (squeeze-and-excitation, attention) gives
-    all to the signal, other products half to each factor; `Composite(product=...)` chooses. Operations
-    without a rule (sorting, `cond`, `while`, ...) use their gradient, with a warning.
+    ReLU6 also where it is saturated. Max-pools pass it to the winner. Averages and sums of two branches
+    distribute it by contribution with a stabilizer of 1e-6. Batch norms that do not follow a layer pass it
+    unchanged. A product of a signal and a gate that both depend on the image (squeeze-and-excitation,
+    attention) gives all relevance to the signal, other products give half to each factor;
+    `Composite(product=...)` chooses. Operations without a rule (sorting, `cond`, `while`, ...) use their
+    gradient, with a warning.
 
     As in zennit, an output z loses 1e-6 / (|z| + 1e-6) of its relevance to each rule's stabilizer, about 1e-6
     of the whole on a small network without biases; with stabilizers of 1e-9 relevance is kept to rounding.
 
     Args:
-        composite: Which layer gets which rule: `"epsilon_plus"`, `"epsilon_plus_flat"`,
+        composite: Assignment of rules to layers: `"epsilon_plus"`, `"epsilon_plus_flat"`,
             `"epsilon_gamma_box"`, `"epsilon_alpha2_beta1"`, `"epsilon_alpha2_beta1_flat"` (zennit's layer
             maps and constants); for transformers `"attn_lrp"` or `"cp_lrp"`; or a `jaxai.rules.Composite`.
         low: Lowest pixel values for the z-box rule, in the model's input units (after normalisation); a
             number or an array that broadcasts to `images`.
         high: Highest pixel values.
-        relevance: What to start from: `"one_hot"`, 1 at the target as zennit does, or `"score"`, the target's
+        relevance: Initial relevance: `"one_hot"`, 1 at the target as in zennit, or `"score"`, the target's
             logit, so that conserving rules on a network without biases sum to it.
 
     Returns:
@@ -147,7 +148,7 @@ def _lrp(model, images, targets, low, high, *, composite, relevance, strict, bat
 
 
 def start(scores, targets, relevance, pull, batch_size):
-    """Run `pull` from the targets' relevance: once, or once for each of k classes."""
+    """Run `pull` from the targets' relevance: once, or once per class for k classes."""
     targets = targets.frozen(scores)
     directions = targets.cotangents(scores)
     if relevance == "score":
@@ -156,10 +157,11 @@ def start(scores, targets, relevance, pull, batch_size):
 
 
 def _from_logits(head: Sequence[Operation], env: dict[int, Any], targets, relevance, pull, batch_size):
-    """Run `pull` from the logits: what a class's probability says of the image is said by its logit.
+    """Run `pull` from the logits instead of the probabilities.
 
-    Relevance of the outputs goes to the logits of the same classes, past the softmax and the elementwise
-    functions after it. A callable target is a function of the outputs, and these of the logits.
+    Relevance of the outputs moves to the logits of the same classes, bypassing the softmax and the
+    elementwise functions after it. A callable target is a function of the outputs, which are a function of
+    the logits.
     """
 
     def follow(logits, *, moves_only):
@@ -179,10 +181,10 @@ def _from_logits(head: Sequence[Operation], env: dict[int, Any], targets, releva
 
 
 def _through(operation: Operation, rule: Rule, context: Context, relevance: Any) -> tuple:
-    """Return the relevances of an operation's inputs, as its rule shares them.
+    """Return the relevances of an operation's inputs under its rule.
 
     Raises:
-        ValueError: If the rule returns other shapes than those of the inputs.
+        ValueError: If the rule's results do not have the inputs' shapes.
     """
     layer = Layer(operation, context.env, context)
     found = rule(layer, relevance)

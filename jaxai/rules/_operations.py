@@ -1,4 +1,4 @@
-"""The operations that relevance rules know: linear layers with all that is folded into them, and the rest."""
+"""The operations of relevance rules: linear layers with everything folded into them, and all others."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,15 +21,15 @@ class Operation:
         kind: conv, dense, pool, max, relu, activation, affine, sum, shape, product, norm, softmax,
             log_softmax, or other.
         name: The primitive's name.
-        inputs: The values it depends on that depend on the images; of a single node one for each operand.
+        inputs: The image-dependent values that it reads; for a single node one per operand.
         outputs: Its results.
-        nodes: The nodes it is made of, in order.
-        linear: How a conv or dense layer is made of them.
+        nodes: Its nodes, in order.
+        linear: The structure of a conv or dense layer in these nodes.
         layer: Name of the layer it belongs to.
         nonnegative: Whether its input is known to be nowhere negative.
-        statistics: Of a norm the nodes before `nodes` that compute the statistics, which `call` holds
+        statistics: For a norm, the nodes before `nodes` that compute the statistics, which `call` holds
             constant.
-        axes: Of a softmax the axes that are summed over.
+        axes: For a softmax, the axes of the sum.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Operation:
     axes: tuple[int, ...] = ()
 
     def operands(self, env: dict[int, Any], inputs: Sequence[Any]) -> list[Any]:
-        """Return all operands of the only node, literals and parameters too, for these inputs."""
+        """Return all operands of the only node, including literals and parameters, for these inputs."""
         given: dict[int, list[Any]] = {}
         for ref, value in zip(self.inputs, inputs, strict=True):
             given.setdefault(ref, []).append(value)
@@ -58,11 +58,11 @@ class Operation:
         return [read(ref) for ref in self.nodes[0].inputs]
 
     def call(self, env: dict[int, Any], *, whole: bool = False) -> Callable[..., Any]:
-        """Return the operation as a function of `inputs`; all else is read from `env`.
+        """Return the operation as a function of `inputs`; all other values are read from `env`.
 
         Args:
             env: All values of a run.
-            whole: Whether the statistics of a norm are computed from the inputs too.
+            whole: Whether the statistics of a norm are also computed from the inputs.
         """
         if len(self.nodes) == 1 and not self.statistics:
 
@@ -87,7 +87,7 @@ class Operation:
 
 
 class Step(NamedTuple):
-    """What follows a convolution or dense layer: `shape`, or an affine map with a constant."""
+    """A step after a convolution or dense layer: `shape`, or an affine map with a constant."""
 
     kind: str
     node: Node
@@ -111,7 +111,7 @@ class Linear:
         node: The convolution or product.
         x: The images.
         kernel: The weights.
-        axis: The features' axis of the output, and `kernel_axis` of the kernel; None if there are several.
+        axis: The features' axis of the output, as `kernel_axis` is of the kernel; None if there are several.
         shape: Shape of the output before the steps.
         steps: What follows.
     """
@@ -125,7 +125,7 @@ class Linear:
     steps: list[Step] = field(default_factory=list)
 
     def base(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """Return the convolution or product alone."""
+        """Return only the convolution or product."""
         if self.node.name == "conv_general_dilated":
             return convolution(x, kernel, params=self.node.params)
         first = self.node.inputs[0] is self.x or self.node.inputs[0] == self.x
@@ -133,7 +133,7 @@ class Linear:
 
     @property
     def is_batched(self) -> bool:
-        """Whether one image can stand for all: a convolution with the images on its first axis."""
+        """Whether one image can represent all: a convolution with the images on its first axis."""
         if self.node.name != "conv_general_dilated" or self.steps:
             return False
         numbers = self.node.params["dimension_numbers"]
@@ -141,11 +141,11 @@ class Linear:
 
     @property
     def mixes_all_channels(self) -> bool:
-        """Whether it is a convolution of which every output reads every channel."""
+        """Whether it is a convolution whose outputs all read every channel."""
         return self.node.name == "conv_general_dilated" and self.node.params["feature_group_count"] == 1
 
     def after(self, y: jax.Array) -> jax.Array:
-        """Return the output in the shape that the layer's result has, affine steps left out."""
+        """Return the output in the shape of the layer's result, without affine steps."""
         for step in self.steps:
             if step.kind == "shape":
                 y = step.node.run(y)[0]
@@ -206,9 +206,9 @@ class Network:
         return values(self.graph, flat)
 
     def head(self) -> list[Operation]:
-        """Return the softmax or log-softmax that the result comes from, and what follows it; else nothing.
+        """Return the softmax or log-softmax that ends the network and the steps after it, or nothing.
 
-        Elementwise functions, as a logarithm, and changes of shape may follow.
+        Elementwise functions, such as a logarithm, and changes of shape may follow.
         """
         produced = {out: operation for operation in self.operations for out in operation.outputs}
         head, ref = [], self.output
@@ -222,11 +222,11 @@ class Network:
         return []
 
     def backward(self, arriving: jax.Array, steps: Sequence[Callable[[Any], tuple]]) -> jax.Array | None:
-        """Return what arrives at the images, walking from the result back; None for nothing.
+        """Walk back from the result and return what arrives at the images; None for nothing.
 
         Args:
-            arriving: At the result.
-            steps: For each operation a function from what arrives at its output to a tuple of what its inputs
+            arriving: What starts at the result.
+            steps: Per operation, a function from what arrives at its output to a tuple of what its inputs
                 get, None for nothing. Several outputs are a tuple.
         """
         total: dict[int, Any] = {self.output: arriving}

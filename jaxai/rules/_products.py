@@ -1,4 +1,4 @@
-"""The rules of attention and gates: products of two values that depend on the image, and softmaxes."""
+"""Rules for attention and gates: products of two values that depend on the image, and softmaxes."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ._relevance import Rule, divide
 class Uniform(Rule):
     """Give each factor of a product, or of a quotient, half of it. Achtibat et al. 2024, arXiv 2402.05602.
 
-    Equation 7 there, for two factors. Relevance that enters a softmax or a norm through its factor is bounded
+    Equation 7 there, for two factors. Relevance that enters a softmax or a norm through a factor is bounded
     only with the rules for these.
     """
 
@@ -27,11 +27,11 @@ class Uniform(Rule):
 
 @dataclass(frozen=True)
 class SignalTakesAll(Rule):
-    """Give a product's relevance to its signal, and nothing to its gate, which only says how much passes.
+    """Give a product's relevance to its signal and none to its gate, which only scales the signal.
 
     A gate is a divisor, a factor that is broadcast over positions or channels (squeeze-and-excitation), or
-    the result of a sigmoid, a softmax or another bounded function. Products without one of these, as of
-    queries and keys, are shared as under `Uniform`. Arras et al. 2017, arXiv 1706.07206.
+    the result of a sigmoid, a softmax or another bounded function. Products without one of these, such as
+    queries times keys, are treated as in `Uniform`. Arras et al. 2017, arXiv 1706.07206.
     """
 
     stabilizer: float = 1e-6
@@ -45,10 +45,9 @@ class SignalTakesAll(Rule):
 
 @dataclass(frozen=True)
 class Softmax(Rule):
-    r"""Share by Taylor expansion: $R_i = x_i (R^s_i - s_i \sum_j R^s_j)$, s the softmax. Not conserving.
+    r"""Distribute by Taylor expansion: $R_i = x_i (R^s_i - s_i \sum_j R^s_j)$, s the softmax. Not conserving.
 
-    Achtibat et al. 2024, arXiv 2402.05602, proposition 3.1. Entries that are masked by minus infinity get
-    nothing.
+    Achtibat et al. 2024, arXiv 2402.05602, proposition 3.1. Entries masked by minus infinity get nothing.
     """
 
     def __call__(self, layer: Layer, relevance: Any) -> Any:
@@ -56,15 +55,15 @@ class Softmax(Rule):
         return finite(layer.input) * (relevance - layer.output * total)
 
 
-# How surely a function's result is a gate: between 0 and 1, or only bounded.
+# How strongly a function's range indicates a gate: between 0 and 1, or only bounded.
 _GATES = {"logistic": 2, "tanh": 1, "erf": 1, "clamp": 1}
 
 
 def gate(graph: Graph, producers: dict[Ref, Node], node: Node) -> int | None:
     """Return which factor of a product is its gate, 0 or 1; None if neither or both could be.
 
-    A divisor is one. So is a factor that was broadcast where the other was not, or that comes from a sigmoid,
-    a softmax or, where the other does not, from a tanh or another bounded function.
+    A divisor is a gate. So is a factor that was broadcast while the other was not, or that comes from a
+    sigmoid, a softmax or, if the other does not, from a tanh or another bounded function.
     """
     if node.name == "div":
         return 1
@@ -83,7 +82,7 @@ def gate(graph: Graph, producers: dict[Ref, Node], node: Node) -> int | None:
 
 
 def _source(ref: Ref, producers: dict[Ref, Node]) -> Ref:
-    """Return what a value was before it was reshaped or broadcast."""
+    """Return the value before it was reshaped or broadcast."""
     while not isinstance(ref, Constant) and (node := producers.get(ref)) is not None:
         if not fact(node.name).rearranges or len(node.inputs) != 1:
             break
@@ -96,7 +95,7 @@ def _grade(ref: Ref, producers: dict[Ref, Node]) -> int:
     if node is None:
         return 0
     if node.name == "div":
-        # A softmax, or a sigmoid that is written out: a quotient of an exponential, or by one.
+        # A softmax, or an explicitly written sigmoid: a quotient of or by an exponential.
         above, below = (_source(each, producers) for each in node.inputs)
         return max(_exponential(above, producers), _exponential(below, producers))
     return _GATES.get(node.name, 0)

@@ -1,10 +1,10 @@
-r"""The rules of relevance for layers, sums and activations: each a class whose call is its formula.
+r"""Relevance rules for layers, sums and activations: each is a class whose call is its formula.
 
 A rule takes a layer z = W x + b and the relevance R of its output, and returns that of its input. Most are a
-few calls of the layer with other inputs and weights, and of its transpose: the convolution's own, so that the
-cost is counted in convolutions. Where the input is nowhere negative, as after a ReLU, the halves for negative
-inputs are zero and are left out; where the output feeds a ReLU and no relevance arrives at dead units, so is
-the half for negative outputs.
+few calls of the layer with other inputs and weights, and of its transpose (the convolution's own), so that
+the cost can be counted in convolutions. If the input is nowhere negative, as after a ReLU, the halves for
+negative inputs are zero and are left out; if the output feeds a ReLU and no relevance arrives at dead units,
+so is the half for negative outputs.
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,19 @@ from ._layer import Layer
 
 
 class Rule:
-    """How the relevance of an operation's output is shared among its inputs; the base class of all rules.
+    """Base class of all rules, which distribute the relevance of an operation's output over its inputs.
 
-    A rule of one's own is a subclass with a call, best a frozen dataclass of numbers: rules are compared and
-    hashed by their values, and each value compiles once. It is used like any other,
+    A user's rule is a subclass with `__call__`, preferably a frozen dataclass of numbers: rules are compared
+    and hashed by value, and each value compiles once. It is used like a built-in rule,
     `Composite(conv=Mine(), norm=Mine())`.
 
     Attributes:
         needs_bounds: Whether the rule reads `layer.low` and `layer.high`, which `lrp` then asks for.
-        needs_kernel: Whether the rule reads `layer.kernel`, so that it fits convolutions and dense layers
-            only.
-        zero_gets_zero: Whether an input of zero never gets relevance, as where it is multiplied by it.
-        follows_values: Whether relevance goes where a value came from: in a ReLU, a maximum or a
-            rearrangement, an input of zero gets what arrives at outputs of zero. From these two `lrp` tells
-            `layer.dead_are_zero`.
+        needs_kernel: Whether the rule reads `layer.kernel`, which restricts it to convolutions and dense
+            layers.
+        zero_gets_zero: Whether an input of zero never gets relevance, because the rule multiplies by it.
+        follows_values: Whether relevance follows values: in a ReLU, a maximum or a rearrangement, an input of
+            zero gets what arrives at outputs of zero. `lrp` derives `layer.dead_are_zero` from these two.
 
     Example:
         >>> from dataclasses import dataclass
@@ -55,12 +54,12 @@ class Rule:
         """Return the relevance of the operation's input.
 
         Args:
-            layer: The operation as it was run.
-            relevance: That of its output, of the output's shape; a tuple for several outputs.
+            layer: The operation with the values of its run.
+            relevance: Relevance of its output, of the output's shape; a tuple for several outputs.
 
         Returns:
-            An array of the input's shape. For several inputs a tuple of them, None where an input gets
-            nothing.
+            An array of the input's shape. For several inputs a tuple of arrays, with None for an input that
+            gets nothing.
         """
         raise NotImplementedError(f"{type(self).__name__} must define __call__(self, layer, relevance)")
 
@@ -74,7 +73,8 @@ class Rule:
 def stabilize(z: jax.Array, epsilon: float) -> jax.Array:
     """Return z + epsilon sign(z), with sign(0) = +1: values moved away from zero.
 
-    In float16, which overflows at 65,504, an epsilon below 2^-10 counts as that, the type's own resolution.
+    In float16, which overflows at 65,504, an epsilon below 2^-10, the type's resolution, is replaced by
+    2^-10.
     """
     if z.dtype == jnp.float16 and epsilon:
         epsilon = max(epsilon, float(jnp.finfo(z.dtype).eps))
@@ -88,17 +88,17 @@ def divide(relevance: jax.Array, z: jax.Array, epsilon: float) -> jax.Array:
 
 
 def positive(x: Any) -> Any:
-    """Return max(x, 0); None stays None, for layers without a bias."""
+    """Return max(x, 0), or None for None (layers without a bias)."""
     return None if x is None else jnp.where(x > 0, x, 0)
 
 
 def negative(x: Any) -> Any:
-    """Return min(x, 0); None stays None."""
+    """Return min(x, 0), or None for None."""
     return None if x is None else jnp.where(x < 0, x, 0)
 
 
 def plus(x: jax.Array, *terms: jax.Array | None) -> jax.Array:
-    """Return the sum of those that are not None."""
+    """Return the sum of the arguments that are not None."""
     for term in terms:
         x = x if term is None else x + term
     return x
@@ -106,9 +106,9 @@ def plus(x: jax.Array, *terms: jax.Array | None) -> jax.Array:
 
 @dataclass(frozen=True)
 class Epsilon(Rule):
-    r"""Share by contribution: $R_i = x_i \sum_j w_{ij} R_j / (z_j + \epsilon\, sign(z_j))$.
+    r"""Distribute by contribution: $R_i = x_i \sum_j w_{ij} R_j / (z_j + \epsilon\, sign(z_j))$.
 
-    sign(0) is +1, and z_j includes the bias, which keeps its share. Bach et al. 2015, equation 58; epsilon 0
+    sign(0) is +1, and z_j includes the bias, which absorbs its part. Bach et al. 2015, equation 58; epsilon 0
     is LRP-0.
     """
 
@@ -121,7 +121,7 @@ class Epsilon(Rule):
 
 @dataclass(frozen=True)
 class Norm(Rule):
-    """Share by contribution to the output, as `Epsilon`: for sums, pools, norms, any linear map."""
+    """Distribute by contribution to the output, like `Epsilon`: for sums, pools, norms, any linear map."""
 
     stabilizer: float = 1e-6
     zero_gets_zero = True
@@ -131,7 +131,7 @@ class Norm(Rule):
 
 
 def _signed_half(layer: Layer, up, down, bias, relevance, stabilizer, where=None):
-    """Share by max(x, 0) `up` + min(x, 0) `down` + bias, over the outputs in `where`."""
+    """Distribute by max(x, 0) `up` + min(x, 0) `down` + bias, over the outputs in `where`."""
 
     def quotient(z):
         s = divide(relevance, plus(z, bias), stabilizer)
@@ -146,7 +146,7 @@ def _signed_half(layer: Layer, up, down, bias, relevance, stabilizer, where=None
 
 @dataclass(frozen=True)
 class ZPlus(Rule):
-    """Share by the positive contributions alone, max(x, 0) max(w, 0) + min(x, 0) min(w, 0) (alpha 1, beta 0).
+    """Distribute by positive contributions only, max(x, 0) max(w, 0) + min(x, 0) min(w, 0) (alpha 1, beta 0).
 
     Montavon et al. 2017, equation 13, for inputs of both signs.
     """
@@ -162,7 +162,7 @@ class ZPlus(Rule):
 
 @dataclass(frozen=True)
 class AlphaBeta(Rule):
-    """Alpha times the share by positive, minus beta times that by negative contributions; alpha - beta is 1.
+    """Distribute alpha by positive and minus beta by negative contributions; alpha - beta is 1.
 
     Bach et al. 2015, equation 60.
     """
@@ -193,7 +193,7 @@ class AlphaBeta(Rule):
 
 @dataclass(frozen=True)
 class Gamma(Rule):
-    """Epsilon with positive contributions favoured: w + gamma max(w, 0). Montavon et al. 2019, equation 8.
+    """Epsilon that favours positive contributions: w + gamma max(w, 0). Montavon et al. 2019, equation 8.
 
     The generalised rule (Andeol et al. 2021) that also holds for negative inputs: outputs below zero favour
     negative contributions instead.
@@ -216,9 +216,9 @@ class Gamma(Rule):
 
 @dataclass(frozen=True)
 class ZBox(Rule):
-    """Share by x w - low max(w, 0) - high min(w, 0), for inputs between `low` and `high` of `lrp`.
+    """Distribute by x w - low max(w, 0) - high min(w, 0), for inputs between `low` and `high` of `lrp`.
 
-    Montavon et al. 2017, equation 14. A bias b takes part with b - max(b, 0) - min(b, 0): with nothing.
+    Montavon et al. 2017, equation 14. Biases cancel, b - max(b, 0) - min(b, 0) = 0.
     """
 
     stabilizer: float = 1e-6
@@ -235,7 +235,7 @@ class ZBox(Rule):
 
 @dataclass(frozen=True)
 class WSquare(Rule):
-    """Share by the squared weights, whatever the input is. Montavon et al. 2017, equation 12."""
+    """Distribute by the squared weights, regardless of the input. Montavon et al. 2017, equation 12."""
 
     stabilizer: float = 1e-6
     needs_kernel = True
@@ -248,7 +248,7 @@ class WSquare(Rule):
 
 @dataclass(frozen=True)
 class Flat(Rule):
-    """Share evenly over the inputs that are connected. Lapuschkin et al. 2019."""
+    """Distribute evenly over the connected inputs. Lapuschkin et al. 2019."""
 
     stabilizer: float = 1e-6
     needs_kernel = True
@@ -260,7 +260,7 @@ class Flat(Rule):
 
 @dataclass(frozen=True)
 class Pass(Rule):
-    """Hand the relevance on as it is; only where input and output have the same shape."""
+    """Pass the relevance on unchanged; only if input and output have the same shape."""
 
     follows_values = True
 

@@ -1,4 +1,4 @@
-"""What relevance rules find in a function, and what they have no rule for."""
+"""Reports of the operations that relevance rules find in a function, and of those without a rule."""
 
 import warnings
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from ._operations import Network
 
 
 class Report(NamedTuple):
-    """What the rules find in a function.
+    """The operations that relevance rules find in a function.
 
     Attributes:
-        operations: How many operations there are of each kind: conv, dense, relu, activation, affine, pool,
-            max, sum, shape, and those without a rule.
+        operations: Number of operations of each kind: conv, dense, relu, activation, affine, pool, max, sum,
+            shape, and those without a rule.
         unsupported: Primitives without a rule of their own, through which the gradient is used instead.
     """
 
@@ -25,7 +25,7 @@ class Report(NamedTuple):
 
 
 def report(fn: Callable[..., Any], x: Any) -> Report:
-    """Say what relevance propagation finds in a function, without running it.
+    """Report what relevance propagation finds in a function, without running it.
 
     Args:
         fn: Callable pytree, `fn(images) -> scores`.

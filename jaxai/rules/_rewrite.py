@@ -1,4 +1,4 @@
-"""Functions with some of their operations computed in another way."""
+"""Functions with some of their operations replaced."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,9 +18,10 @@ class Rewritten:
 
     Attributes:
         model: The function; its leaves are the parameters.
-        exchange: As `exchanged` takes it; hashable.
-        enter: Whether a call with its own derivative is opened.
-        required: What must be there to be replaced, for the error if nothing is; None if nothing must.
+        exchange: The argument of `exchanged`; hashable.
+        enter: Decides whether a call with its own derivative is inlined.
+        required: Name of the operations of which at least one must be found, for the error; None if none is
+            required.
     """
 
     model: Any
@@ -42,7 +43,7 @@ class Rewritten:
         return jax.tree.unflatten(tree, evaluate(rewritten or graph, flat))
 
     def __getattr__(self, name: str) -> Any:
-        # A layered model stays one: its stages run through `start` and `stop`, or it splits itself.
+        # Layered models stay layered: their stages run by `start` and `stop`, or they have their own `split`.
         if name in ("layer_names", "names", "avals", "layouts", "layout_of", "default_layer", "reaches"):
             return getattr(self.model, name)
         if name == "split" and hasattr(self.model, "split"):
@@ -55,7 +56,7 @@ class Rewritten:
 
 
 class _With(NamedTuple):
-    """Calls a model with keywords; equal ones are one program."""
+    """A call of a model with keywords; equal instances share one program."""
 
     keywords: tuple[tuple[str, Any], ...]
 
@@ -64,7 +65,7 @@ class _With(NamedTuple):
 
 
 class _Split(NamedTuple):
-    """Splits a model at a layer; equal ones are one program."""
+    """A split of a model at a layer; equal instances share one program."""
 
     layer: str
 

@@ -1,4 +1,4 @@
-"""The rule of maxima and minima: relevance goes to the value that won."""
+"""The rule for maxima and minima: relevance goes to the winning value."""
 
 import itertools
 import math
@@ -19,10 +19,10 @@ _MOST_SLICES = 32
 
 @dataclass(frozen=True)
 class Winner(Rule):
-    """Give the relevance of a maximum or minimum to the value that won: winner takes all.
+    """Give the relevance of a maximum or minimum to the winning value: winner takes all.
 
-    Of tied values the first of a pool or of a pair. Bach et al. 2015, section "Pixel-wise decomposition for
-    multilayer networks", for max-pooling.
+    Among tied values the first wins. Bach et al. 2015, section "Pixel-wise decomposition for multilayer
+    networks", for max-pooling.
     """
 
     follows_values = True
@@ -42,7 +42,7 @@ def _is_small_window(node: Node) -> bool:
 
 
 def _window(node: Node, x: jax.Array, relevance: jax.Array) -> jax.Array:
-    """Send relevance to each window's first winner by strided slices; XLA's own gradient is slow on CPUs."""
+    """Pass relevance to each window's first winner by strided slices; XLA's own gradient is slow on CPUs."""
     window, strides = node.params["window_dimensions"], node.params["window_strides"]
     padding = node.params["padding"]
     padded = lax.pad(lax.stop_gradient(x), jnp.asarray(-jnp.inf, x.dtype), [(a, b, 0) for a, b in padding])
@@ -58,7 +58,7 @@ def _window(node: Node, x: jax.Array, relevance: jax.Array) -> jax.Array:
         else:
             winner = jnp.where(part > best, number, winner)
             best = jnp.maximum(part, best)
-    # Without the barrier the comparisons are compiled once for each of the slices below.
+    # Without the barrier the comparisons are compiled once per slice below.
     winner = lax.optimization_barrier(winner)
     total = jnp.zeros(padded.shape, relevance.dtype)
     zero = jnp.zeros((), relevance.dtype)
