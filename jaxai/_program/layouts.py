@@ -111,6 +111,8 @@ class Back(NamedTuple):
             jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in (others[:, :prefix], others[:, prefix:])
         )
         inside = acts.reshape(batch, count, acts.shape[-1])
+        if not others.shape[1]:
+            return head(inside)
         return head(jnp.concatenate([before, inside, after], axis=1))
 
 
