@@ -14,8 +14,11 @@ from jax.core import Tracer
 _PACKAGE = str(Path(__file__).parents[1])
 
 
-def images(x: Any, name: str = "images") -> jax.Array:
+def images(x: Any, name: str = "images", *, plane: bool = True) -> jax.Array:
     """Return `x` as a floating array of shape [batch, height, width, channels].
+
+    Without `plane` it may also be signals [batch, time, channels] or volumes [batch, depth, height, width,
+    channels].
 
     Concrete values are checked (0.1 ms for 16 images of 224 x 224), because XLA may compile a ReLU so that
     NaN becomes zero: a damaged image would get a map that looks like an explanation. Traced values cannot be
@@ -27,9 +30,9 @@ def images(x: Any, name: str = "images") -> jax.Array:
             concrete values are NaN or infinite.
     """
     array = jnp.asarray(x)
-    if array.ndim != 4:
-        raise ValueError(f"`{name}` must be [batch, height, width, channels]; got shape {array.shape}")
-    if array.shape[1] == 3 and min(array.shape[2:]) >= 16:
+    if array.ndim not in ((4,) if plane else (3, 4, 5)):
+        raise ValueError(of_rank(name, array.shape, plane))
+    if array.ndim == 4 and array.shape[1] == 3 and min(array.shape[2:]) >= 16:
         raise ValueError(
             f"`{name}` must be [batch, height, width, channels]; got shape {array.shape}, which looks like"
             " [batch, channels, height, width]: transpose them, and back within the model"
@@ -42,9 +45,22 @@ def images(x: Any, name: str = "images") -> jax.Array:
             " (preprocess the photo first)"
         )
     if not _finite(array):
-        bad = np.flatnonzero(~np.asarray(jnp.isfinite(array).all((1, 2, 3))))
+        bad = np.flatnonzero(~np.asarray(jnp.isfinite(array).all(tuple(range(1, array.ndim)))))
         raise ValueError(f"`{name}` must be finite; got NaN or infinite values in image {bad[0]}")
     return array
+
+
+def of_rank(name: str, shape: tuple[int, ...], plane: bool) -> str:
+    """Return a line about images of another rank than methods take."""
+    line = f"`{name}` must be [batch, height, width, channels]; got shape {shape}"
+    if not plane:
+        return f"{line}; signals are [batch, time, channels], volumes [batch, depth, height, width, channels]"
+    if len(shape) not in (3, 5):
+        return line
+    return (
+        f"{line}. Signals and volumes have no plane to draw on; gradients, rules and paths explain them,"
+        " occlusion, and LIME and Shapley values of given segments"
+    )
 
 
 def _finite(x: jax.Array) -> bool:
@@ -128,6 +144,17 @@ def pair(value: Any, name: str) -> tuple[int, int]:
     if len(values) != 2:
         raise ValueError(f"`{name}` must be an integer or a pair (rows, columns); got {value!r}")
     return positive(values[0], name), positive(values[1], name)
+
+
+def lengths(value: Any, name: str, count: int) -> tuple[int, ...]:
+    """Return an int or several as `count` positive ints: (rows, columns) for images."""
+    if count == 2:
+        return pair(value, name)
+    values = (value,) * count if isinstance(value, (int, np.integer)) else tuple(value)
+    if len(values) != count:
+        what = "(depth, rows, columns)" if count == 3 else "one in brackets"
+        raise ValueError(f"`{name}` must be an integer or {what}; got {value!r}")
+    return tuple(positive(each, name) for each in values)
 
 
 def like_images(value: Any, images: jax.Array, name: str, *, one: bool = False) -> jax.Array:

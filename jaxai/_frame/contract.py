@@ -19,6 +19,10 @@ _WIDTH = 96
 
 _PLAIN = "Callable pytree, `model(images) -> scores`"
 _LAYERED = "A layered model (`jaxai.layers.find` of any model, `jaxai.models`, `jaxai.chain`)."
+_ANY = (
+    "Model input, float [batch, height, width, channels]; signals [batch, time, channels] and volumes "
+    "[batch, depth, height, width, channels] where a method needs no plane."
+)
 _IN_FLIGHT = "At most this many {} in flight"
 _CHOSEN = "; None chooses by size."
 _TOP = "; None is the top class of the image itself."
@@ -32,6 +36,9 @@ _ARGUMENTS: Mapping[str, Entry] = {
     "perturbation: model": f"{_PLAIN}, or `jaxai.perturbation.black_box(predict)`.",
     "features: model": "Callable pytree or layered model.",
     "images": "Model input, float [batch, height, width, channels].",
+    "gradients: images": _ANY,
+    "rules: images": _ANY,
+    "images + segments": _ANY,
     "targets": ("What to explain (see `jaxai.targets`)", _TOP),
     "score: targets": ("What to explain (see `jaxai.targets`), classes by their raw score (logit)", _TOP),
     "probability: targets": (

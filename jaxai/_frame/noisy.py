@@ -12,8 +12,8 @@ UNITS = ("range", "absolute")
 
 
 def scale(
-    images: Float[Array, "batch height width channels"], noise: float, unit: str
-) -> Float[Array, "batch 1 1 1"]:
+    images: Float[Array, "batch *positions channels"], noise: float, unit: str
+) -> Float[Array, "batch ..."]:
     """Return the standard deviation of the noise for each image.
 
     Args:
@@ -30,17 +30,17 @@ def scale(
         raise ValueError(f"`noise` must not be negative; got {noise}")
     size = jnp.asarray(noise, images.dtype)
     if unit == "absolute":
-        return jnp.broadcast_to(size, (images.shape[0], 1, 1, 1))
-    axes = (1, 2, 3)
+        return jnp.broadcast_to(size, (images.shape[0], *(1,) * (images.ndim - 1)))
+    axes = tuple(range(1, images.ndim))
     return size * (images.max(axes, keepdims=True) - images.min(axes, keepdims=True))
 
 
 def copies(
-    images: Float[Array, "batch height width channels"],
-    deviation: Float[Array, "batch 1 1 1"],
+    images: Float[Array, "batch *positions channels"],
+    deviation: Float[Array, "batch ..."],
     key: jax.Array,
     indices: Int[Array, " samples"],
-) -> Float[Array, "samples batch height width channels"]:
+) -> Float[Array, "samples batch *positions channels"]:
     """Return the noisy images of the samples `indices`."""
 
     def draw(index):

@@ -238,7 +238,7 @@ def class_count(shape: tuple[int, ...]) -> int:
 
 
 def prepare(
-    model: Any, images: Any, targets: Targets, *, probability: bool = False
+    model: Any, images: Any, targets: Targets, *, probability: bool = False, plane: bool = True
 ) -> tuple[Any, jax.Array, Target]:
     """Check the arguments that every method shares and convert them to the form of its compiled part.
 
@@ -248,6 +248,7 @@ def prepare(
         targets: As users pass them.
         probability: Whether the probability of classes is explained; if so, the model's program is read to
             find out whether it returns probabilities.
+        plane: Whether the method needs images; if not, signals and volumes are taken too.
 
     Returns:
         The model as a callable pytree, the images as an array [batch, height, width, channels], the target.
@@ -256,12 +257,28 @@ def prepare(
         TypeError: If an argument is of the wrong kind.
         ValueError: If shapes do not fit or a class does not exist.
     """
-    model, images = as_model(model), checks.images(images)
+    model, images = as_model(model), checks.images(images, plane=plane)
+    if images.ndim != 4:
+        _check_taken(model, images)
     target = as_target(targets, images, lambda: class_count(scores_shape(model, images)))
     if probability and target.function is None:
         class_count(scores_shape(model, images))
         target = replace(target, normalized=scores.are_probabilities(model, images))
     return model, images, target
+
+
+def _check_taken(model: Any, images: jax.Array) -> None:
+    """Check that a model takes signals or volumes: an image without a batch looks like signals.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    try:
+        output_shapes(model, images)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            checks.of_rank("images", images.shape, False) + ", which the model does not take"
+        ) from error
 
 
 def as_target(targets: Targets, images: jax.Array, count: Callable[[], int] | None) -> Target:

@@ -35,16 +35,16 @@ def _random_line(image, own, shared, sample):
 )
 def gradient_shap(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
-    baselines: Float[Array, "baselines height width channels"],
+    baselines: Float[Array, "baselines *positions channels"],
     key: jax.Array,
     num_samples: int = 50,
     noise: float = 0.0,
     noise_unit: str = "range",
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Average gradient x (image - baseline) at random points between noisy images and random baselines.
 
     Args:
@@ -70,8 +70,8 @@ def gradient_shap(
         >>> jaxai.gradient_shap(net, x, 0, baselines=baselines, key=key).round(4).ravel().tolist()
         [3.0, 3.0, 3.0, 3.0]
     """
-    model, images, targets = _targets.prepare(model, images, targets)
-    baselines = checks.images(baselines, "baselines")
+    model, images, targets = _targets.prepare(model, images, targets, plane=False)
+    baselines = checks.images(baselines, "baselines", plane=False)
     if baselines.shape[1:] != images.shape[1:]:
         raise ValueError(f"`baselines` must be images of shape {images.shape[1:]}; got {baselines.shape[1:]}")
     num_samples = checks.positive(num_samples, "num_samples")
@@ -95,14 +95,14 @@ def gradient_shap(
 )
 def expected_gradients(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
-    baselines: Float[Array, "baselines height width channels"],
+    baselines: Float[Array, "baselines *positions channels"],
     key: jax.Array,
     num_samples: int = 200,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Average integrated gradients over baselines drawn from the data, with one random point per draw.
 
     Args:

@@ -23,14 +23,14 @@ from ._paths import PATH_METHODS, as_baselines, integrate, line, path_nodes
 )
 def integrated_gradients(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     baseline: ArrayLike | Sequence[ArrayLike] | None = None,
     steps: int = 50,
     method: str = "gauss_legendre",
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Integrate the gradient along the straight line from a baseline to the image, times their difference.
 
     The attributions sum to score(image) - score(baseline), up to the error of the quadrature, which
@@ -57,7 +57,7 @@ def integrated_gradients(
         >>> float(jaxai.integrated_gradients(square, 3 * jnp.ones((1, 1, 1, 1)), 0).round(4)[0, 0, 0, 0])
         9.0
     """
-    model, images, targets = _targets.prepare(model, images, targets)
+    model, images, targets = _targets.prepare(model, images, targets, plane=False)
     baselines = as_baselines(baseline, images)
     batch_size = batching.chunk_size(batch_size, model, images)
     count = baselines.shape[1]
@@ -123,10 +123,10 @@ def _adaptive_line(image, own, shared, sample):
 @completed
 def completeness_gap(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
-    attributions: Float[Array, "batch *k height width channels"],
+    attributions: Float[Array, "batch ..."],
     baseline: ArrayLike | Sequence[ArrayLike] | None = None,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k"]:
@@ -148,7 +148,7 @@ def completeness_gap(
         >>> jaxai.completeness_gap(model, x, 0, attributions=found).tolist()
         [4.0]
     """
-    model, images, targets = _targets.prepare(model, images, targets)
+    model, images, targets = _targets.prepare(model, images, targets, plane=False)
     attributions = jnp.asarray(attributions)
     lead = attributions.shape[:-3]
     expected = (images.shape[0], *targets.axes, *images.shape[1:])

@@ -15,11 +15,11 @@ from .._frame.describe import describes, one_backward
 @describes(title="saliency", result="pixels", cost=one_backward, signed=True)
 def saliency(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Return the gradient of the score with respect to the image, signed.
 
     `jaxai.maps.magnitude` reduces the channels; the paper's map is its `"max"`.
@@ -37,7 +37,7 @@ def saliency(
         >>> jaxai.saliency(lambda x: x.sum((1, 2)), jnp.ones((1, 2, 2, 3)), 0)[0, 0, 0].tolist()
         [1.0, 0.0, 0.0]
     """
-    model, images, targets = _targets.prepare(model, images, targets)
+    model, images, targets = _targets.prepare(model, images, targets, plane=False)
     return _saliency(model, images, targets, batch_size=checks.batch_size(batch_size))
 
 
@@ -54,11 +54,11 @@ def _saliency(model, images, targets, *, batch_size):
 @describes(title="input x gradient", result="pixels", cost=one_backward, signed=True)
 def input_x_gradient(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Multiply the image by the gradient of the score: each value's contribution if the model is linear.
 
     Zeros in the model's input contribute nothing; after ImageNet normalisation zero is the mean colour.
@@ -77,5 +77,5 @@ def input_x_gradient(
         18.0
     """
     gradient = saliency(model, images, targets, batch_size=batch_size)
-    images = checks.images(images)
+    images = checks.images(images, plane=False)
     return gradient * (images if gradient.ndim == images.ndim else images[:, None])

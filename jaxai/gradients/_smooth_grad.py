@@ -37,7 +37,7 @@ class Moments(NamedTuple):
 def smooth_moments(
     method: Callable[..., Any],
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     key: jax.Array,
@@ -67,7 +67,7 @@ def smooth_moments(
         >>> found.mean.shape, bool(found.variance.min() > 0)
         ((1, 4, 4, 1), True)
     """
-    model, images, targets = _targets.prepare(model, images, targets)
+    model, images, targets = _targets.prepare(model, images, targets, plane=False)
     checks.choice(noise_unit, "noise_unit", _noise.UNITS)
     static, arrays = _options.split(options)
     return _smooth(
@@ -128,7 +128,7 @@ STATISTICS = Moments._fields
 def smooth(
     method: Callable[..., Any],
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     key: jax.Array,
@@ -186,7 +186,7 @@ def smooth(
 )
 def smooth_grad(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     key: jax.Array,
@@ -194,7 +194,7 @@ def smooth_grad(
     noise: float = 0.15,
     noise_unit: str = "range",
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Average the signed gradient over noisy copies of the image.
 
     PAIR's library squares the gradients by default, which is `smooth_grad_squared` here.
@@ -237,7 +237,7 @@ def smooth_grad(
 )
 def smooth_grad_squared(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     key: jax.Array,
@@ -245,7 +245,7 @@ def smooth_grad_squared(
     noise: float = 0.15,
     noise_unit: str = "range",
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Average the squared gradient over noisy copies of the image.
 
     Returns:
@@ -285,7 +285,7 @@ def smooth_grad_squared(
 )
 def var_grad(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     key: jax.Array,
@@ -293,7 +293,7 @@ def var_grad(
     noise: float = 0.15,
     noise_unit: str = "range",
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Return the variance of the gradient over noisy copies of the image (divided by n, as Captum does).
 
     Returns:

@@ -26,10 +26,10 @@ LARGEST = 12
 )
 def exact_shapley(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: Targets = None,
     *,
-    segments: Integer[ArrayLike, "*batch height width"],
+    segments: Integer[ArrayLike, "..."],
     fill: Any = 0.0,
     key: jax.Array | None = None,
     num_segments: int | None = None,

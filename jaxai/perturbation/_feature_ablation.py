@@ -23,10 +23,10 @@ from ._explanation import SuperpixelDrops
 )
 def feature_ablation(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: Targets = None,
     *,
-    segments: Integer[ArrayLike, "*batch height width"],
+    segments: Integer[ArrayLike, "..."],
     fill: Any = 0.0,
     key: jax.Array | None = None,
     num_segments: int | None = None,
@@ -53,7 +53,7 @@ def feature_ablation(
         >>> drops.values.tolist()
         [[3.0, 3.0]]
     """
-    model, images, targets = _scoring.prepare(model, images, targets)
+    model, images, targets = _scoring.prepare(model, images, targets, plane=False)
     superpixels = _segments.prepare(segments, images, num_segments)
     background = _fills.background(fill, images, superpixels.labels, superpixels.count, key=key)
     count = superpixels.count

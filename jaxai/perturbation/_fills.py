@@ -38,6 +38,8 @@ def background(
             raise ValueError(f"`fill` must be a value or one of {', '.join(NAMES)}; got {fill!r}")
         if fill in ("mean", "neighbours") and segments is None:
             raise ValueError(f"`fill={fill!r}` needs superpixels")
+        if fill in ("blur", "neighbours") and images.ndim != 4:
+            raise ValueError(f"`fill={fill!r}` needs images [batch, height, width, channels]")
         return _named(images, segments, key, fill=fill, count=count)
     return checks.like_images(fill, images, "fill")
 
@@ -52,15 +54,16 @@ def _float_background(fill, images, segments, count, key):
         return _paint_colours(_means(images, segments, count), segments)
     if fill == "neighbours":
         return _paint_colours(_neighbour_means(images, segments, count), segments)
+    places = tuple(range(1, images.ndim - 1))
     if fill == "image_mean":
-        return jnp.broadcast_to(images.astype(jnp.float32).mean((1, 2), keepdims=True), images.shape)
+        return jnp.broadcast_to(images.astype(jnp.float32).mean(places, keepdims=True), images.shape)
     if fill == "blur":
         return blur(images, 0.05 * min(images.shape[1:3]))
     if key is None:
         raise TypeError("`fill='noise'` needs a `key`")
     pixels = images.astype(jnp.float32)
     noise = jax.random.normal(jax.random.fold_in(key, 0x6E6F6973), images.shape[1:], jnp.float32)
-    return pixels.mean((1, 2), keepdims=True) + pixels.std((1, 2), keepdims=True) * noise[None]
+    return pixels.mean(places, keepdims=True) + pixels.std(places, keepdims=True) * noise[None]
 
 
 def _paint_colours(colours, segments):

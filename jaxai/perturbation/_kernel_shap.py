@@ -32,10 +32,10 @@ _EXACT = jax.lax.Precision.HIGHEST
 )
 def kernel_shap(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: Targets = None,
     *,
-    segments: Integer[ArrayLike, "*batch height width"],
+    segments: Integer[ArrayLike, "..."],
     key: jax.Array,
     num_samples: int = 2048,
     fill: Any = 0.0,

@@ -60,10 +60,10 @@ LIME_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 def lime(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: Targets = None,
     *,
-    segments: Integer[ArrayLike, "*batch height width"],
+    segments: Integer[ArrayLike, "..."],
     key: jax.Array | None = None,
     num_samples: int = 1000,
     masks: Real[ArrayLike, "*each samples segments"]
@@ -139,7 +139,7 @@ def lime(
         [[2.0, 2.0]]
     """
     _check_options(sampling, distance, regression, feature_selection, masks is not None)
-    model, images, targets = _scoring.prepare(model, images, targets, probability=True)
+    model, images, targets = _scoring.prepare(model, images, targets, probability=True, plane=False)
     superpixels = _segments.prepare(segments, images, num_segments)
     labels, count, present = superpixels.labels, superpixels.count, superpixels.present
     width = _positive_number(kernel_width, "kernel_width")

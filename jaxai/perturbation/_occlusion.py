@@ -29,16 +29,16 @@ def _cost(options: Any) -> Passes:
 @describes(title="occlusion", result="heatmap", cost=_cost, unit="drop of the score", signed=True)
 def occlusion(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: Targets = None,
     *,
-    window: int | tuple[int, int] = (32, 32),
-    strides: int | tuple[int, int] = (16, 16),
+    window: int | tuple[int, ...] = (32, 32),
+    strides: int | tuple[int, ...] = (16, 16),
     fill: Any = 0.0,
     key: jax.Array | None = None,
     incremental: bool | None = None,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k height width"] | Float[Array, "batch ..."]:
     """Cover a sliding window and map the drop of the score, score(image) - score(covered image).
 
     A pixel gets the mean drop of the windows that cover it. Windows start at the upper left corner; the
@@ -48,7 +48,7 @@ def occlusion(
     Args:
         targets: What to explain (see `jaxai.targets`); drops of logits are mapped. None is the top class of
             the image itself.
-        window: Rows and columns of the window.
+        window: Rows and columns of the window; for signals a number, for volumes (depth, rows, columns).
         strides: Distance of neighbouring windows.
         incremental: Recompute only what a window reaches of each layer (exact, to float rounding); for any
             model that JAX can trace whose first layers are convolutions, pools and elementwise operations.
@@ -75,8 +75,8 @@ def occlusion(
         >>> jaxai.occlusion(lambda x: x.sum((1, 2)), image, 0, window=(1, 2), strides=(1, 2)).tolist()
         [[[3.0, 3.0, 7.0, 7.0]]]
     """
-    model, images, targets = _scoring.prepare(model, images, targets)
-    place = _windows.sliding(images.shape[1:3], window, strides)
+    model, images, targets = _scoring.prepare(model, images, targets, plane=False)
+    place = _windows.sliding(images.shape[1:-1], window, strides)
     background = _fills.background(fill, images, None, 0, key=key)
     chunk = _scoring.in_flight(model, images, batch_size, images.shape[0] * (place.total + 1))
     if _is_incremental(incremental, model, images, targets, place):
@@ -104,6 +104,10 @@ def _is_incremental(wanted, model, images, targets, place):
     if isinstance(model, BlackBox):
         if wanted:
             raise TypeError("`incremental` needs a model that JAX can trace; got a black box")
+        return False
+    if images.ndim != 4:
+        if wanted:
+            raise ValueError("`incremental` needs images [batch, height, width, channels]")
         return False
     if wanted is not None:
         return wanted
@@ -139,7 +143,9 @@ def _incremental(model, images, background, targets, *, place, batch_size):
 def _covered(place: _windows.Windows, images: jax.Array, background: jax.Array, indices: jax.Array):
     """Make the covered images of flat indices of (image, window) pairs; window 0 covers nothing."""
     owners, numbers = indices // (place.total + 1), indices % (place.total + 1)
-    inside = place.cover(jnp.maximum(numbers - 1, 0)) & (numbers > 0)[:, None, None]
+    inside = place.cover(jnp.maximum(numbers - 1, 0)) & jnp.expand_dims(
+        numbers > 0, range(1, images.ndim - 1)
+    )
     if images.shape[0] > 1:
         images, background = images[owners], background[owners]
     return jnp.where(inside[..., None], background, images), owners

@@ -95,6 +95,8 @@ def owen_values(
         num_segments=None,
         batch_size=batch_size,
         key=key,
+        # Superpixels are halved where they lie.
+        plane=hierarchy is None,
     )
     labels = np.asarray(play.superpixels.labels)
     count = play.superpixels.count

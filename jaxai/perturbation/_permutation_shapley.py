@@ -27,10 +27,10 @@ from ._shapley_common import game, per_image
 )
 def permutation_shapley(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: Targets = None,
     *,
-    segments: Integer[ArrayLike, "*batch height width"],
+    segments: Integer[ArrayLike, "..."],
     key: jax.Array,
     num_permutations: int = 10,
     fill: Any = 0.0,

@@ -47,12 +47,12 @@ class Perturbation:
 
 
 def prepare(
-    model: Any, images: Any, targets: Any, *, probability: bool = False
+    model: Any, images: Any, targets: Any, *, probability: bool = False, plane: bool = True
 ) -> tuple[Any, jax.Array, Target]:
     """Check the shared arguments as `targets.prepare` does; a `BlackBox` is left as it is."""
     if not isinstance(model, BlackBox):
-        return _targets.prepare(model, images, targets, probability=probability)
-    images = checks.images(images)
+        return _targets.prepare(model, images, targets, probability=probability, plane=plane)
+    images = checks.images(images, plane=plane)
     return model, images, _targets.as_target(targets, images, None)
 
 
@@ -186,7 +186,7 @@ def pairs(
     if images.shape[0] == 1:
         # One axis of pixels: the gather is faster than along two.
         shown = jnp.take(chosen, segments.reshape(-1), axis=1)
-        flat = (1, -1, images.shape[3])
+        flat = (1, -1, images.shape[-1])
         changed = blend(shown, images.reshape(flat), background.reshape(flat))
         return changed.reshape(-1, *images.shape[1:]), owners
     shown = jax.vmap(lambda row, owner: row[segments[owner]])(chosen, owners)

@@ -1,5 +1,6 @@
 """Superpixels: their computation on the host, their checks, and values painted back onto them."""
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -144,7 +145,7 @@ def prepare(segments: Any, images: jax.Array, num_segments: int | None) -> Super
     labels = segments if isinstance(segments, jax.Array) else np.asarray(segments)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"`segments` must be integer labels; got {labels.dtype}")
-    expected = images.shape[:3]
+    expected = images.shape[:-1]
     if labels.shape not in (expected, expected[1:]):
         raise ValueError(f"`segments` must have shape {expected} or {expected[1:]}; got {labels.shape}")
     if isinstance(labels, Tracer):
@@ -152,7 +153,7 @@ def prepare(segments: Any, images: jax.Array, num_segments: int | None) -> Super
             raise ValueError("`num_segments` must be given where `segments` is traced (jit, vmap)")
         count, padded = checks.positive(num_segments, "num_segments"), True
     else:
-        count, padded = _count(np.asarray(labels).reshape(-1, expected[1] * expected[2]), num_segments)
+        count, padded = _count(np.asarray(labels).reshape(-1, math.prod(expected[1:])), num_segments)
     if count < 2:
         raise ValueError(f"`num_segments` must be at least 2; got {count}")
     labels = jnp.asarray(labels.astype(jnp.int32))
@@ -188,7 +189,7 @@ def sums(values: jax.Array, segments: jax.Array, count: int) -> jax.Array:
     """Sum float values [batch, height, width, ...] over the superpixels: [batch, count, ...]."""
 
     def one(value, labels):
-        flat = value.reshape(-1, *value.shape[2:])
+        flat = value.reshape(-1, *value.shape[labels.ndim :])
         return jax.ops.segment_sum(flat, labels.reshape(-1), num_segments=count)
 
     return jax.vmap(one)(values.astype(jnp.float32), segments)

@@ -53,9 +53,10 @@ def game(
     num_segments: int | None,
     batch_size: int | None,
     key: jax.Array | None = None,
+    plane: bool = False,
 ) -> Game:
-    """Check the arguments of a Shapley method, which are as in `kernel_shap`."""
-    model, images, targets = _scoring.prepare(model, images, targets, probability=True)
+    """Check the arguments of a Shapley method, which are as in `kernel_shap`; `plane` as in `prepare`."""
+    model, images, targets = _scoring.prepare(model, images, targets, probability=True, plane=plane)
     superpixels = _segments.prepare(segments, images, num_segments)
     background = _fills.background(fill, images, superpixels.labels, superpixels.count, key=key)
     chunk = _scoring.in_flight(model, images, batch_size, images.shape[0])

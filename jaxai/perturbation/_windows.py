@@ -1,7 +1,8 @@
-"""Sliding windows over an image: where they lie, and averages over the windows that cover a pixel."""
+"""Sliding windows over images, signals and volumes: where they lie, and means of those that cover a pixel."""
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,31 +15,30 @@ class Windows:
     """Windows at regular strides, in row-major order; the last of a row or column may be cut off.
 
     Attributes:
-        size: Height and width of the image.
+        size: Height and width of the image; the length of a signal; depth, height and width of a volume.
         window: Rows and columns of a window.
         strides: Distance of neighbouring windows.
         counts: Number of windows down and across.
     """
 
-    size: tuple[int, int]
-    window: tuple[int, int]
-    strides: tuple[int, int]
-    counts: tuple[int, int]
+    size: tuple[int, ...]
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    counts: tuple[int, ...]
 
     @property
     def total(self) -> int:
         """Number of windows."""
-        return self.counts[0] * self.counts[1]
-
-    def starts(self, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the first row and column of each window."""
-        return (indices // self.counts[1]) * self.strides[0], (indices % self.counts[1]) * self.strides[1]
+        return math.prod(self.counts)
 
     def cover(self, indices: jax.Array) -> jax.Array:
         """Return boolean masks [chunk, height, width] of the pixels inside each window."""
-        down, across = self._cover(0), self._cover(1)
-        rows, columns = indices // self.counts[1], indices % self.counts[1]
-        return down[rows][:, :, None] & across[columns][:, None, :]
+        inside, axes = jnp.ones((1,) * (len(self.size) + 1), bool), len(self.size)
+        for axis in reversed(range(axes)):
+            along = self._cover(axis)[indices % self.counts[axis]]
+            indices = indices // self.counts[axis]
+            inside = inside & jnp.expand_dims(along, [a + 1 for a in range(axes) if a != axis])
+        return inside
 
     def _cover(self, axis: int) -> jax.Array:
         offset = (
@@ -55,21 +55,26 @@ class Windows:
         Returns:
             float32 [batch, ..., height, width].
         """
-        down, across = self._cover(0).astype(jnp.float32), self._cover(1).astype(jnp.float32)
-        grid = values.reshape(values.shape[0], *self.counts, *values.shape[2:])
-        total = jnp.einsum("nij...,ih,jw->n...hw", grid, down, across, precision="highest")
-        count = down.sum(0)[:, None] * across.sum(0)[None, :]
-        return total / jnp.maximum(count, 1).reshape((1,) * (total.ndim - 2) + count.shape)
+        total = values.reshape(values.shape[0], *self.counts, *values.shape[2:])
+        count = jnp.ones((), jnp.float32)
+        for axis in range(len(self.size)):
+            covers = self._cover(axis).astype(jnp.float32)
+            # The windows' axis in front goes, that of the pixels comes at the end.
+            total = jnp.tensordot(total, covers, axes=([1], [0]), precision="highest")
+            count = count[..., None] * covers.sum(0)
+        return total / jnp.maximum(count, 1)
 
 
-def sliding(size: tuple[int, ...], window: object, strides: object) -> Windows:
+def sliding(size: tuple[int, ...], window: Any, strides: Any) -> Windows:
     """Place windows from the upper left corner until the last ones reach or pass the border.
 
     Raises:
         ValueError: If a window is larger than the image or numbers are not positive.
     """
-    window, strides = checks.pair(window, "window"), checks.pair(strides, "strides")
-    if window[0] > size[0] or window[1] > size[1]:
-        raise ValueError(f"`window` must not exceed the image, {size[0]} x {size[1]}; got {window}")
-    counts = [math.ceil((size[axis] - window[axis]) / strides[axis]) + 1 for axis in (0, 1)]
-    return Windows((size[0], size[1]), window, strides, (counts[0], counts[1]))
+    window = checks.lengths(window, "window", len(size))
+    strides = checks.lengths(strides, "strides", len(size))
+    if any(inner > outer for inner, outer in zip(window, size, strict=True)):
+        what = " x ".join(map(str, size))
+        raise ValueError(f"`window` must not exceed the image, {what}; got {window}")
+    counts = (math.ceil((s - w) / step) + 1 for s, w, step in zip(size, window, strides, strict=True))
+    return Windows(tuple(size), window, strides, tuple(counts))

@@ -28,13 +28,13 @@ _LINEAR = ("conv", "dense", "pool", "sum", "affine", "shape")
 @describes(title="DeepLIFT", result="pixels", cost=lambda o: Passes(2, backward=o.targets), signed=True)
 def deep_lift(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     baseline: ArrayLike | None = None,
     strict: bool = False,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Distribute the difference of the score from a baseline's over the pixels, by the rescale rule.
 
     Nonlinear functions of one value pass on (f(x) - f(x0)) / (x - x0); max-pools use the cross-maximum rule
@@ -60,7 +60,7 @@ def deep_lift(
         >>> jaxai.deep_lift(net, jnp.ones((1, 1, 2, 1)), 0).ravel().tolist()
         [0.5, 0.5]
     """
-    model, images, targets = _targets.prepare(model, images, targets)
+    model, images, targets = _targets.prepare(model, images, targets, plane=False)
     baseline = jnp.asarray(0 if baseline is None else baseline, images.dtype)
     shared = baseline.ndim < images.ndim or baseline.shape[0] == 1
     baseline = checks.like_images(baseline, images, "baseline", one=shared)
@@ -106,13 +106,13 @@ def _pairs(model, images, baselines, targets, strict, batch_size):
 )
 def deep_lift_shap(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
-    baselines: Float[Array, "baselines height width channels"],
+    baselines: Float[Array, "baselines *positions channels"],
     strict: bool = False,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Average DeepLIFT over a distribution of baselines: an approximation of Shapley values.
 
     The attributions sum to score(image) minus the mean score of the baselines.
@@ -133,8 +133,8 @@ def deep_lift_shap(
         >>> jaxai.deep_lift_shap(net, jnp.ones((1, 1, 2, 1)), 0, baselines=baselines).ravel().tolist()
         [0.25, 0.25]
     """
-    model, images, targets = _targets.prepare(model, images, targets)
-    baselines = checks.images(baselines, "baselines").astype(images.dtype)
+    model, images, targets = _targets.prepare(model, images, targets, plane=False)
+    baselines = checks.images(baselines, "baselines", plane=False).astype(images.dtype)
     if baselines.shape[1:] != images.shape[1:]:
         raise ValueError(
             f"`baselines` must be [baselines, height, width, channels] of images {images.shape[1:]};"

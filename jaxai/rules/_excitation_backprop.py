@@ -14,12 +14,12 @@ from ._lrp import lrp
 @describes(title="excitation backprop", result="pixels", cost=lambda o: Passes(2, backward=o.targets))
 def excitation_backprop(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     strict: bool = False,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Propagate the probability of winning down along excitatory connections.
 
     Convolutions and dense layers distribute by positive contributions (the z-plus rule, with biases in the

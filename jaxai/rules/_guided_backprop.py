@@ -120,11 +120,11 @@ def redirected_relu(fn: Callable[..., Any], *, maximize: bool = True) -> Rewritt
 @describes(title="guided backprop", result="pixels", cost=one_backward, signed=True)
 def guided_backprop(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Return the gradient of the score with only positive gradients passed back through the ReLUs.
 
     A ReLU passes a gradient where both its input and the gradient are positive; a ReLU6 only where its input
@@ -155,11 +155,11 @@ def guided_backprop(
 @describes(title="deconvnet", result="pixels", cost=one_backward, signed=True)
 def deconvnet(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Return the gradient of the score with the ReLUs applied to the gradients instead of the activations.
 
     A ReLU (or ReLU6) passes a gradient where it is positive, whatever its input was. Max-pools route it to
@@ -184,7 +184,7 @@ def deconvnet(
 
 
 def _rule_gradient(model, images, targets, rule, batch_size):
-    model, images, targets = _targets.prepare(model, images, targets)
+    model, images, targets = _targets.prepare(model, images, targets, plane=False)
     return _gradient(
         _with_rule(model, rule),
         images,

@@ -26,7 +26,7 @@ from ._report import check_support, unsupported
 @describes(title="LRP", result="pixels", cost=lambda o: Passes(2, backward=o.targets), signed=True)
 def lrp(
     model: Callable[..., Any],
-    images: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch *positions channels"],
     targets: _targets.Targets = None,
     *,
     composite: str | Composite = "epsilon_plus_flat",
@@ -35,7 +35,7 @@ def lrp(
     relevance: str = "one_hot",
     strict: bool = False,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width channels"]:
+) -> Float[Array, "batch ..."]:
     """Propagate relevance from the score back to the pixels, layer by layer, with a rule per layer.
 
     Works on any JAX function: its operations are read from its jaxpr. Biases and batch norms (any affine map
@@ -89,7 +89,7 @@ def lrp(
         >>> bool(jnp.allclose(relevance.ravel(), jnp.array([1.0, 3.0])))
         True
     """
-    model, images, targets = _targets.prepare(model, images, targets)
+    model, images, targets = _targets.prepare(model, images, targets, plane=False)
     composite = as_composite(composite)
     if composite.needs_bounds and (low is None or high is None):
         raise ValueError(
