@@ -48,8 +48,8 @@ CASES = {
     "sae": {
         "side": "concepts",
         "peer": "overcomplete",
-        "what": "60 steps of 512 activations, 384 features, 2048 codes, k = 32",
-        "options": {"steps": 60, "examples": 512, "codes": 2048, "k": 32},
+        "what": "100 steps of 512 activations, 384 features, 2048 codes, k = 32",
+        "options": {"steps": 100, "examples": 512, "codes": 2048, "k": 32},
     },
 }
 
@@ -99,6 +99,16 @@ def calls(model, data):
         return np.asarray([found.r2])
 
     return {"tcav": tcav, "craft": craft, "sae": sae}
+
+
+def planted(rows, features, entries, active):
+    """Return activations that are made of `active` of the entries of a dictionary each."""
+    rng = np.random.default_rng(0)
+    dictionary = rng.normal(size=(entries, features)).astype(np.float32)
+    dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
+    chosen = rng.random((rows, entries)).argsort(1)[:, :active]
+    amounts = rng.gamma(2.0, size=(rows, active, 1)).astype(np.float32)
+    return (amounts * dictionary[chosen]).sum(1)
 
 
 def measure(name, call, worker, paths, repeats):
@@ -182,6 +192,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peer-python", required=True)
+    parser.add_argument("--xplique-python", help="the other one's unless given")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default=",".join(CASES), help="cases, with commas between")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -196,34 +207,39 @@ def main():
             "images": images[:TESTS],
             "concept": images[TESTS : TESTS + CONCEPT] + np.float32([1.0, 0, 0]),
             "random": images[TESTS + CONCEPT :],
-            "acts": np.random.default_rng(0).gamma(0.5, size=(8192, 384)).astype(np.float32),
+            "acts": planted(8192, 384, 1024, 16),
         }
-        data["acts"] = data["acts"] @ np.random.default_rng(1).normal(size=(384, 384)).astype(np.float32) / 20
         files = {"weights": paths["weights"], "classes": paths["classes"]}
         for name, array in data.items():
             np.save(folder / f"{name}.npy", array)
             files[name] = str(folder / f"{name}.npy")
         threads = len(os.sched_getaffinity(0))
-        worker = Worker(options.peer_python, "concepts", threads=threads, log=folder / "peer.log")
-        about = worker.ask("about")
-        if not about["ok"]:
-            raise SystemExit(f"the peer does not run: {about['error']}")
-        mine = calls(model, data)
-        rows = [measure(n, mine[n], worker, files, options.repeats) for n in options.only.split(",")]
-        worker.close()
+        # JAX has read its flags by now; TensorFlow's XLA ends at those that it does not know.
+        os.environ.pop("XLA_FLAGS", None)
+        pythons = {"concepts": options.peer_python, "craft": options.xplique_python or options.peer_python}
+        mine, rows, versions = calls(model, data), [], {}
+        for name in options.only.split(","):
+            side = CASES[name]["side"]
+            worker = Worker(pythons[side], side, threads=threads, log=folder / f"{name}.log")
+            about = worker.ask("about")
+            if not about["ok"]:
+                raise SystemExit(f"the peer of {name} does not run: {about['error']}")
+            versions |= about["versions"]
+            rows.append(measure(name, mine[name], worker, files, options.repeats))
+            worker.close()
+    before = options.out / "concepts.json"
+    if before.exists():
+        old, new = json.loads(before.read_text()), {row["case"]: row for row in rows}
+        versions = old["peer_versions"] | versions
+        rows = [new.pop(row["case"], row) for row in old["rows"]] + list(new.values())
     report = {
         "date": datetime.date.today().isoformat(),
         "machine": f"{machine.processor()}, {jax.default_backend()}",
         "versions": machine.versions("jax", "jaxlib", "numpy"),
-        "peer_versions": about["versions"],
+        "peer_versions": versions,
         "note": options.note,
         "rows": rows,
     }
-    before = options.out / "concepts.json"
-    if before.exists():
-        new = {row["case"]: row for row in rows}
-        kept = [new.pop(row["case"], row) for row in json.loads(before.read_text())["rows"]]
-        report["rows"] = kept + list(new.values())
     machine.write(options.out, "concepts", report, markdown(report))
 
 

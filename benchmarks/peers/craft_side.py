@@ -20,6 +20,7 @@ def prepare(command):
     def run():
         craft = CraftTf(body, head, number_of_concepts=case["concepts"], patch_size=case["crop"])
         craft.fit(images, class_id=case["target"])
-        return np.asarray(craft.estimate_importance(nb_design=case["designs"]))
+        # Without images it wants a colour for each concept, and has 16.
+        return np.asarray(craft.estimate_importance(images, nb_design=case["designs"]))
 
     return run
