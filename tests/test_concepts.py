@@ -7,8 +7,8 @@ import pytest
 from common import close, slow_but
 
 import jaxai
-from jaxai.concepts import cav, concept_maps, tcav
-from jaxai.concepts._tcav import _holm
+from jaxai.concepts import cav, concept_maps, concept_slopes, tcav, tcav_layers
+from jaxai.concepts._tcav import holm
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -190,8 +190,8 @@ def test_planted_concepts_are_found(method):
 
 
 def test_adjusted_p_values_are_holms():
-    np.testing.assert_allclose(_holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
-    np.testing.assert_allclose(_holm(np.array([[0.5], [0.9]])), [[1.0], [1.0]])
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(holm(np.array([[0.5], [0.9]])), [[1.0], [1.0]])
 
 
 @pytest.mark.slow
@@ -206,6 +206,52 @@ def test_chunks_keys_and_weights_change_what_they_should():
     np.testing.assert_allclose(fewer.null, whole.null[:20])
     assert (tcav(net, TEST, 0, key=jax.random.key(9), **options).null != whole.null).any()
     assert np.abs(tcav(wide(8), TEST, 0, key=KEY, **options).vector - whole.vector).max() > 0.05
+
+
+def test_layers_are_compared_and_corrected_together():
+    """The first layer has the colours twice; the second keeps blue and the copy of red, for a class each."""
+    stages = {
+        "early": lambda x: jnp.concatenate([x, x], -1),
+        "late": lambda a: a[..., 2:4],
+        "logits": lambda a: jnp.tanh(a.mean((1, 2))),
+    }
+    net = jaxai.chain(stages)
+    options = dict(concept={"red": RED, "same": RANDOM[12:24]}, random=RANDOM, key=KEY, num_draws=39)
+    found = tcav_layers(net, TEST, jnp.array([[0, 1]] * 10), layers=["early", "late"], **options)
+    assert list(found) == ["early", "late"] and found["late"].vector.shape == (2, 2)
+    alone = [tcav(net, TEST, jnp.array([[0, 1]] * 10), layer=layer, **options) for layer in found]
+    for test, one in zip(found.values(), alone, strict=True):
+        np.testing.assert_array_equal(test.p_value, one.p_value)
+        np.testing.assert_array_equal(test.sensitivity, one.sensitivity)
+    every = holm(np.stack([one.p_value for one in alone]))
+    np.testing.assert_array_equal(np.stack([test.adjusted for test in found.values()]), every)
+    # Class 1 reads the copy of red, which the last layer has as its second channel.
+    assert found["early"].score[0, 1] == 1 and found["late"].score[0, 1] == 1
+    with pytest.raises(ValueError, match=r"each once; got \['early', 'early'\]"):
+        tcav_layers(net, TEST, 0, layers=["early", "early"], **options)
+
+
+def test_slopes_by_position():
+    """Where a score draws on a direction; their sum is the slope of the image."""
+    weights = jnp.arange(24.0).reshape(4, 6)
+    net = jaxai.chain(
+        {"features": lambda x: x, "logits": lambda a: jnp.einsum("bhwc,hw->bc", jnp.square(a), weights)}
+    )
+    directions = np.random.default_rng(3).normal(size=(2, 3)).astype(np.float32)
+    options = dict(layer="features", directions=directions)
+    found = concept_slopes(net, TEST, jnp.array([[0, 2]] * 10), upsample=False, batch_size=3, **options)
+    assert found.shape == (10, 2, 2, 4, 6)
+    for k, target in enumerate((0, 2)):
+        slopes = 2 * np.asarray(TEST)[..., target] * np.asarray(weights)
+        close(found[:, k], slopes[:, None] * directions[:, target, None, None])
+    test = tcav(net, TEST, 1, layer="features", concept=RED, random=RANDOM, key=KEY, num_draws=1)
+    along = concept_slopes(net, TEST, 1, layer="features", directions=test.vector[None], upsample=False)
+    close(along.sum((1, 2, 3)), test.sensitivity, 1e-4)
+    assert concept_slopes(net, TEST, 1, **options).shape == (10, 2, 4, 6)
+    with pytest.raises(
+        ValueError, match=r"`directions` must be \[concepts, 3\], of the channels of 'features'"
+    ):
+        concept_slopes(net, TEST, 1, layer="features", directions=directions[:, :2])
 
 
 def test_concepts_of_a_dense_layer(pooled_net, small_images):

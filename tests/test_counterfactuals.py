@@ -318,6 +318,25 @@ def test_codes_of_concepts_stop_at_zero_and_the_rest_stays():
 
 
 @pytest.mark.slow
+def test_changes_of_concepts_are_drawn():
+    x = jnp.ones((2, 2, 2, 4)) * jnp.asarray([1.0, 0.5, 0.2, 0.3])
+    less = concept_change(LINEAR, x, 1, layer="features", concepts=np.eye(4), changes="less")
+    options = dict(layer="features", key=jax.random.key(0), steps=0)
+    sheets = jaxai.concepts.concept_sheets(LINEAR, x, jnp.eye(4), which=[3, 0], **options)
+    # What is drawn are photos of three channels.
+    sheets = [sheet._replace(photos=sheet.photos[..., :3]) for sheet in sheets]
+    figure = jaxai.plots.concept_change(x[0, ..., :3], less, sheets, labels=["a", "b_$b"])
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["the photo", "less of concept 0", "", "change of its code, everywhere"]
+    [bar] = figure.axes[-1].patches
+    np.testing.assert_allclose(bar.get_width(), less.change[0, 0], rtol=1e-5)
+    assert figure.get_suptitle().startswith("b ") and "becomes 50." in figure.get_suptitle()
+    assert jaxai.plots.render(figure).std() > 10
+    with pytest.raises(ValueError, match=r"must have one of the concepts that change, \[0\]"):
+        jaxai.plots.concept_change(x[0, ..., :3], less, sheets[:1])
+
+
+@pytest.mark.slow
 def test_changes_of_autoencoders_and_of_other_heads(dense_net, small_images):
     acts = dense_net(small_images, stop="conv2")
     found = jaxai.concepts.sae(acts, num_codes=8, k=3, key=jax.random.key(0), steps=200, examples=64)

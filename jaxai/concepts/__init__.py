@@ -4,7 +4,7 @@ from . import counterfactuals
 from ._cav import cav
 from ._concept_model import concept_model
 from ._craft import Craft, craft
-from ._maps import concept_maps
+from ._maps import concept_maps, concept_slopes
 from ._measures import monosemanticity, stability
 from ._sae import Sae, load_sae, sae
 from ._sheets import ConceptSheet, concept_sheets, strongest_concepts
@@ -12,6 +12,7 @@ from ._steer import steer
 from ._stored import save_activations
 from ._subconcepts import subconcepts
 from ._tcav import Tcav, tcav
+from ._tcav_layers import tcav_layers
 
 __all__ = [
     "ConceptSheet",
@@ -22,6 +23,7 @@ __all__ = [
     "concept_maps",
     "concept_model",
     "concept_sheets",
+    "concept_slopes",
     "counterfactuals",
     "craft",
     "load_sae",
@@ -33,4 +35,5 @@ __all__ = [
     "strongest_concepts",
     "subconcepts",
     "tcav",
+    "tcav_layers",
 ]

@@ -159,7 +159,7 @@ def tcav(
     else:
         far, reached = np.abs(null - 0.5), np.abs(score - 0.5)[:, None] - 1e-6
     p_value = (1 + (far >= reached).sum(1)) / (num_draws + 1)
-    adjusted = _holm(p_value)
+    adjusted = holm(p_value)
     parts = (score, null, slope, slope_null, p_value, adjusted, sensitivity, vectors)
     if not isinstance(concept, Mapping):
         return Tcav(*(value[0] for value in parts))
@@ -188,7 +188,7 @@ def _test(examples, others, grads, key, alpha, *, method, num_draws):
     return direction, found, null, each
 
 
-def _holm(p_value: np.ndarray) -> np.ndarray:
+def holm(p_value: np.ndarray) -> np.ndarray:
     """Return p-values for all tests together, by Holm's step-down procedure."""
     flat = p_value.ravel()
     order = np.argsort(flat, kind="stable")

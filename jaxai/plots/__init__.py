@@ -6,7 +6,7 @@ are Matplotlib objects that belong to nobody: no window is opened and no global 
 
 from ._colors import DIVERGING, SEQUENTIAL, colorize, diverging, limits
 from ._comparison import comparison
-from ._concepts import concept_page, concept_sheet
+from ._concepts import concept_change, concept_page, concept_sheet
 from ._figures import Bar, Panel, compose, heatmap_panel, pair, photo_panel, pixels_panel, segments_panel
 from ._output import png, render, vector
 from ._pixels import heatmap_overlay, segment_mask, signed_pixels
@@ -20,6 +20,7 @@ __all__ = [
     "colorize",
     "comparison",
     "compose",
+    "concept_change",
     "concept_page",
     "concept_sheet",
     "diverging",

@@ -68,6 +68,88 @@ def concept_sheet(sheet: Any, *, labels: Sequence[str] | None = None, title: str
     return figure
 
 
+def concept_change(
+    photo: Any,
+    change: Any,
+    sheets: Sequence[Any],
+    *,
+    image: int = 0,
+    most: int = 4,
+    labels: Sequence[str] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw what `jaxai.concepts.counterfactuals.concept_change` found: more of which concept, less of which.
+
+    Upper row: the photo, and of each concept that changes, largest first, the optimised image, or the photo
+    that shows it most; lower row: how much each changes, in units of its code, and where it is on the photo
+    that shows it most.
+
+    Args:
+        photo: The image as a photo, float in [0, 1], [height, width, 3].
+        change: The `ConceptChange`.
+        sheets: A `jaxai.concepts.ConceptSheet` of each concept that is to be seen; those that do not change
+            are left out.
+        image: Which of its images.
+        most: At most so many concepts.
+        labels: Names of the network's classes.
+        title: A line above all; empty: the class that wins, and its probability before and after.
+
+    Returns:
+        A Matplotlib figure with an Agg canvas; `png` writes it, `render` turns it into pixels.
+
+    Raises:
+        ValueError: If there is no sheet of a concept that changes.
+    """
+    moved = np.asarray(change.change[image])
+    shown = sorted((s for s in sheets if moved[s.concept] != 0), key=lambda s: -abs(moved[s.concept]))[:most]
+    if not shown:
+        changed = np.flatnonzero(moved).tolist()
+        raise ValueError(f"`sheets` must have one of the concepts that change, {changed}")
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03)
+    figure = Picture(
+        figsize=(1.3 * _SIDE * (len(shown) + 1.4) + 0.2, 2.9 * _SIDE + 0.3), dpi=120, layout=layout
+    )
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, len(shown) + 1, width_ratios=[1.4] + [1] * len(shown))
+    pictures = [(np.asarray(photo), "the photo", "black")]
+    colours = [_LINES[1] if moved[s.concept] < 0 else _LINES[0] for s in shown]
+    for sheet, colour in zip(shown, colours, strict=True):
+        way = "less" if moved[sheet.concept] < 0 else "more"
+        picture = sheet.photos[0] if sheet.drawn is None else np.clip(sheet.drawn, 0, 1)
+        pictures.append((picture, f"{way} of concept {sheet.concept}", colour))
+    for i, (picture, name, colour) in enumerate(pictures):
+        axes = figure.add_subplot(grid[0, i])
+        axes.imshow(as_photo(picture))
+        axes.set_title(name, fontsize=8, color=colour)
+        axes.set_axis_off()
+    for i, sheet in enumerate(shown, start=1):
+        axes = figure.add_subplot(grid[1, i])
+        bounds = (0.0, max(float(np.nanmax(sheet.maps)), 1e-9))
+        axes.imshow(heatmap_overlay(sheet.photos[0], sheet.maps[0], bounds=bounds))
+        axes.set_axis_off()
+    axes, places = figure.add_subplot(grid[1, 0]), np.arange(len(shown))
+    axes.barh(places, [moved[s.concept] for s in shown], color=colours, height=0.65)
+    axes.set_yticks(places, [f"{s.concept}" for s in shown], fontsize=7)
+    axes.invert_yaxis()
+    axes.axvline(0, color=_FAINT, linewidth=0.6)
+    axes.set_title("change of its code, everywhere", fontsize=8, color=_FAINT)
+    _quiet(axes)
+    text, style = plain(title or _verdict(change, image, labels), weight="bold")
+    figure.suptitle(text, fontsize=10, **style)
+    return figure
+
+
+def _verdict(change: Any, image: int, labels: Sequence[str] | None) -> str:
+    """Return which class wins, and its probability before and after; of a callable target its value."""
+    index = int(change.classes[image])
+    before, after = float(change.before[image]), float(change.after[image])
+    if index < 0:
+        return f"{before:.3g} becomes {after:.3g}"
+    name = f"class {index}" if labels is None else str(labels[index]).replace("_", " ")
+    wins = "wins" if bool(change.flipped[image]) else "does not win"
+    return f"{name} {wins}: {before:.1%} becomes {after:.1%}"
+
+
 def concept_page(
     sheets: Sequence[Any],
     *,
