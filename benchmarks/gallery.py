@@ -30,6 +30,8 @@ from jaxai import features  # noqa: E402
 from jaxai.cli.sheets import contact_sheet  # noqa: E402
 from jaxai.features._dream import octave_steps  # noqa: E402
 from jaxai.features._report import resized, spectral_slope, variation  # noqa: E402
+from jaxai.features.parametrize import Fourier  # noqa: E402
+from jaxai.features.transforms import LUCID  # noqa: E402
 
 from .gallery_page import NATURALNESS, NETWORKS, OTHERS, page  # noqa: E402
 
@@ -37,6 +39,8 @@ KEY = jax.random.key(0)
 CHANNELS = {"conv1_2": 64, "conv2_2": 128, "conv3_3": 256, "conv4_3": 512, "conv5_3": 512}
 # Views of an image a step; the paper has 32.
 CROPS = 6
+# How many classes are drawn, and how many of them, the first, are shown.
+CLASSES, SHOWN = 50, 10
 
 
 def photos():
@@ -90,8 +94,8 @@ def channels(folder, steps):
     return {"rows": rows, "each": each, "size": size, "steps": steps}
 
 
-def drawn_classes():
-    return [int(c) for c in np.random.default_rng(0).choice(1000, 10, replace=False)]
+def drawn_classes(number=CLASSES):
+    return [int(c) for c in np.random.default_rng(0).permutation(1000)[:number]]
 
 
 def judged(net, images, numbers, real):
@@ -119,7 +123,7 @@ def judged(net, images, numbers, real):
 
 
 def classes(folder, steps):
-    """Ten classes of EfficientNet-Lite0 by the default recipe, judged by Lite1 and Lite2."""
+    """Classes of EfficientNet-Lite0 by the default recipe, judged by Lite1 and Lite2; the first are shown."""
     net = jaxai.models.load("efficientnet_lite0")
     numbers = drawn_classes()
     stops = sorted({max(1, steps // 8), max(1, steps // 4), max(1, steps // 2), steps})
@@ -136,7 +140,8 @@ def classes(folder, steps):
     )
     found.images.block_until_ready()
     seconds = time.perf_counter() - begin
-    save(folder, "classes", resized(found.images, 192), [f"{net.labels[c]} ({c})" for c in numbers], 5)
+    labels = [f"{net.labels[c]} ({c})" for c in numbers[:SHOWN]]
+    save(folder, "classes", resized(found.images[:SHOWN], 192), labels, 5)
     real = cuttings(224)
     # A shorter run of the same key is the beginning of a longer one.
     by_steps = {
@@ -144,6 +149,7 @@ def classes(folder, steps):
     }
     return {
         "rows": by_steps[steps],
+        "shown": SHOWN,
         "steps": steps,
         "recognised": {str(stop): recognised(rows) for stop, rows in by_steps.items()},
         "seconds": seconds,
@@ -173,16 +179,17 @@ def dreams(folder, steps):
 
 
 def recipes(folder, steps):
-    """The same classes in pixels and in Fourier space, without transforms and with them, and by MACO."""
+    """The same classes in pixels and in Fourier space, without transforms and with, by Lucid and by MACO."""
     net = jaxai.models.load("efficientnet_lite0")
-    numbers, size, steps = drawn_classes()[:5], 160, min(steps, 256)
+    numbers, size, steps = drawn_classes(5), 160, min(steps, 256)
     wanted = [f"logits:{c}" for c in numbers]
     shared = {"key": KEY, "size": size, "steps": steps, "normalize": net.normalize}
-    plain = {"transforms": None, **shared}
+    plain, lucid = {"transforms": None, **shared}, Fourier(decay=1.0)
     makers = {
         "pixels": partial(jaxai.visualize, parametrization="pixels", **plain),
         "pixels, transforms": partial(jaxai.visualize, parametrization="pixels", **shared),
         "fourier": partial(jaxai.visualize, **plain),
+        "Lucid": partial(jaxai.visualize, parametrization=lucid, transforms=LUCID, **shared),
         "fourier, transforms": partial(jaxai.visualize, **shared),
         "maco": partial(jaxai.maco, crops=CROPS, batch_size=5 * CROPS, **shared),
     }
@@ -199,8 +206,11 @@ def recipes(folder, steps):
         print(name, flush=True)
     # A class a row, a recipe a column.
     rows = [image for row in zip(*images, strict=True) for image in row]
-    save(folder, "recipes", rows, list(makers) * len(numbers), len(makers))
     named = [net.labels[c] for c in numbers]
+    # The first of a row says whose it is.
+    first = next(iter(makers))
+    labels = [f"{name}: {made}" if made == first else made for name in named for made in makers]
+    save(folder, "recipes", rows, labels, len(makers))
     return {"table": tables, "size": size, "steps": steps, "classes": named, "crops": CROPS}
 
 

@@ -219,6 +219,12 @@ def test_an_atlas_counts_every_activation():
     assert len({tuple(s) for s in np.asarray(found.sources)}) == 20
     for cell in zip(*np.nonzero(np.asarray(found.counts) == 0), strict=True):
         np.testing.assert_array_equal(found.images[cell], 0.5)
+    # A cell speaks for the class that gains most where the whole layer holds its mean, above that of all.
+    head = lambda vector: np.asarray(NET(jnp.broadcast_to(vector, (1, *acts.shape[1:])), start="a"))[0]  # noqa: E731
+    base = head(jnp.asarray(chosen.mean(0)))
+    for cell in zip(*np.nonzero(np.asarray(found.counts)), strict=True):
+        assert int(found.classes[cell]) == int((head(found.directions[cell]) - base).argmax())
+    assert (np.asarray(found.classes)[np.asarray(found.counts) == 0] == -1).all()
     # Some cells at a time, as the command draws them.
     from jaxai.features._atlas import prepare
 

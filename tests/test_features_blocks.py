@@ -60,8 +60,17 @@ def numpy_fourier(params, height, width):
 def test_fourier_is_lucids(width):
     shape = (12, width, 3)
     params = 0.3 * jax.random.normal(KEY, (2, 3, 12, width // 2 + 1))
-    made = parametrize.Fourier().render(params, shape)
+    made = parametrize.Fourier(decay=1.0).render(params, shape)
     np.testing.assert_allclose(made, numpy_fourier(params, 12, width), atol=2e-6)
+
+
+def test_the_decay_turns_the_spectrum_about_its_pivot():
+    plain, steep = (parametrize.Fourier(decay=decay).scale(40, 40) for decay in (1.0, 1.5))
+    at = parametrize.frequencies(40, 40)
+    # cycles per pixel: 0.1 is the fourth of 40.
+    np.testing.assert_allclose(steep[at == 0.1], plain[at == 0.1], rtol=1e-6)
+    np.testing.assert_allclose(steep[at > 0] / plain[at > 0], (0.1 / at[at > 0]) ** 0.5, rtol=1e-6)
+    assert np.isfinite(steep).all()
 
 
 def test_fourier_starts_as_lucid_does():

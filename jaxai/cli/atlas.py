@@ -1,6 +1,6 @@
 """`jaxai atlas`: what a layer sees in a folder of photos, laid out as a map."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -55,7 +55,8 @@ def atlas(
 ) -> None:
     """Draw an activation atlas: similar activations side by side, each shown as the image it stands for.
 
-    Writes atlas.png and atlas.npz (counts, directions, points, and the photo and position of each).
+    Beneath each stands the class that it speaks for. Writes atlas.png and atlas.npz (counts, directions,
+    classes, points, and the photo and position of each).
     """
     found = photos.find(folder)
     outputs.check_folder(out, _FILES, outputs.Sources(photo.path for photo in found.photos))
@@ -93,13 +94,15 @@ def atlas(
             drawn.append(images[:kept])
         made = todo.finish(np.concatenate(drawn))
         cells = np.asarray(made.images).reshape(-1, *made.images.shape[2:])
-        sheets.contact_sheet(list(cells), columns=grid).save(place / "atlas.png")
+        labels = _labels(made.classes, net.labels)
+        sheets.contact_sheet(list(cells), labels, columns=grid).save(place / "atlas.png")
         np.savez_compressed(
             place / "atlas.npz",
             counts=np.asarray(made.counts),
             directions=np.asarray(made.directions),
             points=np.asarray(made.points),
             sources=np.asarray(made.sources),
+            classes=np.asarray(made.classes),
             photos=[names.recorded(photo.source) for photo in good],
         )
     terminal.say(
@@ -108,6 +111,14 @@ def atlas(
     )
     if len(good) < len(found.photos):
         raise typer.Exit(2)
+
+
+def _labels(classes: np.ndarray, known: Sequence[str] | None) -> list[str] | None:
+    """Return the names of cells' classes, numbers where they have none; None if no cell has a class."""
+    found = [int(one) for one in np.asarray(classes).reshape(-1)]
+    if max(found) < 0:
+        return None
+    return ["" if one < 0 else known[one] if known else str(one) for one in found]
 
 
 def _batches(cells: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._frame import checks
+from .. import layers
+from .._frame import batching, checks
+from .._frame import targets as _targets
 from .._frame.contract import completed
 from . import directions
+from ._dream import identity
 from ._factors import position_activations
 from ._visualize import small_is_meant, visualize
 
@@ -29,6 +32,8 @@ class Atlas(NamedTuple):
     """Where each activation lies, (row, column) in [0, 1]."""
     sources: Int[Array, "samples 3"]
     """The photo, row and column that each activation comes from."""
+    classes: Int[Array, "rows columns"]
+    """The class that each cell speaks for; -1 where the cell is empty, and everywhere without classes."""
 
 
 @completed
@@ -53,6 +58,10 @@ def atlas(
     Activations at random positions of each photo are embedded in the plane (t-SNE), the plane is cut into
     cells, and the mean activation of each cell is visualized as a direction: icons, which may be smaller than
     what a unit sees.
+
+    A cell speaks for the class whose score rises most when all positions of the layer hold the cell's mean
+    activation rather than that of all samples; before a mean and a linear head that is the paper's
+    attribution, centred. (Of tokens, those without a position stay those of the first photo.)
 
     Args:
         photos: Float in [0, 1]; the more, the better (thousands in the paper).
@@ -143,6 +152,12 @@ def prepare(
     sums = jnp.zeros((rows * columns, chosen.shape[1]), jnp.float32).at[flat].add(chosen)
     means = sums / jnp.maximum(counts, 1)[:, None]
     filled = np.flatnonzero(np.asarray(counts) >= least)
+    classes = np.full(rows * columns, -1, np.int32)
+    if filled.size:
+        vectors = jnp.concatenate([chosen.mean(0)[None], means[filled]])
+        scores = _scores(model, normalize, photos[:1], vectors, layer=layer, batch_size=batch_size)
+        if scores is not None:
+            classes[filled] = np.asarray((scores[1:] - scores[:1]).argmax(1))
 
     def draw(numbers):
         with small_is_meant():
@@ -170,9 +185,32 @@ def prepare(
             means.reshape(rows, columns, -1),
             points,
             sources,
+            jnp.asarray(classes.reshape(rows, columns)),
         )
 
     return Prepared(filled, draw, finish)
+
+
+@partial(jax.jit, static_argnames=("layer", "batch_size"))
+def _filled(model, normalize, photo, vectors, *, layer, batch_size):
+    acts, head = layers.split_positions(model, layer, normalize(photo))
+
+    def chunk(some):
+        full = jnp.broadcast_to(some[:, None, None, None], (len(some), *acts.shape))
+        return jax.vmap(head)(full.astype(acts.dtype))
+
+    return batching.map_chunks(chunk, vectors, batch_size=batch_size)
+
+
+def _scores(model, normalize, photo, vectors, *, layer, batch_size):
+    """Return the scores where all positions of a layer hold one vector, or None without classes."""
+    model, normalize = _targets.as_model(model), _targets.as_model(normalize or identity)
+    limit = batching.chunk_size(batch_size, model, jax.eval_shape(normalize, photo), count=len(vectors))
+    given = partial(_filled, layer=layer, batch_size=limit)
+    shapes = jax.tree.leaves(jax.eval_shape(given, model, normalize, photo, vectors))
+    if len(shapes) != 1 or shapes[0].ndim != 3 or shapes[0].shape[-1] < 2:
+        return None
+    return given(model, normalize, photo, vectors)[:, 0].astype(jnp.float32)
 
 
 def _unit(vector):

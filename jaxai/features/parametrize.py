@@ -101,25 +101,30 @@ class Pixels(_Squashed):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Fourier(_Squashed):
-    """Coefficients of a real Fourier transform, scaled so that low frequencies move fast: Lucid's default.
+    """Coefficients of a real Fourier transform, scaled so that low frequencies move fast.
 
-    A coefficient is multiplied by sqrt(height width) / max(f, 1 / max(height, width))^decay, the image by a
-    quarter.
+    A coefficient is multiplied by sqrt(height width) pivot^(decay - 1) / max(f, 1 / max(height,
+    width))^decay, the image by a quarter. Lucid has decay 1, with which spectra come out as steep as f^-0.9;
+    those of photographs fall as f^-1.6 or so, and images made with decay 1.5 are recognised by other networks
+    more often (docs/gallery).
 
     Attributes:
         std: Standard deviation of the real and imaginary parts at the start.
         decay: Exponent of the scale.
         decorrelate: Whether the channels are decorrelated colours.
+        pivot: The frequency, in cycles per pixel, whose scale is the same for every decay.
     """
 
     std: float = 0.01
-    decay: float = 1.0
+    decay: float = 1.5
     decorrelate: bool = True
+    pivot: float = 0.1
 
     def scale(self, height: int, width: int) -> np.ndarray:
         """Return what coefficients are multiplied by, [height, width // 2 + 1]."""
         floor = 1 / max(height, width)
-        return np.sqrt(height * width) / np.maximum(frequencies(height, width), floor) ** self.decay
+        steep = np.maximum(frequencies(height, width), floor) ** self.decay
+        return np.sqrt(height * width) * self.pivot ** (self.decay - 1) / steep
 
     def init(self, key, shape):
         height, width, channels = shape

@@ -99,6 +99,12 @@ LUCID = Transforms(
     scales=tuple(1 + (i - 5) / 50 for i in range(11)),
     angles=(*map(float, range(-10, 11)), *(0.0,) * 5),
 )
+# Wider ranges, so that what is found is large, repeated or both, and other networks see it too.
+WIDE = Transforms(
+    jitter=(64 / 224, 16 / 224),
+    scales=tuple(round(0.5 + 0.05 * i, 2) for i in range(21)),
+    angles=tuple(map(float, range(-20, 21))),
+)
 NONE = Transforms()
 
 
