@@ -67,9 +67,9 @@ def test_fourier_is_lucids(width):
 def test_the_decay_turns_the_spectrum_about_its_pivot():
     plain, steep = (parametrize.Fourier(decay=decay).scale(40, 40) for decay in (1.0, 1.5))
     at = parametrize.frequencies(40, 40)
-    # cycles per pixel: 0.1 is the fourth of 40.
-    np.testing.assert_allclose(steep[at == 0.1], plain[at == 0.1], rtol=1e-6)
-    np.testing.assert_allclose(steep[at > 0] / plain[at > 0], (0.1 / at[at > 0]) ** 0.5, rtol=1e-6)
+    # In cycles per pixel: 0.05 is the second of 40.
+    np.testing.assert_allclose(steep[at == 0.05], plain[at == 0.05], rtol=1e-6)
+    np.testing.assert_allclose(steep[at > 0] / plain[at > 0], (0.05 / at[at > 0]) ** 0.5, rtol=1e-6)
     assert np.isfinite(steep).all()
 
 

@@ -50,7 +50,7 @@ def compare(
     model: arguments.ModelOption = "efficientnet_lite0",
     method: Annotated[
         str, typer.Option(help="With commas between; see `jaxai methods`.")
-    ] = "grad_cam,integrated_gradients,lime",
+    ] = "grad_cam,lrp,lime",
     metric: Annotated[str, typer.Option(help="With commas between; see docs/metrics.md.")] = ",".join(
         scores.DEFAULT
     ),

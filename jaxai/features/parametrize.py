@@ -118,7 +118,7 @@ class Fourier(_Squashed):
     std: float = 0.01
     decay: float = 1.5
     decorrelate: bool = True
-    pivot: float = 0.1
+    pivot: float = 0.05
 
     def scale(self, height: int, width: int) -> np.ndarray:
         """Return what coefficients are multiplied by, [height, width // 2 + 1]."""
