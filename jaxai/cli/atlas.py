@@ -94,7 +94,7 @@ def atlas(
             drawn.append(images[:kept])
         made = todo.finish(np.concatenate(drawn))
         cells = np.asarray(made.images).reshape(-1, *made.images.shape[2:])
-        labels = _labels(made.classes, net.labels)
+        labels = _labels(np.asarray(made.classes), net.labels)
         sheets.contact_sheet(list(cells), labels, columns=grid).save(place / "atlas.png")
         np.savez_compressed(
             place / "atlas.npz",
@@ -115,7 +115,7 @@ def atlas(
 
 def _labels(classes: np.ndarray, known: Sequence[str] | None) -> list[str] | None:
     """Return the names of cells' classes, numbers where they have none; None if no cell has a class."""
-    found = [int(one) for one in np.asarray(classes).reshape(-1)]
+    found = [int(one) for one in classes.reshape(-1)]
     if max(found) < 0:
         return None
     return ["" if one < 0 else known[one] if known else str(one) for one in found]
