@@ -1,4 +1,4 @@
-"""Concepts: directions in a layer's activations, what scores owe to them, what would change them."""
+"""Concepts: directions in a layer's activations, their influence on scores, and counterfactual changes."""
 
 from . import counterfactuals
 from ._cav import cav

@@ -1,4 +1,4 @@
-"""Activations and gradients at a layer, as concepts look at them."""
+"""Activations and gradients at a layer, in the form that concept methods use."""
 
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from .._frame.targets import Target
 def activations(
     model: Any, images: jax.Array, *, layer: str, positions: str, batch_size: int | None
 ) -> jax.Array:
-    """Return activations [batch, features]: their mean over positions, or each."""
+    """Return activations [batch, features]: their mean over positions, or all positions flattened."""
 
     def chunk(x):
         acts = layers.split_positions(model, layer, x, dense=True)[0].astype(jnp.float32)
@@ -29,7 +29,7 @@ def activations(
 def slopes(
     model: Any, images: jax.Array, targets: Target, *, layer: str, positions: str, batch_size: int | None
 ) -> jax.Array:
-    """Return gradients [batch, features] ([batch, k, features]), summed over positions or each."""
+    """Return gradients [batch, features] ([batch, k, features]), summed over positions or flattened."""
 
     def chunk(x, t):
         acts, head = layers.split_positions(model, layer, x, dense=True)

@@ -1,4 +1,4 @@
-"""Concept activation vectors: the direction of a layer's activations that tells examples from others."""
+"""Concept activation vectors: directions of a layer's activations that separate examples of a concept."""
 
 from functools import partial
 
@@ -22,28 +22,27 @@ def cav(
     method: str = "pattern",
     alpha: float = 0.01,
 ) -> Float[Array, "*features"]:
-    r"""Return the direction in which a concept lies: from other examples to those that show it.
+    r"""Return the direction of a concept in activation space: from other examples to those that show it.
 
     The pattern, $\mathrm{cov}(a, t) / \mathrm{var}(t)$ with t = 1 for the concept, is the difference of the
-    two
-    means: it points to the concept whatever else varies along. The normal of a classifier also points away
-    from such distractors, so that scores seem to depend on the concept where they do not.
+    two means: it points to the concept whatever else varies with it. The normal of a classifier also points
+    away from such distractors, so that scores can seem to depend on the concept although they do not.
 
     Args:
-        acts: Activations of examples, any axes after the first. Average them over positions for a direction
-            of channels.
+        acts: Activations of examples, with any axes after the first. Average them over positions for a
+            direction of channels.
         labels: Which of the examples show the concept; [examples].
         method: `"pattern"`; or the normal of a linear model of the labels, `"ridge"` (least squares),
             `"logistic"` or `"svm"` (squared hinge loss).
-        alpha: Strength of the classifiers' penalty, alpha / 2 times the squared norm beside the mean loss,
+        alpha: Strength of the classifiers' penalty, alpha / 2 times the squared norm added to the mean loss,
             for activations of unit variance on average.
 
     Returns:
         The direction [*features], float32 of length one.
 
     Raises:
-        ValueError: If shapes do not fit, an example of either kind is missing, activations are not finite,
-            both kinds have the same mean, or an option does not exist.
+        ValueError: If shapes do not fit, one kind of examples is missing, activations are not finite, both
+            kinds have the same mean, or an option does not exist.
 
     References:
         Pahde et al.: Navigating Neural Space: Revisiting Concept Activation Vectors to Overcome Directional
@@ -87,7 +86,7 @@ def vector(acts: jax.Array, labels: jax.Array, alpha: jax.Array, *, method: str)
     centred = acts - acts.mean(0)
     spread = jnp.sqrt(jnp.square(centred).mean())
     centred = centred / jnp.where(spread > 0, spread, 1)
-    # All normals are sums of the examples, which are fewer than the features.
+    # All normals are linear combinations of the examples, which are fewer than the features.
     kernel = centred @ centred.T
     count = len(labels)
     if method == "ridge":
@@ -98,7 +97,7 @@ def vector(acts: jax.Array, labels: jax.Array, alpha: jax.Array, *, method: str)
 
 
 def _unit(direction: jax.Array, scale: jax.Array | float) -> jax.Array:
-    """Return a direction of length one; zero if it is nothing but rounding beside the scale of its values."""
+    """Return a direction of length one; zero if it is only rounding error relative to `scale`."""
     length = jnp.linalg.norm(direction)
     kept = length > _ROUNDING * scale
     return jnp.where(kept, direction, 0) / jnp.where(kept, length, 1)

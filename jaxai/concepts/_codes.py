@@ -1,4 +1,4 @@
-"""Activations as codes of concepts, for whatever concepts were found."""
+"""Activations as codes of concepts, for every kind of concepts."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +16,12 @@ from ._sae import Sae
 @register_dataclass
 @dataclass(frozen=True)
 class Codes:
-    """How activations are written as concepts, and what a code adds to them.
+    """An encoding of activations as concepts, and the direction that each code adds to them.
 
     Attributes:
-        directions: [concepts, channels], of length one: what one unit of a code adds.
+        directions: [concepts, channels], of length one: the activation added per unit of a code.
         source: The `Sae` that encodes, or None.
-        bounded: Whether codes are at least zero.
+        bounded: Whether codes are non-negative.
     """
 
     directions: jax.Array
@@ -38,7 +38,7 @@ class Codes:
 
 
 def as_codes(concepts: Any) -> Codes:
-    """Return concepts in one form.
+    """Return any kind of concepts in one form.
 
     Args:
         concepts: A `Craft`, an `Sae`, or directions [concepts, channels].

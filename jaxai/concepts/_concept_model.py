@@ -1,4 +1,4 @@
-"""Concepts as the scores of a model: whatever explains a class explains a concept."""
+"""Concepts as the scores of a model, so that every method for classes explains concepts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,19 +34,19 @@ def concept_model(model: Callable[..., Any], concepts: Any, *, layer: str | None
     """Return a model whose scores are concepts, for any method that explains classes.
 
     `jaxai.smooth_grad(concept_model(net, found), x, 3)` is the map of concept 3 on the pixels. Gradients pass
-    through the factorization by implicit differentiation, so they are those of the fitted codes and not of
-    its iterations.
+    through the factorization by implicit differentiation, so they are those of the fitted codes, not of the
+    iterations.
 
     Args:
         model: A layered model (`jaxai.layers.find` of any model, `jaxai.models`, `jaxai.chain`).
         concepts: A `Craft`, an `Sae`, or directions [concepts, channels].
-        layer: A name of `model.layer_names`; None is that of the `Craft`.
+        layer: A name of `model.layer_names`; None is the layer of the `Craft`.
 
     Returns:
         A callable pytree, images [batch, height, width, channels] to float32 [batch, concepts].
 
     Raises:
-        ValueError: If `layer` is missing, or the concepts are none.
+        ValueError: If `layer` is missing, or the concepts are invalid.
 
     References:
         Fel et al.: CRAFT: Concept Recursive Activation FacTorization for Explainability. CVPR 2023, arXiv

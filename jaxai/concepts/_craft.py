@@ -1,4 +1,4 @@
-"""CRAFT: the concepts that a layer computes with, from crops of images, and what a score owes to each."""
+"""CRAFT: concepts of a layer, found in crops of images, and their importance for a score."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,21 +22,20 @@ TOP = 10
 
 
 class Craft(NamedTuple):
-    """Concepts of a layer, those of most activation first."""
+    """Concepts of a layer, those with the largest activation first."""
 
     directions: Float[Array, "concepts channels"]
-    """Each concept's channels, at least zero, of length one."""
+    """Each concept's direction of channels, non-negative, of length one."""
     importance: Float[Array, "*k concepts"]
-    """Share of the score's variance that a concept takes part in (total Sobol index), mean over the
-    images."""
+    """Fraction of the score's variance that involves a concept (total Sobol index), mean over the images."""
     importance_error: Float[Array, "*k concepts"]
     """Standard error of the importance over the images."""
     maps: Float[Array, "batch concepts h w"]
-    """How much of each concept is where, at the layer's size."""
+    """Amount of each concept per position, at the layer's size."""
     error: Float[Array, ""]
-    """Length of what the concepts leave of the crops' activations, over the length of these."""
+    """Norm of the residual of the crops' activations, relative to their norm."""
     crops: Int[Array, "concepts top 3"]
-    """The crops that show each concept most: image, row and column of their upper left corner."""
+    """The crops that show each concept most strongly: image, row and column of their upper left corner."""
     size: int
     """Side of the crops in pixels."""
     layer: str
@@ -58,20 +57,20 @@ def craft(
     num_designs: int = 32,
     batch_size: int | None = None,
 ) -> Craft:
-    """Find the concepts in which a layer sees images, and how much a score depends on each of them.
+    """Find the concepts by which a layer represents images, and how much a score depends on each.
 
     Crops of the images, enlarged to the network's input and averaged over positions at the layer, are
-    factorized into non-negative concepts. Each image's activations are then written as concepts, position by
-    position, the concepts are dimmed at random, and the total Sobol index of a concept is its importance.
+    factorized into non-negative concepts. Each image's activations are then expressed in concepts, position
+    by position, the concepts are dimmed at random, and the total Sobol index of a concept is its importance.
 
     Args:
-        images: Images of one class as a rule, model input, float [batch, height, width, channels].
+        images: Images, usually of one class, model input, float [batch, height, width, channels].
         key: Typed PRNG key of a random start.
-        num_concepts: How many concepts.
-        crop: Side of the crops in pixels; None is two sevenths of the image's shorter side, as 64 is of 224.
-            They start at every 0.8 sides.
+        num_concepts: Number of concepts.
+        crop: Side of the crops in pixels; None is two sevenths of the image's shorter side (64 for 224). They
+            are spaced by 0.8 sides.
         steps: Number of updates of each factorization, by projected gradients (`jaxai.features.factorize`).
-        start: Where it starts, `"nndsvd"` or `"random"`.
+        start: Initialisation, `"nndsvd"` or `"random"`.
         num_designs: Points of the designs for the Sobol indices: num_designs (num_concepts + 2) runs of the
             layers after `layer` per image.
 
@@ -142,11 +141,11 @@ def check_signs(layer: str, least: jax.Array, acts: jax.Array) -> None:
 
     Args:
         layer: Its name.
-        least: The least activation.
-        acts: Activations, whose size says what rounding is.
+        least: The smallest activation.
+        acts: Activations, whose magnitude sets the tolerance for rounding.
 
     Raises:
-        ValueError: If it has.
+        ValueError: If the layer has negative activations.
     """
     if float(least) < -1e-6 * float(jnp.abs(acts).max()):
         raise ValueError(
@@ -176,7 +175,7 @@ def cut(images: jax.Array, places: jax.Array, side: int) -> jax.Array:
 
 @partial(jax.jit, static_argnames=("layer", "side", "batch_size"))
 def crop_activations(model, images, places, *, layer, side, batch_size):
-    """Return the activations of crops, averaged over positions, [crops, channels], and the least of all."""
+    """Return the activations of crops, averaged over positions, [crops, channels], and their minimum."""
 
     def chunk(some):
         acts = layers.split_positions(model, layer, cut(images, some, side))[0].astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""What dictionaries and codes are worth: how alike two trainings are, and how much of one kind a code is."""
+"""Measures of dictionaries and codes: similarity of two trainings, and monosemanticity of codes."""
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,11 @@ from ._sae_training import of_length_one
 def stability(
     one: Float[Array, "concepts features"], other: Float[Array, "concepts features"]
 ) -> tuple[Float[Array, ""], Int[Array, " concepts"]]:
-    """Return how alike two dictionaries are: the mean cosine of their best one-to-one match.
+    """Return the similarity of two dictionaries: the mean cosine of their best one-to-one match.
 
     Args:
         one: Directions [concepts, features], such as those of one training.
-        other: As many others.
+        other: Equally many directions.
 
     Returns:
         The mean cosine, float32 in [-1, 1], and for each direction of `one` the index of its partner.
@@ -45,14 +45,14 @@ def stability(
 def monosemanticity(
     codes: Float[Array, "images codes"], embeddings: Float[Array, "images features"]
 ) -> Float[Array, " codes"]:
-    r"""Return how alike the images are that a code responds to, in the eyes of another network.
+    r"""Return the similarity of the images to which a code responds, measured by another network.
 
     $\sum_{n < m} r_n r_m \cos(e_n, e_m) / \sum_{n < m} r_n r_m$, with each code's responses r scaled to
     [0, 1] over the images.
 
     Args:
-        codes: Responses of images, such as an `Sae`'s codes, the mean or the maximum over positions.
-        embeddings: What the images are to an encoder that had no part in the codes.
+        codes: Responses to images, such as the mean or the maximum over positions of an `Sae`'s codes.
+        embeddings: Embeddings of the images by an encoder unrelated to the codes.
 
     Returns:
         float32 [codes] in [-1, 1]; NaN for codes that respond to fewer than two images.
@@ -89,7 +89,7 @@ def _monosemanticity(codes, embeddings):
     low = codes.min(0)
     span = codes.max(0) - low
     responses = jnp.where(span > 0, (codes - low) / jnp.where(span > 0, span, 1), 0)
-    # Sums over pairs are squares of sums less the images' pairs with themselves.
+    # Sums over pairs are squares of sums minus the images' pairs with themselves.
     own = jnp.square(responses).sum(0)
     together = jnp.square(responses.sum(0)) - own
     alike = jnp.square(jnp.matmul(responses.T, looks, precision="highest")).sum(1) - own

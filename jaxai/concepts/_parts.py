@@ -1,4 +1,4 @@
-"""Activations as non-negative parts of directions, with the derivative that such a fit has."""
+"""Non-negative least squares of activations on directions, with implicit derivatives."""
 
 from functools import partial
 
@@ -12,15 +12,15 @@ STEPS = 200
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def parts(acts: jax.Array, directions: jax.Array, steps: int = STEPS) -> jax.Array:
-    r"""Return the non-negative parts u [..., concepts] that minimise the distance of u D from activations.
+    r"""Return non-negative coefficients u [..., concepts] that minimise the distance of u D from activations.
 
-    Derivatives are those of the minimum, by the implicit function theorem: parts that are zero stay zero, and
-    the others solve $D_S D_S' u_S = D_S a$.
+    Derivatives are those of the minimum, by the implicit function theorem: coefficients that are zero stay
+    zero, and the others solve $D_S D_S' u_S = D_S a$.
 
     Args:
         acts: [..., channels]; negative values count.
         directions: D, [concepts, channels].
-        steps: Accelerated projected gradients.
+        steps: Number of accelerated projected gradient steps.
     """
     wanted = (acts @ directions.T).reshape(-1, len(directions)).T
     start = jnp.zeros(wanted.shape, wanted.dtype)
@@ -36,7 +36,7 @@ def _derivative(steps, primals, tangents):
     rest = acts - found @ directions
     right = acts_dot @ directions.T + rest @ directions_dot.T - found @ directions_dot @ directions.T
     count = len(directions)
-    # Rows and columns of parts that are zero become those of the identity.
+    # Rows and columns of zero coefficients become those of the identity.
     products = directions @ directions.T
     ridge = 1e-6 * jnp.trace(products) / count * jnp.eye(count, dtype=found.dtype)
     system = used[..., :, None] * used[..., None, :] * products + ridge

@@ -1,4 +1,4 @@
-"""Sparse autoencoders: an overcomplete dictionary, of which few entries make up each activation."""
+"""Sparse autoencoders: an overcomplete dictionary of which few entries compose each activation."""
 
 import os
 import zipfile
@@ -25,17 +25,17 @@ class Sae:
 
     Attributes:
         directions: The dictionary, float32 [codes, features], of length one.
-        encoder: [features, codes]; matching pursuit does without.
-        threshold: What is added before the ReLU, [codes].
-        gate: What a code must exceed, [codes]; zero for `"top_k"` and `"matching_pursuit"`.
-        mean: Of the activations, [features].
+        encoder: [features, codes]; unused by matching pursuit.
+        threshold: Offset added before the ReLU, [codes].
+        gate: Threshold that a code must exceed, [codes]; zero for `"top_k"` and `"matching_pursuit"`.
+        mean: Mean of the activations, [features].
         scale: Root of their mean squared distance from the mean, per feature.
-        history: Share of the variance that was left at each step, on that step's batch, [steps].
-        r2: Share of the variance that the codes explain, of all activations.
-        l0: Mean number of codes that an activation uses.
-        usage: Share of the activations that use each code, [codes]; 0 for dead ones.
-        k: How many codes an activation may use, or use on average.
-        kind: How codes are made, as in `sae`.
+        history: Fraction of unexplained variance at each step, on that step's batch, [steps].
+        r2: Fraction of the variance of all activations that the codes explain.
+        l0: Mean number of codes per activation.
+        usage: Fraction of the activations that use each code, [codes]; 0 for dead codes.
+        k: Number of codes per activation, at most or on average.
+        kind: Kind of encoding, as in `sae`.
     """
 
     directions: Float[Array, "codes features"]
@@ -52,7 +52,7 @@ class Sae:
     kind: str = field(default="top_k", metadata={"static": True})
 
     def encode(self, acts: Float[Array, "*batch features"]) -> Float[Array, "*batch codes"]:
-        """Return the codes of activations, at least zero; of `"top_k"` at most k of them are above it."""
+        """Return the codes of activations, non-negative; with `"top_k"` at most k of them are positive."""
         flat = (jnp.asarray(acts, jnp.float32).reshape(-1, self.mean.shape[0]) - self.mean) / self.scale
         codes = _sae_training.encoded(
             flat, self.directions, self.encoder, self.threshold, self.gate, k=self.k, kind=self.kind
@@ -60,7 +60,7 @@ class Sae:
         return codes.reshape(*jnp.shape(acts)[:-1], -1)
 
     def decode(self, codes: Float[Array, "*batch codes"]) -> Float[Array, "*batch features"]:
-        """Return the activations that codes stand for."""
+        """Return the activations that codes represent."""
         return codes @ self.directions * self.scale + self.mean
 
     def save(self, path: str | os.PathLike) -> None:
@@ -71,7 +71,7 @@ class Sae:
 
     @property
     def dead(self) -> int:
-        """How many codes no activation uses."""
+        """Number of codes that no activation uses."""
         return int((np.asarray(self.usage) == 0).sum())
 
     def __repr__(self) -> str:
@@ -90,7 +90,7 @@ def load_sae(path: str | os.PathLike) -> Sae:
         The same `Sae`.
 
     Raises:
-        ValueError: If the file is none of these.
+        ValueError: If the file is not an autoencoder.
         OSError: If it cannot be read.
     """
     try:
@@ -119,41 +119,41 @@ def sae(
 ) -> Sae:
     r"""Train a sparse autoencoder on activations.
 
-    $z = \mathrm{TopK}(\mathrm{ReLU}(W (x - b) + c))$ and $\hat x = z D + b$, or another way to few codes.
-    Activations are centred and scaled as a whole. The dictionary starts from activations, its entries keep
-    length one, and codes that nothing has used for 200 steps learn to explain what the others leave (weight
-    1/32), so that few stay dead; matching pursuit, which has no encoder, puts what is explained worst in
-    their place.
+    $z = \mathrm{TopK}(\mathrm{ReLU}(W (x - b) + c))$ and $\hat x = z D + b$, or another sparsity constraint.
+    Activations are centred and scaled by one factor. The dictionary is initialised with activations, its
+    entries keep length one, and codes unused for 200 steps learn to explain the residual of the others
+    (weight 1/32), so that few stay dead; matching pursuit, which has no encoder, replaces them with the
+    worst-explained activations.
 
     Args:
         acts: Activations with any axes before the features: positions of images, tokens. A NumPy memory map
-            is read batch by batch and never held as a whole (see `save_activations`).
-        num_codes: How many codes, as a rule more than features.
-        k: How many codes an activation may use; of `"batch_top_k"` and `"jump_relu"` on average.
+            is read batch by batch and never loaded as a whole (see `save_activations`).
+        num_codes: Number of codes, usually more than features.
+        k: At most this many codes per activation; on average for `"batch_top_k"` and `"jump_relu"`.
         key: Typed PRNG key of the start and of the batches; step t depends on it and t.
         kind: `"top_k"`: the k largest codes of each activation; `"batch_top_k"`: the largest of the whole
-            batch, k per activation, and later those above the mean border; `"jump_relu"`: those above a
-            learned gate each, whose number is drawn to k; `"matching_pursuit"`: k greedy steps on what is
-            left, without an encoder.
-        dictionary: `"free"`; or `"archetypal"`: each entry is a mean of candidates and a short step away
-            from it, scaled to length one, so that other keys find much the same entries.
-        candidates: Of `"archetypal"`, points like activations [candidates, features], at least as many as
-            codes; or how many centres of clusters to take, which do not depend on `key`. None is twice the
+            batch, k per activation, and after training those above the mean threshold; `"jump_relu"`: those
+            above a learned gate per code, with their number pulled towards k; `"matching_pursuit"`: k greedy
+            steps on the residual, without an encoder.
+        dictionary: `"free"`; or `"archetypal"`: each entry is a convex combination of candidates plus a short
+            step, scaled to length one, so that different keys find nearly the same entries.
+        candidates: For `"archetypal"`, points like activations [candidates, features], at least as many as
+            codes; or the number of cluster centres to use, which do not depend on `key`. None is twice the
             number of codes.
-        delta: Of `"archetypal"`, the longest step, in units of the activations' scale.
+        delta: For `"archetypal"`, the longest step, in units of the activations' scale.
         steps: Number of steps.
         examples: Activations per step.
-        learning_rate: Of Adam; it falls to zero along a cosine.
-        checkpoint: A file that keeps the state of the training. If it exists, the training goes on from
-            there, and ends where it would have ended without a break.
+        learning_rate: Learning rate of Adam, with cosine decay to zero.
+        checkpoint: A file that stores the state of the training. If it exists, the training resumes from
+            there, with the same result as without an interruption.
 
     Returns:
         An `Sae`; `encode` and `decode` take activations of any axes.
 
     Raises:
         TypeError: If the key is not typed.
-        ValueError: If shapes do not fit, numbers are out of range, activations are not finite or all alike,
-            or the checkpoint is of another training.
+        ValueError: If shapes do not fit, numbers are out of range, activations are not finite or all equal,
+            or the checkpoint belongs to another training.
 
     References:
         Gao et al.: Scaling and evaluating sparse autoencoders. ICLR 2025, arXiv 2406.04093, equations 3 to 5
@@ -208,7 +208,7 @@ def sae(
 
 
 def _candidates(given, data, num_codes):
-    """Return the points of which archetypal entries are means, in the data's own units."""
+    """Return the points that archetypal entries combine, in the data's units."""
     if given is None or isinstance(given, (int, np.integer)):
         count = min(2 * num_codes, len(data.rows)) if given is None else checks.positive(given, "candidates")
         if num_codes <= count <= len(data.rows):

@@ -1,4 +1,4 @@
-"""How sparse autoencoders make their codes: which entries of a dictionary make up an activation."""
+"""Encodings of sparse autoencoders: the selection of the dictionary entries that compose an activation."""
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +13,17 @@ def activated(encoder: jax.Array, threshold: jax.Array, x: jax.Array) -> jax.Arr
 
 
 def largest(codes: jax.Array, k: int) -> jax.Array:
-    """Keep the k largest codes of each row; of equal ones at the border the first."""
+    """Keep the k largest codes of each row; among equal ones at the threshold, the first."""
     values, places = jax.lax.top_k(codes, k)
     rows = jnp.arange(len(codes))[:, None]
     return jnp.zeros_like(codes).at[rows, places].set(values)
 
 
 def border(codes: jax.Array, count: int) -> jax.Array:
-    """Return the `count`-th largest of codes that are at least zero, by bisection of their bits.
+    """Return the `count`-th largest of non-negative codes, by bisection of their bits.
 
-    The order of such floats is that of their bits, so 31 passes of counting find it exactly; a sort of all
-    codes of a batch takes longer.
+    Such floats are ordered like their bits, so 31 counting passes find it exactly; sorting all codes of a
+    batch takes longer.
     """
     bits = jax.lax.bitcast_convert_type(codes.astype(jnp.float32), jnp.int32)
 
@@ -66,7 +66,7 @@ jump_relu.defvjp(_jump_forward, _jump_backward)
 
 @jax.custom_vjp
 def number_above(codes: jax.Array, gate: jax.Array, bandwidth: jax.Array) -> jax.Array:
-    r"""Return how many codes are above their gates, the mean over rows.
+    r"""Return the mean number per row of codes above their gates.
 
     The pseudo-derivative for a gate is $-\frac{1}{\epsilon} K((x - \theta) / \epsilon)$ (equation 12).
     """
@@ -90,16 +90,16 @@ number_above.defvjp(_number_forward, _number_backward)
 
 
 def pursued(x: jax.Array, directions: jax.Array, k: int) -> jax.Array:
-    """Return codes by k steps of matching pursuit, at least zero: each takes what explains most of the rest.
+    """Return non-negative codes by k steps of matching pursuit; each explains most of the residual.
 
     Args:
         x: [rows, features].
         directions: [codes, features], of length one.
-        k: Number of steps; a direction may be taken again.
+        k: Number of steps; a direction may be chosen again.
     """
 
-    # Only the direction that is taken has a derivative: its row is gathered, and no product with all of them
-    # goes backwards.
+    # Only the chosen direction has a derivative: its row is gathered, and no product with all directions is
+    # differentiated.
     def step(rest, _):
         place = jnp.argmax(jax.lax.stop_gradient(rest) @ jax.lax.stop_gradient(directions).T, axis=-1)
         taken = directions[place]

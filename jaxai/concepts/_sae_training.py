@@ -1,4 +1,4 @@
-"""The training of sparse autoencoders: one compiled round of steps after the other, kept in a file."""
+"""Training of sparse autoencoders in compiled rounds of steps, with checkpoints in a file."""
 
 import dataclasses
 import hashlib
@@ -17,19 +17,20 @@ import optax
 from .. import _files
 from . import _sae_kinds as kinds
 
-# A code is dead if nothing has used it for so many steps.
+# A code is dead if no activation has used it for this many steps.
 _PATIENCE = 200
 _AUXILIARY = 1 / 32
-# The gates' kernel and start, in units of an activation's length; the weight of their number.
+# The gates' kernel width and initial value, in units of an activation's length; the weight of the number of
+# codes.
 _BANDWIDTH, _GATE, _NUMBER = 0.05, 0.1, 0.5
 _BORDER_MEMORY = 0.99
-# Numbers of a round's batches, 64 MiB; rows in a pass over all activations; rounds of clustering.
+# Floats in a round's batches, 64 MiB; rows per part of a pass over all activations; rounds of clustering.
 _ROUND, _ROWS, _CLUSTERINGS = 1 << 24, 8192, 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a training is, but for its data."""
+    """The parameters of a training, without its data."""
 
     num_codes: int
     k: int
@@ -40,7 +41,7 @@ class Plan:
 
 
 class Data(NamedTuple):
-    """Activations, in memory or on disk, and what they are centred and scaled by."""
+    """Activations, in memory or on disk, with their centre and scale."""
 
     rows: Any
     mean: jax.Array
@@ -93,7 +94,7 @@ def train(
     numbers: dict[str, float],
     checkpoint: Path | None,
 ) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Return what an `Sae` is made of, and its history."""
+    """Return the arrays of an `Sae`, and its history."""
     start, draws = jax.random.split(key)
     rows, features = data.rows.shape
     chosen = np.asarray(jax.random.choice(start, rows, (plan.num_codes,), replace=plan.num_codes > rows))
@@ -156,7 +157,7 @@ def _directions(dictionary, points):
 
 
 def _allowed(dictionary, delta):
-    """Return the nearest dictionary that is allowed: entries of length one, or means and short steps."""
+    """Project to valid dictionaries: entries of length one, or convex combinations and short steps."""
     if "directions" in dictionary:
         return {"directions": of_length_one(dictionary["directions"])}
     weights = jax.nn.relu(dictionary["weights"])
@@ -175,7 +176,7 @@ def _round(state, batches, points, numbers, *, plan):
     bandwidth = jnp.float32(_BANDWIDTH * np.sqrt(batches.shape[-1]))
 
     def spare(codes, directions, left, idle):
-        # What the codes that are used leave is the dead ones' to explain.
+        # Dead codes learn to explain the residual of the used ones.
         found = kinds.largest(jnp.where(idle > _PATIENCE, codes, 0), min(2 * k, count))
         return _AUXILIARY * jnp.square(left - found @ directions).mean()
 
@@ -199,7 +200,7 @@ def _round(state, batches, points, numbers, *, plan):
         rest = batch - used @ directions
         left_over = jnp.square(rest).mean()
         if codes is not None:
-            # Nearly half of a step, where no code is dead for nothing.
+            # Skipped when no code is dead, which saves nearly half of a step.
             found = codes, directions, jax.lax.stop_gradient(rest), idle
             penalty += jax.lax.cond((idle > _PATIENCE).any(), spare, lambda *_: jnp.float32(0), *found)
         return left_over + penalty, (left_over, (used > 0).any(0), rest, edge)
@@ -221,10 +222,10 @@ def _round(state, batches, points, numbers, *, plan):
 
 
 def _revived(dictionary, idle, rest, points):
-    """Put what is explained worst in the place of entries that nothing has used for long."""
+    """Replace dead entries by the activations that are explained worst."""
     order = jnp.argsort(-jnp.square(rest).sum(1))
     dead = idle > _PATIENCE
-    # The first dead entry takes the worst row, and so on; more than there are rows wait.
+    # The first dead entry takes the worst row, and so on; entries beyond the number of rows wait.
     rank = jnp.cumsum(dead) - 1
     row = of_length_one(rest)[order[jnp.minimum(rank, len(rest) - 1)]]
     dead &= rank < len(rest)
@@ -256,7 +257,7 @@ def _finished(state, points, plan):
 
 
 def measured(found: dict[str, jax.Array], data: Data, *, k: int, kind: str) -> tuple[jax.Array, ...]:
-    """Return R2, the mean number of codes, and the share of rows that use each code, of all rows."""
+    """Return R2, the mean number of codes, and the fraction of rows that use each code, over all rows."""
     left = total = 0.0
     usage = np.zeros(len(found["directions"]), np.float64)
     for part in data.parts():
@@ -274,7 +275,7 @@ def _measured(found, x, *, k, kind):
 
 
 def centres(data: Data, count: int) -> jax.Array:
-    """Return the centres of `count` clusters of the rows, or of some of many; the same each time."""
+    """Return the centres of `count` clusters of the rows, or of a subset if there are many; deterministic."""
     rng = np.random.default_rng(0)
     some = rng.permutation(len(data.rows))[: max(16 * count, _ROWS)]
     rows = data.take(np.sort(some))
@@ -296,7 +297,7 @@ def _centres(rows, start):
 
 
 def _mark(plan, data, key, points, numbers):
-    """Return what a checkpoint must agree with, as a line."""
+    """Return a line with the settings that a checkpoint must match."""
     sums = [float(data.scale), *np.asarray(data.mean[:4], np.float64).tolist()]
     given = "" if points is None else hashlib.sha256(np.asarray(points).tobytes()).hexdigest()
     drawn = np.asarray(jax.random.key_data(key)).tolist()
@@ -328,4 +329,4 @@ def _read(path, mark, state, history):
 
 
 class _Another(Exception):
-    """The checkpoint is of another training."""
+    """The checkpoint belongs to another training."""

@@ -1,4 +1,4 @@
-"""A sheet for each concept: where it is, what it looks like, and what scores owe to it."""
+"""Concept sheets: where a concept is, what it looks like, and its effect on scores."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,28 +24,28 @@ from ._steer import steer
 
 
 class ConceptSheet(NamedTuple):
-    """What can be said of a concept; `jaxai.plots.concept_sheet` draws it."""
+    """A summary of a concept; `jaxai.plots.concept_sheet` draws it."""
 
     concept: int
     """Its index."""
     photos: Float[ndarray, "top height width channels"]
     """The photos that show it most, strongest first."""
     indices: ndarray
-    """Their places among the photos, int [top]."""
+    """Their indices among the photos, int [top]."""
     amounts: ndarray
     """The largest code of each, [top]."""
     maps: Float[ndarray, "top height width"]
-    """Where the concept is on them, of the photos' size, in units of its code."""
+    """Maps of the concept on them, at the photos' size, in units of its code."""
     drawn: Float[ndarray, "side side channels"] | None
-    """An image that is optimised to show it, in [0, 1]."""
+    """An image optimised to show it, in [0, 1]."""
     classes: ndarray | None
-    """The classes that owe most to it, int [classes]; None for networks without classes."""
+    """The classes that depend on it most, int [classes]; None for networks without classes."""
     effects: ndarray | None
-    """How much each one's logit owes to it: the mean drop over these photos when the concept is removed."""
+    """Effect on each class's logit: the mean drop over these photos when the concept is removed."""
     errors: ndarray | None
     """Standard errors of these means."""
     factors: ndarray
-    """What the concept is scaled by in the curves."""
+    """Factors by which the concept is scaled in the curves."""
     curves: ndarray | None
     """Mean probability of each of the classes over these photos, [factors, classes]."""
     curve_errors: ndarray | None
@@ -74,11 +74,11 @@ def concept_sheets(
     Args:
         concepts: A `Craft`, an `Sae`, or directions [concepts, channels].
         key: Typed PRNG key of the optimised images.
-        which: Indices of the concepts; or how many, the first of `strongest_concepts`.
-        top: How many photos for each.
-        num_classes: How many classes for each.
+        which: Indices of the concepts; or their number, the first of `strongest_concepts`.
+        top: Number of photos per concept.
+        num_classes: Number of classes per concept.
         factors: As in `steer`.
-        size: Side of the optimised images; None is that of the photos.
+        size: Side of the optimised images; None is the side of the photos.
         steps: Steps of the optimised images; 0 leaves them out.
 
     Returns:
@@ -115,7 +115,7 @@ def concept_sheets(
     if checks.at_least(steps, "steps", 0):
         wanted = [directions.direction(layer, codes.directions[i], cosine_power=1.0) for i in chosen]
         options: dict[str, Any] = {"size": size, "steps": steps, "normalize": prepared}
-        # Units that see beyond the image are no news at the photos' own size.
+        # Units whose receptive field exceeds the image are expected at the photos' own size.
         with small_is_meant():
             drawn = np.asarray(visualize(model, wanted, key=key, batch_size=batch_size, **options).images)
     top = min(checks.positive(top, "top"), len(photos))
@@ -152,10 +152,10 @@ def concept_sheets(
 
 
 def strongest_concepts(concepts: Any, amounts: Any) -> ndarray:
-    """Return the indices of concepts, those that matter most first.
+    """Return the indices of concepts, the most important first.
 
-    Those of a `Craft` by their importance; those of an `Sae` by how much of the activations they make up,
-    the mean square of their largest codes; and directions likewise.
+    Concepts of a `Craft` are ordered by importance; those of an `Sae`, and directions, by their contribution
+    to the activations, the mean square of their largest codes.
 
     Args:
         concepts: A `Craft`, an `Sae`, or directions.
@@ -167,13 +167,13 @@ def strongest_concepts(concepts: Any, amounts: Any) -> ndarray:
     else:
         weights = np.square(np.maximum(np.asarray(amounts), 0)).mean(0)
         if isinstance(concepts, Sae):
-            # What lies in nearly every activation is their mean, not a concept.
+            # A direction present in nearly every activation is their mean, not a concept.
             weights = np.where(np.asarray(concepts.usage) < 0.5, weights, -1)
     return np.argsort(-weights, kind="stable")
 
 
 def _owed(scores, count):
-    """Return classes, effects, errors, curves, errors; the first scores are without it and as it is."""
+    """Return classes, effects, errors, curves, errors; the first scores are without it and unchanged."""
     drops = scores[1] - scores[0]
     root = np.sqrt(max(len(drops) - 1, 1))
     mean = drops.mean(0)

@@ -1,4 +1,4 @@
-"""Steering: what scores do when there is more or less of a concept."""
+"""Steering: scores with more or less of a concept."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,21 +27,21 @@ def steer(
     factors: Sequence[float] = (0.0, 0.5, 1.0, 1.5, 2.0, 4.0),
     batch_size: int | None = None,
 ) -> Float[Array, "factors batch classes"]:
-    """Return the scores of images in which a concept is scaled: 0 removes it, 1 leaves it as it is.
+    """Return the scores of images in which a concept is scaled: 0 removes it, 1 leaves it unchanged.
 
-    Each position's code of the concept is scaled, and all else of the activations stays as it is.
+    The concept's code is scaled at each position; the rest of the activations is unchanged.
 
     Args:
         concepts: A `Craft`, an `Sae`, or directions [concepts, channels].
         concept: The concept's index.
-        factors: What the concept is scaled by.
+        factors: Factors by which the concept is scaled.
 
     Returns:
         Scores [factors, batch, classes].
 
     Raises:
-        ValueError: If the concept does not exist, the layer has no positions, or the model returns other
-            than scores [batch, classes].
+        ValueError: If the concept does not exist, the layer has no positions, or the model does not return
+            scores [batch, classes].
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Activations of data sets that do not fit into memory, in a file that trainings read batch by batch."""
+"""Activations of data sets larger than memory, stored in a file that is read batch by batch."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -30,12 +30,12 @@ def save_activations(
 ) -> np.memmap:
     """Write a layer's activations of many images to a `.npy` file, and return it as a memory map.
 
-    Only one batch is held at a time. `sae` trains on the memory map as on an array in memory.
+    Only one batch is in memory at a time. `sae` trains on the memory map like on an array in memory.
 
     Args:
         batches: Batches of images, model input, each float [batch, height, width, channels].
-        path: The file; it appears when all is written.
-        positions: `"each"`: one row for each position; `"mean"`: one row for each image.
+        path: The file; it appears when it is complete.
+        positions: `"each"`: one row per position; `"mean"`: one row per image.
 
     Returns:
         The rows, float32 [rows, channels], read-only.
@@ -85,7 +85,7 @@ def save_activations(
 
 
 def _header(shape: tuple[int, int]) -> bytes:
-    """Return the first bytes of a `.npy` file of float32 rows, filled up to where the rows begin."""
+    """Return the header of a `.npy` file of float32 rows, padded to the start of the rows."""
     facts = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
     start = b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little")
     return start + facts.encode().ljust(_HEADER - 11) + b"\n"

@@ -1,4 +1,4 @@
-"""CRAFT's recursion: what a concept is made of, at an earlier layer."""
+"""CRAFT's recursion: the parts of a concept at an earlier layer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from ._parts import parts
 @register_dataclass
 @dataclass(frozen=True, eq=False)
 class _Parent:
-    """A layered model that ends with how much of a concept there is, [batch, 1]."""
+    """A layered model that returns the amount of a concept, [batch, 1]."""
 
     model: Any
     directions: jax.Array
@@ -61,27 +61,27 @@ def subconcepts(
     num_designs: int = 32,
     batch_size: int | None = None,
 ) -> Craft:
-    """Take a concept apart: factorize an earlier layer where the concept is strongest.
+    """Decompose a concept: factorize an earlier layer where the concept is strongest.
 
-    Of the crops of the images the share that shows the concept most is run up to an earlier layer, whose
-    positions are factorized. The importance of a part is the total Sobol index of how much of the concept the
-    crops show while its parts are dimmed.
+    The fraction `share` of the images' crops that shows the concept most strongly is run up to an earlier
+    layer, whose positions are factorized. The importance of a part is its total Sobol index for the amount of
+    the concept that the crops show while parts are dimmed.
 
     Args:
-        images: Those of `craft`, model input, float [batch, height, width, channels].
-        found: What `craft` found.
+        images: The images given to `craft`, model input, float [batch, height, width, channels].
+        found: The result of `craft`.
         concept: The concept's index in it.
         layer: A layer before that of `found`.
         key: Typed PRNG key of a random start.
-        num_concepts: How many parts.
-        share: Share of the crops, in (0, 1].
+        num_concepts: Number of parts.
+        share: Fraction of the crops, in (0, 1].
         steps: Number of updates of each factorization.
         start: As in `craft`.
         num_designs: As in `craft`.
 
     Returns:
-        A `Craft` of the earlier layer: `maps` are of the crops, those of the most concept first, and `crops`
-        are the crops that show each part most, as in `craft`.
+        A `Craft` of the earlier layer: `maps` belong to the crops, those with most of the concept first, and
+        `crops` are the crops that show each part most strongly, as in `craft`.
 
     Raises:
         ValueError: If the concept does not exist, the layer is not before its own, has negative activations

@@ -1,4 +1,4 @@
-"""TCAV: how often a score rises along a concept, beside what directions of chance give."""
+"""TCAV: how often a score rises along a concept, compared with random directions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,19 +23,19 @@ STATISTICS = ("slope", "score")
 
 @dataclass(frozen=True)
 class Tcav:
-    """What a test of concepts found; with a first axis of concepts for a mapping of them.
+    """The result of a test of concepts; with a first axis of concepts for a mapping of them.
 
     Attributes:
-        score: Share of the images whose score rises along the concept, float32 [], or [k] for k targets.
+        score: Fraction of the images whose score rises along the concept, float32 [], or [k] for k targets.
         null: The same for directions of chance, [draws] or [draws, k].
         slope: Mean slope of the score along the concept, [] or [k].
         slope_null: The same for directions of chance, [draws] or [draws, k].
-        p_value: Share of the directions of chance whose statistic is as large as the concept's, at least
-            1 / (draws + 1).
-        adjusted: The p-values for all tests of the call together (Holm 1979).
+        p_value: Fraction of the random directions whose statistic is as large as the concept's, at least 1 /
+            (draws + 1).
+        adjusted: The p-values adjusted for all tests of the call (Holm 1979).
         sensitivity: Slope of the score along the concept for each image, [batch] or [batch, k].
         vector: The concept's direction, of length one, [channels] (or [h, w, channels] flattened).
-        names: Names of the concepts, or none.
+        names: Names of the concepts, or an empty tuple.
     """
 
     score: np.ndarray
@@ -75,25 +75,25 @@ def tcav(
 ) -> Tcav:
     """Test whether a score depends on a concept that examples show, at a layer.
 
-    The concept's direction is that from random images to the examples (see `cav`). Its score is the share of
-    the images whose slope along it is positive. Chance is what examples drawn from the random images
-    themselves give: a random part of them, as many as the concept has, is told from the rest, again and
-    again. So the p-value is that of a permutation test, and holds for few images too; the paper's t-test
-    takes overlapping draws for independent ones. Where the gradients of all images point alike every
-    direction has a score of 0 or 1, and scores cannot tell a concept from chance; slopes can.
+    The concept's direction points from random images to the examples (see `cav`). Its score is the fraction
+    of the images whose slope along it is positive. The null distribution comes from the random images:
+    repeatedly, a random part of them, as many as the concept has examples, is separated from the rest. The
+    p-value is thus that of a permutation test, which is valid for few images too; the paper's t-test treats
+    overlapping draws as independent. If the gradients of all images have the same direction, every concept
+    direction has a score of 0 or 1, and scores cannot distinguish a concept from chance; slopes can.
 
     Args:
         images: Images of the class in question, model input, float [batch, height, width, channels].
         concept: Images that show the concept, or several concepts by name.
         random: Other images; at least two more than a concept has.
-        key: Typed PRNG key of the draws; draw i depends on it and i alone.
-        method: How directions are found, as in `cav`.
+        key: Typed PRNG key of the draws; draw i depends only on it and i.
+        method: Method to find directions, as in `cav`.
         alpha: As in `cav`.
-        positions: `"mean"`: a direction of channels, the same everywhere; `"each"`: a direction of all
+        positions: `"mean"`: a direction of channels, the same at all positions; `"each"`: a direction of all
             activations, as in the paper, which depends on where examples show the concept.
-        statistic: What the p-value compares: `"slope"`, the magnitude of the mean slope along directions of
-            length one; or `"score"`, how far the score is from 1/2.
-        num_draws: Directions of chance.
+        statistic: The statistic of the p-value: `"slope"`, the magnitude of the mean slope along directions
+            of length one; or `"score"`, the distance of the score from 1/2.
+        num_draws: Number of random directions.
 
     Returns:
         A `Tcav` with `score`, `null`, `slope`, `slope_null`, `p_value`, `adjusted`, `sensitivity`, `vector`.
@@ -154,7 +154,7 @@ def tcav(
     )
     if statistic == "slope":
         far, reached = np.abs(slope_null), np.abs(slope)[:, None]
-        # Rounding must not tell equal slopes apart.
+        # Rounding must not make equal slopes differ.
         reached = reached * (1 - 1e-6)
     else:
         far, reached = np.abs(null - 0.5), np.abs(score - 0.5)[:, None] - 1e-6

@@ -1,4 +1,4 @@
-"""Explanations by asking the model about changed images."""
+"""Perturbation methods: explanations from the model's scores of changed images."""
 
 from ._black_box import BlackBox, black_box
 from ._exact_shapley import exact_shapley

@@ -1,4 +1,4 @@
-"""Models that are not JAX: any Python function, called in batches from the host."""
+"""Black-box models: any Python function, called in batches from the host."""
 
 import contextlib
 import hashlib
@@ -22,8 +22,8 @@ class BlackBox:
     progress: bool = False
 
     def scores(self, images: Any) -> np.ndarray:
-        """Return float32 scores of images [batch, ...], from the cache where they lie there."""
-        # A copy: those of JAX can only be read, and `predict` may change what it gets.
+        """Return float32 scores of images [batch, ...], from the cache if it has them."""
+        # A copy: JAX's arrays are read-only, and `predict` may change its input.
         images = np.array(images)
         if self.cache is None:
             return self._call(images)
@@ -46,7 +46,7 @@ class BlackBox:
         return result
 
     def scores_in_chunks(self, images: Any, batch_size: int) -> np.ndarray:
-        """Return the scores of any number of images, asked for at most `batch_size` at a time."""
+        """Return the scores of any number of images, requested at most `batch_size` at a time."""
         starts = range(0, len(images), batch_size)
         return np.concatenate([self.scores(images[start : start + batch_size]) for start in starts])
 
@@ -65,10 +65,10 @@ class BlackBox:
 
 
 def needs_gradients(model: Any, method: str) -> None:
-    """Refuse a `BlackBox`, through which nothing can be differentiated.
+    """Raise for a `BlackBox`, which cannot be differentiated.
 
     Raises:
-        TypeError: If `model` is one.
+        TypeError: If `model` is a `BlackBox`.
     """
     if isinstance(model, BlackBox):
         raise TypeError(
@@ -80,20 +80,20 @@ def needs_gradients(model: Any, method: str) -> None:
 def black_box(
     predict: Callable[[np.ndarray], Any], *, cache: str | os.PathLike | None = None, progress: bool = False
 ) -> BlackBox:
-    """Wrap any Python function so that the methods of `jaxai.perturbation` can ask it.
+    """Wrap any Python function so that the methods of `jaxai.perturbation` can explain it.
 
     The function may be a remote service or a model of another framework. It is called from the host with at
-    most `batch_size` images, in arrays of its own; everything else (masks, changed images, solves) stays
-    compiled. Explanations of a wrapped function cannot run inside `jit`.
+    most `batch_size` images, in writable arrays; everything else (masks, changed images, solves) is compiled.
+    Explanations of a wrapped function cannot run inside `jit`.
 
     Args:
         predict: `predict(images) -> scores`, NumPy float [batch, height, width, channels] to [batch,
-            classes]. Where a method explains probabilities, scores are taken for logits unless all of them
-            lie in [0, 1] and each row sums to 1 (see `jaxai.targets`). For other probabilities, those of
+            classes]. If a method explains probabilities, scores are treated as logits unless all of them lie
+            in [0, 1] and each row sums to 1 (see `jaxai.targets`). For other probabilities, such as those of
             independent labels or of one class, pass a callable target: `lambda scores: scores[:, 3]`.
-        cache: Folder that keeps the scores of every batch, by the content of its images: a run that failed
-            goes on where it stopped. Use one folder for one model.
-        progress: Show a bar on the terminal.
+        cache: Folder that stores the scores of every batch, by the content of its images, so that a failed
+            run resumes where it stopped. Use one folder per model.
+        progress: Show a progress bar in the terminal.
 
     Returns:
         A model to pass as `model`.

@@ -1,7 +1,7 @@
-"""Which superpixels are shown: random designs of masks.
+"""Random designs of masks, which determine the superpixels that are shown.
 
-Element s of mask m is drawn from (key, m, s) only, so an image gets the same masks alone, in a batch with
-images that have more superpixels, and at any chunk size; more masks continue the same sequence.
+Element s of mask m depends only on (key, m, s), so an image gets the same masks alone, in a batch with images
+that have more superpixels, and at any chunk size; more masks continue the same sequence.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from jax.core import Tracer
 from . import _kernels
 
 SAMPLING = ("lime", "uniform", "paired", "stratified", "glime")
-# Their consecutive masks are drawn in pairs.
+# Designs whose consecutive masks are drawn in pairs.
 IN_PAIRS = ("paired", "stratified", "glime")
 _GOLDEN = 0.6180339887498949
 
@@ -38,16 +38,16 @@ def draw(
     """Return masks of a design.
 
     Args:
-        key: Randomness.
+        key: Randomness of the masks.
         present: float32 [batch, S].
-        width: Of LIME's kernel, for `"glime"`.
+        width: Width of LIME's kernel, for `"glime"`.
         sampling: `"lime"`: fair coins, the first mask showing everything; `"uniform"`: fair coins;
-            `"paired"`: every other mask is the complement of the one before; `"stratified"`: the same, and
-            the number of superpixels shown follows the coins' distribution evenly instead of at random;
-            `"glime"`: the same for the distribution of the coins times the kernel, so that the second mask
-            of a pair shows superpixels from the other end of the first one's random order.
+            `"paired"`: every other mask is the complement of the one before; `"stratified"`: the same, with
+            numbers of shown superpixels spread evenly over the coins' distribution instead of at random;
+            `"glime"`: the same for the distribution of the coins times the kernel, so that the second mask of
+            a pair shows superpixels from the other end of the first mask's random order.
         samples: Number of masks.
-        shared: All images have S superpixels.
+        shared: Whether all images have S superpixels.
 
     Returns:
         float32 [samples, S] if the images share the masks, else [batch, samples, S].
@@ -64,7 +64,7 @@ def draw(
     pairs = samples - samples // 2
     noise = uniforms(key, samples=pairs, count=count)
     start = jax.random.uniform(jax.random.fold_in(key, 0x73697A65), (), jnp.float32)
-    # Multiples of the golden ratio fill [0, 1) evenly at any length of the sequence.
+    # Multiples of the golden ratio fill [0, 1) evenly for any length of the sequence.
     quantiles = jnp.mod(start + _multiples(pairs), 1.0)
 
     def one(exists):
@@ -76,7 +76,8 @@ def draw(
         def shown(quantile):
             return jnp.minimum(jnp.searchsorted(ends[:-1], quantile, side="right"), players)
 
-        # The second mask of a pair takes the opposite quantile, from the other end of the same order.
+        # The second mask of a pair takes the opposite quantile, and starts from the other end of the same
+        # order.
         order = jnp.argsort(jnp.argsort(jnp.where(exists > 0, noise, 2.0), axis=1), axis=1)
         first = order < shown(quantiles)[:, None]
         second = order >= players - shown(1 - quantiles)[:, None]
@@ -95,7 +96,7 @@ def given(masks: Any, batch: int, count: int) -> jax.Array:
     """Check a caller's masks and return them as float32 [samples, count] or [batch, samples, count].
 
     Raises:
-        ValueError: If the shape does not fit, values are outside of [0, 1], or all masks are equal.
+        ValueError: If the shape does not fit, values are outside [0, 1], or all masks are equal.
     """
     values = jnp.asarray(masks).astype(jnp.float32)
     shared = values.ndim == 2 and values.shape[1] == count

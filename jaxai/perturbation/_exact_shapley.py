@@ -1,4 +1,4 @@
-"""Shapley values of superpixels by their definition, from all coalitions."""
+"""Exact Shapley values of superpixels, by their definition from all coalitions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,8 @@ def exact_shapley(
     Probabilities are explained (see `jaxai.targets`).
 
     Args:
-        segments: Labels, int [batch, height, width] (or [height, width] for all images), at most 12 an image.
+        segments: Labels, int [batch, height, width] (or [height, width] for all images), at most 12 per
+            image.
 
     Returns:
         `ShapleyExplanation` with `values` [batch, S] ([batch, k, S] for k classes per image).
@@ -89,7 +90,7 @@ def _exact(values, masks, present):
     def one(v, exists):
         players = exists.sum()
         size = masks.sum(1)
-        # Coalitions with a superpixel that the image does not have repeat others.
+        # Coalitions with a superpixel that the image lacks repeat others.
         real = ((masks * (1 - exists)[None]).sum(1) == 0).astype(jnp.float32)
         factorial = jax.scipy.special.gammaln
         # (size - 1)! (players - size)! / players! inside, size! (players - size - 1)! / players! outside.

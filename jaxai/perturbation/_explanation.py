@@ -1,4 +1,4 @@
-"""What the methods on superpixels return."""
+"""Results of the methods on superpixels."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,7 @@ _STRONGEST = 5
 
 
 class _OnSuperpixels:
-    """What explanations with one value a superpixel have in common."""
+    """Base of explanations with one value per superpixel."""
 
     segments: jax.Array
 
@@ -75,7 +75,7 @@ class _OnSuperpixels:
 
     @property
     def heatmap(self) -> jax.Array:
-        """The values painted onto their superpixels, float32 [batch, *k, height, width]."""
+        """The values at the pixels of their superpixels, float32 [batch, *k, height, width]."""
         return _segments.paint(self._values, self.segments)
 
     def mask(
@@ -89,14 +89,14 @@ class _OnSuperpixels:
         """Mark the most important superpixels, as in the figures of the paper.
 
         Args:
-            positive_only: Only superpixels that speak for the target.
-            negative_only: Only superpixels that speak against it.
+            positive_only: Only superpixels that support the target.
+            negative_only: Only superpixels that oppose it.
             num_features: At most this many, those of largest magnitude first.
             min_weight: Only magnitudes above this.
 
         Returns:
-            int32 [batch, *k, height, width]: 1 in the chosen superpixels, 0 elsewhere; if both signs are
-            asked for (`positive_only=False`), -1 in those that speak against the target.
+            int32 [batch, *k, height, width]: 1 in the chosen superpixels, 0 elsewhere; with both signs
+            (`positive_only=False`), -1 in those that oppose the target.
         """
         return chosen(
             self._values,
@@ -111,20 +111,20 @@ class _OnSuperpixels:
 @register_dataclass
 @dataclass(frozen=True, repr=False)
 class LimeExplanation(_OnSuperpixels):
-    """A linear model of each target's score in the superpixels shown.
+    """A linear model of each target's score as a function of the superpixels shown.
 
     Attributes:
         weights: Change of the score when a superpixel is shown, float32 [batch, S] ([batch, k, S] for k
             classes per image); 0 for padding where an image has fewer superpixels than S.
         intercept: float32 [batch] or [batch, k].
         score: Weighted R^2 of the fit, like `intercept`.
-        standard_error: How far the weights may be off their limit of infinitely many masks, as a root mean
-            square: what the drawn masks add (the leave-out sandwich estimate, CR3) and what the ridge penalty
-            takes off; like `weights`. For the lasso and for chosen superpixels, that of least squares (the
-            ridge) on the superpixels that were chosen. NaN where the masks are too few to tell.
+        standard_error: Root mean square deviation of the weights from their limit for infinitely many masks:
+            the error due to the drawn masks (the leave-out sandwich estimate, CR3) and the shrinkage by the
+            ridge penalty; shaped like `weights`. For the lasso and for chosen superpixels, that of least
+            squares (the ridge) on the chosen superpixels. NaN if the masks are too few to estimate it.
         segments: The superpixels' labels, int32 [batch, height, width].
-        masks: What was shown, float32 [samples, S], or [batch, samples, S] where images have masks of their
-            own.
+        masks: Which superpixels were shown, float32 [samples, S], or [batch, samples, S] if images have
+            different masks.
         predictions: The target's score for every mask, float32 [batch, samples] or [batch, samples, k].
         targets: The classes explained, int32 [batch] or [batch, k], or the callable.
     """
@@ -146,15 +146,15 @@ class LimeExplanation(_OnSuperpixels):
 @register_dataclass
 @dataclass(frozen=True, repr=False)
 class ShapleyExplanation(_OnSuperpixels):
-    """Shares of the superpixels in score(image) - score(everything hidden).
+    """Contributions of the superpixels to score(image) - score(everything hidden).
 
     Attributes:
         values: float32 [batch, S] ([batch, k, S] for k classes per image); they sum to `total - base`, and
             are 0 for padding where an image has fewer superpixels than S.
         base: The score with everything hidden, float32 [batch] or [batch, k].
         total: The score of the image, like `base`.
-        standard_error: How far the values may be off, over what was drawn at random, as a root mean square;
-            like `values`. 0 where all is enumerated, NaN where too little is drawn to tell.
+        standard_error: Root mean square error of the values due to random draws; shaped like `values`. 0 if
+            everything is enumerated, NaN if too little is drawn to estimate it.
         segments: The superpixels' labels, int32 [batch, height, width].
         targets: The classes explained, int32 [batch] or [batch, k], or the callable.
     """
@@ -174,10 +174,10 @@ class ShapleyExplanation(_OnSuperpixels):
 @register_dataclass
 @dataclass(frozen=True, repr=False)
 class SuperpixelDrops(_OnSuperpixels):
-    """How much the score drops when a superpixel is replaced.
+    """Drops of the score when a superpixel is replaced.
 
     Attributes:
-        values: score(image) - score(changed image), float32 [batch, S] ([batch, k, S] for k classes an
+        values: score(image) - score(changed image), float32 [batch, S] ([batch, k, S] for k classes per
             image); 0 for padding where an image has fewer superpixels than S.
         segments: The superpixels' labels, int32 [batch, height, width].
         targets: The classes explained, int32 [batch] or [batch, k], or the callable.

@@ -1,4 +1,4 @@
-"""Extremal perturbation: the smooth mask of a given area that keeps (or removes) most of the score."""
+"""Extremal perturbation: the smooth mask of a given area that preserves (or removes) most of the score."""
 
 import math
 from collections.abc import Callable
@@ -22,14 +22,14 @@ VARIANTS = ("preserve", "delete", "dual")
 # The authors' settings: blur in pixels, coldness of the smooth maximum, growth of the area's weight over all
 # steps, and the momentum, which is damped: the velocity is a mean of gradients, not a sum.
 _BLUR, _COLDNESS, _GROWTH, _MOMENTUM = 20.0, 20.0, 16.0, 0.9
-# Values of a mask that differ by less are equal.
+# Values of a mask that differ by less count as equal.
 _SAME = 0.01
 # Fractions of their multiples fill the unit square evenly (Roberts' sequence): shifts without a key.
 _SPREAD = (0.7548776662, 0.5698402910)
 
 
 def _views(variant):
-    """Return how many images a step shows the network."""
+    """Return the number of images that the network sees per step."""
     return 2 if variant == "dual" else 1
 
 
@@ -58,32 +58,33 @@ def extremal_perturbation(
     jitter: int = 16,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Find the mask of a fixed area that makes the logit largest where everything else is blurred away.
+    """Find the mask of a fixed area that maximises the logit while everything else is blurred.
 
     The mask is the smooth maximum of bumps on a coarse grid, so it cannot turn into adversarial noise; its
-    sorted values are pulled towards a step function that is 1 on the wanted share of the image. The score is
-    counted in units of what the image has more than its blurred version, so that logits of any size, or
-    other values, give the same mask. The whole descent is one compiled loop over all images of a chunk.
+    sorted values are pulled towards a step function that is 1 on the given fraction of the image. The score
+    is measured in units of the difference between the image and its blurred version, so that the mask does
+    not depend on the scale of logits or other values. The whole descent is one compiled loop over all images
+    of a chunk.
 
     The defaults differ from the authors', which suit VGG16 and ResNet-50, in three ways. `variant="dual"`: a
-    network may still recognize a large object that is blurred, where its surroundings are sharp; hiding the
-    mask as well tells the object from them. A mask value mixes the image with one blur instead of choosing
-    among eight, because the gradient of a small change of blur says little about what is hidden. `jitter`
-    shifts the image, so that specks of texture at a certain place do not count.
+    network may still recognise a large blurred object if its surroundings are sharp; hiding the mask as well
+    separates the object from them. A mask value mixes the image with one blur instead of choosing among
+    eight, because the gradient of a small change of blur carries little information about what is hidden.
+    `jitter` shifts the image, so that specks of texture at a particular place have no effect.
 
     Args:
         model: Callable pytree, `model(images) -> scores`; differentiated, so no `black_box`.
-        area: Share of the image that the mask covers, in (0, 1).
-        variant: `"preserve"` shows what is under the mask, `"delete"` hides it, `"dual"` asks for both at
+        area: Fraction of the image that the mask covers, in (0, 1).
+        variant: `"preserve"` shows what is under the mask, `"delete"` hides it, `"dual"` optimises both at
             once.
         stride: Pixels between the grid's bumps.
         sigma: Radius of a bump in pixels.
-        learning_rate: Of gradient descent with momentum 0.9.
-        area_weight: Initial weight of the area, beside a score of 1; it grows 16-fold.
-        fill: What hidden pixels show: `"blur"`, the image after a Gaussian blur of 20 pixels, or as in
+        learning_rate: Learning rate of gradient descent with momentum 0.9.
+        area_weight: Initial weight of the area relative to a score of 1; it grows 16-fold.
+        fill: Content of hidden pixels: `"blur"`, the image after a Gaussian blur of 20 pixels, or as in
             `jaxai.occlusion`.
-        flip: Mirror the image at every other step, so that the mask does not fit accidents.
-        jitter: Shift the image by up to this many pixels, another way at each step, for the same reason.
+        flip: Mirror the image at every other step, so that the mask does not overfit.
+        jitter: Shift the image by up to this many pixels, differently at each step, for the same reason.
 
     Returns:
         Masks [batch, height, width] in [0, 1]; [batch, k, height, width] for k classes per image.
@@ -145,7 +146,7 @@ def _descend(model, x, hidden, targets, settings, *, area, variant, steps, strid
     size = x.shape[1:3]
     sgd = optax.sgd(settings[0] * (1 - _MOMENTUM), momentum=_MOMENTUM)
     ends = [targets.of(model(image)).astype(jnp.float32) for image in (x, hidden)]
-    # A thousandth of the score is a difference still; equal scores of all masks have no gradient.
+    # The unit is at least a thousandth of the score; equal scores of all masks have no gradient.
     unit = jnp.maximum(jnp.abs(ends[0] - ends[1]), jnp.maximum(1e-3 * jnp.abs(ends[0]), 1e-6))
 
     def loss(bumps, weight, mirror, shift):
@@ -186,17 +187,17 @@ def _crop(masks, size):
 
 
 def sharpened(masks: Float[Array, "batch height width"], area: float) -> Float[Array, "batch height width"]:
-    """Return masks of the wanted area, 1 where these are largest and 0 elsewhere.
+    """Return masks of the given area, 1 where the values are largest and 0 elsewhere.
 
-    Pixels whose values agree with the threshold to 0.01 share what is left of the area. A sort would order
-    them by their place in the image.
+    Pixels within 0.01 of the threshold share the rest of the area. A sort would order them by their position
+    in the image.
 
     Args:
         masks: Values in [0, 1].
-        area: Share of the pixels that are 1.
+        area: Fraction of the pixels that are 1.
     """
     flat = masks.reshape(masks.shape[0], -1)
-    # Not fewer than one pixel is shown.
+    # At least one pixel is shown.
     hidden = jnp.clip(jnp.int32(flat.shape[1] * (1 - jnp.float32(area))), 0, flat.shape[1] - 1)
     threshold = jnp.take(jnp.sort(flat, axis=1), hidden, axis=1)[:, None]
     above = flat > threshold + _SAME
@@ -212,9 +213,9 @@ def smooth_maximum(
     """Return masks whose value at a pixel is the smooth maximum of the bumps around it.
 
     A bump of height m is m up to half its radius and falls like a Gaussian; the smooth maximum is the mean
-    weighted by softmax(20 x), divided by what it is for bumps of height 1. A bump stands in the middle of
-    each cell of the grid, and the grid is mirrored at its edges, so that no place is like an edge: equal
-    bumps make a flat mask, and each has the same share in it.
+    weighted by softmax(20 x), divided by its value for bumps of height 1. Each cell of the grid has a bump in
+    its middle, and the grid is mirrored at its edges, so that there are no edge effects: equal bumps make a
+    flat mask, to which each contributes equally.
 
     Args:
         bumps: Heights on the grid, in [0, 1].
@@ -227,7 +228,7 @@ def smooth_maximum(
     rows, columns = bumps.shape[1:]
     radius = 1 + math.ceil(sigma / stride)
     reach = np.arange(-radius, radius + 1)
-    # From the pixels of a cell to the bumps of the cells around, [stride^2, reach^2].
+    # From the pixels of a cell to the bumps of the surrounding cells, [stride^2, reach^2].
     away = np.abs((np.arange(stride) - (stride - 1) / 2)[:, None] - stride * reach)
     distance = np.hypot(away[:, None, :, None], away[None, :, None, :]).reshape(stride**2, -1)
     kernel = jnp.asarray(np.exp(-2 * np.maximum(distance / sigma - 0.5, 0) ** 2), jnp.float32)
@@ -238,7 +239,7 @@ def smooth_maximum(
         *bumps.shape, stride, stride
     )
     masks = jnp.moveaxis(cells, 3, 2).reshape(bumps.shape[0], rows * stride, columns * stride)
-    # The value is cut at 1, the gradient is not: around 1 rounding would decide.
+    # The value is clipped at 1, the gradient is not, since it would depend on rounding near 1.
     return masks + jax.lax.stop_gradient(jnp.minimum(masks, 1) - masks)
 
 

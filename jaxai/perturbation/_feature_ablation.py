@@ -1,4 +1,4 @@
-"""How much the score drops when one superpixel is replaced by a fill."""
+"""Feature ablation: the drop of the score when one superpixel is replaced by a fill."""
 
 from collections.abc import Callable
 from typing import Any
@@ -77,5 +77,5 @@ def feature_ablation(
 
 @jax.jit
 def _drops(values):
-    """Return the last sample's value less those of the others, [batch, *k, S]."""
+    """Return the last sample's value minus those of the others, [batch, *k, S]."""
     return jnp.moveaxis(values[:, -1:] - values[:, :-1], 1, -1)

@@ -1,4 +1,4 @@
-"""How much the score drops when one superpixel at a time comes from another image."""
+"""Feature permutation: the drop of the score when one superpixel comes from another image."""
 
 from collections.abc import Callable
 from functools import partial
@@ -36,8 +36,8 @@ def feature_permutation(
 ) -> SuperpixelDrops:
     """Fill one superpixel at a time with another image's pixels and return the drop of the score.
 
-    What replaces a superpixel is thus typical for the data, but results depend on the batch. For each
-    superpixel the images are put into a random circle and each takes from the next, so none keeps its own
+    The replacement is thus typical of the data, but results depend on the batch. For each superpixel the
+    images are arranged in a random circle and each takes the pixels of the next, so none keeps its own
     pixels.
 
     Args:
@@ -88,7 +88,7 @@ def feature_permutation(
 
 @partial(jax.jit, static_argnames=("batch", "count"))
 def _circles(key, *, batch, count):
-    """Return whom an image takes superpixel s from, int32 [S + 1, batch]; the last row is itself."""
+    """Return the image from which each takes superpixel s, int32 [S + 1, batch]; in the last row, itself."""
 
     def one(index):
         order = jax.random.permutation(jax.random.fold_in(key, index), batch)

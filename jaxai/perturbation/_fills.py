@@ -1,4 +1,4 @@
-"""What a hidden pixel shows, in the space of the model's input."""
+"""Fills: the values of hidden pixels, in the space of the model's input."""
 
 from functools import partial
 from typing import Any
@@ -15,15 +15,15 @@ NAMES = ("mean", "image_mean", "blur", "noise", "neighbours")
 def background(
     fill: Any, images: jax.Array, segments: jax.Array | None, count: int, *, key: jax.Array | None = None
 ) -> jax.Array:
-    """Return the images that show where a superpixel is hidden.
+    """Return the images whose pixels replace hidden superpixels.
 
     Args:
-        fill: `"mean"`, each superpixel's mean colour; `"image_mean"`, the image's; `"blur"`, the image
-            after a Gaussian blur of a twentieth of its shorter side; `"noise"`, normal noise with the
-            image's mean and deviation in each channel; `"neighbours"`, the mean colour of the superpixels
-            around; or a number, a colour [channels], or anything that broadcasts to the images.
+        fill: `"mean"`, each superpixel's mean colour; `"image_mean"`, the image's; `"blur"`, the image after
+            a Gaussian blur of a twentieth of its shorter side; `"noise"`, Gaussian noise with the image's
+            mean and deviation per channel; `"neighbours"`, the mean colour of the surrounding superpixels; or
+            a number, a colour [channels], or anything that broadcasts to the images.
         images: Float [batch, height, width, channels], as the model takes them.
-        segments: Labels [batch, height, width]; None where there are no superpixels.
+        segments: Labels [batch, height, width]; None without superpixels.
         count: Static number of labels.
         key: Randomness of `"noise"`.
 
@@ -77,7 +77,7 @@ def _means(images, segments, count):
 
 
 def _neighbour_means(images, segments, count):
-    """Average the mean colours of the adjacent superpixels, each by the length of the common border."""
+    """Average the mean colours of the adjacent superpixels, weighted by the length of the common border."""
     means = _means(images, segments, count)
 
     def borders(labels):

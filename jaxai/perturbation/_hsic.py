@@ -32,16 +32,17 @@ def hsic(
     """Map the Hilbert-Schmidt independence criterion between each cell's mask bit and the logit.
 
     Cells are shown or hidden by quasi-random bits; the dependence is measured with the Dirac kernel on bits
-    and a Gaussian kernel on scores (Xplique's definitions). num_designs forward passes, whatever the grid.
+    and a Gaussian kernel on scores (Xplique's definitions). Costs num_designs forward passes, whatever the
+    grid.
 
     Args:
-        key: Scrambles the quasi-random points (and draws `fill="noise"`); None takes the plain sequence.
-            Inside `jit` a constant, not an argument.
-        grid: Cells down and across.
+        key: Scrambles the quasi-random points (and draws `fill="noise"`); None uses the unscrambled sequence.
+            Inside `jit` the key must be a constant, not an argument.
+        grid: Number of cells down and across.
         num_designs: Number of masks.
         sampler: `"sobol"`, `"halton"` or `"latin_hypercube"` (the paper's; needs a key).
-        width: Of the Gaussian kernel on scores; None takes the magnitude of their median, as Xplique does.
-        fill: What hidden cells show, in the model's input space, as in `jaxai.lime`.
+        width: Width of the Gaussian kernel on scores; None is the magnitude of their median, as in Xplique.
+        fill: Content of hidden cells, in the model's input space, as in `jaxai.lime`.
 
     Returns:
         Maps [batch, height, width] ([batch, rows, columns] without `upsample`); [batch, k, ...] for k
@@ -89,7 +90,7 @@ def hsic_indices(
     Args:
         masks: Binary, float [n, d].
         values: float [..., n].
-        width: None takes the magnitude of the median value.
+        width: Width of the kernel on values; None is the magnitude of the median value.
 
     Returns:
         float32 [..., d].
@@ -100,8 +101,8 @@ def hsic_indices(
     def one(y):
         scale = jnp.abs(jnp.median(y)) if width is None else width
         square = jnp.square(y[:, None] - y[None, :])
-        # L - 1, which centring makes the same of: near 1, float32 has no digits left for large scores. Those
-        # whose median is zero make the narrowest kernel: equal or not.
+        # L - 1, which is the same after centring: near 1, float32 has no digits left for large scores. A
+        # median of zero gives the narrowest kernel, which only distinguishes equal from unequal.
         kernel = jnp.where(square > 0, jnp.expm1(-square / jnp.maximum(2 * scale**2, 1e-30)), 0.0)
         centred = kernel - kernel.mean(0, keepdims=True) - kernel.mean(1, keepdims=True) + kernel.mean()
         # K is rank two after centring: H (1.5 - (z_i - z_j)^2) H = 2 (H z) (H z)'.

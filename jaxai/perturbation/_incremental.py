@@ -1,10 +1,10 @@
-"""Scores of images that differ from one image in a window, recomputing only what the window reaches.
+"""Scores of images that differ from one image in a window, recomputing only what the window affects.
 
-The model is traced for one image. What a window can reach of every activation is known beforehand: a
-convolution or pool widens it by its own window, elementwise operations leave it. So only patches are
-computed, cut out of the original activations and pasted into them, until a patch is most of an activation
-or an operation mixes all positions; from there on everything is computed. The results are those of the
-whole model, to float rounding.
+The model is traced for one image. The region of every activation that a window affects is known beforehand: a
+convolution or pool widens it by its own window, elementwise operations leave it unchanged. So only patches
+are computed, cut out of the original activations and pasted into them, until a patch covers most of an
+activation or an operation mixes all positions; from there on everything is computed. The results equal those
+of the whole model up to float rounding.
 """
 
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ from .._program.run import evaluate, values
 from . import _local_operations as local
 from ._windows import Windows
 
-# A patch that is this share of its activation is no longer worth cutting out.
+# A patch of this fraction of its activation is no longer worth cutting out.
 _MOST = 0.7
 
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """What windows reach along one axis of an activation.
+    """The range that windows affect along one axis of an activation.
 
     Attributes:
-        low: First position that changes, by window.
-        high: Position after the last that changes, by window.
-        length: Of the axis.
+        low: First position that changes, per window.
+        high: Position after the last that changes, per window.
+        length: Length of the axis.
     """
 
     low: np.ndarray
@@ -47,11 +47,11 @@ class Span:
 
     @property
     def start(self) -> np.ndarray:
-        """Where the patches lie: around what changes, inside the activation."""
+        """First positions of the patches: around the changes, inside the activation."""
         return np.clip(self.low, 0, self.length - self.size)
 
     def through(self, reads: Window, length: int) -> "Span":
-        """Return what is reached in `length` results that read windows."""
+        """Return the affected range of `length` results that read windows."""
         reach = max(reads.size, reads.stride)
         low = -(-(self.low + reads.before - reach + 1) // reads.stride)
         high = (self.high - 1 + reads.before) // reads.stride + 1
@@ -59,11 +59,11 @@ class Span:
         return Span(low, np.clip(high, low + 1, length), length)
 
     def joined(self, other: "Span") -> "Span":
-        """Return what is reached in either of two activations."""
+        """Return the range affected in either of two activations."""
         return Span(np.minimum(self.low, other.low), np.maximum(self.high, other.high), self.length)
 
     def same(self, other: "Span") -> bool:
-        """Return whether patches of both lie at the same places."""
+        """Return whether patches of both have the same positions."""
         return self.size == other.size and bool((self.start == other.start).all())
 
 
@@ -72,12 +72,12 @@ Field = tuple[Span, Span]
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A model traced for one image, with what windows reach in each of its activations.
+    """A model traced for one image, with the regions that windows affect in its activations.
 
     Attributes:
         graph: The traced model; its last input is the image.
-        fields: By value: what windows reach; values that are computed in full are missing.
-        steps: By first output of a node: how its patches are computed.
+        fields: The affected regions, by value; values that are computed in full are missing.
+        steps: How a node's patches are computed, by its first output.
         dependent: The values that depend on the image.
     """
 
@@ -91,7 +91,7 @@ def program(model: Any, image: jax.Array | jax.ShapeDtypeStruct, place: Windows)
     """Trace `model(image)` for image [1, height, width, channels] and plan the patches of all windows.
 
     Returns:
-        The program, and the arrays to run its graph on.
+        The program, and the arrays on which to run its graph.
 
     Raises:
         TypeError: If the model returns anything but one array.
@@ -127,7 +127,7 @@ def program(model: Any, image: jax.Array | jax.ShapeDtypeStruct, place: Windows)
 
 
 def saving(plan: Program) -> float:
-    """Return how many times fewer multiplications the windows need than the whole model does."""
+    """Return the factor by which windows need fewer multiplications than the whole model."""
     whole = partly = 0.0
     for node in plan.graph.nodes:
         work = local.multiplications(node, plan.graph)
@@ -142,7 +142,7 @@ def saving(plan: Program) -> float:
 
 
 def lightness(plan: Program) -> int:
-    """Return how many windows take the memory of one whole image, at the largest value of each."""
+    """Return how many windows need the memory of one whole image, comparing the largest value of each."""
     whole = partly = 1.0
     for ref in plan.dependent:
         size = float(np.prod(plan.graph.shape(ref)))
@@ -162,12 +162,12 @@ def originals(plan: Program, flat: list[Any]) -> dict[int, Any]:
 def scores(
     plan: Program, env: dict[int, Any], background: jax.Array, place: Windows, numbers: jax.Array
 ) -> jax.Array:
-    """Return the model's outputs with these windows covered.
+    """Return the model's outputs when these windows are covered.
 
     Args:
         plan: The program.
-        env: The original's values, as `originals` returns them.
-        background: What covers a window, [1, height, width, channels].
+        env: The original image's values, as `originals` returns them.
+        background: The content of covered windows, [1, height, width, channels].
         place: The windows.
         numbers: Which windows, int32 [chunk].
 
@@ -179,7 +179,7 @@ def scores(
 
 @dataclass(eq=False)
 class _Patches:
-    """What windows change of a value: [chunk, rows, columns, channels]."""
+    """The changed part of a value: [chunk, rows, columns, channels]."""
 
     ref: int
     patches: jax.Array
@@ -194,7 +194,7 @@ class _Whole:
 
 
 class _Run:
-    """One chunk of windows, run through the program as patches as far as they go, and then in full."""
+    """One chunk of windows, run through the program as patches as far as possible, and then in full."""
 
     def __init__(self, plan: Program, env: dict[int, Any], rows: jax.Array, columns: jax.Array):
         self.plan, self.env = plan, env
@@ -217,7 +217,7 @@ class _Run:
         return (_Patches(node.outputs[0], self.changed(node, operands, step)),)
 
     def covered(self, source, background):
-        """Return the patches of the image itself: background inside the window, the image around it."""
+        """Return patches of the image: background inside the window, the image around it."""
         down, across = self.plan.fields[source]
         shape = (down.size, across.size)
         starts = self.at(down.start, 0), self.at(across.start, 1)
@@ -230,7 +230,7 @@ class _Run:
         return jnp.where(window, cut(background[0], *starts, shape), cut(self.env[source][0], *starts, shape))
 
     def at(self, table: np.ndarray, axis: int) -> jax.Array:
-        """Look up numbers of window rows (axis 0) or columns (axis 1) for this chunk."""
+        """Select the numbers of window rows (axis 0) or columns (axis 1) for this chunk."""
         return jnp.asarray(table, jnp.int32)[(self.rows, self.columns)[axis]]
 
     def changed(self, node: Node, operands: Sequence[Any], step: local.Step) -> jax.Array:
@@ -248,7 +248,7 @@ class _Run:
         )
 
     def region(self, operand: _Patches, target: Field, step: local.Step) -> jax.Array:
-        """Return the part of an operand that a node's patches are computed from, changes included."""
+        """Return the part of an operand, including changes, from which a node's patches are computed."""
         field, patch = self.plan.fields[operand.ref], operand.patches
         if step.pointwise and field[0].same(target[0]) and field[1].same(target[1]):
             return patch
@@ -258,7 +258,7 @@ class _Run:
             _, window, stride, before = step.reads[axis]
             length = (target[axis].size - 1) * stride + window
             first, held = target[axis].start * stride, field[axis].start + before
-            # Slices must hold the patch, even the part of it that no window reads.
+            # Slices must contain the patch, even parts that no window reads.
             low = np.minimum(first, held)
             size = int((np.maximum(first + length, held + field[axis].size) - low).max())
             pads.append((before, max(0, int(low.max()) + size - before - field[axis].length)))
@@ -276,7 +276,7 @@ class _Run:
         return region
 
     def fixed(self, ref: int, value: Any, target: Field, step: local.Step) -> jax.Array:
-        """Return an operand that does not depend on the image, cut to the patches if it varies in place."""
+        """Return an operand independent of the image, cropped to the patches if it varies with position."""
         shape = jnp.shape(value)
         if not step.elementwise or len(shape) != 4 or shape[1:3] == (1, 1):
             return value

@@ -43,30 +43,30 @@ def kernel_shap(
     num_segments: int | None = None,
     batch_size: int | None = None,
 ) -> ShapleyExplanation:
-    """Estimate the Shapley values of superpixels by the regression on the Shapley kernel.
+    """Estimate the Shapley values of superpixels by regression with the Shapley kernel.
 
     Coalitions of the smallest and largest sizes are enumerated as far as `num_samples` allows; the rest is
-    drawn in complementary pairs whose sizes are spread evenly, those of one size as disjoint pieces of random
-    orders. The efficiency constraint is eliminated, so the values sum to score(image) - score(all hidden).
-    With num_samples >= 2^S - 2 they are exact.
-    Probabilities are explained (see `jaxai.targets`).
+    drawn in complementary pairs whose sizes are spread evenly; coalitions of one size are disjoint pieces of
+    random orders. The efficiency constraint is eliminated, so the values sum to score(image) - score(all
+    hidden). With num_samples >= 2^S - 2 they are exact. Probabilities are explained (see `jaxai.targets`).
 
     Args:
         key: Randomness of the coalitions; a typed key.
-        num_samples: Number of masks, rounded down to an even number, besides the two that show all and
-            nothing.
+        num_samples: Number of masks, rounded down to an even number, in addition to the two that show
+            everything and nothing.
         sampling: `"leverage"` draws all sizes equally often and weights them (Leverage SHAP: lower error);
             `"kernel"` draws sizes by the Shapley kernel, as shap's KernelExplainer does.
 
     Returns:
-        `ShapleyExplanation` with `values` [batch, S], `base`, `total`, `standard_error` and `heatmap`; for
-        k classes per image there is an axis k after the batch.
+        `ShapleyExplanation` with `values` [batch, S], `base`, `total`, `standard_error` and `heatmap`; for k
+        classes per image there is an axis k after the batch.
 
     Warns:
-        RuntimeWarning: If there are too few masks to know the standard error of an image, which is NaN then.
+        RuntimeWarning: If there are too few masks to estimate the standard error of an image, which is then
+            NaN.
 
     Raises:
-        ValueError: If there are too few masks to tell the superpixels apart.
+        ValueError: If there are too few masks to distinguish the superpixels.
 
     References:
         Lundberg, Lee: A Unified Approach to Interpreting Model Predictions. NeurIPS 2017, arXiv 1705.07874,
@@ -136,11 +136,11 @@ def _solve_all(values, design, present):
 def _solve(values, design, present):
     """Minimise sum_i w_i (v(z_i) - v(0) - z_i . phi)^2 with sum(phi) = v(1) - v(0).
 
-    Taking off each mask's share size / S turns the constraint into orthogonality to the vector of ones: a
-    regression of the centred masks whose Gram matrix only needs that direction filled in.
+    Subtracting each mask's mean, size / S, turns the constraint into orthogonality to the vector of ones: a
+    regression on the centred masks whose Gram matrix only needs that direction filled in.
 
     Args:
-        values: float32 [2 + samples, targets]: of nothing, of everything, of the design's masks.
+        values: float32 [2 + samples, targets]: of the empty mask, of the full mask, of the design's masks.
         design: The coalitions.
         present: float32 [S].
     """
@@ -158,15 +158,15 @@ def _solve(values, design, present):
     beta = (beta - (beta * present[:, None]).sum(0)[None] / players) * present[:, None]
     left = residual - jnp.dot(centred, beta, precision=_EXACT)
     samples = _regression.Samples(centred, design.weights, 2, intercept=False)
-    # What is enumerated is no accident: only the drawn coalitions add to the error.
+    # Enumerated coalitions are not random: only the drawn ones contribute to the error.
     drawn = samples.folded(jnp.where(design.weights > 0, design.sampled, 0))[..., None]
     squares = _regression.spread(samples, factor, _regression.leave_out(samples, factor, left) * drawn)
     pairs = drawn[:, 0].sum()
-    # The constraint leaves one unknown less.
+    # The constraint removes one unknown.
     freedom = samples.freedom(present) + 1
     few = jnp.minimum(freedom, pairs) < _regression.LEAST_FREEDOM
-    # The pieces of one order determine each other, so that leaving one out is not enough: the correction by
-    # degrees of freedom, as for plain residuals, makes up for it.
+    # The pieces of one order determine each other, so leaving one out is not enough: the correction by
+    # degrees of freedom, as for plain residuals, compensates for it.
     squares = squares * (freedom + players - 1) / jnp.maximum(freedom, 1)
     error = _regression.root(squares, few & (pairs > 0))
     phi = beta + present[:, None] * (total - base)[None] / players

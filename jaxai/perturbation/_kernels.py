@@ -1,4 +1,4 @@
-"""How close a masked image is to the original: the weights of the local regression."""
+"""Kernels: weights of the local regression by the distance of a masked image from the original."""
 
 from functools import partial
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Moments(NamedTuple):
 
 @partial(jax.jit, static_argnames="count")
 def moments(images: jax.Array, background: jax.Array, segments: jax.Array, count: int) -> Moments:
-    """Return what pixel distances need to know of images [batch, height, width, channels]."""
+    """Return the sums that pixel distances need, for images [batch, height, width, channels]."""
     x, b = images.astype(jnp.float32), background.astype(jnp.float32)
     return Moments(*(_segments.sums((p * q).sum(-1), segments, count) for p, q in ((x, x), (x, b), (b, b))))
 
@@ -35,15 +35,15 @@ def exponential(distance: jax.Array, width: jax.Array | float) -> jax.Array:
 def distances(name: str, masks: jax.Array, present: jax.Array, sums: Moments | None) -> jax.Array:
     """Return the distances of masks [samples, S] of one image from the original, float32 [samples].
 
-    `"mask_cosine"` compares a mask with the one that shows everything: 1 - sqrt(shown / S) for binary
-    masks. `"pixel_cosine"` and `"pixel_euclidean"` compare the masked image with the image; they are exact,
-    although no image is made: squares and products of pixels add up over superpixels.
+    `"mask_cosine"` compares a mask with the one that shows everything: 1 - sqrt(shown / S) for binary masks.
+    `"pixel_cosine"` and `"pixel_euclidean"` compare the masked image with the image; they are exact although
+    no image is formed, because squares and products of pixels add up over superpixels.
 
     Args:
         name: One of `DISTANCES`.
         masks: float32 [samples, S].
         present: float32 [S].
-        sums: Of this image, where pixels are compared.
+        sums: Sums of this image, if pixels are compared.
     """
     masks = masks * present[None]
     if name == "mask_cosine":
@@ -70,11 +70,11 @@ def _cosine(dot, square, other):
 
 
 def of_counts(present: jax.Array, width: jax.Array | float) -> tuple[jax.Array, jax.Array]:
-    """Return the probability of showing j of the superpixels by fair coins, and LIME's weight of such masks.
+    """Return the probability that fair coins show j superpixels, and LIME's weight of such masks.
 
     Args:
         present: float32 [S].
-        width: Of the kernel on the cosine distance.
+        width: Width of the kernel on the cosine distance.
 
     Returns:
         Two arrays float32 [S + 1], for j = 0 ... S; the probability is 0 beyond the superpixels present.

@@ -18,7 +18,7 @@ from .._frame.targets import Targets
 from . import _designs, _fills, _kernels, _lime_fit, _regression, _scoring, _segments, _selection
 from ._explanation import LimeExplanation
 
-# Masks between two looks at the standard error.
+# Masks between two checks of the standard error.
 _ROUND = 128
 
 LIME_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -83,7 +83,7 @@ def lime(
 ) -> LimeExplanation:
     """Explain scores by a weighted linear model of which superpixels are shown.
 
-    The defaults are `lime_image`'s: fair coins for each superpixel, the first mask showing everything;
+    The defaults are `lime_image`'s: a fair coin per superpixel, with a first mask that shows everything;
     hidden superpixels take their mean colour; weights exp(-d^2 / (2 kernel_width^2)) of the cosine distance
     between masks; ridge regression with an intercept. Probabilities are explained (see `jaxai.targets`). All
     images and all targets share the forward passes and, with equal masks, the factorisation.
@@ -93,31 +93,32 @@ def lime(
     Xplique's grey fill and distance are for pixels in [0, 1].
 
     Args:
-        key: Randomness of the masks; a typed key. Not needed where `masks` is given (unless `fill` is noise).
+        key: Randomness of the masks; a typed key. Not needed if `masks` is given (unless `fill` is noise).
         num_samples: Number of masks.
         masks: Masks in [0, 1] instead of random ones: [samples, S] for all images, or [batch, samples, S].
         sampling: `"lime"`; `"uniform"`, without the mask that shows everything; `"paired"`, masks and their
-            complements; `"stratified"`, also with numbers of superpixels shown spread evenly over their
-            distribution; `"glime"`, masks drawn by the kernel and weighted alike, in pairs from the two ends
-            of a random order. All have the same limit; the last three reach it with fewer masks.
+            complements; `"stratified"`, also with numbers of shown superpixels spread evenly over their
+            distribution; `"glime"`, masks drawn according to the kernel and weighted equally, in pairs from
+            the two ends of a random order. All have the same limit; the last three reach it with fewer masks.
         distance: `"mask_cosine"`, or `"pixel_cosine"` or `"pixel_euclidean"` between images.
         kernel_width: Width of the kernel, in the unit of the distance.
         regression: `"ridge"`, or `"lasso"` (scikit-learn's objective, by coordinate descent).
         alpha: Strength of the penalty.
         num_features: Let each target's model use at most this many superpixels; None means all.
-        feature_selection: How they are chosen: `"forward_selection"`, `"highest_weights"`, `"lasso_path"`,
+        feature_selection: How these are chosen: `"forward_selection"`, `"highest_weights"`, `"lasso_path"`,
             `"none"`, or `"auto"` (forward selection up to 6, else highest weights).
         tolerance: Draw masks in rounds and stop as soon as every standard error is known and at most this;
-            `num_samples` is then the most. Not under `jit`.
+            `num_samples` is then the maximum. Not under `jit`.
 
     Returns:
         `LimeExplanation` with `weights` [batch, S], `intercept` and `score` (weighted R^2) [batch],
-        `standard_error` [batch, S] (how far the weights may be off the limit of infinitely many masks, the
-        penalty's shrinkage included), and the properties `heatmap` and `mask(...)`. For k classes per image
-        there is an axis k after the batch.
+        `standard_error` [batch, S] (the expected deviation of the weights from the limit of infinitely many
+        masks, including the penalty's shrinkage), and the properties `heatmap` and `mask(...)`. For k classes
+        per image there is an axis k after the batch.
 
     Warns:
-        RuntimeWarning: If there are too few masks to know the standard error of an image, which is NaN then.
+        RuntimeWarning: If there are too few masks to estimate the standard error of an image, which is then
+            NaN.
 
     Raises:
         ValueError: If the masks are all equal, or the regression is singular (only with a tiny `alpha`).
@@ -151,7 +152,7 @@ def lime(
         shown = _drawn(key, present, width, sampling, num_samples, shared=not superpixels.padded)
     if tolerance is not None and isinstance(shown, Tracer):
         raise TypeError("`tolerance` needs concrete arguments: the number of masks depends on the results")
-    # ... the images z that they make, and how far those are from the image ...
+    # ... the images z that they produce, and the distances of those from the image ...
     background = _fills.background(fill, images, labels, count, key=key)
     sums = None if distance == "mask_cosine" else _kernels.moments(images, background, labels, count=count)
     options: dict[str, Any] = {
@@ -216,7 +217,7 @@ def _drawn(key, present, width, sampling, num_samples, *, shared):
 def _and_next(
     before: jax.Array | None, masks: jax.Array, size: int, score: Callable[[jax.Array], jax.Array]
 ) -> jax.Array:
-    """Return scores [batch, masks so far, *k], with those of the next `size` masks."""
+    """Return scores [batch, masks so far, *k], including those of the next `size` masks."""
     used, total = 0 if before is None else before.shape[1], masks.shape[-2]
     # The last round starts earlier rather than being smaller, so that the model is compiled once.
     first = min(used, total - size)
@@ -226,7 +227,7 @@ def _and_next(
 
 
 def _filled(predictions: jax.Array, total: int) -> jax.Array:
-    """Return scores of all masks, zeros for those that were not asked for, so that fits compile once."""
+    """Return scores of all masks, with zeros for masks not scored, so that fits compile once."""
     missing = total - predictions.shape[1]
     return jnp.pad(predictions, [(0, 0), (0, missing), *[(0, 0)] * (predictions.ndim - 2)])
 

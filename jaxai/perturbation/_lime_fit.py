@@ -1,4 +1,4 @@
-"""The regression of LIME: on masks and scores that are already there, and in the limit of infinitely many."""
+"""LIME's regression on given masks and scores, and in the limit of infinitely many masks."""
 
 from functools import partial
 from typing import NamedTuple
@@ -29,15 +29,15 @@ def fit_lime(
     kernel_width: float = 0.25,
     alpha: float = 1.0,
 ) -> LimeFit:
-    """Fit LIME's weighted ridge regression to masks and scores that are already there.
+    """Fit LIME's weighted ridge regression to given masks and scores.
 
     It is scikit-learn's `Ridge(alpha).fit(masks, scores, sample_weight)` with the weights of `lime_image`'s
     kernel, for all targets and images in one solve.
 
     Args:
         masks: [samples, S] for all images, or [batch, samples, S].
-        scores: For masks [samples, S]: [samples], [samples, k], or (where the first axis is not as long as
-            the masks) [batch, samples] or [batch, samples, k]. For masks with a batch: [batch, samples] or
+        scores: For masks [samples, S]: [samples], [samples, k], or (if the first axis is not as long as the
+            masks) [batch, samples] or [batch, samples, k]. For masks with a batch: [batch, samples] or
             [batch, samples, k].
         kernel_width: Width of the kernel on the cosine distance of masks.
         alpha: Strength of the ridge penalty.
@@ -125,23 +125,23 @@ def fit_images(
     constant_weight: bool = False,
     clusters: int = 1,
 ) -> _regression.Fit:
-    """Fit all images: one factorisation if they share masks and superpixels, else one an image.
+    """Fit all images: one factorisation if they share masks and superpixels, else one per image.
 
     Args:
         masks: float32 [samples, S] or [batch, samples, S].
         predictions: float32 [batch, samples, *k].
         present: float32 [batch, S].
-        sums: What pixel distances need.
+        sums: Sums for pixel distances.
         kernel_width: Width of the kernel.
         alpha: Strength of the penalty.
-        used: Count only this many masks, the first ones; None means all.
-        shared: All images have S superpixels.
+        used: Use only this many masks, the first ones; None means all.
+        shared: Whether all images have S superpixels.
         distance: One of `kernels.DISTANCES`.
         loss: One of `REGRESSIONS`.
         selection: As `selection.resolve` returns it.
-        num_features: How many superpixels are chosen.
-        constant_weight: Give all masks the kernel's mean weight, for masks drawn by the kernel.
-        clusters: So many consecutive masks were drawn together.
+        num_features: Number of superpixels to choose.
+        constant_weight: Give all masks the kernel's mean weight, for masks drawn according to the kernel.
+        clusters: This many consecutive masks were drawn together.
 
     Returns:
         Arrays with axes [batch, *k, ...].
@@ -180,12 +180,11 @@ def lime_limit(
     *,
     kernel_width: float = 0.25,
 ) -> LimeFit:
-    """Return the surrogate that LIME tends to with infinitely many samples, from its closed form.
+    """Return the surrogate to which LIME converges with infinitely many samples, from its closed form.
 
-    The expectations of kernel x masks under fair coins are known exactly, so only those of kernel x score x
-    mask are averages over `masks`. With all 2^S masks the result is the exact limit (of the weighted
-    regression; the ridge penalty vanishes in the limit). With fair coins it is an estimate that needs no
-    solve.
+    The expectations of kernel x masks under fair coins are known exactly; only those of kernel x score x mask
+    are averaged over `masks`. With all 2^S masks the result is the exact limit (of the weighted regression;
+    the ridge penalty vanishes in the limit). With fair coins it is an estimate that requires no linear solve.
 
     Args:
         masks: Binary masks, all of them or fair coins: shapes as in `fit_lime`.
@@ -193,7 +192,7 @@ def lime_limit(
         kernel_width: Width of the kernel on the cosine distance of masks.
 
     Returns:
-        `(weights, intercept, score)` as `fit_lime` returns them; the score is that on the given masks.
+        `(weights, intercept, score)` as `fit_lime` returns them; the score refers to the given masks.
 
     Raises:
         ValueError: If shapes do not fit, values are not finite, or masks are all equal.
@@ -223,7 +222,8 @@ def _limit(masks, predictions, kernel_width):
     present = jnp.ones(count, jnp.float32)
     probability, kernel = _kernels.of_counts(present, kernel_width)
     shown = jnp.arange(count + 1, dtype=jnp.float32)
-    # alpha_p = E[kernel z_1 ... z_p]; two given ones are among j shown with j (j - 1) / (S (S - 1)).
+    # alpha_p = E[kernel z_1 ... z_p]; two given superpixels are among j shown ones with probability j (j - 1)
+    # / (S (S - 1)).
     alpha0 = jnp.sum(probability * kernel)
     alpha1 = jnp.sum(probability * kernel * shown / count)
     alpha2 = jnp.sum(probability * kernel * shown * (shown - 1) / (count * (count - 1)))

@@ -1,4 +1,4 @@
-"""Operations whose result at a position depends on a window of positions, recognised in a traced model."""
+"""Recognition of operations in a traced model whose results depend on windows of positions."""
 
 import itertools
 import math
@@ -25,11 +25,11 @@ class Step:
     """How a node is computed on patches.
 
     Attributes:
-        run: Operands, cut to what the patches need and padded, to the patches.
-        reads: What a result reads along the rows and along the columns.
-        padding_value: What the padding is filled with.
-        elementwise: Whether operands meet position by position, fixed ones too.
-        uniform: Operands that do not vary in place although their shape does.
+        run: Maps operands, cropped to what the patches need and padded, to the patches.
+        reads: The windows that a result reads along the rows and along the columns.
+        padding_value: Value of the padding.
+        elementwise: Whether operands are combined position by position, including fixed ones.
+        uniform: Operands whose values do not vary with position although they have these axes.
     """
 
     run: Callable[[list[Any]], jax.Array]
@@ -40,7 +40,7 @@ class Step:
 
     @property
     def pointwise(self) -> bool:
-        """Whether a result reads its own position alone."""
+        """Whether a result reads only its own position."""
         return self.reads == _SAME
 
 
@@ -133,7 +133,7 @@ def _reduce_window(maximum, params, shapes):
     return run
 
 
-# How operations on windows are computed on patches that are cut out with their padding.
+# How operations on windows are computed on patches cut out with their padding.
 _ON_PATCHES = {
     "conv_general_dilated": _convolution,
     "reduce_window_max": partial(_reduce_window, True),
@@ -142,7 +142,7 @@ _ON_PATCHES = {
 
 
 def multiplications(node: Node, graph: Graph) -> float:
-    """Return how many multiplications a convolution or matrix product takes; 0 for other nodes."""
+    """Return the number of multiplications of a convolution or matrix product; 0 for other nodes."""
     if node.name == "conv_general_dilated":
         kernel, out = graph.shape(node.inputs[1]), graph.shape(node.outputs[0])
         return float(np.prod(out)) * float(np.prod(kernel[:3]))

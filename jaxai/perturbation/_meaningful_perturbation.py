@@ -43,20 +43,20 @@ def meaningful_perturbation(
 ) -> Float[Array, "batch *k height width"]:
     """Learn which pixels to hide so that the probability of the target vanishes.
 
-    The deletion game of the paper, with its settings: a coarse mask, enlarged bilinearly, is descended by
-    Adam on area_weight |1 - m|_1 + smoothness sum |grad m|^power + probability of the jittered image seen
+    The deletion game of the paper, with its settings: Adam optimises a coarse mask, enlarged bilinearly, to
+    minimise area_weight |1 - m|_1 + smoothness sum |grad m|^power + probability of the jittered image seen
     through the mask. The whole descent is one compiled loop over all images of a chunk.
 
     Args:
         model: Callable pytree, `model(images) -> scores`; differentiated, so no `black_box`.
         key: Randomness of the jitter, shared by the images; a typed key.
-        grid: Values of the coarse mask down and across.
-        learning_rate: Of Adam.
-        area_weight: Price of hiding.
-        smoothness: Price of the mask's total variation.
-        power: Of the total variation.
+        grid: Number of values of the coarse mask down and across.
+        learning_rate: Learning rate of Adam.
+        area_weight: Weight of the hidden area.
+        smoothness: Weight of the mask's total variation.
+        power: Exponent of the total variation.
         jitter: Shift the image by up to this many pixels at random at every step.
-        fill: What hidden pixels show: `"blur"`, or as in `jaxai.occlusion`.
+        fill: Content of hidden pixels: `"blur"`, or as in `jaxai.occlusion`.
 
     Returns:
         How much each pixel is hidden, 1 - m, [batch, height, width] in [0, 1]; [batch, k, height, width]

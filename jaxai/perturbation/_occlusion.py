@@ -1,4 +1,4 @@
-"""Occlusion: how much the score drops when a window of the image is covered."""
+"""Occlusion: the drop of the score when a window of the image is covered."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,7 @@ from . import _fills, _scoring, _windows
 from . import _incremental as patches
 from ._black_box import BlackBox
 
-# Below this saving, cutting and pasting costs more than it saves.
+# Below this saving, cutting and pasting cost more than they save.
 _WORTHWHILE = 1.5
 
 
@@ -41,23 +41,23 @@ def occlusion(
 ) -> Float[Array, "batch *k height width"] | Float[Array, "batch ..."]:
     """Cover a sliding window and map the drop of the score, score(image) - score(covered image).
 
-    A pixel gets the mean drop of the windows that cover it. Windows start at the upper left corner; the
-    last of a row or column is cut off at the border where the strides do not fit (as in Captum's Occlusion,
-    whose values these are).
+    A pixel gets the mean drop of the windows that cover it. Windows start at the upper left corner; the last
+    of a row or column is cut off at the border if the strides do not fit. The values equal those of Captum's
+    Occlusion.
 
     Args:
         targets: What to explain (see `jaxai.targets`); drops of logits are mapped. None is the top class of
             the image itself.
         window: Rows and columns of the window; for signals a number, for volumes (depth, rows, columns).
-        strides: Distance of neighbouring windows.
-        incremental: Recompute only what a window reaches of each layer (exact, to float rounding); for any
-            model that JAX can trace whose first layers are convolutions, pools and elementwise operations.
-            Memory then holds all activations of one image. None does so where it saves at least a third of
-            the multiplications.
+        strides: Distance between neighbouring windows.
+        incremental: Recompute only the part of each layer that a window affects (exact up to float rounding);
+            works for any model that JAX can trace whose first layers are convolutions, pools and elementwise
+            operations. All activations of one image are then held in memory. None does so if it saves at
+            least a third of the multiplications.
 
     Returns:
-        Drops [batch, height, width]; [batch, k, height, width] for k classes per image. 0 where no window
-        lies.
+        Drops [batch, height, width]; [batch, k, height, width] for k classes per image. 0 where there is no
+        window.
 
     Raises:
         ValueError: If a window exceeds the image.
@@ -84,7 +84,7 @@ def occlusion(
         _scoring.check_finite(values)
         return _drops(values, place=place)
     targets = _scoring.frozen(model, images, targets, chunk)
-    # The image that nothing covers is one more window, so that the model is compiled once.
+    # The uncovered image is treated as one more window, so that the model is compiled once.
     values = _scoring.scores(
         model,
         _scoring.Perturbation(_covered, (place,), (images, background)),

@@ -17,7 +17,7 @@ from ._shapley_common import game, per_image
 
 
 class Plan(NamedTuple):
-    """Which masks Owen values need, and how their scores add up to the values.
+    """The masks that Owen values need, and the coefficients that combine their scores to the values.
 
     Attributes:
         masks: float32 [samples, S]; the first shows nothing, the second everything.
@@ -48,27 +48,27 @@ def owen_values(
     key: jax.Array | None = None,
     batch_size: int | None = None,
 ) -> ShapleyExplanation:
-    """Share the score between superpixels along a binary hierarchy, exactly.
+    """Distribute the score over superpixels along a binary hierarchy, exactly.
 
-    At each branch the two halves share what their parent gets as two players would, with the parent's
-    surroundings shown or hidden: about S^2 / 2 forward passes instead of 2^S. It is what shap's Partition
-    explainer computes when its budget suffices. The values sum to score(image) - score(all hidden).
-    Probabilities are explained (see `jaxai.targets`).
+    At each branch the two halves divide their parent's value like two players of a game, with the parent's
+    surroundings shown or hidden: about S^2 / 2 forward passes instead of 2^S. This equals shap's Partition
+    explainer when its budget suffices. The values sum to score(image) - score(all hidden). Probabilities are
+    explained (see `jaxai.targets`).
 
     Args:
         segments: Labels from `jaxai.segment`, int [batch, height, width] (or [height, width] for all images).
             Not traced.
-        hierarchy: For one image (or images of equal labels): int [S - 1, 2], the two clusters that each step
-            merges; 0 to S - 1 are the superpixels, S + i is the result of step i (scipy's linkage without
-            distances). None halves the superpixels along the longer side of where they lie, again and again.
-        depth: Stop after this many branchings and share alike below; None goes down to the superpixels.
+        hierarchy: For one image (or images with equal labels): int [S - 1, 2], the two clusters that each
+            step merges; 0 to S - 1 are the superpixels, S + i is the result of step i (scipy's linkage
+            without distances). None recursively halves the superpixels along the longer side of their extent.
+        depth: Stop after this many branchings and divide equally below; None goes down to the superpixels.
 
     Returns:
         `ShapleyExplanation` with `values` [batch, S] ([batch, k, S] for k classes per image).
 
     Raises:
         TypeError: If `segments` is traced.
-        ValueError: If `hierarchy` is no binary tree of the superpixels.
+        ValueError: If `hierarchy` is not a binary tree of the superpixels.
 
     References:
         Owen: Values of Games with a Priori Unions. Mathematical Economics and Game Theory, 1977.
@@ -102,7 +102,7 @@ def owen_values(
     count = play.superpixels.count
     plans = _plans(labels, count, hierarchy, depth)
     size = max(len(plan.masks) for plan in plans)
-    # Images with fewer superpixels need fewer masks; the rest are repetitions that count nothing.
+    # Images with fewer superpixels need fewer masks; the rest are repetitions with coefficient zero.
     masks = np.stack([_pad(plan.masks, size, 1) for plan in plans])
     coefficients = np.stack([_pad(plan.coefficients, size, 0) for plan in plans])
     same = len(plans) > 1 and (masks == masks[:1]).all()
@@ -119,7 +119,7 @@ def _plans(labels, count, hierarchy, depth):
         if not (labels == labels[:1]).all():
             raise ValueError("`hierarchy` belongs to one segmentation; the images have different ones")
         return [plan(tree_of(hierarchy, count), count, depth)] * len(labels)
-    # Images of equal labels share the work.
+    # Images with equal labels share the work.
     known: dict[bytes, Plan] = {}
     for image in labels:
         if image.tobytes() not in known:
@@ -182,10 +182,10 @@ def tree_of(hierarchy: Any, count: int) -> Any:
 
 
 def plan(tree: Any, count: int, depth: int | None) -> Plan:
-    """Walk the hierarchy and note masks and coefficients.
+    """Walk the hierarchy and collect masks and coefficients.
 
-    A visit is a node with the mask of what is shown around it: its share is weight x (score with the node -
-    score without). A branch halves the weight and visits either child with the sibling hidden and with it
+    A visit is a node with the mask of its shown surroundings: its value is weight x (score with the node -
+    score without). A branch halves the weight and visits each child with its sibling hidden and with it
     shown.
     """
     rows: dict[bytes, int] = {}

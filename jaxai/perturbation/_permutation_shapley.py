@@ -39,16 +39,16 @@ def permutation_shapley(
 ) -> ShapleyExplanation:
     """Estimate Shapley values from random orders, each walked forwards and backwards.
 
-    Superpixels are shown one after the other; each gets the change it makes, averaged over the orders. The
-    values are unbiased and sum to score(image) - score(all hidden). Probabilities are explained
-    (see `jaxai.targets`). 2 num_permutations (S - 1) + 2 forward passes.
+    Superpixels are shown one after the other; each gets the change of the score that it causes, averaged over
+    the orders. The values are unbiased and sum to score(image) - score(all hidden). Probabilities are
+    explained (see `jaxai.targets`). Costs 2 num_permutations (S - 1) + 2 forward passes.
 
     Args:
         key: Randomness of the orders; a typed key.
         num_permutations: Number of orders.
 
     Returns:
-        `ShapleyExplanation`; `standard_error` is over the orders and NaN where there is only one.
+        `ShapleyExplanation`; `standard_error` is over the orders, and NaN if there is only one.
 
     References:
         Mitchell et al.: Sampling Permutations for Shapley Value Estimation. JMLR 2022, arXiv 2104.12199,

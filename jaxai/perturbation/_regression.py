@@ -1,4 +1,4 @@
-"""Weighted linear regression on masks, with how far its slopes may be off: one factorisation, all targets."""
+"""Weighted linear regression on masks, with standard errors: one factorisation for all targets."""
 
 import warnings
 from typing import NamedTuple
@@ -40,7 +40,7 @@ def problem(masks: jax.Array, scores: jax.Array, weight: jax.Array, present: jax
     """Centre masks and scores by their weighted means and form the normal equations.
 
     The first score is subtracted beforehand, so that constant scores become exact zeros and probabilities
-    near one keep their digits.
+    near one keep their precision.
 
     Args:
         masks: float32 [samples, S].
@@ -69,11 +69,11 @@ def problem(masks: jax.Array, scores: jax.Array, weight: jax.Array, present: jax
 
 
 def ridge(p: Problem, alpha: jax.Array | float, clusters: int = 1) -> Fit:
-    """Minimise sum_i w_i (y_i - b - z_i . beta)^2 + alpha |beta|^2, the intercept b free of penalty.
+    """Minimise sum_i w_i (y_i - b - z_i . beta)^2 + alpha |beta|^2, without a penalty on the intercept b.
 
     The standard error is the root of the mean squared distance to the limit of infinitely many samples, in
-    which the penalty vanishes: what the drawn samples add (`spread`) and what the penalty takes off, which is
-    the distance to the fit without it.
+    which the penalty vanishes: the error due to the drawn samples (`spread`) and the shrinkage by the
+    penalty, which is the distance to the fit without it.
 
     Args:
         p: The regression.
@@ -81,8 +81,8 @@ def ridge(p: Problem, alpha: jax.Array | float, clusters: int = 1) -> Fit:
         clusters: This many consecutive samples were drawn together (counted from the first one).
 
     Returns:
-        The fit; NaN where the normal equations are singular to float32. The standard error is NaN too where
-        the samples do not determine the slopes without the penalty.
+        The fit; NaN if the normal equations are singular in float32. The standard error is also NaN if the
+        samples do not determine the slopes without the penalty.
     """
     beta, factor, singular = _ridge(p.gram, p.products, p.present, alpha)
     beta = jnp.where(singular, jnp.nan, beta)
@@ -102,13 +102,13 @@ def _ridge(gram, products, present, alpha):
 
 
 def sparse_ridge(p: Problem, alpha: jax.Array | float, method: str, number: int, clusters: int = 1) -> Fit:
-    """Choose at most `number` superpixels for each target, then fit `ridge` on those alone.
+    """Choose at most `number` superpixels per target, then fit `ridge` on only those.
 
     Args:
         p: The regression.
         alpha: Strength of the penalty.
         method: As `selection.choose` takes it.
-        number: How many superpixels.
+        number: Number of superpixels.
         clusters: As in `ridge`.
     """
 
@@ -161,7 +161,7 @@ def _intercept(p, beta):
 
 
 def factorise(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the lower Cholesky factor of a Gram matrix, and whether it is singular to float32."""
+    """Return the lower Cholesky factor of a Gram matrix, and whether it is singular in float32."""
     factor = cho_factor(gram, lower=True)[0]
     pivots = jnp.square(jnp.diagonal(factor)) / jnp.maximum(jnp.diagonal(gram), 1e-30)
     # The negation also catches NaN, which the factorisation of an indefinite matrix gives.
@@ -174,18 +174,18 @@ def solve(factor: jax.Array, gram: jax.Array, right: jax.Array) -> jax.Array:
     return x + cho_solve((factor, True), right - jnp.dot(gram, x, precision=_EXACT))
 
 
-# With fewer degrees of freedom, two standard errors hold the truth too rarely (Student's t: 88 % for 4).
+# With fewer degrees of freedom, two standard errors contain the truth too rarely (Student's t: 88 % for 4).
 LEAST_FREEDOM = 5
 
 
 class Samples(NamedTuple):
-    """The rows of a regression, for how far its slopes may be off.
+    """The rows of a regression, from which standard errors of its slopes are estimated.
 
     Attributes:
-        centred: Masks less their mean, float32 [samples, S].
+        centred: Masks minus their mean, float32 [samples, S].
         weight: float32 [samples].
         clusters: This many consecutive samples were drawn together.
-        intercept: Whether an intercept is fitted too.
+        intercept: Whether an intercept is also fitted.
     """
 
     centred: jax.Array
@@ -194,13 +194,13 @@ class Samples(NamedTuple):
     intercept: bool
 
     def folded(self, x: jax.Array) -> jax.Array:
-        """Return x [samples, ...] as [clusters, samples per cluster, ...], filled up with zeros."""
+        """Return x [samples, ...] as [clusters, samples per cluster, ...], padded with zeros."""
         missing = -x.shape[0] % self.clusters
         x = jnp.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)])
         return x.reshape(-1, self.clusters, *x.shape[1:])
 
     def freedom(self, present: jax.Array) -> jax.Array:
-        """Return how many more clusters there are than unknowns."""
+        """Return the number of clusters minus the number of unknowns."""
         drawn = (self.folded(self.weight) > 0).any(1).astype(jnp.float32).sum()
         return drawn - present.sum() - int(self.intercept)
 
@@ -208,8 +208,8 @@ class Samples(NamedTuple):
 def leave_out(samples: Samples, factor: jax.Array, residuals: jax.Array) -> jax.Array:
     """Return the residuals of each cluster under the fit to all others: (I - H_c)^-1 r_c.
 
-    A fit follows its own samples, most of all where there are few more of them than unknowns, so that plain
-    residuals are too small.
+    A fit follows its own samples, especially if they hardly outnumber the unknowns, so plain residuals are
+    too small.
 
     Args:
         samples: The rows.
@@ -240,7 +240,7 @@ def spread(samples: Samples, factor: jax.Array, residuals: jax.Array) -> jax.Arr
 
     Args:
         samples: The rows.
-        factor: The Cholesky factor of the matrix that was solved with.
+        factor: The Cholesky factor of the matrix used to solve.
         residuals: r, as `leave_out` returns them.
     """
     weighted = samples.centred * samples.weight[:, None]
@@ -254,12 +254,12 @@ def spread(samples: Samples, factor: jax.Array, residuals: jax.Array) -> jax.Arr
 
 
 def root(squares: jax.Array, unknown: jax.Array) -> jax.Array:
-    """Return standard errors of their squares, NaN where they are `unknown` or no numbers."""
+    """Return standard errors from their squares; NaN where they are `unknown` or not numbers."""
     return jnp.where(unknown | ~jnp.isfinite(squares), jnp.nan, jnp.sqrt(jnp.maximum(squares, 0)))
 
 
 def warn_unknown(error: jax.Array, masks: int, present: jax.Array) -> None:
-    """Warn if concrete standard errors of some image are not known, and name the image.
+    """Warn if concrete standard errors of some image are unknown, and name the image.
 
     Args:
         error: Standard errors [batch, *k, S].
@@ -280,12 +280,12 @@ def warn_unknown(error: jax.Array, masks: int, present: jax.Array) -> None:
 
 
 def unsolved(values: jax.Array) -> np.ndarray:
-    """Return which images of concrete values [batch, ...] have a NaN, bool [batch]."""
+    """Return which images have a NaN in concrete values [batch, ...], bool [batch]."""
     return np.asarray(np.isnan(np.asarray(values)).reshape(len(values), -1).any(1))
 
 
 def r_squared(p: Problem, residuals: jax.Array) -> jax.Array:
-    """Return the weighted coefficient of determination; of constant targets 1 if the fit is exact, else 0."""
+    """Return the weighted coefficient of determination; constant targets give 1 if fitted exactly, else 0."""
     left = jnp.dot(p.weight, residuals**2, precision=_EXACT)
     total = jnp.dot(p.weight, p.targets**2, precision=_EXACT)
     ratio = 1 - left / jnp.where(total > 0, total, 1)

@@ -1,4 +1,4 @@
-"""RISE: the average of random smooth masks, weighted by the score of what they show."""
+"""RISE: the average of random smooth masks, weighted by the score of the masked image."""
 
 from collections.abc import Callable
 from functools import partial
@@ -39,16 +39,16 @@ def rise(
 ) -> Float[Array, "batch *k height width"]:
     """Average random masks by the probability of the target in the masked image.
 
-    A mask is a grid of random bits, enlarged by bilinear interpolation to a little more than the image and
-    cut out at a random shift. Masks are made on the device where they are needed and never kept; the maps
-    of all images and classes come from one matrix product a chunk.
+    A mask is a grid of random bits, enlarged by bilinear interpolation to slightly more than the image and
+    cropped at a random shift. Masks are generated on the device when needed and never stored; the maps of all
+    images and classes come from one matrix product per chunk.
 
     Args:
         key: Randomness of the masks; a typed key.
-        num_masks: Number of masks, shared by the images. The paper takes 4000 for VGG16.
-        grid: Bits down and across.
-        probability: Of a bit to be shown.
-        fill: What hidden pixels show, in the model's input space; 0, as in the paper, is the mean colour
+        num_masks: Number of masks, shared by the images. The paper uses 4000 for VGG16.
+        grid: Number of bits down and across.
+        probability: Probability that a bit is shown.
+        fill: Content of hidden pixels, in the model's input space; 0, as in the paper, is the mean colour
             after ImageNet normalisation. Also `"image_mean"`, `"blur"` or `"noise"`.
         divisor: `"probability"` divides the weighted sum by num_masks x probability (the paper's equation 6);
             `"masks"` divides each pixel by the sum of its masks (Xplique).
@@ -98,11 +98,11 @@ def smooth_masks(
     """Return the masks of these indices; each depends on (key, index) only.
 
     A grid cell covers ceil(size / grid) pixels; the bits are enlarged to grid + 1 cells with half-pixel
-    centres and cut out at a shift of less than a cell, as in the authors' program.
+    centres and cropped at a shift of less than a cell, as in the authors' program.
     """
 
     def one(index):
-        # One draw for bits and shifts: each call of the generator takes long to compile.
+        # One draw for bits and shifts, because each call of the generator takes long to compile.
         noise = jax.random.uniform(jax.random.fold_in(key, index), (grid[0] * grid[1] + 2,), jnp.float32)
         shown = (noise[2:] < probability).astype(jnp.float32).reshape(grid)
         down, across = (_interpolation(size[axis], grid[axis], noise[axis]) for axis in (0, 1))
@@ -112,7 +112,7 @@ def smooth_masks(
 
 
 def _interpolation(length, bits, noise):
-    """Return the matrix [length, bits] that enlarges `bits` to (bits + 1) cells and cuts out at random."""
+    """Return the matrix [length, bits] that enlarges `bits` to (bits + 1) cells and crops at random."""
     cell = -(-length // bits)
     shift = jnp.floor(noise * cell)
     position = (jnp.arange(length, dtype=jnp.float32) + shift + 0.5) * (bits / ((bits + 1) * cell)) - 0.5
@@ -134,7 +134,7 @@ def _masked(num_masks, images, background, masks, indices):
 def _average(values, masks, probability, *, divisor, batch_size):
     """Sum masks weighted by values [batch, masks, *k] and divide: float32 [batch, *k, height, width]."""
     count = values.shape[1]
-    # [masks, batch, *k]: the same masks serve all images and classes.
+    # [masks, batch, *k]: all images and classes use the same masks.
     weights = jnp.moveaxis(values, 1, 0)
 
     def some(chunk, valid):
@@ -144,7 +144,7 @@ def _average(values, masks, probability, *, divisor, batch_size):
         total = jnp.dot(weight.reshape(weight.shape[0], -1).T, flat, precision="highest")
         return total.reshape(*weight.shape[1:], *shown.shape[1:]), shown.sum(0)
 
-    # A mask alone takes a fraction of the memory of an image in the network, and fewer chunks add up faster.
+    # A mask needs a fraction of an image's memory in the network, and fewer chunks are summed faster.
     total, shown = batching.sum_chunks(some, (jnp.arange(count), weights), batch_size=8 * batch_size)
     if divisor == "probability":
         return total / (count * probability)

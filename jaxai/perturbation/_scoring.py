@@ -1,8 +1,8 @@
-"""The one engine of this family: scores of many changed images, at most `batch_size` of them at once.
+"""The engine of this family: scores of many changed images, at most `batch_size` at once.
 
-A method states how the i-th changed image is made (a `Perturbation`) and how many there
-are; the engine runs the model over chunks of indices. A JAX model is compiled together with the making of
-its images; a `BlackBox` is called from the host with the same chunks.
+A method defines how the i-th changed image is made (a `Perturbation`) and their number; the engine runs the
+model over chunks of indices. A JAX model is compiled together with the code that makes its images; a
+`BlackBox` is called from the host with the same chunks.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ _ASKED_AT_ONCE = 16
 @register_dataclass
 @dataclass(frozen=True)
 class Perturbation:
-    """How changed images are made: `fn(*static, *arrays, indices)`, compiled once for `fn` and `static`.
+    """A function that makes changed images, `fn(*static, *arrays, indices)`, compiled per `fn` and `static`.
 
     Attributes:
         fn: Module-level function that takes int32[chunk] last and returns images [chunk, ...] and the index
@@ -42,14 +42,14 @@ class Perturbation:
     arrays: tuple[Any, ...]
 
     def __call__(self, indices: Any) -> Any:
-        """Return what `fn` makes of these indices."""
+        """Return the result of `fn` for these indices."""
         return self.fn(*self.static, *self.arrays, indices)
 
 
 def prepare(
     model: Any, images: Any, targets: Any, *, probability: bool = False, plane: bool = True
 ) -> tuple[Any, jax.Array, Target]:
-    """Check the shared arguments as `targets.prepare` does; a `BlackBox` is left as it is."""
+    """Check the shared arguments as `targets.prepare` does; a `BlackBox` is returned unchanged."""
     if not isinstance(model, BlackBox):
         return _targets.prepare(model, images, targets, probability=probability, plane=plane)
     images = checks.images(images, plane=plane)
@@ -66,9 +66,9 @@ def frozen(model: Any, images: jax.Array, targets: Target, batch_size: int | Non
 
 
 def in_flight(model: Any, images: jax.Array, batch_size: int | None, count: int) -> int:
-    """Return how many of `count` changed images to ask the model about at once.
+    """Return how many of `count` changed images to score at once.
 
-    A black box that is asked from the host gets larger batches than what suits this machine's caches.
+    A black box called from the host gets larger batches than those that fit this machine's caches.
     """
     if batch_size is None and isinstance(model, BlackBox):
         batch_size = _ASKED_AT_ONCE
@@ -92,12 +92,12 @@ def scores(
         model: A callable pytree or a `BlackBox`.
         perturb: A `Perturbation`, which makes the images of int32[chunk].
         targets: As `frozen` returns them, for the originals.
-        count: How many changed images there are, static.
+        count: Number of changed images, static.
         batch_size: At most this many at once.
         probability: Explain the probability of classes, as `scores.probabilities` defines it; a callable
             target receives the raw scores.
-        start: Index of the first one.
-        top: Whether to return as well where the class is still the top one, as `Target.is_top` does.
+        start: Index of the first image.
+        top: Whether to also return where the class is still the top one, as `Target.is_top` does.
 
     Returns:
         float32 [count], or [count, k] for k classes per image; two such arrays with `top`.
@@ -106,7 +106,7 @@ def scores(
     if isinstance(model, BlackBox):
         return _host_scores(model, perturb, targets, start=start, **how)
     values, _, extents, right = _scores(model, perturb, targets, np.int32(start), **how)
-    # A program that was read to return probabilities has been warned of.
+    # A warning was already given if the program returns probabilities.
     if extents is not None and not targets.normalized and not isinstance(extents, Tracer):
         scores_rule.warn_of(np.asarray(extents), normalized=False)
     return (values, right) if top else values
@@ -122,7 +122,7 @@ def _scores(model, perturb, targets, start, *, count, batch_size, probability, t
 
 
 def _pick(outputs, targets, probability, top):
-    """Return what is explained; of probabilities the scores, and what these are; where the class is top."""
+    """Return the explained values; for probabilities the extent of the scores; and where the class is top."""
     right = targets.is_top(outputs) if top else None
     if not probability or targets.function is not None:
         return targets.of(outputs), None, None, right
@@ -137,7 +137,7 @@ def _host_scores(model, perturb, targets, *, count, batch_size, probability, sta
     parts = []
     with model.progress_bar(count) as advance:
         for first in range(start, start + count, batch_size):
-            # Chunks of one size compile once; what exceeds the count is cut off before the call.
+            # Chunks of one size compile once; indices beyond the count are dropped before the call.
             indices = jnp.arange(first, first + batch_size, dtype=jnp.int32)
             valid = min(batch_size, start + count - first)
             x, owners = _call_perturb(perturb, jnp.minimum(indices, start + count - 1))
@@ -149,7 +149,7 @@ def _host_scores(model, perturb, targets, *, count, batch_size, probability, sta
             advance(valid)
     values, raw, extents, right = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
     if extents is not None:
-        # There is no program to read, so that the values say whether they are probabilities.
+        # There is no program to read, so the values decide whether they are probabilities.
         normalized = scores_rule.sum_to_one(extents)
         values = raw if normalized else values
         scores_rule.warn_of(extents, normalized=normalized)
@@ -184,7 +184,7 @@ def pairs(
     owners, rows = indices // samples, indices % samples
     chosen = (masks[rows] if masks.ndim == 2 else masks[owners, rows]).astype(images.dtype)
     if images.shape[0] == 1:
-        # One axis of pixels: the gather is faster than along two.
+        # One axis of pixels, because the gather is faster than along two.
         shown = jnp.take(chosen, segments.reshape(-1), axis=1)
         flat = (1, -1, images.shape[-1])
         changed = blend(shown, images.reshape(flat), background.reshape(flat))

@@ -1,4 +1,4 @@
-"""Superpixels: their computation on the host, their checks, and values painted back onto them."""
+"""Superpixels: computation on the host, checks, and expanding their values to pixels."""
 
 import math
 import os
@@ -29,15 +29,14 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 def segment(
     photos: Float[ArrayLike, "batch height width channels"], *, method: str = "quickshift", **options: Any
 ) -> Int[Array, "batch height width"]:
-    """Cut photographs into superpixels, each image alone.
+    """Segment photographs into superpixels, each image independently.
 
     Args:
         photos: Pixels in [0, 1], float [batch, height, width, 3] (or one channel), before normalisation.
-        method: `"quickshift"` (with the parameters of `lime_image`: kernel_size 4, max_dist 200, ratio
-            0.2), `"slic"` or `"felzenszwalb"`, which scikit-image computes on the host, several images at
-            once; `"grid"`, equal rectangles.
-        options: Parameters of the algorithm under their names in scikit-image; `rows` and `columns` of the
-            grid.
+        method: `"quickshift"` (with the parameters of `lime_image`: kernel_size 4, max_dist 200, ratio 0.2),
+            `"slic"` or `"felzenszwalb"`, which scikit-image computes on the host, several images in parallel;
+            `"grid"`, equal rectangles.
+        options: Parameters of the algorithm, named as in scikit-image; `rows` and `columns` of the grid.
 
     Returns:
         Labels int32 [batch, height, width]: 0 to S - 1 in each image, without gaps. Counts may differ.
@@ -84,8 +83,8 @@ def grid(size: tuple[int, int], rows: int, columns: int) -> Int[Array, "height w
 
     Args:
         size: Height and width of the image.
-        rows: Number of rectangles over the height, at most the height.
-        columns: Number over the width, at most the width.
+        rows: Number of rectangles along the height, at most the height.
+        columns: Number along the width, at most the width.
     """
     rows, columns = checks.positive(rows, "rows"), checks.positive(columns, "columns")
     height, width = size
@@ -100,7 +99,7 @@ def _on_host(method: str, photos: np.ndarray, options: dict[str, Any]) -> np.nda
     from skimage import segmentation
 
     algorithm: Callable[..., np.ndarray] = getattr(segmentation, method)
-    # scikit-image's loops release the interpreter's lock for most of their time.
+    # scikit-image's loops release the interpreter lock most of the time.
     with ThreadPoolExecutor(max_workers=min(len(photos), os.cpu_count() or 1)) as pool:
         labels = list(pool.map(lambda photo: algorithm(photo, **options), photos))
     return _sequential(np.stack(labels))
@@ -126,22 +125,22 @@ class Superpixels(NamedTuple):
 
 
 def prepare(segments: Any, images: jax.Array, num_segments: int | None) -> Superpixels:
-    """Check superpixels against the images they belong to.
+    """Check superpixels against their images.
 
     Args:
         segments: Labels, integers of any type, [batch, height, width], or [height, width] for all images.
         images: The images [batch, height, width, channels].
-        num_segments: Static number of labels; needed where `segments` is traced.
+        num_segments: Static number of labels; needed if `segments` is traced.
 
     Returns:
         The labels and their static number S, the largest of the batch.
 
     Raises:
         TypeError: If labels are not integers.
-        ValueError: If shapes do not fit, an image has one superpixel only, or a label between 0 and the
+        ValueError: If shapes do not fit, an image has only one superpixel, or a label between 0 and the
             largest is missing.
     """
-    # JAX would cut 64-bit labels to 32 bits before they are checked.
+    # JAX would truncate 64-bit labels to 32 bits before the check.
     labels = segments if isinstance(segments, jax.Array) else np.asarray(segments)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"`segments` must be integer labels; got {labels.dtype}")
@@ -164,7 +163,7 @@ def _count(labels: np.ndarray, num_segments: int | None) -> tuple[int, bool]:
     for index, image in enumerate(labels):
         if image.min() < 0:
             raise ValueError(f"`segments` must be 0 to S - 1; image {index} has {image.min()}")
-        # A larger label leaves gaps, and counting up to it could take all memory.
+        # A larger label implies gaps, and counting up to it could exhaust memory.
         sizes = np.bincount(np.minimum(image.astype(np.uint64), image.size).astype(np.int64))
         if len(sizes) == 1:
             raise ValueError(
@@ -207,7 +206,7 @@ def paint(
     """Give every pixel the value of its superpixel.
 
     Args:
-        values: One value a superpixel, with any axes between the batch and the superpixels.
+        values: One value per superpixel, with any axes between the batch and the superpixels.
         segments: Labels of the images.
     """
 

@@ -1,7 +1,7 @@
-"""Which superpixels a sparse linear model uses: the feature selection of LIME.
+"""Feature selection of LIME: the superpixels that a sparse linear model uses.
 
 Everything works on the normal equations: the Gram matrix [S, S] of the centred weighted masks and their
-products with the scores [S], so no step touches the samples again.
+products with the scores [S], so no step reads the samples again.
 """
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 METHODS = ("auto", "none", "highest_weights", "forward_selection", "lasso_path")
 # Ridge penalty of the fit whose largest weights are kept, as in the reference implementation.
 PENALTY = 0.01
-# A column whose remaining square is below this share of its own is spanned by those already chosen.
+# A column whose remaining square is below this fraction of its own is spanned by those already chosen.
 _DEPENDENT = 1e-5
 _MOST_STEPS = 500
 
@@ -32,7 +32,7 @@ def choose(method: str, gram: jax.Array, products: jax.Array, present: jax.Array
         gram: Weighted Gram matrix of the centred masks, float32 [S, S].
         products: Weighted products of the centred masks and scores, float32 [S].
         present: float32 [S].
-        number: How many to choose at most.
+        number: Choose at most this many.
     """
     if method == "highest_weights":
         return _highest_weights(gram, products, present, number)
@@ -50,10 +50,10 @@ def _highest_weights(gram, products, present, number):
 
 
 def _forward(gram, products, present, number):
-    """Add the superpixel that raises R^2 of the unpenalised fit most, one after the other.
+    """Add superpixels one by one, each time the one that raises R^2 of the unpenalised fit most.
 
-    What a column adds to the explained sum of squares is its product with the residual, squared, over its
-    own remaining square; choosing one takes its direction out of all others (a Schur complement).
+    A column's contribution to the explained sum of squares is its squared product with the residual over its
+    own remaining square; choosing it removes its direction from all others (a Schur complement).
     """
     own = jnp.maximum(jnp.diagonal(gram), 1e-30)
 
@@ -77,7 +77,7 @@ def _lasso_path(gram, products, present, number):
     """Walk the lasso path from the largest penalty down; keep the last support of at most `number`.
 
     Least angle regression with the lasso modification (Efron et al. 2004, section 3): between two knots the
-    coefficients move along the direction that lowers all active correlations alike, until another column
+    coefficients move along the direction that lowers all active correlations equally, until another column
     reaches them or a coefficient reaches zero.
     """
     small = 1e-6 * jnp.maximum(jnp.abs(products).max(), 1e-30)
@@ -90,7 +90,7 @@ def _lasso_path(gram, products, present, number):
         matrix = gram * jnp.outer(active, active) + jnp.diag(1 - active)
         direction = jax.scipy.linalg.solve(matrix, signs, assume_a="pos") * active
         slope = jnp.dot(gram, direction, precision="highest")
-        # A column that has just left may not come back at once: rounding would take it for the next to join.
+        # A column that has just left must not return at once: rounding could make it the next to join.
         outside = usable & (active == 0) & (dropped == 0)
         ahead = jnp.where(slope < 1, (level - correlation) / jnp.maximum(1 - slope, 1e-12), jnp.inf)
         behind = jnp.where(slope > -1, (level + correlation) / jnp.maximum(1 + slope, 1e-12), jnp.inf)

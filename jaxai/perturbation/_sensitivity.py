@@ -1,4 +1,4 @@
-"""What Sobol and HSIC attribution share: quasi-random masks on a grid and their scores."""
+"""Shared parts of Sobol and HSIC attribution: quasi-random masks on a grid and their scores."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ def points(sampler: str, dimensions: int, number: int, key: jax.Array | None) ->
 
     Args:
         sampler: `"sobol"`, `"halton"` or `"latin_hypercube"`.
-        dimensions: Of the cube.
-        number: Of points.
-        key: Scrambles the sequence; None takes the plain one (without its first point, the origin).
+        dimensions: Dimensions of the cube.
+        number: Number of points.
+        key: Scrambles the sequence; None uses the unscrambled sequence (without its first point, the origin).
 
     Raises:
         TypeError: If the key is traced; inside `jit` it must be a constant.
@@ -52,7 +52,7 @@ def _seed(key: jax.Array) -> int:
 
 
 def _draw(sequence: Any, number: int) -> np.ndarray:
-    """Draw any number of points; scipy warns where it is not a power of two, which is the caller's choice."""
+    """Draw any number of points, without scipy's warning that it is not a power of two."""
     import warnings
 
     with warnings.catch_warnings():

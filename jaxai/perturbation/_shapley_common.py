@@ -1,4 +1,4 @@
-"""What the Shapley methods share: arguments, the scores of masks, errors."""
+"""Shared parts of the Shapley methods: arguments, scores of masks, errors."""
 
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ def per_image(fn: Any, values: jax.Array, *others: jax.Array) -> Any:
     """Apply `fn(values [samples, targets], *others) -> arrays [targets, ...]` to each image.
 
     Args:
-        fn: For one image.
+        fn: Function of one image's values.
         values: float32 [batch, samples, *k].
         others: Arrays with a batch axis.
 

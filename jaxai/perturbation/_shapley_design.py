@@ -1,9 +1,9 @@
 """Masks and weights for the regression form of Shapley values.
 
-Coalitions come in levels: level j holds those of size j and their complements. Small levels are enumerated
-as far as the budget goes, the rest is sampled in complementary pairs, those of a level in groups that show
-every superpixel alike. Everything is static in shape although the number of superpixels may differ between
-the images of a batch.
+Coalitions come in levels: level j holds those of size j and their complements. Small levels are enumerated as
+far as the budget allows, the rest is sampled in complementary pairs, within a level in groups that show every
+superpixel equally often. All shapes are static although the number of superpixels may differ between the
+images of a batch.
 """
 
 from functools import partial
@@ -86,8 +86,8 @@ def coalitions(key: jax.Array, present: jax.Array, *, samples: int, leverage: bo
     shown_listed = _unrank(rank, levels[level], players, middle[level], table)
     noise = jnp.where(present[None] > 0, _designs.uniforms(key, samples=budget, count=count), 2.0)
     order = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
-    # A random order is cut into disjoint coalitions of the level before the next order is drawn: they
-    # differ, and show all superpixels alike. (Two halves would be each other's complement.)
+    # A random order is cut into disjoint coalitions of the level before the next order is drawn: they differ,
+    # and show all superpixels equally often. (Two halves would be each other's complement.)
     parts = jnp.where(middle, 1, jnp.maximum(players // levels, 1))[level]
     part = (rows - jnp.searchsorted(level, level, side="left")) % parts
     begin = (part * levels[level])[:, None]
@@ -105,12 +105,12 @@ def coalitions(key: jax.Array, present: jax.Array, *, samples: int, leverage: bo
 
 
 def _enumerated(mass, pairs, valid, budget):
-    """Return which levels are listed in full: they would get at least as many samples as they have pairs."""
+    """Return which levels are enumerated: those that would get at least as many samples as pairs."""
 
     def step(state, level):
         left, open_ = state
         share, remaining, need, exists = level
-        # The tolerance lets the last level in, for which both sides are equal but for rounding.
+        # The tolerance admits the last level, for which both sides are equal up to rounding.
         take = open_ & exists & (left * share >= (1 - 1e-5) * need * remaining) & (need <= left)
         return (jnp.where(take, left - need, left), open_ & (take | ~exists)), take
 
@@ -122,7 +122,7 @@ def _enumerated(mass, pairs, valid, budget):
 def _unrank(rank, size, players, middle, table):
     """Return the rank-th coalition [rows, S] of `size` among `players`, in lexicographic order.
 
-    Where a coalition and its complement have the same size, only those with superpixel 0 are counted.
+    If a coalition and its complement have the same size, only those with superpixel 0 are counted.
     """
     count = table.shape[0] - 1
 

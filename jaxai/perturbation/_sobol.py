@@ -1,4 +1,4 @@
-"""Sobol attribution: the share of the score's variance in which a cell of the image takes part."""
+"""Sobol attribution: the fraction of the score's variance in which a cell of the image is involved."""
 
 from collections.abc import Callable
 from functools import partial
@@ -37,19 +37,19 @@ def sobol(
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k height width"]:
-    """Map the total Sobol index of each cell of a grid, of logits under masks that dim the cells at random.
+    """Map the total Sobol index of each cell of a grid, for logits under masks that dim cells at random.
 
-    The total index is the share of the variance that vanishes when all other cells are fixed: the cell's
-    own effect and all interactions it takes part in. num_designs (cells + 2) forward passes.
+    The total index is the expected fraction of the variance that remains when all other cells are fixed: the
+    cell's own effect and all its interactions. Costs num_designs (cells + 2) forward passes.
 
     Args:
-        key: Scrambles the quasi-random points (and draws `fill="noise"`); None takes the plain sequence.
-            Inside `jit` a constant, not an argument.
-        grid: Cells down and across.
-        num_designs: Number of points N of the two base designs, best a power of two.
+        key: Scrambles the quasi-random points (and draws `fill="noise"`); None uses the unscrambled sequence.
+            Inside `jit` the key must be a constant, not an argument.
+        grid: Number of cells down and across.
+        num_designs: Number of points N of the two base designs, preferably a power of two.
         sampler: `"sobol"`, `"halton"` or `"latin_hypercube"`.
         estimator: `"jansen"`, `"homma"`, `"janon"`, `"glen"` or `"saltelli"`.
-        fill: What a cell fades to, in the model's input space, as in `jaxai.lime`.
+        fill: Content to which a cell fades, in the model's input space, as in `jaxai.lime`.
 
     Returns:
         Total indices [batch, height, width] ([batch, rows, columns] without `upsample`); [batch, k, ...]
@@ -83,16 +83,16 @@ def sobol(
 def sobol_design(
     dimensions: int, num_designs: int, *, sampler: str = "sobol", key: jax.Array | None = None
 ) -> np.ndarray:
-    """Return the points at which `sobol_indices` wants a function's values.
+    """Return the points at which `sobol_indices` needs a function's values.
 
     Args:
-        dimensions: d, of the function's argument in the unit cube.
+        dimensions: d, dimensions of the function's argument in the unit cube.
         num_designs: N, points of the base designs A and B.
         sampler: As in `sobol`.
         key: As in `sobol`.
 
     Returns:
-        float32 [N (d + 2), d]: A, B, and for each dimension A with that column taken from B.
+        float32 [N (d + 2), d]: A, B, and per dimension A with that column taken from B.
     """
     both = _sensitivity.points(sampler, 2 * dimensions, num_designs, key)
     a, b = both[:, :dimensions], both[:, dimensions:]
@@ -115,7 +115,7 @@ def sobol_indices(
         Total indices [..., d]; 0 where the values do not vary.
     """
     number = values.shape[-1] // (dimensions + 2)
-    # Only differences matter; taking the mean off keeps float32's digits for them.
+    # Only differences matter; subtracting the mean preserves float32's precision for them.
     values = values.astype(jnp.float32)
     values = values - values.mean(-1, keepdims=True)
     a = values[..., None, :number]

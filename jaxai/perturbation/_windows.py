@@ -17,7 +17,7 @@ class Windows:
     Attributes:
         size: Height and width of the image; the length of a signal; depth, height and width of a volume.
         window: Rows and columns of a window.
-        strides: Distance of neighbouring windows.
+        strides: Distance between neighbouring windows.
         counts: Number of windows down and across.
     """
 

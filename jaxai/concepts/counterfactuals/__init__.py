@@ -1,4 +1,4 @@
-"""Counterfactuals: the least that changes a decision, checked by the network itself."""
+"""Counterfactuals: minimal changes that flip a decision, verified by the network."""
 
 from ._amounts import ConceptChange, concept_change
 from ._neighbours import Neighbours, unlike_neighbours

@@ -1,4 +1,4 @@
-"""Counterfactual concepts: how much more or less of which concept makes another class win."""
+"""Counterfactual concepts: the amounts of concepts that make another class win."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,21 +21,21 @@ _HALVINGS = 24
 
 
 class ConceptChange(NamedTuple):
-    """The smallest change of concepts that flips each image, as far as the search goes."""
+    """The smallest change of concepts found that flips each image."""
 
     change: Float[Array, "batch concepts"]
-    """What is added to a concept at every position, along its direction of length one; codes stay at least
-    zero."""
+    """Amount added to each concept at every position, along its direction of length one; codes stay
+    non-negative."""
     size: Float[Array, " batch"]
     """Sum over the concepts of the mean absolute change of their codes."""
     flipped: Bool[Array, " batch"]
-    """Whether the target wins after the change, as the network says."""
+    """Whether the target wins after the change, according to the network."""
     before: Float[Array, " batch"]
-    """The target's probability of the image; a callable's own value."""
+    """The target's probability for the image; for a callable, its value."""
     after: Float[Array, " batch"]
     """The same after the change."""
     classes: Int[Array, " batch"]
-    """The class that was to win; -1 for a callable target."""
+    """The target class; -1 for a callable target."""
 
 
 @completed
@@ -52,26 +52,26 @@ def concept_change(
 ) -> ConceptChange:
     """Find the smallest change of concepts that makes another class win.
 
-    A layer's activations are written as codes of concepts; what the codes leave of them stays as it is. A
-    change adds an amount to a concept at all positions, where codes do not fall below zero. The search
-    follows the path of least absolute change (forward stagewise): each step moves the concept that gains
-    most odds for its cost by a tenth of the way. The last step is halved until it just flips, concepts that
-    turn out not to be needed are set back, and the rest is shortened to a thousandth beyond the border. Where
-    the odds are linear in the layer's activations, this is the smallest change.
+    A layer's activations are expressed as codes of concepts plus a residual, which is unchanged. A change
+    adds an amount to a concept at all positions, without codes falling below zero. The search follows the
+    path of least absolute change (forward stagewise): each step moves the concept with the largest gain of
+    odds per cost by a tenth of the way. The last step is halved until it just flips, unneeded concepts are
+    reset, and the rest is shortened to a thousandth beyond the decision boundary. If the odds are linear in
+    the layer's activations, this is the smallest change.
 
     Args:
-        targets: The class that is to win, int or int[batch]; None is the image's second class. A callable
+        targets: The class that should win, int or int[batch]; None is the image's second class. A callable
             wins with a value above zero.
         concepts: A `Craft` or an `Sae` of this layer; or directions [concepts, channels], such as those of
             `cav`, along which activations move freely.
-        changes: `"both"`; `"less"`, only of what an image has; or `"more"`.
-        steps: At most so many steps.
+        changes: `"both"`; `"less"`, only decreases of concepts that an image has; or `"more"`.
+        steps: At most this many steps.
 
     Returns:
-        A `ConceptChange`; `flipped` is False where the steps did not suffice.
+        A `ConceptChange`; `flipped` is False if the steps did not suffice.
 
     Raises:
-        ValueError: If the concepts are not of the layer's channels.
+        ValueError: If the concepts do not have the layer's number of channels.
 
     References:
         Hastie, Taylor, Tibshirani, Walther: Forward stagewise regression and the monotone lasso. Electronic
@@ -152,7 +152,7 @@ def _smallest(head, acts, target, codes, ways, steps):
         return margin(acts + (moved(change) @ codes.directions).astype(acts.dtype))
 
     first, wins = of(jnp.zeros(own.shape[-1]))
-    # A tenth of the way to the border, and a little beyond it for values that are almost there.
+    # A tenth of the way to the boundary, and slightly beyond it for values that are almost there.
     stride = jnp.maximum(-first, 1e-3 * (1 + jnp.abs(first))) / _STRIDES
 
     def step(carry):
@@ -174,7 +174,7 @@ def _smallest(head, acts, target, codes, ways, steps):
         way, concept = best // rates.shape[1], best % rates.shape[1]
         gain = jnp.stack(gains)[way, concept]
         found = rates[way, concept] > 0
-        # No farther down than to where nothing is left.
+        # Decrease no further than to zero.
         most = jnp.where((way == 1) & (low == 0), jnp.max(left[..., concept]), jnp.inf)
         length = jnp.minimum(stride / jnp.where(found, gain, 1), most)
         after = change.at[concept].add(jnp.where(found, jnp.where(way == 0, length, -length), 0))
@@ -189,7 +189,7 @@ def _smallest(head, acts, target, codes, ways, steps):
     change, before, _, flipped, _ = jax.lax.while_loop(going, step, start)
 
     def shortened(near, far):
-        """Return the last of the points between that flips, by halving; `far` does."""
+        """Return the nearest point that flips between the two, by bisection; `far` flips."""
 
         def halve(pair, _):
             middle = (pair[0] + pair[1]) / 2
@@ -212,7 +212,7 @@ def _smallest(head, acts, target, codes, ways, steps):
         lambda carry: carry[1], needed, (change, flipped & ((change != 0).sum() > 1))
     )[0]
     change = jnp.where(flipped, shortened(jnp.zeros_like(change), change), change)
-    # A thousandth beyond the border, where rounding would decide.
+    # A thousandth beyond the boundary, at which rounding would decide.
     beyond = change * 1.001
     change = jnp.where(of(beyond)[1], beyond, change)
     last = of(change)

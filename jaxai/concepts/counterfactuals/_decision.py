@@ -1,4 +1,4 @@
-"""What a decision is: which class wins, or the sign of a callable target, and how clearly."""
+"""Decisions: the winning class, or the sign of a callable target, and the margin."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def prepare(model: Any, images: Any, targets: Any) -> tuple[Any, jax.Array, Targ
     """Check the arguments that all counterfactuals share.
 
     Raises:
-        ValueError: If there are several targets per image: each has a counterfactual of its own.
+        ValueError: If there are several targets per image: each has its own counterfactual.
     """
     model, images, target = _targets.prepare(model, images, targets, probability=True)
     if target.axes:
@@ -24,10 +24,10 @@ def prepare(model: Any, images: Any, targets: Any) -> tuple[Any, jax.Array, Targ
 
 
 def margin(target: Target, outputs: Any) -> tuple[jax.Array, jax.Array]:
-    """Return how clearly the target wins, float32[batch], and whether it does, bool[batch].
+    """Return the margin by which the target wins, float32[batch], and whether it does, bool[batch].
 
-    Of a class that is the logarithm of its odds, log p / (1 - p), which keeps its digits where p is almost
-    1; a class wins if its score is the largest. A callable target wins if its value is above zero.
+    For a class the margin is its log odds, log p / (1 - p), which stay precise if p is almost 1; a class wins
+    if its score is the largest. A callable target wins if its value is above zero.
     """
     if target.function is not None:
         value = target.of(outputs)
@@ -47,5 +47,5 @@ def margin(target: Target, outputs: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def shown(target: Target, margins: jax.Array) -> jax.Array:
-    """Return what users are told of margins: the probability of a class, the value of a callable."""
+    """Convert margins to reported values: the probability of a class, the value of a callable."""
     return margins if target.function is not None else jax.nn.sigmoid(margins)

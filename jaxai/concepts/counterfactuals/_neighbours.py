@@ -1,4 +1,4 @@
-"""Explanations by example: the nearest images of a data set that the network takes for another class."""
+"""Explanations by example: the nearest images of a data set that belong to another class."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ METRICS = ("cosine", "euclidean")
 
 
 class Neighbours(NamedTuple):
-    """Images of a data set that answer "why not another class"."""
+    """Images of a data set that answer "why not another class?"."""
 
     indices: Int[Array, "batch k"]
     """The nearest unlike images of the data set, nearest first."""
@@ -28,10 +28,10 @@ class Neighbours(NamedTuple):
     classes: Int[Array, "batch k"]
     """Their classes."""
     own: Int[Array, " batch"]
-    """The image's own class, as the network sees it."""
+    """The image's class as predicted by the network."""
     semifactuals: Int[Array, " batch"]
-    """The image of the same class that is still as near as the nearest unlike one, and nearest to that:
-    "even if"; -1 if there is none."""
+    """The "even if" example: among images of the same class at most as far as the nearest unlike one, the one
+    closest to that; -1 if there is none."""
 
 
 @completed
@@ -49,16 +49,17 @@ def unlike_neighbours(
 ) -> Neighbours:
     """Find the nearest images of a data set that are of another class: nearest unlike neighbours.
 
-    Images are compared by a layer's activations, averaged over its positions. A neighbour is also the
-    distractor that `swap_cells` takes cells from: `pool[found.indices[:, 0]]`.
+    Images are compared by a layer's activations, averaged over its positions. A neighbour can serve as the
+    distractor of `swap_cells`: `pool[found.indices[:, 0]]`.
 
     Args:
         images: Images to explain, model input, [batch, height, width, channels].
-        pool: Images of the data set, as the model takes them.
-        targets: The class that a neighbour must have, int or int[batch]; None is any but the image's own.
-        labels: Classes of the pool, int [others]; None is what the network sees in them.
-        k: How many neighbours.
-        metric: `"cosine"`, 1 less the cosine; or `"euclidean"`.
+        pool: Images of the data set, model input.
+        targets: The class that a neighbour must have, int or int[batch]; None is any class but the image's
+            own.
+        labels: Classes of the pool, int [others]; None uses the network's predictions.
+        k: Number of neighbours.
+        metric: `"cosine"`, 1 minus the cosine; or `"euclidean"`.
 
     Returns:
         A `Neighbours`.
@@ -118,13 +119,13 @@ def _nearest(seen, others, own, theirs, unlike, *, k, metric):
     def distances(a):
         return _distances(a, others, metric)
 
-    # The distances of at most so many images are held at a time.
+    # The distances of at most this many images are in memory at a time.
     def chunk(inputs):
         a, mine, far = inputs
         between = distances(a)
         negative, indices = jax.lax.top_k(jnp.where(far, -between, -jnp.inf), k)
         nearest = indices[:, 0]
-        # Of the same class, not farther than the nearest unlike one, and nearest to that.
+        # Of the same class, at most as far as the nearest unlike one, and closest to that.
         like = (theirs[None] == mine[:, None]) & ~far & (between <= -negative[:, :1])
         beyond = jnp.where(like, distances(others[nearest]), jnp.inf)
         semifactual = jnp.where(like.any(1), beyond.argmin(1), -1)

@@ -1,4 +1,4 @@
-"""The smallest regions of an image whose absence loses a class, and whose presence suffices for it."""
+"""The smallest regions of an image that are necessary or sufficient for a class."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,22 +18,22 @@ VARIANTS = ("delete", "preserve")
 
 
 class Regions(NamedTuple):
-    """The smallest region of each image that the search found, and the proof."""
+    """The smallest region found for each image, and its verification."""
 
     masks: Bool[Array, "batch height width"]
-    """The region: hidden for `"delete"`, all that is shown for `"preserve"`."""
+    """The region: hidden for `"delete"`, the only part shown for `"preserve"`."""
     order: Int[Array, "batch most"]
-    """Superpixels in the order in which they were found; -1 after the last."""
+    """Superpixels in the order of selection; -1 after the last."""
     count: Int[Array, " batch"]
-    """How many superpixels the region has."""
+    """Number of superpixels in the region."""
     area: Float[Array, " batch"]
-    """Share of the image, in [0, 1]."""
+    """Fraction of the image, in [0, 1]."""
     flipped: Bool[Array, " batch"]
-    """Whether the class is lost without the region (`"delete"`), or wins with the region alone
-    (`"preserve"`), as the network says of the changed image."""
+    """Whether the class is lost without the region (`"delete"`), or wins with only the region (`"preserve"`),
+    according to the network's scores of the changed image."""
     values: Float[Array, "batch steps"]
-    """The class's probability before the first superpixel and after each, [batch, most + 1]; a callable's own
-    value. NaN after the last."""
+    """The class's probability before the first superpixel and after each, [batch, most + 1]; for a callable,
+    its value. NaN after the last."""
     became: Int[Array, " batch"]
     """The top class of the changed image; -1 for a callable target."""
 
@@ -54,23 +54,23 @@ def smallest_regions(
 ) -> Regions:
     """Find the smallest region without which a class is lost, or which alone suffices for it.
 
-    Each step hides (or shows) the superpixel that lowers (or raises) the class's odds most, after a run
-    of the network on every one that is left, until another class wins (or the class does). Then superpixels
-    that turn out not to be needed are set back, so that no single one of the region is idle. The search is
-    greedy: a smaller region of other superpixels may exist.
+    Each step hides (or shows) the superpixel that lowers (or raises) the class's odds most, after scoring
+    every remaining one, until another class wins (or the class does). Unneeded superpixels are then reset, so
+    that every single one in the region is needed. The search is greedy: a smaller region of other superpixels
+    may exist.
 
     Args:
-        targets: The class, int or int[batch]; None is the top class of the image itself. A callable holds
+        targets: The class, int or int[batch]; None is the top class of the image itself. A callable wins
             while its value is above zero.
-        variant: `"delete"`: the region whose absence loses the class; `"preserve"`: the region that has the
-            class while all else is hidden.
+        variant: `"delete"`: the region whose absence loses the class; `"preserve"`: the region that keeps the
+            class while everything else is hidden.
         segments: Labels of `jaxai.segment`, int [batch, height, width] (or [height, width] for all images);
-            None takes the cells of `grid`.
-        grid: Cells down and across.
-        max_segments: Stop after so many; None allows all.
+            None uses the cells of `grid`.
+        grid: Number of cells down and across.
+        max_segments: Stop after this many superpixels; None allows all.
 
     Returns:
-        A `Regions`; `flipped` is False where the superpixels that were allowed did not suffice.
+        A `Regions`; `flipped` is False if the allowed superpixels did not suffice.
 
     Raises:
         ValueError: If there is more than one class per image.
@@ -127,13 +127,13 @@ def _search_all(model, images, hidden, labels, present, targets, *, count, most,
 
         def evaluate(states):
             outputs = model(jax.vmap(lambda state: painted(state)[1])(states))
-            # The same class for all states of the image.
+            # All states of the image have the same target class.
             many = target.of_classes(None if classes is None else jnp.repeat(classes, len(states)))
             value, wins = _decision.margin(many, outputs)
             shown = _decision.shown(many, value)
             return (-value, ~wins, shown) if delete else (value, wins, shown)
 
-        # A superpixel that this image does not have changes nothing.
+        # A superpixel that this image lacks changes nothing.
         bonus = jnp.where(real, 0, -jnp.inf)
         found = _search.fewest(
             evaluate, moves, bonus, places=count, most=most, batch_size=batch_size, once=False

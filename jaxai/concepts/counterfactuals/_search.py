@@ -1,4 +1,4 @@
-"""The greedy search for the fewest changes that flip a decision, and the check that each is needed."""
+"""Greedy search for the fewest changes that flip a decision, with a check that each is needed."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ OWN = -1
 
 
 class Path(NamedTuple):
-    """Changes in the order in which they were found; -1 and NaN after the last."""
+    """Changes in the order of selection; -1 and NaN after the last."""
 
     places: jax.Array
     """int32 [most]."""
@@ -23,7 +23,7 @@ class Path(NamedTuple):
     flipped: jax.Array
     """bool []."""
     values: jax.Array
-    """What `evaluate` shows before the first change and after each, float32 [most + 1]."""
+    """The value to show of `evaluate`, before the first change and after each, float32 [most + 1]."""
 
 
 Evaluate = Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
@@ -39,20 +39,22 @@ def fewest(
     batch_size: int,
     once: bool,
 ) -> Path:
-    """Change one place after the other until the decision flips, then take back what is not needed.
+    """Change one place after the other until the decision flips, then undo unneeded changes.
 
-    A state says what each place shows: `OWN`, or a source. Every step evaluates all moves that are left, in
-    batches, and makes the one of the largest objective, of those that flip if any does. At the end places
-    are set back one after the other, as long as the decision stays flipped: no single change is idle.
+    A state holds the content of each place: `OWN`, or a source. Every step evaluates all remaining moves, in
+    batches, and makes the one with the largest objective, among those that flip if any does. At the end
+    places are reset one after the other as long as the decision stays flipped, so that every single change is
+    needed.
 
     Args:
-        evaluate: States [n, places] to their objectives, whether they flip, and a value to show, each [n].
+        evaluate: Maps states [n, places] to their objectives, whether they flip, and a value to show, each
+            [n].
         moves: Place and source of each move, int32 [moves, 2].
-        bonus: What is added to the objective of each move, [moves].
-        places: How many places there are.
-        most: At most so many changes.
+        bonus: Value added to the objective of each move, [moves].
+        places: Number of places.
+        most: At most this many changes.
         batch_size: States evaluated at once.
-        once: Whether a source may serve one place only.
+        once: Whether a source may be used for only one place.
     """
     which, whence = moves[:, 0], moves[:, 1]
     start = jnp.full(places, OWN, jnp.int32)
@@ -112,5 +114,5 @@ def fewest(
 
 
 def _inside(path, places):
-    """Return the places of a path, and one beyond all for slots that are empty."""
+    """Return the places of a path, with an index out of range for empty slots."""
     return jnp.where(path[:, 0] == OWN, places, path[:, 0])

@@ -1,4 +1,4 @@
-"""Counterfactual swaps: the fewest cells of a layer which, taken from another image, flip the class."""
+"""Counterfactual swaps: the fewest cells of a layer that flip the class when taken from another image."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,21 +16,21 @@ from . import _decision, _search
 
 
 class Swaps(NamedTuple):
-    """Which cells of a layer were replaced, in the order in which they were found; -1 after the last."""
+    """The replaced cells of a layer, in the order of selection; -1 after the last."""
 
     cells: Int[Array, "batch most 2"]
     """Row and column in the image's grid."""
     sources: Int[Array, "batch most 3"]
     """Number of the distractor, row and column in its grid."""
     count: Int[Array, " batch"]
-    """How many cells were replaced."""
+    """Number of replaced cells."""
     flipped: Bool[Array, " batch"]
-    """Whether the target wins with these cells, as the network says of them."""
+    """Whether the target wins with these cells, according to the network."""
     values: Float[Array, "batch steps"]
-    """The target's probability before the first swap and after each, [batch, most + 1]; a callable's own
+    """The target's probability before the first swap and after each, [batch, most + 1]; for a callable, its
     value. NaN after the last."""
     classes: Int[Array, " batch"]
-    """The class that was to win; -1 for a callable target."""
+    """The target class; -1 for a callable target."""
     grid: tuple[int, int]
     """Rows and columns of the layer."""
 
@@ -50,33 +50,33 @@ def swap_cells(
     max_swaps: int | None = None,
     batch_size: int | None = None,
 ) -> Swaps:
-    r"""Find the fewest cells of a layer which, replaced by cells of a distractor, make its class win.
+    r"""Find the fewest cells of a layer that make a distractor's class win when replaced by its cells.
 
     Each step tries all pairs of a cell of the image and a cell of the distractor, in one batched run of the
-    layers after `layer`, and makes the swap of the largest
-    $\log p_{c'}(\text{swapped}) + \lambda \log \mathrm{softmax}_j(\cos(u_i, u'_j) / \tau)$: of the swaps that
-    flip, if any does. A cell is replaced once, and a distractor's cell is used once. Afterwards swaps that
-    turn out not to be needed are undone, so that undoing any other single one loses the class again.
+    layers after `layer`, and makes the swap with the largest value of
+    $\log p_{c'}(\text{swapped}) + \lambda \log \mathrm{softmax}_j(\cos(u_i, u'_j) / \tau)$: among the swaps
+    that flip, if any does. A cell is replaced once, and a distractor's cell is used once. Afterwards unneeded
+    swaps are undone, so that undoing any remaining one loses the class again.
 
     Args:
-        images: Images to be changed, model input, [batch, height, width, channels].
-        distractors: An image of another class for each, of the same shape, or m of them
-            [batch, m, height, width, channels], whose cells serve alike.
-        targets: The class c' that is to win, int or int[batch]; None is the top class of the (first)
-            distractor. A callable wins with a value above zero, and stands in the place of log p.
-        semantic_weight: lambda, at least 0: cells are to be replaced by cells that look alike.
+        images: Images to change, model input, [batch, height, width, channels].
+        distractors: An image of another class for each, of the same shape, or m of them [batch, m, height,
+            width, channels], whose cells are all candidates.
+        targets: The class c' that should win, int or int[batch]; None is the top class of the (first)
+            distractor. A callable wins with a value above zero, and replaces log p.
+        semantic_weight: lambda, at least 0: the weight of similarity between swapped cells.
         temperature: tau.
-        features: What likeness is seen in, images to [batch, h, w, channels], a network trained without
-            labels for example, resized to the layer's grid; None takes the layer's own activations.
-        keep: Share of the pairs that are tried, those of the largest cosine, in (0, 1].
-        max_swaps: Stop after so many; None allows all cells.
+        features: Features for the similarity, a function of images to [batch, h, w, channels], such as a
+            self-supervised network, resized to the layer's grid; None uses the layer's own activations.
+        keep: Fraction of the pairs to try, those with the largest cosine, in (0, 1].
+        max_swaps: Stop after this many swaps; None allows all cells.
         batch_size: At most this many swapped layers in flight; None chooses by size.
 
     Returns:
-        A `Swaps`; `flipped` is False where all swaps that were allowed did not suffice.
+        A `Swaps`; `flipped` is False if the allowed swaps did not suffice.
 
     Raises:
-        ValueError: If the distractors are not like the images, a number is out of range, or the layer has no
+        ValueError: If the distractors do not match the images, a number is out of range, or the layer has no
             positions.
 
     References:
@@ -188,7 +188,8 @@ def _search_all(model, images, targets, distractors, features, numbers, *, layer
             once=True,
         )
 
-    # One image after the other: each step of one is a large batch, and images need different numbers.
+    # One image after the other: each step is already a large batch, and images need different numbers of
+    # steps.
     def start(inputs):
         x, classes, others = inputs
         return one((x, targets.of_classes(classes), others))
