@@ -11,8 +11,8 @@ from . import errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the `jaxai` command.
 
-    A mistake of the caller's gives one line on the standard error and code 2; `JAXAI_DEBUG=1` in the
-    environment shows where it came from. A reader of the answer who leaves early (`| head`) changes nothing.
+    A caller's mistake gives one line on standard error and exit code 2; `JAXAI_DEBUG=1` in the environment
+    shows its traceback. Closing the output early (`| head`) is not an error.
 
     Args:
         arguments: Words after the command's name; None takes them from the command line.
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _leave(code: int) -> None:
-    """End the process now if what was interrupted still computes: Python would wait for it."""
+    """End the process now if an interrupted computation still runs: Python would wait for it."""
     waiting = sys.modules.get("jaxai.report._waiting")
     if waiting is not None and waiting.abandoned():
         sys.stdout.flush()

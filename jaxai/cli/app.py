@@ -1,4 +1,4 @@
-"""The command's parts put together; a command is imported when it is used, for JAX takes seconds."""
+"""The assembled command; each subcommand is imported when used, because JAX takes seconds to import."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from . import facts, help_pages, terminal
 
 
 class _Commands(Mapping[str, Any]):
-    """The commands by name, each loaded when it is asked for."""
+    """The commands by name, each loaded on demand."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in facts.COMMANDS:
@@ -28,14 +28,14 @@ class _Commands(Mapping[str, Any]):
 
 
 class Group(TyperGroup):
-    """The commands, of which the help lists what is written down."""
+    """The group of commands, whose help is read from the stored facts."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.commands: Any = _Commands()
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command, unless its help is what is asked for."""
+        """Return the command, unless only its help is requested."""
         if (name := help_pages.asked(args)) is not None:
             for line in help_pages.shown(name, ctx.make_formatter()).splitlines():
                 terminal.say(line)

@@ -1,4 +1,4 @@
-"""The words and options that several commands take."""
+"""Arguments and options that several commands share."""
 
 import math
 from typing import Annotated, Literal
@@ -17,7 +17,7 @@ ImagesArgument = Annotated[
         metavar="IMAGE...", help=f"Photos, folders of photos, or samples: {', '.join(photos.SAMPLES)}."
     ),
 ]
-# Where photos are what is studied, many of them.
+# For commands that study many photos.
 PhotosArgument = Annotated[
     list[str], typer.Argument(metavar="FOLDER|IMAGE...", help="Folders of photos, photos, or samples.")
 ]
@@ -40,7 +40,7 @@ NormalizeOption = Annotated[
 LayerOption = Annotated[
     str | None, typer.Option(help="Layer for methods that look at one; see `jaxai layers`.")
 ]
-# Of what looks at positions; the layer of the other commands is that of their methods.
+# For commands that need positions; in the others the methods choose the layer.
 PositionsOption = Annotated[
     str | None, typer.Option(help="The layer; see `jaxai layers`.", show_default="last with positions")
 ]
@@ -69,7 +69,7 @@ MOST = options.MOST
 BatchSizeOption = Annotated[
     int | None, typer.Option(min=1, max=MOST, help="Images in flight at most; bounds the memory.")
 ]
-# JAX takes 32 bits of a seed, so that larger ones would repeat.
+# JAX uses 32 bits of a seed, so larger seeds would repeat.
 SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything drawn at random.")]
 
 PageOption = Annotated[

@@ -1,6 +1,6 @@
-"""Completion of the command's words from what is written down, within milliseconds.
+"""Shell completion from the stored facts, within milliseconds.
 
-The shells' scripts are Typer's (`jaxai --install-completion`); what they ask is answered here, before the
+The shells' scripts are Typer's (`jaxai --install-completion`); their requests are answered here, before the
 parser and JAX are imported. Names of classes are written with underscores, which `--target` takes for spaces.
 """
 
@@ -20,22 +20,22 @@ _TOP = ("top1", "top3", "top5")
 _NUMBERS = ("mean", "length", "like=")
 _LISTS = ("methods", "metrics", "references", "classes")
 _DEFAULT_MODEL = "efficientnet_lite0"
-# Too many names to choose from: a letter is asked for first.
+# Too many names to list: a first letter is required.
 _MANY = 200
 
 
 def answer(asked: str) -> bool:
-    """Print what a shell's script asks for.
+    """Answer a request of a shell's completion script.
 
     Args:
-        asked: As the script says it, such as "complete_bash".
+        asked: The script's request, such as "complete_bash".
 
     Returns:
-        Whether this shell is answered here.
+        Whether this shell is supported here.
     """
     shell = asked.removeprefix("complete_")
     if shell == "bash":
-        # Readline takes "=" for the end of a word.
+        # Readline treats "=" as the end of a word.
         words = _split(os.environ.get("COMP_WORDS", ""))
         number = int(os.environ.get("COMP_CWORD", "0"))
         before, word = words[1:number], words[number] if number < len(words) else ""
@@ -58,12 +58,12 @@ def answer(asked: str) -> bool:
 
 
 def complete(words: Sequence[str], word: str) -> Answer:
-    """Return what may stand in place of a word that is being written, each with a line about it.
+    """Return the possible completions of a word, each with a description.
 
-    Nothing is returned where a file's name is wanted, which shells complete themselves.
+    File names are left to the shell.
 
     Args:
-        words: Those before it, without the command's name.
+        words: The words before it, without the command's name.
         word: Its beginning.
     """
     known = facts.read()["commands"]
@@ -98,7 +98,7 @@ def complete(words: Sequence[str], word: str) -> Answer:
 
 
 def _split(line: str) -> list[str]:
-    """Return a line's words; quotes that are not closed end with it."""
+    """Return a line's words; unclosed quotes end with the line."""
     import shlex
 
     reader = shlex.shlex(line, posix=True)
@@ -172,7 +172,7 @@ def _listed(kind: str, model: str, part: str) -> Iterable[str]:
     count = Counter(name.lower() for name in names)
     if not part and len(names) > _MANY:
         return _TOP
-    # Two classes of one name have numbers only.
+    # Classes with the same name are offered only by number.
     return _starting(part, [*_TOP, *(name for name in names if count[name.lower()] == 1)], ignore_case=True)
 
 

@@ -1,4 +1,4 @@
-"""`jaxai concepts`: what a layer computes with, found in a folder of photos, a sheet for each concept."""
+"""`jaxai concepts`: the concepts of a layer, found in a folder of photos, with one sheet per concept."""
 
 import json
 import shlex
@@ -166,7 +166,7 @@ def _write_page(path, sheets, net, photos_, record) -> None:
 
 
 def _search(net, pixels, layer, method, count, key, batch_size) -> Any:
-    """Return a `Craft`, or an `Sae` where asked for, or where activations are negative."""
+    """Return a `Craft`, or an `Sae` if requested or if activations are negative."""
     acts = features.layer_activations(
         net.model, pixels, layer=layer, normalize=net.normalize, batch_size=batch_size
     )
@@ -174,7 +174,7 @@ def _search(net, pixels, layer, method, count, key, batch_size) -> Any:
         return library.craft(
             net.model,
             net.normalize(pixels),
-            # Without classes: the layer's own size is what the concepts are weighed by.
+            # Without classes, concepts are weighted by the layer's own magnitude.
             None if net.labels is not None else _strength,
             layer=layer,
             num_concepts=count or _CRAFT_CONCEPTS,
@@ -188,7 +188,7 @@ def _search(net, pixels, layer, method, count, key, batch_size) -> Any:
 
 
 def _strength(outputs):
-    """Return the mean of what a network without classes returns."""
+    """Return the mean output of a network without classes."""
     return outputs.reshape(outputs.shape[0], -1).mean(1)
 
 

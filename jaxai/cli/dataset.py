@@ -1,4 +1,4 @@
-"""`jaxai dataset`: whole data sets, planned, explained by any number of workers, and looked at."""
+"""`jaxai dataset`: planning, explaining by any number of workers, and viewing whole data sets."""
 
 import json
 import re
@@ -126,7 +126,7 @@ def run(
             raise ValueError(f"--worker must be I/N, as 0/4; got {worker!r}")
         number, count = worker.split("/")
         place = int(number), int(count)
-    # Processes that start later inherit its flags, so that all find the same bits.
+    # Processes started later inherit its flags, so that all compute the same bits.
     session.start(device, "float32")
     try:
         found = library.run(
@@ -244,7 +244,7 @@ def _say(found: Any) -> None:
 
 
 class _Told:
-    """Says how far a run is: a line that is written over on a terminal, lines in a log."""
+    """Reports the progress of a run: one updated line on a terminal, lines in a log."""
 
     def __init__(self) -> None:
         self._begin = self._last = time.monotonic()

@@ -1,4 +1,4 @@
-"""`jaxai dream`: what a layer sees, drawn into a photo or out of noise."""
+"""`jaxai dream`: patterns that a layer detects, amplified in a photo or in noise."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,7 @@ from .arguments import (
 NOISE = "noise"
 _LAYER = "conv5_1"
 _LARGEST = 32768
-# Pixels of what counts as one pass.
+# Number of pixels that counts as one pass.
 _PASS = 224 * 224
 
 
@@ -104,7 +104,7 @@ def dream(
     )
     names = [f"octave {number} of {octaves}" for number in range(1, octaves + 1)]
     with provenance.timed() as clock, Progress() as progress:
-        # A step takes time as the area does.
+        # A step's time is proportional to the area.
         costs = {n: steps * r * c / _PASS for n, (r, c) in zip(names, found_out.sizes, strict=True)}
         progress.expect(1, costs)
         octave = iter(names)

@@ -1,4 +1,4 @@
-"""How a command ends: with a line about what a caller did wrong, and a code."""
+"""How a command ends: with a line about the caller's mistake, and an exit code."""
 
 import errno
 import signal
@@ -37,7 +37,7 @@ def reported() -> Iterator[Outcome]:
         terminal.note("interrupted" if outcome.signal == signal.SIGINT else "terminated")
         outcome.code = 128 + outcome.signal
     except SystemExit as stop:
-        # The parser's way to end when the reader of its help has left.
+        # The parser exits like this when its help's reader has closed the pipe.
         if not _is_broken_pipe(stop.__context__):
             raise
         sys.stdout = out
@@ -54,9 +54,9 @@ def reported() -> Iterator[Outcome]:
 
 @contextmanager
 def _stoppable(outcome: Outcome) -> Iterator[None]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does, where nobody else has decided about them.
+    """Make SIGTERM and SIGHUP act like Ctrl-C, unless other handlers are installed.
 
-    What the handler raises may be lost in a callback of the interpreter; what it sets is not.
+    An exception raised by the handler may be lost in a callback of the interpreter; a flag is not.
     """
     _waiting.asked_to_stop.clear()
 

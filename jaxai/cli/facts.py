@@ -1,8 +1,8 @@
-"""What the command knows without JAX: its words, methods, metrics and networks, written down in facts.json.
+"""Facts that the command needs without JAX: its options, methods, metrics and networks, stored in facts.json.
 
-Listings, help and completion read the file, which takes milliseconds where asking the parts takes seconds.
-`python -m jaxai.cli.facts` writes it anew after a change of a command or a method, `--all` after one of a
-network too; a test tells when that is needed.
+Listings, help and completion read the file, which takes milliseconds, while collecting the facts takes
+seconds. `python -m jaxai.cli.facts` rewrites it after a change of a command or a method, with `--all` also
+after a change of a network; a test fails when that is needed.
 """
 
 import inspect
@@ -48,12 +48,12 @@ _KINDS = {
 
 @cache
 def read() -> dict[str, Any]:
-    """Return what is written down."""
+    """Return the stored facts."""
     return json.loads(FILE.read_text("utf-8"))
 
 
 def loaded(name: str) -> Any:
-    """Return a command as the parser takes it, with what it needs imported."""
+    """Return a command in the parser's form, with its imports."""
     import typer
     from typer.main import get_command
 
@@ -69,10 +69,10 @@ def loaded(name: str) -> Any:
 
 
 def made(networks: Sequence[str] | None = None) -> dict[str, Any]:
-    """Ask the parts: what `read` should return.
+    """Collect the facts that `read` should return.
 
     Args:
-        networks: The networks that are looked at, for tests; all of them by default.
+        networks: The networks to include, for tests; all by default.
     """
     from ..metrics._references import ALL as REFERENCES
     from ..perturbation._segments import METHODS as SEGMENTATIONS
@@ -129,7 +129,7 @@ def _commands(found: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _choices(function: Callable[..., Any]) -> dict[str, list[str]]:
-    """Return the words that parameters take, of those that take no others."""
+    """Return the choices of parameters that have a fixed set."""
     hints = get_type_hints(function)
     return {name: list(get_args(hint)) for name, hint in hints.items() if get_origin(hint) is Literal}
 
@@ -142,7 +142,7 @@ def shapes_of(network: Any, side: int) -> tuple[dict[str, str], str | None]:
     """Return a network's layers in forward order with their shapes as text, and the default of layer methods.
 
     Args:
-        network: The model; shapes may stand in place of its weights.
+        network: The model; its weights may be shapes.
         side: Of its photos.
     """
     import jax
@@ -198,10 +198,10 @@ def classes_of(model: str) -> list[str]:
 
 
 def write(*, everything: bool) -> None:
-    """Ask the parts and write down what they say.
+    """Collect the facts and store them.
 
     Args:
-        everything: Trace networks again that are written down already, which takes minutes.
+        everything: Trace networks again that are stored already, which takes minutes.
     """
     from .. import _files
     from ..models.zoo import ZOO

@@ -1,4 +1,4 @@
-"""The help of commands: written down when a command changes, and shown without what the command needs."""
+"""The help of commands, stored when a command changes and shown without the command's imports."""
 
 import inspect
 import types
@@ -10,7 +10,7 @@ from . import facts
 
 _MOST = 2**31 - 1
 _KINDS = {int: "INTEGER", float: "NUMBER", Path: "PATH", str: "TEXT"}
-# Lines to paste, in the order in which somebody who is new would want them.
+# Example lines, in the order in which a new user needs them.
 EXAMPLES = {
     "explain": (
         "jaxai explain cat",
@@ -57,7 +57,7 @@ _HELP = ["-h, --help", "Show this message and exit."]
 
 
 def made(name: str, command: Any) -> dict[str, Any]:
-    """Return a command's help, examples apart: usage, text, arguments and options.
+    """Return a command's help without examples: usage, text, arguments and options.
 
     Args:
         name: Its words.
@@ -92,7 +92,7 @@ def made(name: str, command: Any) -> dict[str, Any]:
 
 
 def _annotation(hint: Any) -> tuple[Any, Any]:
-    """Return the type of a parameter's value, and what is said about it."""
+    """Return the type of a parameter's value, and its description."""
     kind, about = hint, None
     if get_origin(hint) is Annotated:
         kind, about = get_args(hint)
@@ -127,9 +127,9 @@ def _one_line(text: str | None) -> str:
 
 
 def asked(words: Sequence[str]) -> str | None:
-    """Return the command whose help these words ask for; None if they ask for none.
+    """Return the command whose help is requested by these words, or None.
 
-    A word that is the value of an option asks for nothing.
+    A word that is the value of an option is no request.
 
     Args:
         words: Those after `jaxai`.
@@ -175,6 +175,6 @@ def shown(name: str, formatter: Any) -> str:
                 formatter.write_dl([tuple(row) for row in rows])
     if examples := EXAMPLES.get(name):
         with formatter.section("Examples"):
-            # As they are pasted, however narrow the terminal is.
+            # Examples are not wrapped, however narrow the terminal is.
             formatter.write("".join(f"{' ' * formatter.current_indent}{line}\n" for line in examples))
     return formatter.getvalue().rstrip("\n")

@@ -1,4 +1,4 @@
-"""`jaxai methods`, `models`, `layers` and `fetch`: what there is to name, and to get."""
+"""`jaxai methods`, `models`, `layers` and `fetch`: lists of what is available, and fetching of weights."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def methods(
         if word not in known["pages"]:
             from ..report._methods import find
 
-            find(name)  # Says why there is none.
+            find(name)  # Raises an error that says why there is none.
         lines = known["pages"][word]
     for line in lines:
         terminal.say(line)
@@ -46,7 +46,7 @@ def models() -> None:
 
 
 def _is_here(name: str, file: Sequence[str] | None) -> bool:
-    """Tell whether a network's weights are in the cache or in an installed package, which is not run."""
+    """Return whether a network's weights are in the cache or in an installed package, which is not run."""
     from ..weights_convert.files import cache_path
 
     with suppress(OSError):

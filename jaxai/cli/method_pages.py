@@ -1,4 +1,4 @@
-"""What the methods say of themselves, in lines: as a list, a page for each, and a table."""
+"""Descriptions of the methods as text: a list, one page per method, and a table."""
 
 import re
 import textwrap
@@ -41,7 +41,7 @@ def listing() -> list[str]:
 
 
 def page(description: Description) -> list[str]:
-    """Return all that a method says of itself, in lines of at most 80 characters."""
+    """Return a method's full description, in lines of at most 80 characters."""
     lines = [f"{description.name}: {description.title}", ""]
     for paragraph in description.sections[""].split("\n\n"):
         lines += [*_wrapped(paragraph), ""]
@@ -84,7 +84,7 @@ def table() -> list[str]:
 
 
 def _letters(text: str | None = None) -> str:
-    """Return what the letters of a cost mean: of all, or of those that occur in a text."""
+    """Return the meaning of the letters in costs: of all, or of those that occur in a text."""
     meant = {
         letter: what for letter, what in SIZES.items() if text is None or re.search(rf"\b{letter}\b", text)
     }
@@ -107,7 +107,7 @@ def _shown(value: Any) -> str:
 
 
 def example_setting(description: Description) -> str:
-    """Return an option as it is set, the first that is a number or a word."""
+    """Return an example of setting an option, the first whose value is a number or a word."""
     for name, parameter in options_of(description).items():
         if isinstance(parameter.default, (int, float, str)) and not isinstance(parameter.default, bool):
             return f" -o {description.name}.{name}={parameter.default}"

@@ -1,4 +1,4 @@
-"""Photos read one by one; one that cannot be read gives a line."""
+"""Reading of photos one by one; unreadable ones give one line each."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from . import terminal
 
 
 def read_all(net: Any, photos: Sequence[Photo], reading: dict[str, Any]) -> tuple[list[Photo], np.ndarray]:
-    """Read photos as a network takes them; one that cannot be read gives a line and is left out.
+    """Read photos as input of a network; unreadable ones give one line each and are left out.
 
     Args:
         net: The network, `Pretrained`.

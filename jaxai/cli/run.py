@@ -1,4 +1,4 @@
-"""A run of `jaxai explain`: what happens is printed, and each result is on disk when it is there."""
+"""A run of `jaxai explain`, which prints events and writes each result to disk as soon as it exists."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ class Outcome:
 
     Attributes:
         failed: The photos that were not explained, or not by all methods.
-        written: There are results.
-        lines: What went wrong for photos of which nothing is known.
-        results: The photos and what methods say of them, where they are kept.
+        written: Whether there are results.
+        lines: Errors of photos without any results.
+        results: The photos and the methods' results for them, if kept.
     """
 
     failed: set[str] = field(default_factory=set)
@@ -32,7 +32,7 @@ class Outcome:
     _said: set[str] = field(default_factory=set)
 
     def fail(self, event: Failed) -> str:
-        """Say in a line what went wrong for photos, and return it; what goes wrong for all is said once."""
+        """Print one line about an error of photos, and return it; an error of all photos is printed once."""
         about = f"{event.method}: " if event.method else ""
         line = f"{about}{messages.described(event.error)}"
         if line not in self._said:
@@ -60,12 +60,12 @@ def run(
     Args:
         request: What to do.
         photos: At least one.
-        place: Where the results of a photo go.
+        place: The folder for the results of a photo.
         sources: What must not be changed.
-        progress: Shows how far it is.
+        progress: The progress bar.
         outcome: What was written and what failed, also when the run is interrupted.
         extras: What is written too.
-        several: Print one line for each photo.
+        several: Print one line per photo.
         keep: Keep the results in memory.
     """
     writers: list[Writer] = []
@@ -97,7 +97,7 @@ def run(
 
 def _print_classes(subject: Subject, name: str, *, one_line: bool) -> None:
     source, top = subject.photo.source, subject.facts["top"]
-    # Networks without classes have none; then it is what is explained.
+    # Networks without classes have none; the explained target is shown instead.
     numbers = [] if top else [(item["label"], item["value"]) for item in subject.named]
     if one_line:
         listed = ", ".join(

@@ -1,4 +1,4 @@
-"""How JAX runs under the command: device, precision, flags, the cache of compiled programs."""
+"""JAX settings of the command: device, precision, flags, the cache of compiled programs."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ def start(device: Device, precision: Precision) -> None:
         # Read when JAX starts; a program that calls `main` after that keeps its own settings.
         if device != "auto":
             jax.config.update("jax_platforms", device)
-        # Where oneDNN gains little, a program that is compiled once for all runs of the command gains more.
+        # Where oneDNN gains little, programs compiled once for all runs of the command gain more.
         configure.configure_cpu(onednn=precision == "bfloat16" or "amx_tile" in configure.cpu_features())
         _cache_programs()
     try:
@@ -33,13 +33,13 @@ def start(device: Device, precision: Precision) -> None:
         raise ValueError(f"there is no {device} that JAX can use on this machine") from None
     if device not in ("auto", kind):
         raise ValueError(f"there is no {device} that JAX can use; it runs on the {kind}")
-    # A GPU rounds float32 factors to 10 bits unless it is asked not to.
+    # GPUs round float32 factors to 10 bits by default.
     if kind == "gpu" and precision == "float32":
         jax.config.update("jax_default_matmul_precision", _session.EXACT)
 
 
 def _cache_programs() -> None:
-    """Keep compiled programs on disk, for each kind of CPU on its own: they use its instructions."""
+    """Cache compiled programs on disk, separately per kind of CPU, whose instructions they use."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     from ..weights_convert.files import cache_folder

@@ -23,7 +23,7 @@ def contact_sheet(
 
     Args:
         images: At least one.
-        labels: A short name for each; None leaves no room for names.
+        labels: One short name per image; None leaves no space for names.
         columns: None makes the sheet about as wide as it is high.
     """
     tiles = [as_bytes(image) for image in images]

@@ -1,4 +1,4 @@
-"""Lines on the terminal: safe to print whatever they hold and wherever they go."""
+"""Lines on the terminal that are safe to print whatever their content and destination."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ _UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def readable(text: object, limit: int = _LONGEST) -> str:
-    r"""Return text fit for one line: what could steer a terminal is written as an escape.
+    r"""Return text safe for one line: characters that could control a terminal are escaped.
 
     A byte of a file name that is not UTF-8 becomes `\xe9`; text of more than `limit` characters is cut.
     """
@@ -31,12 +31,12 @@ def _escaped(character: str) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line of the command's answer; once its reader has left, nothing."""
+    """Print a line of the command's output; nothing once its reader has closed the pipe."""
     _print(sys.stdout, text)
 
 
 def note(text: str) -> None:
-    """Print a line about the run on the standard error; where that cannot be written, nothing."""
+    """Print a line about the run on standard error; nothing if that cannot be written."""
     with suppress(OSError):
         _print(sys.stderr, f"jaxai: {text}")
 
@@ -51,7 +51,7 @@ def _print(stream: TextIO, text: str) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Send nowhere what is still written to a stream, so that Python does not fail when it ends."""
+    """Discard further output to a stream, so that Python does not fail when it exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, stream.fileno())
@@ -60,22 +60,22 @@ def discard(stream: TextIO) -> None:
 
 
 def open_streams() -> None:
-    """Put the null device in the place of standard streams that are closed.
+    """Replace closed standard streams by the null device.
 
-    Otherwise the next files that are opened get their numbers, and whatever C code prints ends in those.
+    Otherwise the next opened files get their descriptors, and output of C code goes into them.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # Takes the lowest free number, which is this one.
+            os.open(os.devnull, os.O_RDWR)  # Gets the lowest free descriptor, which is this one.
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if number == 0 else "w"))
 
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Show warnings as lines of the command's."""
+    """Show warnings as lines of the command."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
         yield

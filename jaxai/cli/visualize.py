@@ -1,4 +1,4 @@
-"""`jaxai visualize`: the images that channels, layers and classes of a network like most."""
+"""`jaxai visualize`: images that most excite channels, layers and classes of a network."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ from .arguments import (
 from .read import read_all
 
 Recipe = Literal["fourier", "pixels", "laplacian", "cppn", "maco"]
-# Images between two marks of the progress bar.
+# Images between two updates of the progress bar.
 _A_MARK = 8
 _STEPS = {"maco": 256}
 _ALL = "all"
@@ -105,7 +105,7 @@ def visualize(
             for part in _run(net, objectives, recipe, size, count, crops, batch_size, seed):
                 parts.append(part)
         except KeyboardInterrupt:
-            # What is finished is kept; there is no time to look at photos.
+            # Finished images are kept; photos are not searched any more.
             if not parts:
                 raise
             stopped, real = True, []

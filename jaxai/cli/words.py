@@ -1,4 +1,4 @@
-"""Words and options of commands that answer without JAX; `arguments` has those of the others too."""
+"""Arguments and options of commands that answer without JAX; `arguments` also has those of the others."""
 
 from typing import Annotated
 

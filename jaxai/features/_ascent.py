@@ -22,14 +22,15 @@ def gradient_ascent(
 ) -> Float[Array, "batch *shape"]:
     """Climb an objective from given images by the plain rule: x <- x + step_size * d objective / d x.
 
-    There is no normalisation, momentum, prior or clipping: `visualize` and `deep_dream` have those.
+    It uses no normalisation, momentum, prior or clipping; see `visualize` and `deep_dream` for these.
 
     Args:
-        objective: Callable pytree, x [batch, ...] -> values [batch], which treats each image alone. Bind a
-            model with `jax.tree_util.Partial`, so that its parameters are arguments of the compiled loop.
-        x0: Where to start, floating point, any shape with a batch axis.
+        objective: Callable pytree, x [batch, ...] -> values [batch], which treats each image independently.
+            Bind a model with `jax.tree_util.Partial`, so that its parameters are arguments of the compiled
+            loop.
+        x0: Initial images, floating point, any shape with a batch axis.
         step_size: A number (it does not recompile); negative descends.
-        steps: How many steps; a change recompiles.
+        steps: Number of steps; a change recompiles.
         batch_size: At most this many images in flight; None means all.
 
     Returns:

@@ -1,4 +1,4 @@
-"""DeepDream: a photograph, or noise, changed until a layer sees more of what it already sees in it."""
+"""DeepDream: changes a photograph, or noise, to amplify a layer's activations."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -39,12 +39,12 @@ def deep_dream(
     indices: Int[Array, " batch"] | Sequence[int] | None = None,
     batch_size: int | None = None,
 ) -> Float[Array, "batch height width channels"]:
-    """Change images step by step so that what a layer sees in them grows: 1/2 ||activations||^2.
+    """Change images step by step so that a layer's activations grow: 1/2 ||activations||^2.
 
-    The images are worked on from the smallest of several sizes (octaves) to their own; the change made at
-    one size is enlarged and carried on to the next. Each step shifts the image at random (wrapping around),
-    adds `step_size / mean|gradient| * gradient`, shifts back and clips to [0, 1]. The network runs to the
-    layer and no further.
+    The images are processed from the smallest of several sizes (octaves) to their own; the change made at one
+    size is enlarged and added at the next. Each step shifts the image at random (wrapping around), adds
+    `step_size / mean|gradient| * gradient`, shifts back and clips to [0, 1]. The network runs to the layer
+    and no further.
 
     Args:
         model: Layered model; its computation runs in the type of its own parameters.
@@ -52,12 +52,12 @@ def deep_dream(
         layer: Name of a layer with positions, or of any other; `model.layer_names` lists them.
         key: Typed key; image i of the batch draws its shifts from `fold_in(key, i)`.
         octaves: Number of sizes.
-        octave_scale: Ratio of one size to the next smaller.
+        octave_scale: Ratio of neighbouring sizes.
         steps: Steps at each size.
         step_size: Mean change of a pixel at each step, in units of [0, 1]; the paper's is 1.5 of 255.
         jitter: Largest shift in pixels, both ways.
-        guide: Photos in [0, 1] whose features replace the norm: each position of the layer is drawn to the
-            guide's feature that it matches best (largest dot product). None means no guide.
+        guide: Photos in [0, 1] whose features replace the norm: each position of the layer is pulled towards
+            the guide's best-matching feature (largest dot product). None means no guide.
         tile: Compute gradients in tiles of this many pixels per side and shift by up to half a tile, so that
             memory does not grow with the photo. None means whole octaves up to one megapixel, tiles of 512
             above.
@@ -101,7 +101,7 @@ def deep_dream(
 
 
 class Prepared(NamedTuple):
-    """A dream, checked: what `dream_octaves` takes."""
+    """The checked arguments of a dream, for `dream_octaves`."""
 
     step: Callable[..., jax.Array]
     images: jax.Array
@@ -125,7 +125,7 @@ def prepare(
     indices: Any = None,
     batch_size: int | None = None,
 ) -> Prepared:
-    """Check what `deep_dream` is given, so that somebody may watch its octaves."""
+    """Check the arguments of `deep_dream`, so that callers can watch its octaves."""
     model, images = _targets.as_model(model), checks.images(images)
     normalize = _targets.as_model(normalize or identity)
     checks.key(key)
@@ -158,7 +158,7 @@ def dream_octaves(
     *,
     tile: int | None = None,
 ) -> jax.Array:
-    """Dream at each size from the smallest, carrying the change on: `step(images, keys, tile=...)`."""
+    """Dream at each size from the smallest, passing the change on: `step(images, keys, tile=...)`."""
     smaller = [resize(images, size) for size in sizes]
     detail = jnp.zeros_like(smaller[0])
     x = images
@@ -173,7 +173,7 @@ def dream_octaves(
 def noise(
     key: jax.Array, shape: tuple[int, int, int, int], *, amplitude: float = 0.1
 ) -> Float[Array, "batch height width channels"]:
-    """Return grey images with uniform noise, for dreams that start from nothing.
+    """Return grey images with uniform noise, for dreams without a photo.
 
     Args:
         key: Typed key; image i is drawn from `fold_in(key, i)`.

@@ -1,4 +1,4 @@
-"""The optimisation that every synthetic image comes from: many runs, one compiled loop."""
+"""The optimisation behind all synthetic images: many runs in one compiled loop."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ _BACKGROUND = parametrize.Fourier(std=0.5)
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that is static of a run; hashable, so that equal recipes compile once."""
+    """The static settings of a run; hashable, so that equal recipes compile once."""
 
     size: tuple[int, int]
     channels: int
@@ -72,7 +72,7 @@ def see(model: Any, normalize: Any, names: tuple[str, ...], images: jax.Array) -
 
 @partial(jax.jit, static_argnames="names")
 def seen(model: Any, normalize: Any, images: Any, *, names: tuple[str, ...]) -> tuple[jax.Array, ...]:
-    """Return what `see` does, in the order of the names; compiled, so that it is traced once a shape."""
+    """Return the result of `see`, in the order of the names; compiled, so traced once per shape."""
     acts = see(model, normalize, names, images)
     return tuple(acts[name] for name in names)
 
@@ -105,13 +105,13 @@ def _render(recipe, base, params):
 
 
 def _views(recipe, model, normalize, images, opacity, keys, progress):
-    """Return what the network shows of the runs' images: activations [runs, crops, copies, ...] by layer.
+    """Return the network's activations for the runs' images, [runs, crops, copies, ...] by layer.
 
     `keys` has one for each view, [runs, copies, crops].
     """
 
     def prepare(key, image, veil):
-        """Return a draw for one view of an image, and what is behind the transforms there."""
+        """Return a random draw for one view of an image, and the background of its transforms."""
         moved = transforms.draw(recipe.transforms, key, recipe.size, progress)
         if not recipe.alpha:
             return moved, image
@@ -142,7 +142,7 @@ def _values(recipe, objectives, views, images, opacity, weights):
 
 
 def _loop(recipe, base, model, normalize, objectives, keys, start, *, batch_size):
-    """Run all steps of one chunk of runs; where their views are more than `batch_size`, crops take turns."""
+    """Run all steps of one chunk of runs; if they have more views than `batch_size`, crops take turns."""
     init_keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
     params = (
         jax.vmap(lambda k: _init(recipe, base, k, None))(init_keys)
@@ -150,7 +150,7 @@ def _loop(recipe, base, model, normalize, objectives, keys, start, *, batch_size
         else jax.vmap(lambda k, s: _init(recipe, base, k, s))(init_keys, start)
     )
     runs = keys.shape[0]
-    # A key for each view, of which every step takes the fold by its number.
+    # One key per view; every step folds in its number.
     folded = jnp.vectorize(jax.random.fold_in, excluded=())
     views = folded(keys[:, None], 1 + jnp.arange(recipe.copies)[None])
     views = folded(views[:, :, None], jnp.arange(recipe.crops)[None, None])
@@ -231,8 +231,8 @@ def run(
         objectives: An objective with data [runs, ...].
         keys: A key for each run.
         start: Photos to start from [runs, height, width, channels], or None.
-        recipe: All that is static.
-        batch_size: At most this many views in flight, though never less than one of each copy.
+        recipe: The static settings.
+        batch_size: At most this many views in flight, but at least one per copy.
 
     Returns:
         images [runs, copies, h, w, channels], opacity and importance [runs, copies, h, w], history [runs,
@@ -256,5 +256,5 @@ def can_redirect(model: Any, normalize: Any, names: tuple[str, ...], images: jax
 
 
 def shape_of(recipe: Recipe, batch: int) -> jax.ShapeDtypeStruct:
-    """Return the shape of what the network takes."""
+    """Return the shape of the network's input."""
     return jax.ShapeDtypeStruct((batch, *recipe.transforms.size(recipe.size), recipe.channels), jnp.float32)

@@ -1,4 +1,4 @@
-"""Groups of channels that fire together: non-negative factors of a layer's activations."""
+"""Groups of channels that activate together: non-negative factors of a layer's activations."""
 
 import math
 from collections.abc import Callable
@@ -21,17 +21,17 @@ class Factors(NamedTuple):
     """A non-negative factorization: activations are about maps @ directions."""
 
     maps: Float[Array, "*batch factors"]
-    """How much of each factor there is."""
+    """Amount of each factor per position."""
     directions: Float[Array, "factors channels"]
-    """Each factor's channels, of length one."""
+    """Each factor's direction of channels, of length one."""
     error: Float[Array, ""]
-    """Length of the rest over length of the activations."""
+    """Norm of the residual relative to the norm of the activations."""
 
 
 METHODS = ("multiplicative", "projected_gradient")
 STARTS = ("random", "nndsvd")
 _TINY = 1e-9
-# Accelerated steps for either factor before the other has its turn.
+# Accelerated steps for one factor before switching to the other.
 _INNER = 4
 
 
@@ -53,9 +53,9 @@ def factorize(
         steps: Number of updates of both factors.
         method: `"multiplicative"`: updates that never increase the error and never leave zero;
             `"projected_gradient"`: accelerated projected gradients for one factor at a time, which come
-            closer to a minimum in as many steps.
-        start: `"random"`; or `"nndsvd"`, the positive parts of the leading singular vectors, which needs no
-            luck.
+            closer to a minimum in the same number of steps.
+        start: `"random"`; or `"nndsvd"`, the positive parts of the leading singular vectors, which is
+            deterministic.
 
     Returns:
         The factors, largest first.
@@ -96,7 +96,7 @@ def _factorize(acts, key, *, factors, steps, method, start):
     x = jnp.maximum(acts.reshape(-1, acts.shape[-1]), 0)
     w, h = _nndsvd(x, factors) if start == "nndsvd" else _random(x, factors, key)
     if method == "multiplicative":
-        # What is zero would stay zero.
+        # Zeros would stay zero.
         w, h = (jnp.maximum(part, 1e-3 * part.mean() + _TINY) for part in (w, h))
 
     def step(pair, _):

@@ -1,4 +1,4 @@
-"""MACO: optimise the phase of an image's spectrum only; its magnitude stays that of natural images."""
+"""MACO: optimisation of only the phase of an image's spectrum, with the magnitude of natural images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,14 +27,14 @@ NATURAL = ((8.98, 1.80), (15.95, 1.50), (21.01, 1.31))
 @register_dataclass
 @dataclass(frozen=True)
 class Phase:
-    """Images of a fixed magnitude spectrum, whose phase is free.
+    """Images with a fixed magnitude spectrum and free phase.
 
     As in the authors' implementation, the phases are standardised, and so is the image before its colours are
     correlated and squashed.
 
     Attributes:
         magnitude: [channels, height, width // 2 + 1].
-        standardize: Whether to standardise; otherwise phases and scale are taken as they are.
+        standardize: Whether to standardise; otherwise phases and scale are unchanged.
     """
 
     magnitude: Float[Array, "channels height half"]
@@ -88,7 +88,7 @@ def natural_spectrum(
 def fit_power_law(spectrum: Float[Array, "channels height half"]) -> tuple[tuple[float, float], ...]:
     """Fit a / f^b to each channel of a magnitude spectrum, by least squares of the logarithms.
 
-    Frequencies from above zero to half a cycle per pixel count alike.
+    Frequencies from above zero to half a cycle per pixel have equal weight.
 
     Args:
         spectrum: Magnitudes of the half plane that `rfft2` gives, as `natural_spectrum` returns them.
@@ -157,7 +157,7 @@ def maco(
         spectrum: Magnitudes [3, height, width // 2 + 1], as `natural_spectrum` measures them in photos of
             this size; or (a, b) of the power law a / f^b for each channel, as `fit_power_law` fits them; None
             is a law fitted to four photographs.
-        input_size: Side of what the network sees in pixels; None means `size`.
+        input_size: Side of the network's input in pixels; None means `size`.
         crops: Boxes per step.
         crop: Side of the boxes at the end and at the start, as parts of the image.
         noise: Standard deviation of normal noise, and amplitude of uniform noise, on what the network sees.

@@ -1,4 +1,4 @@
-"""Objectives of given photos: their values, and the photos that excite a feature most."""
+"""Values of objectives for given photos, and the photos that excite a feature most."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -71,7 +71,7 @@ def _measure(model, normalize, stacked, photos, *, count, names, batch_size):
 
     def chunk(x):
         acts = _engine.see(model, normalize, names, x)
-        # An objective of a whole layer has no data to tell how many there are.
+        # An objective of a whole layer has no data from which to infer their number.
         of_all = jax.vmap(jax.vmap(of_photo, (None, 0, 0)), (0, None, None), axis_size=count)
         return of_all(stacked, acts, x).T
 
@@ -95,10 +95,10 @@ def exemplars(
     normalize: Callable[[jax.Array], jax.Array] | None = None,
     batch_size: int | None = None,
 ) -> Exemplars:
-    """Return the photos with the largest values of each objective, to put beside synthetic images.
+    """Return the photos with the largest values of each objective, to show beside synthetic images.
 
     Args:
-        top: How many; at most all of them are returned.
+        top: Number of photos per objective, at most all.
 
     Returns:
         Indices into the photos, and values.

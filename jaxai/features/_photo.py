@@ -1,4 +1,4 @@
-"""Starting from photographs: accentuate what a feature sees in one, or rebuild one from a layer."""
+"""Visualizations from photographs: accentuating a feature, inversion and caricature of a layer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,9 +45,9 @@ def accentuate(
     activation of the layer)`.
 
     Args:
-        objective: What to accentuate: one for all photos, or one for each.
-        layer: The layer that holds the photo together: the earlier, the closer to its pixels.
-        strength: Weight of the bond, in units of the objective.
+        objective: What to accentuate: one objective for all photos, or one per photo.
+        layer: The layer that keeps the photo similar: the earlier, the closer in pixels.
+        strength: Weight of the similarity term, in units of the objective.
         **options: Further keywords of `visualize`. There are no random transforms unless asked for, because
             the bond compares positions.
 
@@ -99,7 +99,7 @@ def invert(
     normalize: Callable[[jax.Array], jax.Array] | None = None,
     **options: Any,
 ) -> Visualization:
-    """Rebuild photos from their activations at a layer, starting from noise: what the layer still knows.
+    """Reconstruct photos from their activations at a layer, from noise: the information that it keeps.
 
     The objective is minus the squared distance of the activations over the photo's mean squared activation,
     minus `smoothness` times the total variation per pixel and channel.
@@ -147,7 +147,7 @@ def caricature(
     normalize: Callable[[jax.Array], jax.Array] | None = None,
     **options: Any,
 ) -> Visualization:
-    """Exaggerate what a layer sees in photos: climb the dot product with their activations, from noise.
+    """Exaggerate a layer's activations for photos: ascend the dot product with them, from noise.
 
     Args:
         layer: The layer whose activations to exaggerate.

@@ -1,4 +1,4 @@
-"""Receptive fields: how many pixels a unit of a layer looks at, read off the network's program."""
+"""Receptive fields: the number of pixels on which a unit depends, read from the network's program."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from .._program.run import evaluate
 
 @dataclass(frozen=True)
 class _Span:
-    """What index i along an axis of an array sees: image lines `jump * i + low` to `jump * i + high`."""
+    """The receptive field of index i along an axis: image lines `jump * i + low` to `jump * i + high`."""
 
     axis: int
     jump: int
@@ -23,13 +23,13 @@ class _Unknown(Exception):
     """An operation whose reach is not known."""
 
 
-# Sees the whole image, whatever its size: what comes after a global mean.
+# The whole image, whatever its size, as after a global mean.
 _WHOLE = "whole"
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a value sees of the image: along its rows, and along its columns."""
+    """The receptive field of a value, along rows and along columns."""
 
     rows: Any
     columns: Any

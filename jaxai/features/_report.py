@@ -1,4 +1,4 @@
-"""How good synthetic images are, in numbers: activation, robustness, naturalness, transfer, stability."""
+"""Quality measures of synthetic images: activation, robustness, naturalness, transfer, stability."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -172,7 +172,7 @@ def variation(images: Float[Array, "runs height width channels"]) -> Float[Array
 
 
 class Stability(NamedTuple):
-    """How alike the images of different seeds are."""
+    """Similarity of the images from different seeds."""
 
     likeness: Float[Array, " runs"]
     """Mean cosine between the layer's mean activations of two seeds."""
@@ -191,7 +191,7 @@ def seed_stability(
     normalize: Callable[[jax.Array], jax.Array] | None = None,
     **options: Any,
 ) -> Stability:
-    """Run objectives from several seeds and compare what comes out.
+    """Run objectives from several seeds and compare the results.
 
     Args:
         layer: The layer in whose activations, averaged over positions, images are compared.

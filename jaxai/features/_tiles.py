@@ -20,7 +20,7 @@ def starts(length: int, tile: int) -> tuple[int, list[int]]:
 
 
 def gradient(objective: Callable[[jax.Array], jax.Array], images: jax.Array, tile: int) -> jax.Array:
-    """Return the gradient of `objective`, summed over tiles of the images, each seen alone.
+    """Return the gradient of `objective`, summed over tiles of the images, each evaluated separately.
 
     Args:
         objective: images [batch, rows, columns, channels] -> values [batch].

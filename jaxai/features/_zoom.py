@@ -1,4 +1,4 @@
-"""Endless zooms: each frame is the last one, enlarged a little and dreamt on."""
+"""Endless zooms: each frame is the previous one, slightly enlarged and dreamt further."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ from .._frame.contract import completed
 from ._dream import dream_octaves, identity, octave_sizes, octave_steps
 from .transforms import Draw, Transforms, apply
 
-# Bounds of what frames may turn and shrink.
+# Bounds of rotation and shrinking per frame.
 _MOST = 45.0
 _LEAST = 0.5
 _MOVES = Transforms(scales=(_LEAST,), angles=(-_MOST, _MOST))
@@ -38,7 +38,7 @@ def dream_zoom(
     step_size: ArrayLike = 1.5 / 255,
     jitter: int = 32,
 ) -> Float[Array, "frames height width channels"]:
-    """Return the frames of a film that zooms into a dream for ever, in one compiled loop.
+    """Return the frames of an endless zoom into a dream, computed in one compiled loop.
 
     Each frame enlarges the last around its centre, turns it, and takes `steps` dream steps at each octave.
     Frames are float in [0, 1]: `(255 * frames).round().astype(uint8)` is what writers of GIF and MP4 take.

@@ -45,7 +45,7 @@ def direction(layer: str, vector: ArrayLike, *, cosine_power: float = 0.0) -> Ob
     Args:
         layer: A layer's name.
         vector: float[channels].
-        cosine_power: 0 is the plain dot product; higher weights pictures of this direction and no other.
+        cosine_power: 0 is the plain dot product; higher values favour images of only this direction.
     """
     return Term(
         {"vector": jnp.asarray(vector, jnp.float32)}, layer, _direction, (("power", float(cosine_power)),)
@@ -102,7 +102,7 @@ def _difference(acts, tensor, kind):
 
 
 def activation_difference(layer: str, tensor: ArrayLike, *, kind: str = "l1") -> Objective:
-    """Return the mean distance of a layer from a target of its shape; subtract it to come close.
+    """Return the mean distance of a layer from a target of its shape; subtract it to minimise the distance.
 
     Args:
         layer: A layer's name.
@@ -145,7 +145,7 @@ def alignment(layer: str, *, decay: float = 2.0) -> Objective:
 
     Args:
         layer: A layer's name, or `"input"` for the images themselves.
-        decay: A pair d apart counts 1 / decay^d.
+        decay: A pair at distance d has the weight 1 / decay^d.
     """
     return Term({}, layer, _alignment, (("decay", float(decay)),))
 
@@ -160,7 +160,7 @@ def _diversity(acts):
 
 
 def diversity(layer: str) -> Objective:
-    """Return how unlike the copies of a run are: minus the cosines between their Gram matrices.
+    """Return the dissimilarity of a run's copies: minus the cosines between their Gram matrices.
 
     Lucid's `diversity` is the sum of these values with the other sign (it is subtracted there).
     """

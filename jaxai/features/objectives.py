@@ -1,8 +1,8 @@
-"""Objectives: what an image should make the network do, with an algebra.
+"""Objectives: the quantity that an image should maximise, with arithmetic.
 
-An objective is a pytree: which layer and which kind is static, the channel, position or direction is data. So
-objectives of one structure run as one batch and another channel needs no new compilation. They add, subtract
-and multiply: `channel("conv5_1", 12) + 2 * channel("conv5_1", 40)`, `-a`, `a * b`, `a / 3`.
+An objective is a pytree: its kind and layer are static, its channel, position or direction is data.
+Objectives of one structure therefore run as one batch, and another channel needs no recompilation. They add,
+subtract and multiply: `channel("conv5_1", 12) + 2 * channel("conv5_1", 40)`, `-a`, `a * b`, `a / 3`.
 
 An objective sees all images of a run at once (`copies` in `visualize`; one by default) and values each.
 """
@@ -27,7 +27,7 @@ View = Mapping[str, jax.Array]
 
 
 class Objective:
-    """A function from what a network shows, {layer: activations [copies, ...]}, to values [copies]."""
+    """A function from a network's activations, {layer: activations [copies, ...]}, to values [copies]."""
 
     def layers(self) -> frozenset[str]:
         """Return the names of the layers it looks at; `"input"` is the image in [0, 1]."""
@@ -79,7 +79,7 @@ class Constant(Objective):
 @register_dataclass
 @dataclass(frozen=True)
 class Binary(Objective):
-    """Two objectives and what joins them."""
+    """Two objectives and the operation that combines them."""
 
     left: Objective
     right: Objective

@@ -1,7 +1,8 @@
-"""Objectives of the image alone: priors that keep it smooth, small or calm at its edge.
+"""Objectives that depend only on the image: priors for smoothness, small values and plain borders.
 
-Each is the quantity that is named; subtract it to keep it small: `channel("conv5_1", 3) - 1e-3 *
-total_variation()`. They see the image in [0, 1] before the transforms, or any layer.
+Each returns the named quantity; subtract it to keep it small:
+`channel("conv5_1", 3) - 1e-3 * total_variation()`. They see the image in [0, 1] before the transforms, or any
+layer.
 """
 
 import jax
@@ -88,7 +89,7 @@ def _boundary(acts, width, constant):
 
 
 def boundary_complexity(layer: str = IMAGES, *, width: int = 20, constant: float = 0.5) -> Objective:
-    """Return how much happens within `width` pixels of the border: detail, and distance from a constant.
+    """Return the amount of detail, and distance from a constant, within `width` pixels of the border.
 
     Lucid's `penalize_boundary_complexity` is its negative.
     """

@@ -1,19 +1,19 @@
-"""How good a map is: pure functions, arrays in and arrays out, for the maps of any library.
+"""Metrics of maps: pure functions of arrays, for the maps of any library.
 
 Maps are [batch, height, width], or [batch, k, height, width] for k targets per image; channels after these
-are summed with their signs (`jaxai.maps.magnitude` reduces them otherwise). Equal values go in row-major
-order. A constant map orders nothing: its score is NaN, and a warning says so.
+are summed with their signs (`jaxai.maps.magnitude` reduces them otherwise). Equal values are ordered in
+row-major order. A constant map defines no order: its score is NaN, with a warning.
 
-`fill`, what removed pixels show in the model's input space, is a number, a colour [channels], anything that
-broadcasts to the images (other images, for example), or a name:
+`fill`, the content of removed pixels in the model's input space, is a number, a colour [channels], anything
+that broadcasts to the images (such as other images), or a name:
 
 - `"mean"`: the image's mean colour (`"image_mean"` in `jaxai.lime`);
 - `"segment_mean"`: each superpixel's own mean colour;
-- `"neighbours"`: the mean colour of the superpixels around, each by the length of the common border;
+- `"neighbours"`: the mean colour of the surrounding superpixels, weighted by the length of the common border;
 - `"blur"`: the image after a Gaussian blur of a twentieth of its shorter side;
-- `"rise_blur"`: the blur of RISE's insertion, 11 x 11 pixels (sigma 5), zeros outside of the image;
-- `"noise"`: normal noise with the image's mean and deviation in each channel (needs a `key`);
-- `"uniform"`: uniform noise between the image's extremes in each channel (needs a `key`);
+- `"rise_blur"`: the blur of RISE's insertion, 11 x 11 pixels (sigma 5), zeros outside the image;
+- `"noise"`: Gaussian noise with the image's mean and deviation per channel (needs a `key`);
+- `"uniform"`: uniform noise between the image's minimum and maximum per channel (needs a `key`);
 - `"linear"`: the weighted mean of the eight neighbours, a linear system (ROAD).
 """
 

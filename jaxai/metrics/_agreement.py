@@ -1,10 +1,10 @@
-"""How far raters agree on an order: Kendall's tau-b of two, Krippendorff's alpha of many."""
+"""Agreement of raters on an order: Kendall's tau-b for two, Krippendorff's alpha for many."""
 
 import numpy as np
 
 
 def kendall(a: np.ndarray, b: np.ndarray) -> float:
-    """Return tau-b of the items that both have rated."""
+    """Return tau-b over the items that both have rated."""
     both = np.isfinite(a) & np.isfinite(b)
     signs = [np.sign(x[both][:, None] - x[both])[np.triu_indices(both.sum(), 1)] for x in (a, b)]
     norm = np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum())
@@ -12,11 +12,11 @@ def kendall(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def krippendorff(values: np.ndarray) -> float:
-    """Return Krippendorff's alpha for ordinal values [raters, items], NaN where a rater says nothing.
+    """Return Krippendorff's alpha for ordinal values [raters, items], NaN where a rater gives no value.
 
-    1 - D_o / D_e: 1 where all raters agree, 0 where they agree as values drawn by chance do, negative where
-    they disagree more; NaN where nothing can be compared. With n_c the number of values c, the ordinal
-    distance of c and k is (sum_{g = c}^k n_g - (n_c + n_k) / 2)^2.
+    1 - D_o / D_e: 1 if all raters agree, 0 if they agree as by chance, negative if they agree less; NaN if
+    nothing can be compared. With n_c the number of values c, the ordinal distance between c and k is (sum_{g
+    = c}^k n_g - (n_c + n_k) / 2)^2.
 
     References:
         Krippendorff: Computing Krippendorff's Alpha-Reliability. 2011, section D.
@@ -43,7 +43,7 @@ def krippendorff(values: np.ndarray) -> float:
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Return the ranks of values [..., n] from 0, equal ones sharing their mean rank; NaN stays NaN."""
+    """Return the ranks of values [..., n] from 0, with the mean rank for equal ones; NaN stays NaN."""
     less = (values[..., None, :] < values[..., :, None]).sum(-1)
     same = (values[..., None, :] == values[..., :, None]).sum(-1)
     return np.where(np.isnan(values), np.nan, less + (same - 1) / 2)

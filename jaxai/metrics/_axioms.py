@@ -1,4 +1,4 @@
-"""What a map must be whatever the image shows: complete, zero where nothing counts, blind to a shift."""
+"""Axioms for maps: completeness, zero for irrelevant regions, invariance to shifts of the input."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,19 +32,20 @@ def completeness(
     probability: bool = False,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k"]:
-    """Return how far the map's sum is from what the image adds to the score; 0 is complete.
+    """Return the relative error of the map's sum as the score's difference from a baseline; 0 is complete.
 
-    |sum R - (f(x) - f(x'))| / |f(x) - f(x')|, where x' is `fill` everywhere: the map's own baseline.
+    |sum R - (f(x) - f(x'))| / |f(x) - f(x')|, where x' is `fill` everywhere, which should be the map's own
+      baseline.
 
     Args:
         maps: As for `deletion`, in the unit of the score.
         targets: As for `deletion`: the score of the class.
         fill: x', as for `deletion`.
-        probability: True takes the probability of classes instead of the score.
+        probability: True uses the probability of classes instead of the score.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image; NaN where the scores are equal.
-        `jaxai.completeness_gap` has the signed gap in units of the score.
+        `jaxai.completeness_gap` returns the signed gap in units of the score.
 
     References:
         Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks. ICML 2017, arXiv 1703.01365,
@@ -88,22 +89,22 @@ def non_sensitivity(
     probability: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k"]:
-    """Return the share of regions that count for the map or the model alone; lower is better.
+    """Return the fraction of regions relevant only to the map or only to the model; lower is better.
 
     |A_0 xor X_0| over the number of regions: A_0 are those where the map is zero, X_0 those whose replacement
-    by noise changes nothing. Zero means at most `share` of the largest region's: of the mean of |R|, and of
-    E[(f(x) - f(x'))^2]^(1/2).
+      by noise changes nothing. Zero means at most `share` times the largest value over regions, of the mean
+      of |R| and of E[(f(x) - f(x'))^2]^(1/2).
 
     Args:
         key: Randomness of the noise; a typed key.
-        segments: The regions, int [batch, height, width], as many in every image; None: a grid of 8 x 8
-            rectangles. The paper's are single pixels.
-        share: Of the largest, what counts as zero, in [0, 1).
-        num_samples: Draws of noise for each region.
-        probability: False takes the scores of classes themselves.
+        segments: The regions, int [batch, height, width], equally many in every image; None: a grid of 8 x 8
+            rectangles. The paper uses single pixels.
+        share: Fraction of the largest value that counts as zero, in [0, 1).
+        num_samples: Number of noise draws per region.
+        probability: False uses the raw scores of classes.
 
     Returns:
-        float32 [batch], or [batch, k] for k targets per image, in [0, 1]. Quantus 0.6 counts negative values
+        float32 [batch], or [batch, k] for k targets per image, in [0, 1]. Quantus 0.6 treats negative values
         of a map as zero.
 
     Raises:
@@ -136,13 +137,13 @@ def non_sensitivity(
 @register_dataclass
 @dataclass(frozen=True)
 class Shifted:
-    """The model of images to which `shift` was added: the same scores, the same layers."""
+    """The model for images to which `shift` was added, with the same scores and layers."""
 
     model: Any
     shift: jax.Array
 
     def __call__(self, x: jax.Array, **parts: Any) -> Any:
-        """Return what the model says of x - shift; of activations (`start=`), what it says of them."""
+        """Return the model's output for x - shift; activations (`start=`) are passed on unchanged."""
         return self.model(x if parts.get("start") is not None else x - self.shift, **parts)
 
     @property
@@ -152,7 +153,7 @@ class Shifted:
 
     @property
     def split(self) -> Any:
-        """The model's own way of splitting, where it has one."""
+        """The model's own `split`, if it has one."""
         own = self.model.split
         return lambda layer, images: own(layer, images - self.shift)
 
@@ -169,15 +170,15 @@ def input_invariance(
 ) -> Float[Array, "batch *k"]:
     """Return how much the map changes if images are shifted and the model shifts them back; 0 is best.
 
-    ||R'(x + s) - R(x)|| / ||R(x)||, where R' explains f'(x) = f(x - s), which says of x + s what f says of x.
-    Methods with a baseline of their own, or that multiply by the image, are not invariant.
+    ||R'(x + s) - R(x)|| / ||R(x)||, where R' explains f'(x) = f(x - s), so that f'(x + s) = f(x). Methods
+      with a fixed baseline, or that multiply by the image, are not invariant.
 
     Args:
         shift: s, in the units of the input: a number, a colour, or anything that broadcasts to one image.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image; NaN for a map of zeros. Rounding of x + s
-        leaves about 1e-6.
+        contributes about 1e-6.
 
     Raises:
         ValueError: If `shift` does not broadcast.

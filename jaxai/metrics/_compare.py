@@ -1,4 +1,4 @@
-"""Methods, metrics and images in one call, with reference rows."""
+"""Comparison of methods by metrics on images, with reference rows."""
 
 import functools
 import time
@@ -37,25 +37,24 @@ def compare(
     draws: int = 1000,
     batch_size: int | None = None,
 ) -> Comparison:
-    """Score methods in metrics on images, beside maps that explain nothing.
+    """Score methods by metrics on images, along with maps that explain nothing.
 
     Args:
-        model: What the methods take; a callable pytree.
-        images: Model input, float [batch, height, width, channels]; intervals are over images, so the more
-            the better.
-        targets: One target for each image (see `jaxai.targets`); None: each image's top class.
+        model: The model to explain; a callable pytree.
+        images: Model input, float [batch, height, width, channels]; intervals are over images, so more images
+            are better.
+        targets: One target per image (see `jaxai.targets`); None: each image's top class.
         methods: `method(model, images, targets) -> maps` by name, or maps of all images, [batch, height,
-            width] with or without channels; smaller maps are enlarged for metrics that need them to fit.
-        metrics: Names, those of `jaxai.metrics`, or `Metric`s of your own.
+            width] with or without channels; smaller maps are enlarged for metrics that need the images' size.
+        metrics: Names from `jaxai.metrics`, or your own `Metric`s.
         key: Randomness of metrics, references and intervals; a typed key.
-        masks: What is marked in the images, for metrics of localization; the reference `"truth"` is then
-            added.
-        references: Rows beside the methods: `"random"`, `"centre"` (a Gaussian), `"edges"` (Sobel) and
-            `"image"`; also `"greedy"`: what an order of 7 x 7 cells could attain in `relevance_gain`, found
-            by a search of about 1,400 forward passes per image.
+        masks: Marked regions of the images, for localization metrics; the reference `"truth"` is then added.
+        references: Additional rows: `"random"`, `"centre"` (a Gaussian), `"edges"` (Sobel) and `"image"`;
+            also `"greedy"`: the best `relevance_gain` that an order of 7 x 7 cells can attain, found by a
+            search with about 1,400 forward passes per image.
         options: Keywords of metrics by name, `{"relevance_gain": {"steps": 20, "fill": "blur"}}`.
-        confidence: Of the bootstrap intervals, in (0, 1).
-        draws: Number of bootstrap draws; each takes the same images of all rows.
+        confidence: Confidence level of the bootstrap intervals, in (0, 1).
+        draws: Number of bootstrap draws; each uses the same images for all rows.
         batch_size: At most this many images in flight; None chooses by size.
 
     Returns:
@@ -112,7 +111,7 @@ def compare(
             if metric.takes == "method" and not callable(method):
                 continue
             with warnings.catch_warnings():
-                # NaN in the table says it as well.
+                # The table already shows it as NaN.
                 warnings.filterwarnings("ignore", message="the map of image")
                 scores[i, j] = _scored(metric, given, method, maps, model, images, target, marked)
     chance = {}
@@ -138,7 +137,7 @@ def compare(
 
 
 def _passes(methods, images):
-    """Return what explaining an image costs with each of this library's methods."""
+    """Return the cost per image of each of this library's methods, in passes."""
     found = {}
     for name, method in methods.items():
         function, given = method, {}
@@ -184,7 +183,7 @@ def _check(methods, metrics, names, references, options, masks):
 
 
 def _explained(method, model, images, target, chunk):
-    """Return a method's maps of the images' size, and the least time per image of any chunk."""
+    """Return a method's maps of the images' size, and the smallest time per image over chunks."""
     took = None
     if callable(method):
         parts, times = [], []
@@ -216,7 +215,7 @@ def _scored(metric, options, method, maps, model, images, target, masks):
 
 
 def _words(options):
-    """Return options as JSON can hold them: arrays by their shape."""
+    """Return options in a form that JSON supports, with arrays as their shapes."""
     plain = (bool, int, float, str, type(None))
     found = {}
     for name, value in options.items():

@@ -21,22 +21,22 @@ _ENDS = {"higher": "max", "lower": "min"}
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Scores of methods and references in metrics; prints as a table, `jaxai.plots.comparison` draws it.
+    """Scores of methods and references by metric; prints as a table, and `jaxai.plots.comparison` draws it.
 
     Attributes:
         methods: The names of the methods.
         references: The names of the reference rows.
         metrics: The names of the metrics.
-        better: `"higher"` or `"lower"` for each metric.
+        better: `"higher"` or `"lower"` per metric.
         scores: float64 [rows, metrics, batch], methods first; NaN where a metric is not defined.
-        chance: Mean level of a map of chance by metric, where it is known.
+        chance: Mean score of a random map by metric, where known.
         seconds: Time per image of each method in the fastest chunk of images; with a single chunk it includes
             compilation.
         draws: Resampled numbers of images [draws, batch], the same for all rows.
-        confidence: Of the intervals.
-        settings: What was asked for.
-        passes: What explaining an image with each method costs in passes of the network, as `jaxai methods`
-            counts them; only for this library's methods.
+        confidence: Confidence level of the intervals.
+        settings: The settings of the call.
+        passes: Cost per image of each method in passes of the network, counted as in `jaxai methods`; only
+            for this library's methods.
     """
 
     methods: tuple[str, ...]
@@ -74,10 +74,10 @@ class Comparison:
             return np.moveaxis(np.nanquantile(resampled, [edges, 1 - edges], axis=0), 0, -1)
 
     def difference(self, metric: str, first: str, second: str) -> tuple[float, float, float]:
-        """Return how much higher the first row scores than the second, and the ends of its interval.
+        """Return the difference of the first row's score from the second's, and the ends of its interval.
 
-        The differences are paired: both rows have the same images in every draw, and images where one of them
-        is not defined count for neither.
+        The differences are paired: both rows use the same images in every draw, and images for which one of
+        them is undefined are left out of both.
         """
         column = _place(self.metrics, metric, "metric")
         one, two = (_place(self.rows, name, "row") for name in (first, second))
@@ -87,26 +87,26 @@ class Comparison:
 
     @property
     def agreement(self) -> np.ndarray:
-        """Kendall's tau-b between the orders in which metrics put the methods, [metrics, metrics].
+        """Kendall's tau-b between the metrics' rankings of the methods, [metrics, metrics].
 
-        From -1 to 1, for metrics where lower is better with the sign changed; NaN for fewer than two methods.
+        From -1 to 1; the sign is changed for metrics where lower is better; NaN for fewer than two methods.
         """
         values = (self.means[: len(self.methods)] * self._signs).T
         return np.array([[_agreement.kendall(a, b) for b in values] for a in values])
 
     @property
     def alpha(self) -> float:
-        """Krippendorff's alpha between the metrics' orders of the methods.
+        """Krippendorff's alpha between the metrics' rankings of the methods.
 
-        1 if all metrics put the methods in the same order, about 0 if they agree no more than by chance; NaN
-        for fewer than two methods or metrics.
+        1 if all metrics rank the methods equally, about 0 if they agree no more than by chance; NaN for fewer
+        than two methods or metrics.
         """
         ranks = _agreement.ranks((self.means[: len(self.methods)] * self._signs).T)
         return _agreement.krippendorff(ranks)
 
     @property
     def reliability(self) -> np.ndarray:
-        """Krippendorff's alpha between images for each metric, [metrics]: do they order the methods alike?
+        """Krippendorff's alpha between the images' rankings of the methods, [metrics].
 
         The inter-rater reliability of Tomsett et al.: Sanity Checks for Saliency Metrics. AAAI 2020, arXiv
         1912.01451.
@@ -128,7 +128,7 @@ class Comparison:
         return shown.table(lines[0], lines[1:], caption=about)
 
     def _lines(self) -> tuple[list[list[str]], str]:
-        """Return the cells of the table, its head first, and the line below it."""
+        """Return the cells of the table, header first, and the line below it."""
         means, ends = self.means, self.intervals
         head = [
             "method",
@@ -200,7 +200,7 @@ class Comparison:
         return json.dumps(self.to_dict(), indent=1)
 
     def to_csv(self) -> str:
-        """Return a line for each row and metric: row, metric, better, mean, low, high, images."""
+        """Return a line per row and metric: row, metric, better, mean, low, high, images."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["row", "metric", "better", "mean", "low", "high", "images"])
@@ -215,7 +215,7 @@ class Comparison:
         """Write the table to a file: `.json` holds everything, `.csv` means and intervals.
 
         Raises:
-            ValueError: If the name ends in neither.
+            ValueError: If the name has neither ending.
             OSError: If nothing can be written there.
         """
         path = Path(path)

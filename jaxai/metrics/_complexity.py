@@ -1,4 +1,4 @@
-"""How simple a map is, whatever the model does."""
+"""Complexity metrics, which depend on the map but not on the model."""
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ from . import _maps, _statistics
 
 
 def gini(maps: Real[ArrayLike, "batch height width *channels"]) -> Float[Array, " batch"]:
-    """Return the Gini index of the map's magnitudes: 0 where all are equal, almost 1 for a single pixel.
+    """Return the Gini index of the map's magnitudes: 0 if all are equal, almost 1 for a single pixel.
 
     With the magnitudes in ascending order v_1 <= ... <= v_d, 1 - 2 sum_k v_k / |v|_1 (d - k + 1/2) / d.
 
     Args:
         maps: [batch, height, width], of any library; channels after these are summed with their signs. For k
-            maps of an image reshape them to maps of their own.
+            maps per image, merge the axes batch and k.
 
     Returns:
         float32 [batch], in [0, 1 - 1 / d] for d pixels; NaN for a map of zeros. A simple map may be wrong.
@@ -54,7 +54,7 @@ def _flat(maps):
 
 @like(gini)
 def entropy(maps: Real[ArrayLike, "batch height width *channels"]) -> Float[Array, " batch"]:
-    """Return the entropy of the map's magnitudes as shares of their sum; lower is simpler.
+    """Return the entropy of the map's magnitudes, normalised by their sum; lower is simpler.
 
     The paper's complexity: with P_i = |R_i| / sum_j |R_j|, the entropy -sum_i P_i ln P_i.
 
@@ -88,10 +88,11 @@ def _entropy(values):
 def effective_complexity(
     maps: Real[ArrayLike, "batch height width *channels"], *, share: float = 0.01
 ) -> Float[Array, " batch"]:
-    """Return the share of pixels whose magnitude is above a fraction of the map's largest; lower is simpler.
+    """Return the fraction of pixels whose magnitude is above a share of the map's largest; lower is simpler.
 
     Args:
-        share: Of the largest magnitude, in [0, 1). The paper's threshold is absolute and chosen by hand.
+        share: Threshold as a fraction of the largest magnitude, in [0, 1). The paper's threshold is absolute
+            and chosen by hand.
 
     Returns:
         float32 [batch], in (0, 1]; NaN for a map of zeros.

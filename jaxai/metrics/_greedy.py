@@ -1,4 +1,4 @@
-"""What an order could attain: a greedy search for the regions that lower a probability, and that keep it."""
+"""Greedy search for an order of regions, as a reference for what `relevance_gain` can attain."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..perturbation._scoring import Perturbation
 from . import _hidden
 
 GRID = (7, 7)
-# Numbers of candidates come down in such steps, so that few programs are compiled.
+# The number of candidates decreases in such steps, so that few programs are compiled.
 _SHRINK = 0.7
 
 
@@ -24,17 +24,17 @@ def search(
     fill: Any = "mean",
     batch_size: int | None = None,
 ) -> Any:
-    """Return the order of a grid's cells that a greedy search finds best, as maps [batch, height, width].
+    """Return the best order of a grid's cells found by a greedy search, as maps [batch, height, width].
 
-    In turn the cell whose removal lowers the probability most, with the most relevant ones before it gone,
-    and the cell whose removal lowers it least, with the least relevant ones gone: both curves of
-    `relevance_gain` follow the best next step. It is what an explanation could attain on this grid, and no
-    explanation. About 0.6 cells^2 forward passes per image.
+    It alternates between the cell whose removal lowers the probability most, after removal of the most
+    relevant ones found, and the cell whose removal lowers it least, after removal of the least relevant ones:
+    both curves of `relevance_gain` follow the best next step. The result shows what an explanation could
+    attain on this grid, but is not an explanation. Costs about 0.6 cells^2 forward passes per image.
 
     Args:
         model: As for `jaxai.metrics.deletion`.
         images: As for `deletion`.
-        targets: One target for each image.
+        targets: One target per image.
         grid: Rows and columns of cells.
         fill: As for `deletion`; a fill without randomness.
         batch_size: As for `deletion`.
@@ -78,7 +78,7 @@ def search(
 
 
 def _sizes(count):
-    """Return the numbers of candidates that programs are compiled for."""
+    """Return the numbers of candidates for which programs are compiled."""
     found = [count]
     while found[-1] > 1:
         found.append(int(found[-1] * _SHRINK))

@@ -1,8 +1,8 @@
-"""Scores of images with pixels hidden: the one engine of the metrics of faithfulness.
+"""Scores of images with hidden pixels: the engine of the faithfulness metrics.
 
-A metric states which pixels are hidden in sample i of an image (a `Perturbation` of pairs of indices) and how
-many samples there are; images are made in the chunks in which the model is asked, so memory does not grow
-with samples. The scores come from `jaxai.perturbation`'s engine, black boxes included.
+A metric defines which pixels are hidden in sample i of an image (a `Perturbation` of pairs of indices) and
+the number of samples; images are made in the chunks in which the model runs, so memory does not grow with
+samples. The scores come from `jaxai.perturbation`'s engine, which includes black boxes.
 """
 
 from typing import Any, NamedTuple
@@ -18,17 +18,17 @@ from ._imputers import Imputer, imputer
 
 
 class Asked(NamedTuple):
-    """The checked arguments that metrics of faithfulness share.
+    """The checked arguments that faithfulness metrics share.
 
     Attributes:
         model: Callable pytree or `BlackBox`.
         images: [batch, height, width, channels].
         maps: float32 [batch, *k, height, width].
-        target: With classes; top classes are found.
-        units: The superpixels that are removed as a whole; None: each pixel alone.
+        target: The target, with top classes resolved.
+        units: The superpixels that are removed as a whole; None: single pixels.
         imputer: What removed pixels show.
         batch_size: At most this many changed images at once.
-        probability: Whether the probability of classes counts.
+        probability: Whether the probability of classes is used.
     """
 
     model: Any
@@ -42,7 +42,7 @@ class Asked(NamedTuple):
 
     @property
     def regions(self) -> _segments.Superpixels:
-        """The superpixels of a metric that always has some."""
+        """The superpixels of a metric that always has them."""
         assert self.units is not None
         return self.units
 
@@ -61,7 +61,7 @@ def ask(
     key: Any = None,
     noise: float = 0.0,
 ) -> Asked:
-    """Check the arguments that metrics of faithfulness share."""
+    """Check the arguments that faithfulness metrics share."""
     model, images, target = _scoring.prepare(model, images, targets, probability=probability)
     maps = _maps.of_images(maps, images, target)
     key = None if key is None else checks.key(key)
@@ -85,13 +85,13 @@ def scores(
     """Return the target's value for every image and sample.
 
     Args:
-        asked: What `ask` returns.
-        hidden: A `Perturbation` of (owners, samples), int32 [chunk] each, to what is hidden: bool, or float
-            from 0 to 1, [chunk, height, width].
-        samples: How many there are for each owner.
-        target: That of the owners, where it is not that of the images.
-        copies: How many owners an image has: owner i is image i // copies.
-        top: Whether to return as well where the class is still the top one.
+        asked: The result of `ask`.
+        hidden: A `Perturbation` that maps (owners, samples), int32 [chunk] each, to the hidden pixels: bool,
+            or float from 0 to 1, [chunk, height, width].
+        samples: Number of samples per owner.
+        target: The owners' target, if it differs from that of the images.
+        copies: Number of owners per image: owner i belongs to image i // copies.
+        top: Whether to also return where the class is still the top one.
 
     Returns:
         float32 [owners, samples, *k]; two such arrays with `top`.
@@ -156,7 +156,7 @@ def on_units(maps: jax.Array, units: _segments.Superpixels | None) -> jax.Array:
 
 
 def unit_count(asked: Asked) -> int:
-    """Return how many units an image has, the largest number of the batch."""
+    """Return the number of units per image, the maximum over the batch."""
     height, width = asked.images.shape[1:3]
     return height * width if asked.units is None else asked.units.count
 
@@ -168,7 +168,7 @@ def grid(images: jax.Array, rows: int = 8) -> jax.Array:
 
 
 def windows(size: tuple[int, int], window: tuple[int, int]) -> Any:
-    """Return windows of this many pixels as superpixels [height, width]; the last may be smaller."""
+    """Return windows of this many pixels as superpixels [height, width]; the last ones may be smaller."""
     down = jnp.arange(size[0]) // window[0]
     right = jnp.arange(size[1]) // window[1]
     return (down[:, None] * (-(-size[1] // window[1])) + right).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""What removed pixels show: the fills that the package's docstring lists, shared by its metrics."""
+"""Content of removed pixels: the fills that the package's docstring lists, shared by the metrics."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,18 +13,18 @@ from ..perturbation import _fills, _scoring
 from ._linear import linear
 
 NAMES = ("mean", "segment_mean", "neighbours", "blur", "rise_blur", "noise", "uniform", "linear")
-# Names of the metrics that `jaxai.perturbation` knows under another one.
+# Names of fills that differ in `jaxai.perturbation`.
 _OTHER = {"mean": "image_mean", "segment_mean": "mean"}
 
 
 @register_dataclass
 @dataclass(frozen=True)
 class Imputer:
-    """What removed pixels show: a background, or the solution of a linear system plus noise.
+    """Content of removed pixels: a background, or the solution of a linear system plus noise.
 
     Attributes:
-        background: Like the images; the noise that is added where a system is solved.
-        solve: Whether removed pixels solve ROAD's system.
+        background: An array like the images; if a system is solved, the noise to add.
+        solve: Whether to compute removed pixels by ROAD's linear system.
     """
 
     background: jax.Array
@@ -49,7 +49,7 @@ def imputer(
     key: jax.Array | None = None,
     noise: float = 0.0,
 ) -> Imputer:
-    """Return what removed pixels show.
+    """Return the imputer of a fill.
 
     Args:
         fill: A name of this module, or a value that broadcasts to the images.
@@ -57,10 +57,10 @@ def imputer(
         labels: Superpixels [batch, height, width], for the fills that need them.
         count: Static number of superpixels.
         key: Randomness of noise; the same noise for all images.
-        noise: Standard deviation of what is added to `"linear"`.
+        noise: Standard deviation of the noise added to `"linear"`.
 
     Raises:
-        ValueError: If there is no such name, or the value does not broadcast.
+        ValueError: If the name is unknown, or the value does not broadcast.
         TypeError: If noise has no key.
     """
     if not isinstance(fill, str):

@@ -1,4 +1,4 @@
-"""Infidelity: how far what a map says of a perturbation is from what the model does."""
+"""Infidelity: the difference between a map's prediction for perturbations and the model's response."""
 
 from collections.abc import Callable
 from functools import partial
@@ -30,28 +30,29 @@ def infidelity(
     probability: bool = False,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k"]:
-    """Return the mean squared difference of what the map and the model say of perturbations; 0 is best.
+    """Return the mean squared error of the map's prediction of the effect of perturbations; 0 is best.
 
     The paper's E_I[(I'R - (f(x) - f(x - I)))^2]. By default I removes a random rectangle, I = x - fill inside
-    it, and the map says how much each pixel adds to f(x) - f(fill), as input x gradient, integrated gradients
-    or Shapley values do: I'R is its sum over the rectangle, and the infidelity is 0 for exact additive maps.
-    With `perturb` the map is a rate of change, as gradients are, and I'R a scalar product.
+    it, and the map gives each pixel's contribution to f(x) - f(fill), like input x gradient, integrated
+    gradients or Shapley values: I'R is its sum over the rectangle, and the infidelity is 0 for exact additive
+    maps. With `perturb` the map is a rate of change, like gradients, and I'R a scalar product.
 
     Args:
         model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
         images: Model input, float [batch, height, width, channels].
-        maps: Of any library: [batch, height, width], [batch, k, height, width] for k targets per image;
-            with channels after these, I'R is a sum over channels as well.
+        maps: Of any library: [batch, height, width], [batch, k, height, width] for k targets per image; with
+            channels after these, I'R is also summed over channels.
         targets: What the maps explain (see `jaxai.targets`): the score of the class, as in the paper.
         key: Randomness of the perturbations; a typed key.
-        fill: What removed rectangles show: a value that broadcasts to the images, or a name, see
+        fill: Content of removed rectangles: a value that broadcasts to the images, or a name, see
             `jaxai.metrics`. Use the map's own baseline.
-        normalize: Scale each map by the factor b = E[I'R (f(x) - f(x - I))] / E[(I'R)^2] that fits best, as
-            in Captum, so that maps of any scale can be compared.
+        normalize: Scale each map by the best-fitting factor b = E[I'R (f(x) - f(x - I))] / E[(I'R)^2], as in
+            Captum, so that maps of any scale can be compared.
         num_samples: Number of perturbations, shared by the images.
-        window: Rows and columns of the rectangle; None draws each side anew, from 1 to half of the image.
+        window: Rows and columns of the rectangle; None draws each side at random, from 1 to half of the
+            image.
         perturb: `perturb(key, image) -> I` for one image [height, width, channels], traceable.
-        probability: True takes the probability of classes instead of the score.
+        probability: True uses the probability of classes instead of the score.
         batch_size: At most this many changed images in flight; None chooses by size.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Performance information curves: what the model says against how much of the image it has been told."""
+"""Performance information curves: the model's output against the information shown of the image."""
 
 import io
 from collections.abc import Callable
@@ -18,19 +18,19 @@ from .._frame.targets import Targets
 from . import _hidden, _order, _statistics
 from ._removal import deletion
 
-# Those of the authors' example.
+# The values of the authors' example.
 SHARES = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.21, 0.34, 0.5, 0.75)
 _POINTS = 101
 
 
 class InformationCurve(NamedTuple):
-    """What the model says, against the information in what it is shown; both from 0 (blurred) to 1 (whole).
+    """The model's output against the information shown; both from 0 (blurred) to 1 (whole image).
 
     Attributes:
-        curve: At evenly spaced information, 0, 0.01, ..., 1, float32 [batch, 101] ([batch, k, 101] for k
-            targets per image); means over images are the paper's curves.
-        area: Under the curve, in [0, 1], float32 [batch] or [batch, k].
-        information: That of the images shown, [batch, shares + 2] or [batch, k, shares + 2].
+        curve: Values at evenly spaced information, 0, 0.01, ..., 1, float32 [batch, 101] ([batch, k, 101] for
+            k targets per image); means over images are the paper's curves.
+        area: Area under the curve, in [0, 1], float32 [batch] or [batch, k].
+        information: Information of the images shown, [batch, shares + 2] or [batch, k, shares + 2].
     """
 
     curve: Float[Array, "batch *k points"]
@@ -53,20 +53,20 @@ def sic(
 ) -> InformationCurve:
     """Return the probability against the information shown, most relevant first; a higher area is better.
 
-    The softmax information curve. From the blurred image on, shares of the most relevant pixels are made
-    sharp. The information of such an image is the size of its lossless file, with the blurred image as 0 and
-    the whole as 1; so is the probability, and it never falls.
+    The softmax information curve. Starting from the blurred image, increasing shares of the most relevant
+    pixels are made sharp. The information of such an image is the size of its lossless file, scaled to 0 for
+    the blurred and 1 for the whole image; the probability is scaled likewise and made non-decreasing.
 
     Args:
-        shares: Of pixels made sharp, each between 0 and 1.
+        shares: Shares of pixels made sharp, each between 0 and 1.
         fill: The blurred image, as for `deletion`. The authors' program interpolates between a hundredth of
             the pixels instead.
         compression: `"webp"` (the authors' program) or `"png"`, of 8 bits between the image's extremes.
 
     Returns:
-        `InformationCurve` with `curve`, `area` and `information`; NaN for a constant map, and where the
-        blurred image scores or weighs no less than the whole. The authors leave out images of a probability
-        below 0.8, and take medians over the others.
+        `InformationCurve` with `curve`, `area` and `information`; NaN for a constant map, and if the blurred
+        image's score or file size is not below the whole image's. The authors exclude images with a
+        probability below 0.8, and take medians over the others.
 
     Raises:
         TypeError: Under `jax.jit`: files are compressed on the host.
@@ -93,16 +93,16 @@ def aic(
     key: jax.Array | None = None,
     batch_size: int | None = None,
 ) -> InformationCurve:
-    """Return whether the class is on top against the information shown; a higher area is better.
+    """Return whether the class is the top one, against the information shown; a higher area is better.
 
-    The accuracy information curve: as `sic`, with 1 where the target is the top class and 0 where not.
+    The accuracy information curve: like `sic`, with 1 where the target is the top class and 0 elsewhere.
 
     Args:
         targets: Classes, or None: each image's top class.
 
     Returns:
-        `InformationCurve`; NaN for a constant map, and where the target is the blurred image's top class, or
-        not the whole image's. Means over many images are accuracies.
+        `InformationCurve`; NaN for a constant map, and if the target is the blurred image's top class, or not
+        the whole image's. Means over many images are accuracies.
 
     Raises:
         TypeError: If the target is a callable.
@@ -146,7 +146,7 @@ def _rows(values):
 
 
 def _rising(values):
-    """Return values [..., points] with the first as 0 and the last as 1; NaN where they do not rise."""
+    """Return values [..., points] scaled to 0 at the first and 1 at the last; NaN where they do not rise."""
     first, last = values[..., :1], values[..., -1:]
     scaled = (values - first) / np.where(last > first, last - first, 1)
     return np.where(last > first, np.clip(scaled, 0, 1), np.nan)
@@ -184,7 +184,7 @@ def _shown(images, imputer, hidden, low, scale, indices, *, points, copies):
 
 
 def _file_size(image, compression):
-    # Other numbers of channels stand side by side in grey.
+    # With other numbers of channels, these are placed side by side in grey.
     pixels = image if image.shape[-1] == 3 else np.concatenate(np.moveaxis(image, -1, 0), axis=1)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, compression, **({"lossless": True} if compression == "webp" else {}))

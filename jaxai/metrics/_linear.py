@@ -10,28 +10,29 @@ def linear(
 ) -> jax.Array:
     """Replace hidden pixels so that each is the weighted mean of its eight neighbours.
 
-    With neighbours outside of the image left out, x_i sum_n w_n = sum_n w_n x_n for every hidden i, where w
-    is 1/6 for the four neighbours at an edge and 1/12 for the four at a corner (Rong et al. 2022, section
-    4.2). The system is symmetric and positive definite. Conjugate gradients start from the means of ever
-    larger blocks; the preconditioner adds the residual's sums over ever larger blocks, so that large holes
-    take hardly more iterations than single pixels (Bramble, Pasciak, Xu: Parallel Multilevel
-    Preconditioners. Mathematics of Computation 1990).
+    Without neighbours outside the image, x_i sum_n w_n = sum_n w_n x_n for every hidden i, where w is 1/6 for
+    the four neighbours at an edge and 1/12 for the four at a corner (Rong et al. 2022, section 4.2). The
+    system is symmetric and positive definite. Conjugate gradients start from the means of increasingly large
+    blocks; the preconditioner adds the residual's sums over increasingly large blocks, so that large holes
+    need hardly more iterations than single pixels (Bramble, Pasciak, Xu: Parallel Multilevel Preconditioners.
+    Mathematics of Computation 1990).
 
     Args:
         images: [batch, height, width, channels].
-        hidden: [batch, height, width]; where it is not 0 a pixel is replaced.
-        tolerance: Of the residual's norm, as a fraction of the right side's norm.
+        hidden: [batch, height, width]; nonzero where a pixel is replaced.
+        tolerance: Tolerance of the residual's norm, as a fraction of the right-hand side's norm.
         iterations: At most this many.
 
     Returns:
-        float32 like `images`. An image of which nothing is left shows its mean colour.
+        float32 like `images`. An image that is entirely hidden becomes its mean colour.
     """
     return _solve(images, hidden, tolerance, iterations)[0]
 
 
 def _solve(images, hidden, tolerance, iterations):
     """Return the images and the number of iterations."""
-    # Channels go before the positions: loops over rows of pixels are vectorised, those over three are not.
+    # Channels precede the positions: loops over rows of pixels are vectorised, loops over three channels are
+    # not.
     x = jnp.moveaxis(images.astype(jnp.float32), -1, 1)
     free = (hidden != 0)[:, None].astype(jnp.float32)
     degree = _neighbours(jnp.ones((1, 1, *x.shape[2:])))
@@ -47,7 +48,7 @@ def _solve(images, hidden, tolerance, iterations):
     found = free * _pull_push((1 - free) * x, 1 - free, x.mean((2, 3), keepdims=True))
     residual = right - system(found)
     scaled = _precondition(residual, levels)
-    # Where nothing is known the system is singular, and the start is a solution.
+    # If no pixel is known, the system is singular and the initial value is a solution.
     bound = jnp.where(free.min((2, 3), keepdims=True) > 0, jnp.inf, tolerance**2 * dot(right, right))
     state = (found, residual, scaled, dot(residual, scaled), 0)
 
@@ -58,7 +59,7 @@ def _solve(images, hidden, tolerance, iterations):
         found, residual, direction, energy, count = state
         moved = system(direction)
         curvature = dot(direction, moved)
-        # Where the residual is exactly zero there is nothing left to do.
+        # Nothing is left to do where the residual is exactly zero.
         length = jnp.where(curvature > 0, energy / jnp.where(curvature > 0, curvature, 1), 0)
         found, residual = found + length * direction, residual - length * moved
         scaled = _precondition(residual, levels)
@@ -73,8 +74,8 @@ def _solve(images, hidden, tolerance, iterations):
 def _smooth(x):
     """Return x filtered by (1, 2, 1) down and across; zeros outside.
 
-    The barriers keep XLA from computing a value again for each of its three readers, pass after pass: six
-    times faster on the CPU.
+    The barriers keep XLA from recomputing a value for each of its three readers in every pass: six times
+    faster on the CPU.
     """
     height, width = x.shape[2:]
     x = lax.optimization_barrier(jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0))))
@@ -84,12 +85,12 @@ def _smooth(x):
 
 
 def _neighbours(x):
-    """Return the weighted sum of the eight neighbours, those outside being zero."""
+    """Return the weighted sum of the eight neighbours, with zeros outside."""
     return (_smooth(x) - 4 * x) / 12
 
 
 def _halved(x, reduce=jnp.sum):
-    """Return blocks of 2 x 2 reduced to one; an odd side is filled up with zeros."""
+    """Return blocks of 2 x 2 reduced to one; odd sides are padded with zeros."""
     height, width = x.shape[2:]
     x = jnp.pad(x, ((0, 0), (0, 0), (0, height % 2), (0, width % 2)))
     return reduce(x.reshape(*x.shape[:2], x.shape[2] // 2, 2, x.shape[3] // 2, 2), axis=(3, 5))
@@ -100,7 +101,7 @@ def _doubled(x, like):
 
 
 def _levels(free):
-    """Return where pixels are free, then blocks of which all pixels are, each twice as wide."""
+    """Return where pixels are free, then where all pixels of blocks are, each level twice as wide."""
     found = [free]
     while min(found[-1].shape[2:]) > 2:
         found.append(_halved(found[-1], jnp.min))
@@ -108,10 +109,10 @@ def _levels(free):
 
 
 def _precondition(residual, levels):
-    """Return the sum over levels of the residual, summed to that level and interpolated from it again.
+    """Return the residual summed to each level and interpolated back, added up over levels.
 
-    On each level the system is the same to leading order, with ones on its diagonal, as sums of the residual
-    over four times the pixels stand for derivatives over twice the distance.
+    On each level the system is the same to leading order, with ones on its diagonal, because sums of the
+    residual over four times the pixels correspond to derivatives over twice the distance.
     """
     if len(levels) == 1:
         return residual

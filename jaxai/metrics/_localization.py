@@ -1,4 +1,4 @@
-"""Does a map point at what is marked in the image? Each metric beside what a map of chance scores."""
+"""Localization: whether a map points at the marked region of an image, and the scores of random maps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,21 +26,21 @@ def pointing_game(
     *,
     tolerance: float = 15.0,
 ) -> Float[Array, " batch"]:
-    """Return 1 where the map's largest value lies in the mask or close to it, else 0; higher is better.
+    """Return 1 if the map's largest value lies in the mask or close to it, else 0; higher is better.
 
     Args:
         maps: [batch, height, width], of any library; channels after these are summed with their signs. The
             first of equal values in row-major order counts.
-        masks: What is marked, bool or 0 and 1, [batch, height, width], or [height, width] for all maps.
+        masks: The marked regions, bool or 0 and 1, [batch, height, width], or [height, width] for all maps.
         tolerance: Largest distance from the mask in pixels that still counts: 15 in the paper, 0 in Quantus.
 
     Returns:
         float32 [batch]; NaN for a constant map. The paper averages over the images of each class, and then
-        over classes. A map of chance scores `chance(pointing_game, masks)`; on photographs of single objects
-        the centre of the image scores far more.
+        over classes. A random map scores `chance(pointing_game, masks)`; on photographs of single objects the
+        centre of the image scores much higher.
 
     Raises:
-        TypeError: If maps or masks are no real numbers.
+        TypeError: If maps or masks are not real numbers.
         ValueError: If shapes do not fit, a map is NaN, or a mask marks no pixel.
 
     References:
@@ -65,7 +65,7 @@ def pointing_game(
 
 @jax.jit
 def _near(marked, tolerance):
-    """Return which pixels are at most so far from a marked one, bool [batch, height, width]."""
+    """Return which pixels are at most this far from a marked one, bool [batch, height, width]."""
     height, width = marked.shape[1:]
     rows = jnp.arange(height, dtype=jnp.float32)[:, None]
     # The distance to the next marked pixel of the same column, then the nearest over columns.
@@ -87,7 +87,7 @@ def mass_accuracy(
     sum_{i in mask} R_i^+ / sum_i R_i^+.
 
     Returns:
-        float32 [batch], in [0, 1]; NaN where no value is positive. A map of chance scores the mask's share of
+        float32 [batch], in [0, 1]; NaN where no value is positive. A random map scores the mask's share of
         the image, `chance(mass_accuracy, masks)`.
 
     References:
@@ -122,8 +122,8 @@ def rank_accuracy(
         maps: As for `pointing_game`; equal values count in row-major order.
 
     Returns:
-        float32 [batch], in [0, 1]; NaN for a constant map. A map of chance scores the mask's share of the
-        image, `chance(rank_accuracy, masks)`.
+        float32 [batch], in [0, 1]; NaN for a constant map. A random map scores the mask's share of the image,
+        `chance(rank_accuracy, masks)`.
 
     References:
         Arras, Osman, Samek: CLEVR-XAI: A Benchmark Dataset for the Ground Truth Evaluation of Neural Network
@@ -158,11 +158,11 @@ def top_k_intersection(
     """Return the share of the k most relevant pixels that lie in the mask; higher is better.
 
     Args:
-        k: Number of pixels, at most those of the image: the paper's 1000 of 224 x 224.
+        k: Number of pixels, at most those of the image; the paper uses 1000 of 224 x 224.
 
     Returns:
-        float32 [batch], in [0, 1]; NaN for a constant map. A map of chance scores the mask's share of the
-        image, `chance(top_k_intersection, masks)`.
+        float32 [batch], in [0, 1]; NaN for a constant map. A random map scores the mask's share of the image,
+        `chance(top_k_intersection, masks)`.
 
     Raises:
         ValueError: If k is out of range.
@@ -194,10 +194,11 @@ def iou(
     """Return the overlap of the most relevant pixels and the mask, as intersection over union.
 
     Args:
-        share: How many pixels of the image count as relevant, in (0, 1]; None: as many as are marked.
+        share: Fraction of the image's pixels that counts as relevant, in (0, 1]; None: as many pixels as are
+            marked.
 
     Returns:
-        float32 [batch], in [0, 1], higher is better; NaN for a constant map. Chance is
+        float32 [batch], in [0, 1], higher is better; NaN for a constant map. A random map scores
         `chance(iou, masks, share=share)`.
 
     Raises:
@@ -226,15 +227,15 @@ def auc(
     maps: Real[ArrayLike, "batch height width *channels"],
     masks: Real[ArrayLike, "*batch height width"] | Bool[ArrayLike, "*batch height width"],
 ) -> Float[Array, " batch"]:
-    """Return how probably a marked pixel is more relevant than one that is not, the area under the ROC curve.
+    """Return the area under the ROC curve: the probability that a marked pixel exceeds an unmarked one.
 
     Args:
         maps: As for `pointing_game`; equal values count half.
-        masks: As for `pointing_game`, of a part of the image.
+        masks: As for `pointing_game`; not all of the image.
 
     Returns:
-        float32 [batch], in [0, 1], higher is better; NaN where all pixels are marked, and 1/2 for a constant
-        map and on average by chance.
+        float32 [batch], in [0, 1], higher is better; NaN if all pixels are marked, and 1/2 for a constant map
+        and, on average, for a random map.
 
     References:
         Fawcett: An Introduction to ROC Analysis. Pattern Recognition Letters 2006, section 7.
@@ -246,10 +247,10 @@ def auc(
 
 @jax.jit
 def _auc(values, marked):
-    # The Mann-Whitney statistic: the sum of the ranks of marked pixels, less the least it may be.
+    # The Mann-Whitney statistic: the sum of the ranks of marked pixels minus its minimum.
     size = marked.sum(-1).astype(jnp.float32)
     rest = marked.shape[-1] - size
-    # Mean ranks are centred, so that float32 sums stay exact enough.
+    # Mean ranks are centred, so that float32 sums stay accurate.
     centred = _statistics.ranks(values) - (marked.shape[-1] - 1) / 2
     total = jnp.where(marked, centred, 0).sum(-1)
     return jnp.where(rest > 0, 0.5 + total / jnp.where(rest > 0, size * rest, 1), jnp.nan)
@@ -262,16 +263,16 @@ def focus(
 ) -> Float[Array, " batch"]:
     """Return the share of a mosaic's positive mass that lies on the tiles of the target's class.
 
-    Mosaics are made of photographs of several classes (`mosaics`); a map that tells classes apart stays on
-    the tiles of its own. By its formula this is `mass_accuracy`, with whole tiles for masks.
+    Mosaics are made of photographs of several classes (`mosaics`); a class-specific map stays on the tiles of
+    its class. The formula is that of `mass_accuracy`, with whole tiles as masks.
 
     Args:
-        maps: Of mosaics and the class in question, as for `pointing_game`.
+        maps: Maps of mosaics for the class in question, as for `pointing_game`.
         masks: The tiles of that class, as for `pointing_game`; `mosaics` returns them.
 
     Returns:
-        float32 [batch], in [0, 1], higher is better; NaN where no value is positive. A map of chance scores
-        the share of the tiles, 1/2 for two of four.
+        float32 [batch], in [0, 1], higher is better; NaN where no value is positive. A random map scores the
+        share of the tiles, 1/2 for two of four.
 
     References:
         Arias-Duart et al.: Focus! Rating XAI Methods and Finding Biases. FUZZ-IEEE 2022, arXiv 2109.15035,
@@ -293,9 +294,9 @@ def mosaics(
     """Put two images of one class and two of another into mosaics of 2 x 2 tiles, at random places.
 
     Args:
-        first: Two images of one class for each mosaic.
+        first: Two images of one class per mosaic.
         second: Two images of another class, of the same size.
-        key: Randomness of the places; a typed key. Each mosaic has its own.
+        key: Randomness of the places; a typed key. Each mosaic has its own random places.
 
     Returns:
         Mosaics [batch, 2 height, 2 width, channels], the masks of the first class's tiles and of the second
@@ -322,19 +323,19 @@ def mosaics(
 
 
 def chance(metric: Callable[..., Any], masks: Any, **options: Any) -> Float[Array, " batch"]:
-    """Return what a map of independent random values scores on average in a metric of localization.
+    """Return the expected score of a map of independent random values in a localization metric.
 
     Args:
         metric: `pointing_game`, `mass_accuracy`, `rank_accuracy`, `top_k_intersection`, `iou`, `auc` or
             `focus`.
         masks: As for the metric, [batch, height, width].
-        options: Those of the metric: `tolerance` or `share`.
+        options: Options of the metric: `tolerance` or `share`.
 
     Returns:
         float32 [batch]. For `iou` the expectation over all sets of pixels of that size.
 
     Raises:
-        ValueError: If the metric is another, or the masks do not fit.
+        ValueError: If the metric is not one of these, or the masks do not fit.
 
     Example:
         >>> import jax.numpy as jnp
@@ -364,7 +365,7 @@ def chance(metric: Callable[..., Any], masks: Any, **options: Any) -> Float[Arra
 def _chance_of_iou(marked, share):
     """Return the mean of j / (size + number - j), where j common pixels are hypergeometric."""
     pixels = marked.shape[1] * marked.shape[2]
-    # Factorials of 50,000 need double precision, which JAX has not by default.
+    # Factorials of 50,000 need double precision, which JAX does not use by default.
     factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, pixels + 1)))])
 
     def choose(total, part):

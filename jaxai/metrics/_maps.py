@@ -1,4 +1,4 @@
-"""Maps as the metrics take them: of any library, with or without channels, one for each target."""
+"""Checks of maps for metrics: of any library, with or without channels, one per target."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def of_images(maps: Any, images: jax.Array, target: Target) -> jax.Array:
 
 
 def with_channels(maps: Any, images: jax.Array, target: Target) -> jax.Array:
-    """Return the maps as `of_images` does, with their channels; maps without channels get one."""
+    """Return the maps like `of_images`, but with their channels; maps without channels get one."""
     values = _floats(maps)
     lead, size = (images.shape[0], *target.axes), images.shape[1:3]
     without = (*lead, *size)
@@ -42,7 +42,7 @@ def _advice(shape, expected):
 
 
 def of_method(maps: Any, batch: int, target: Target) -> jax.Array:
-    """Return what a method returns as maps of any size, float32 [batch, *k, height, width].
+    """Return a method's result as maps of any size, float32 [batch, *k, height, width].
 
     Raises:
         ValueError: If the leading axes do not fit, or concrete values are NaN or infinite.
@@ -58,7 +58,7 @@ def of_method(maps: Any, batch: int, target: Target) -> jax.Array:
 
 
 def alone(maps: Any, name: str = "maps") -> jax.Array:
-    """Return maps that belong to no image here, float32 [batch, height, width], summed over channels.
+    """Return maps given without images, float32 [batch, height, width], summed over channels.
 
     Raises:
         ValueError: If they are not [batch, height, width] or [batch, height, width, channels], are empty, or
@@ -80,7 +80,7 @@ def alone(maps: Any, name: str = "maps") -> jax.Array:
 
 
 def masks(values: Any, maps: jax.Array) -> jax.Array:
-    """Return the masks of maps [batch, height, width] as bool of their shape.
+    """Return the masks of maps [batch, height, width] as bool arrays of their shape.
 
     Raises:
         TypeError: If they are neither bool nor numbers.
@@ -109,7 +109,7 @@ def masks(values: Any, maps: jax.Array) -> jax.Array:
 
 
 def constant(maps: jax.Array) -> jax.Array:
-    """Return which maps [..., height, width] have one value everywhere, with a warning if any has."""
+    """Return which maps [..., height, width] are constant, with a warning if any is."""
     flat = maps.max((-2, -1)) == maps.min((-2, -1))
     if not isinstance(flat, Tracer):
         where = np.argwhere(np.asarray(flat))
@@ -127,7 +127,7 @@ def undefined(values: jax.Array, flat: jax.Array) -> jax.Array:
 
 
 def _floats(maps):
-    # Explanations on superpixels have the map as an attribute.
+    # Explanations on superpixels hold the map as an attribute.
     maps = getattr(maps, "heatmap", maps)
     array = maps if isinstance(maps, jax.Array) else np.asarray(maps)
     if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):

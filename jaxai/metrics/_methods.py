@@ -1,4 +1,4 @@
-"""Methods as the metrics call them: any function `method(model, images, targets) -> maps`."""
+"""Calls of methods by metrics: any function `method(model, images, targets) -> maps`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +17,10 @@ Method = Callable[[Any, jax.Array, Any], Any]
 def prepare(
     model: Any, images: Any, targets: Targets, batch_size: int | None
 ) -> tuple[Any, jax.Array, Target, int]:
-    """Check what metrics of methods share; top classes are found, so that every map explains the same.
+    """Check the arguments shared by metrics of methods; top classes are resolved once for all maps.
 
     Returns:
-        The model, the images, the target and how many images to explain at once.
+        The model, the images, the target and the number of images to explain at once.
     """
     model, images, target = _targets.prepare(model, images, targets)
     chunk = batching.chunk_size(batch_size, model, images)
@@ -28,10 +28,10 @@ def prepare(
 
 
 def maps_of(method: Method, model: Any, images: jax.Array, target: Target, batch_size: int) -> jax.Array:
-    """Return a method's maps, float32 [batch, *k, height, width], asked for in chunks.
+    """Return a method's maps, float32 [batch, *k, height, width], computed in chunks.
 
-    The method is called from the host, so that it may be of any library. Maps smaller than the images are
-    compared as they are.
+    The method is called from the host, so it may belong to any library. Maps smaller than the images are
+    compared unchanged.
 
     Raises:
         TypeError: If the method cannot be called.

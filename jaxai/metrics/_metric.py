@@ -1,4 +1,4 @@
-"""A metric as `compare` and the documentation know it."""
+"""The description of a metric, for `compare` and the documentation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ Takes = Literal["scores", "maps", "masks", "method"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as `compare` calls it.
+    """A metric that `compare` can call.
 
     Attributes:
         function: The metric itself.
-        question: What it answers.
+        question: The question that it answers.
         takes: `"scores"`: (model, images, maps, targets); `"maps"`: (maps); `"masks"`: (maps, masks);
             `"method"`: (method, model, images, targets).
-        better: The direction of better maps.
-        range: Of its values.
-        passes: How often the network runs for one image and target, apart from the method.
-        read: From what it returns to one number per image.
+        better: `"higher"` or `"lower"`: the direction of better maps.
+        range: Range of its values.
+        passes: Runs of the network per image and target, without those of the method.
+        read: Maps its result to one number per image.
         random: Whether it takes a `key`.
         needs: Options without a default.
     """
@@ -41,7 +41,7 @@ class Metric:
 
     @property
     def family(self) -> str:
-        """What kind of question it answers."""
+        """The kind of question that it answers."""
         return _FAMILIES[self.function.__module__.rpartition(".")[2]]
 
 

@@ -16,13 +16,13 @@ from ._hidden import Asked
 
 
 class Curve(NamedTuple):
-    """A score while pixels are removed or shown.
+    """A score as pixels are removed or shown.
 
     Attributes:
         curve: The score after each step, from the start on, float32 [batch, steps + 1] ([batch, k, steps +
             1] for k targets per image).
-        area: What the metric's docstring says, float32 [batch] or [batch, k].
-        share: The share of pixels or superpixels that has been removed or shown, [batch, steps + 1].
+        area: The area that the metric's docstring defines, float32 [batch] or [batch, k].
+        share: The share of pixels or superpixels removed or shown so far, [batch, steps + 1].
     """
 
     curve: Float[Array, "batch *k points"]
@@ -31,7 +31,7 @@ class Curve(NamedTuple):
 
 
 def counts(asked: Asked, steps: int | None, default: int) -> jax.Array:
-    """Return how many units have gone after each step, int32 [batch, steps + 1], from none to all.
+    """Return the number of units removed after each step, int32 [batch, steps + 1], from none to all.
 
     Raises:
         ValueError: If there are more steps than units.
@@ -39,7 +39,7 @@ def counts(asked: Asked, steps: int | None, default: int) -> jax.Array:
     units = _hidden.unit_count(asked)
     steps = check_steps(steps, default, units)
     if asked.units is None:
-        # In Python's integers: steps times pixels may exceed 32 bits.
+        # Computed with Python integers: steps times pixels may exceed 32 bits.
         row = np.array([step * units // steps for step in range(steps + 1)], np.int32)
         return jnp.broadcast_to(row, (asked.images.shape[0], steps + 1))
     own = asked.units.present.sum(-1).astype(jnp.int32)
@@ -47,7 +47,7 @@ def counts(asked: Asked, steps: int | None, default: int) -> jax.Array:
 
 
 def check_steps(steps: int | None, default: int, units: int) -> int:
-    """Return the number of steps, at most one for each unit."""
+    """Return the number of steps, at most one per unit."""
     steps = min(default, units) if steps is None else checks.positive(steps, "steps")
     if steps > units:
         raise ValueError(f"`steps` must be at most {units}, one for each pixel or superpixel; got {steps}")
@@ -64,18 +64,18 @@ def along(
 ) -> Any:
     """Return the target's value while units are removed in the order of the maps.
 
-    Equal values go in row-major order, least first in exactly the opposite one.
+    Equal values are removed in row-major order, or in exactly the opposite order if least relevant first.
 
     Args:
-        asked: What `_hidden.ask` returns.
-        taken: How many units have gone at each point, int32 [batch, points].
+        asked: The result of `_hidden.ask`.
+        taken: Number of units removed at each point, int32 [batch, points].
         least_first: The orders: most relevant first, or least.
         reveal: Units are shown on the background instead.
-        top: Whether to return as well where the class is still the top one.
+        top: Whether to also return where the class is still the top one.
 
     Returns:
-        float32 [batch, *k, orders, points], two such arrays with `top`; NaN for constant maps, which order
-        nothing.
+        float32 [batch, *k, orders, points], two such arrays with `top`; NaN for constant maps, which define
+        no order.
     """
     flat = _maps.constant(asked.maps)
     target, _, restore = asked.target.each()
@@ -88,7 +88,7 @@ def along(
 def removal(
     asked: Asked, taken: jax.Array, *, least_first: tuple[bool, ...] = (False,), reveal: bool = False
 ) -> tuple[Perturbation, int]:
-    """Return what is hidden at each point of each order of each map, and how many maps an image has."""
+    """Return the hidden pixels at each point of each order of each map, and the number of maps per image."""
     _, repeat, _ = asked.target.each()
     copies = len(repeat(asked.images[:1, 0, 0, 0]))
     maps = asked.maps.reshape(-1, *asked.maps.shape[-2:])
@@ -103,14 +103,14 @@ def _count(asked):
 
 @partial(jax.jit, static_argnames="count")
 def _ranks(maps, labels, count):
-    """Return when each pixel goes, int32 [maps, height, width] from 0, and the number of units [maps]."""
+    """Return each pixel's rank of removal, int32 [maps, height, width] from 0, and the units [maps]."""
     if labels is None:
         values = maps.reshape(len(maps), -1)
         totals = jnp.full(len(maps), values.shape[1], jnp.int32)
     else:
         size = _segments.sums(jnp.ones(labels.shape), labels, count)
         means = _segments.sums(maps, labels, count) / jnp.maximum(size, 1)
-        # Labels that an image has not got come last.
+        # Labels that an image lacks come last.
         values, totals = jnp.where(size > 0, means, -jnp.inf), (size > 0).sum(-1).astype(jnp.int32)
     order = jnp.argsort(-values, axis=-1, stable=True)
     rank = jax.vmap(lambda o: jnp.zeros(o.shape, jnp.int32).at[o].set(jnp.arange(o.size, dtype=jnp.int32)))(
@@ -130,7 +130,7 @@ def _by_rank(reveal, ranks, totals, taken, least_first, pairs):
 
 
 def share(asked: Asked, taken: jax.Array) -> jax.Array:
-    """Return the share of its units that an image has lost at each point, float32 [batch, points]."""
+    """Return the share of an image's units removed at each point, float32 [batch, points]."""
     if asked.units is None:
         return taken / _hidden.unit_count(asked)
     return taken / asked.units.present.sum(-1, keepdims=True)
@@ -143,5 +143,5 @@ def curve(asked: Asked, taken: jax.Array, values: jax.Array) -> Curve:
 
 
 def for_each(share: jax.Array, values: jax.Array) -> jax.Array:
-    """Return what belongs to images, [batch, n], so that it broadcasts to values [batch, *k, n]."""
+    """Return arrays of images, [batch, n], in a shape that broadcasts to values [batch, *k, n]."""
     return share.reshape(share.shape[0], *(1,) * (values.ndim - 2), share.shape[1])

@@ -18,11 +18,11 @@ REDRAW = ("permute", "normal")
 
 @dataclass(frozen=True)
 class Layer:
-    """Arrays that belong together.
+    """Parameter arrays that belong to one layer.
 
     Attributes:
-        name: Where they are in the pytree.
-        leaves: Their numbers among the leaves.
+        name: Their place in the pytree.
+        leaves: Their indices among the leaves.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Layer:
 def layers(model: Any, images: jax.Array) -> tuple[Layer, ...]:
     """Return the model's layers of parameters in forward order.
 
-    A layer is an array of at least two axes and what stands beside it (a bias, a scale) until the next such
-    array, or vectors alone (a normalisation).
+    A layer is an array of at least two axes with the arrays beside it (a bias, a scale) up to the next such
+    array, or only vectors (a normalisation).
 
     Raises:
-        ValueError: If the model is no pytree of floating parameters, or uses none of them.
+        ValueError: If the model is not a pytree of floating parameters, or uses none of them.
     """
     paths, _ = jax.tree_util.tree_flatten_with_path(model)
     order = _first_uses(*_model.abstract(model, images))
@@ -46,7 +46,7 @@ def layers(model: Any, images: jax.Array) -> tuple[Layer, ...]:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             continue
         name = _place(path, model)
-        # A second array of weights of the same place begins a layer.
+        # A second array of weights at the same place starts a new layer.
         open_layer = next((item for item in reversed(found) if item[0] == name), None)
         if open_layer is None or (jnp.ndim(leaf) > 1 and _has_weights(open_layer[1], paths)):
             found.append((name, [number]))
@@ -70,7 +70,7 @@ def _has_weights(numbers, paths):
 
 
 def _place(path, model):
-    """Return where an array stands, without its own name."""
+    """Return the place of an array, without its own name."""
     words = _words(path, model)
     return ".".join(words[:-1] or words) or "parameters"
 
@@ -87,7 +87,7 @@ def _words(path, model):
 
 @lru_cache(maxsize=64)
 def _first_uses(structure, leaves) -> dict[int, int]:
-    """Return the number of the first operation in which each parameter meets the images."""
+    """Return the index of the first operation that combines each parameter with the images."""
     graph = graph_of(_model.program(structure, leaves), structured=True, opens=regions)
     count = len(graph.inputs) - 1
     seen = {graph.inputs[-1]}
@@ -121,7 +121,7 @@ def chosen(found: Sequence[Layer], names: Sequence[str] | None) -> tuple[Layer, 
 
 
 def redrawn(model: Any, numbers: Sequence[int], key: jax.Array, redraw: Any) -> Any:
-    """Return the model with some of its leaves drawn anew; leaf i depends on (key, i) and itself alone."""
+    """Return the model with some leaves randomised; leaf i depends only on (key, i) and itself."""
     leaves, structure = jax.tree.flatten(model)
     draw = redraw if callable(redraw) else _DRAWS[checks.choice(redraw, "redraw", REDRAW)]
     for number in numbers:
@@ -142,7 +142,7 @@ def _permuted(key, array):
 
 @jax.jit
 def _normal(key, array):
-    # Scales and variances of normalisations must stay what they are by their kind.
+    # Scales and variances of normalisations must keep their kind of values.
     if array.ndim < 2:
         return _permuted(key, array)
     return array.mean() + array.std() * jax.random.normal(key, array.shape, array.dtype)

@@ -1,4 +1,4 @@
-"""Do maps depend on what the network has learned, and on the class?"""
+"""Randomisation tests: whether maps depend on the learned parameters and on the class."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,13 +19,13 @@ ORDERS = ("top_down", "bottom_up", "independent")
 
 
 class Randomization(NamedTuple):
-    """How similar maps stay as layers are drawn anew.
+    """Similarity of maps to the original as layers are randomised.
 
     Attributes:
-        similarity: After each of the layers, float32 [batch, layers] ([batch, k, layers] for k targets per
+        similarity: Similarity after each layer, float32 [batch, layers] ([batch, k, layers] for k targets per
             image).
         score: Its mean over layers, float32 [batch] or [batch, k]; lower is better.
-        layers: The names of the layers, in the order in which they were drawn.
+        layers: The names of the layers, in the order of randomisation.
     """
 
     similarity: Float[Array, "batch *k layers"]
@@ -47,24 +47,24 @@ def mprt(
     layers: Sequence[str] | None = None,
     batch_size: int | None = None,
 ) -> Randomization:
-    """Return how similar a method's maps stay while the model's layers are drawn at random; lower is better.
+    """Return how similar a method's maps stay as the model's layers are randomised; lower is better.
 
-    The model parameter randomisation test. Ranks punish noisy maps more than smooth ones, and a network whose
-    top layers are random keeps the activations of the lower ones: prefer `emprt` for comparing methods.
+    The model parameter randomisation test. Rank correlation penalises noisy maps more than smooth ones, and a
+    network with random top layers keeps the activations of the lower ones: prefer `emprt` to compare methods.
 
     Args:
         method: `method(model, images, targets) -> maps`, of any library that takes JAX models.
         model: A callable pytree with its parameters as leaves; layers are found in the program.
         images: Model input, float [batch, height, width, channels].
-        targets: What is explained (see `jaxai.targets`); None: the top class of the trained model.
+        targets: What to explain (see `jaxai.targets`); None: the top class of the trained model.
         key: Randomness of the parameters; a typed key.
-        order: `"top_down"` draws the last layer, then the last two, ...; `"bottom_up"` begins with the first;
-            `"independent"` draws one layer at a time and keeps the others.
+        order: `"top_down"` randomises the last layer, then the last two, ...; `"bottom_up"` starts with the
+            first; `"independent"` randomises one layer at a time and keeps the others.
         similarity: `"spearman"`, `"pearson"`, `"cosine"` or `"ssim"`, see `jaxai.metrics.similarity`.
-        absolute: Compare magnitudes, as Quantus does; False compares signed maps.
-        redraw: `"permute"` puts the values of each array in random order; `"normal"` draws normal numbers of
-            the array's mean and deviation for arrays of at least two axes; or `redraw(key, array) -> array`.
-        layers: Names of the layers to draw; None: all that have parameters.
+        absolute: Compare magnitudes, as in Quantus; False compares signed maps.
+        redraw: `"permute"` shuffles the values of each array; `"normal"` draws Gaussian values with the
+            array's mean and deviation for arrays of at least two axes; or `redraw(key, array) -> array`.
+        layers: Names of the layers to randomise; None: all that have parameters.
         batch_size: At most this many images explained at once; None chooses by size.
 
     Returns:
@@ -95,7 +95,7 @@ def mprt(
     compare = _against(similarity, _read(_methods.maps_of(method, model, images, target, chunk), absolute))
     found, fresh = [], model
     for layer in drawn:
-        # What was drawn stays: a leaf depends on its number alone.
+        # Randomised leaves stay the same: a leaf depends only on its index.
         fresh = _parameters.redrawn(model if order == "independent" else fresh, layer.leaves, key, redraw)
         found.append(compare(_read(_methods.maps_of(method, fresh, images, target, chunk), absolute)))
     values = jnp.stack(found, axis=-1)
@@ -123,14 +123,14 @@ def smooth_mprt(
     layers: Sequence[str] | None = None,
     batch_size: int | None = None,
 ) -> Randomization:
-    """Return `mprt` of maps that are averaged over noisy images, so that their noise counts less.
+    """Return `mprt` of maps averaged over noisy images, which reduces the effect of noise in the maps.
 
     Args:
-        key: Randomness of the noise, which all models share, and of the parameters.
+        key: Randomness of the noise, shared by all models, and of the parameters.
         num_samples: Noisy images to average over.
         noise: Standard deviation, as a fraction of each image's range.
-        order: As for `mprt`; the authors begin with the first layer.
-        absolute: As for `mprt`, of the averages.
+        order: As for `mprt`; the authors start with the first layer.
+        absolute: As for `mprt`, applied to the averages.
 
     Returns:
         `Randomization`.
@@ -186,17 +186,17 @@ def emprt(
     redraw: Any = "permute",
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k"]:
-    """Return how much more complex the map becomes when all parameters are drawn at random; higher is better.
+    """Return how much more complex the map becomes when all parameters are randomised; higher is better.
 
     The efficient randomisation test, (H(R') - H(R)) / H(R), with R' the map of the random model and H the
     entropy of the histogram of a map's values over its own range.
 
     Args:
         key: Randomness of the parameters; a typed key.
-        bins: Of the histogram, equally wide: 100 in Quantus.
+        bins: Number of equally wide bins of the histogram; 100 in Quantus.
 
     Returns:
-        float32 [batch], or [batch, k] for k targets per image; NaN where the map is constant.
+        float32 [batch], or [batch, k] for k targets per image; NaN if the map is constant.
 
     References:
         Hedstroem et al.: Sanity Checks Revisited: An Exploration to Repair the Model Parameter Randomisation
@@ -247,19 +247,19 @@ def random_logit(
     absolute: bool = False,
     batch_size: int | None = None,
 ) -> Float[Array, " batch"]:
-    """Return how similar the map of the target is to that of another class, drawn at random; lower is better.
+    """Return how similar the target's map is to that of another, randomly drawn class; lower is better.
 
     Args:
-        targets: One class for each image, or None: each image's top class.
+        targets: One class per image, or None: each image's top class.
         key: Randomness of the other classes; a typed key.
-        similarity: As for `mprt`; the paper's structural similarity by default.
+        similarity: As for `mprt`; by default the paper's structural similarity.
 
     Returns:
         float32 [batch]; NaN for constant maps.
 
     Raises:
         TypeError: If the target is a callable.
-        ValueError: If there is a single class.
+        ValueError: If there is only one class.
 
     References:
         Sixt, Granz, Landgraf: When Explanations Lie: Why Many Modified BP Attributions Fail. ICML 2020, arXiv
@@ -280,7 +280,7 @@ def random_logit(
 
 
 def _others(key, classes, *, count):
-    """Return a class other than each image's own; that of image i depends on (key, i)."""
+    """Return a class other than each image's own; for image i it depends on (key, i)."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(classes)))
     moved = jax.vmap(lambda k: jax.random.randint(k, (), 1, count))(keys)
     return ((classes + moved) % count).astype(jnp.int32)
@@ -292,12 +292,12 @@ def similarity(
     *,
     name: str = "spearman",
 ) -> Float[Array, "*batch"]:
-    """Return how similar maps are: 1 for equal ones.
+    """Return the similarity of maps: 1 for equal ones.
 
     Args:
         first: Maps, any leading axes.
-        second: As many.
-        name: `"spearman"`: correlation of ranks, equal values sharing theirs; `"pearson"`; `"cosine"`;
+        second: Equally many maps.
+        name: `"spearman"`: correlation of ranks, with equal ranks for equal values; `"pearson"`; `"cosine"`;
             `"ssim"`: mean structural similarity in windows of 7 x 7 pixels, of maps divided by their largest
             magnitude, with a range of 2.
 
@@ -305,7 +305,7 @@ def similarity(
         float32, in [-1, 1]; NaN where a map is constant (zero for `"cosine"`), except for `"ssim"`.
 
     Raises:
-        ValueError: If there is no such name or the shapes differ.
+        ValueError: If the name is unknown or the shapes differ.
     """
     first, second = jnp.asarray(first, jnp.float32), jnp.asarray(second, jnp.float32)
     if first.shape != second.shape or first.ndim < 2:
@@ -318,7 +318,7 @@ def _similarity(name):
 
 
 def _against(name, own):
-    """Return how similar maps are to these, as a function of them; these are ranked once."""
+    """Return a function that computes the similarity of maps to these, which are ranked only once."""
     compare = _similarity(name)
     if name != "spearman":
         return lambda new: compare(own, new)
@@ -344,7 +344,7 @@ def _flat(measure):
 
 @jax.jit
 def _ssim(a, b):
-    """Return Wang et al.'s mean structural similarity as scikit-image has it, with uniform windows."""
+    """Return Wang et al.'s mean structural similarity with uniform windows, as in scikit-image."""
     window = min(7, *a.shape[-2:])
 
     def scaled(x):

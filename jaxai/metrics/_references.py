@@ -1,4 +1,4 @@
-"""Maps to compare with, as methods: those that explain nothing, and the order that a search finds best."""
+"""Reference maps, as methods: maps that explain nothing, and the best order found by a search."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from jax.tree_util import Partial
 from . import _greedy
 
 NAMES = ("random", "centre", "edges", "image")
-# What the search for an attainable order costs, nobody pays unasked.
+# The search for an attainable order is expensive and only runs on request.
 ALL = (*NAMES, "greedy")
 
 
 def method(name: str, key: jax.Array) -> Any:
     """Return a reference as `method(model, images, targets) -> maps`.
 
-    - `"random"`: uniform numbers, drawn anew for every image from (key, its pixels) alone;
-    - `"centre"`: a Gaussian in the middle, its deviation a quarter of each side;
-    - `"edges"`: the magnitude of Sobel's gradient of the mean over channels;
-    - `"image"`: the mean over channels itself;
+    - `"random"`: uniform numbers, which depend only on the key and the image's pixels;
+    - `"centre"`: a Gaussian in the middle, with a deviation of a quarter of each side;
+    - `"edges"`: the magnitude of the Sobel gradient of the mean over channels;
+    - `"image"`: the mean over channels;
     - `"greedy"`: the order of 7 x 7 cells that a greedy search finds best for relevance gain, in about 1,400
       forward passes per image.
     """
@@ -30,7 +30,7 @@ def method(name: str, key: jax.Array) -> Any:
 def _drawn(key, images):
     def one(image):
         bits = jax.lax.bitcast_convert_type(image.astype(jnp.float32), jnp.uint32)
-        # Weighted, so that two images of the same pixels in other places differ.
+        # Weighted, so that two images with the same pixels at different places differ.
         number = (bits.reshape(-1) * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1)).sum()
         return jax.random.uniform(jax.random.fold_in(key, number), image.shape[:2])
 

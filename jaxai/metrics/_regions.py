@@ -1,4 +1,4 @@
-"""Faithfulness region by region: one region alone, regions added one by one, the map as a mask."""
+"""Faithfulness by regions: single regions, regions added one by one, the map as a mask."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from ._removal import deletion
 
 
 class AverageDrop(NamedTuple):
-    """What is left of a probability if the map is laid over the image as a mask.
+    """The change of a probability when the map is used as a mask of the image.
 
     Attributes:
         drop: max(0, p - o) / p, float32 [batch] ([batch, k] for k targets per image); lower is better.
@@ -47,7 +47,7 @@ def faithfulness_estimate(
     probability: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k"]:
-    """Correlate the map's sum in each region with the fall of the probability without that region; 1 is best.
+    """Correlate the map's sum in each region with the drop of the probability without that region; 1 is best.
 
     Args:
         segments: The regions, int [batch, height, width]; None: a grid of 8 x 8 rectangles.
@@ -106,20 +106,21 @@ def monotonicity(
     probability: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k"]:
-    """Return in what share of steps the probability does not fall as regions are shown; 1 is best.
+    """Return the fraction of steps in which the probability does not fall as regions are shown; 1 is best.
 
-    From `fill` on regions are shown one by one, the least relevant first. The paper asks whether the
-    probability never falls: whether the share is 1.
+    Starting from `fill`, regions are shown one by one, the least relevant first. The paper asks whether the
+    probability never falls, that is, whether the fraction is 1.
 
     Args:
         maps: As for `deletion`; regions are ordered by their mean.
         segments: The regions, int [batch, height, width]; None: a grid of 8 x 8 rectangles.
-        fill: What is shown at first, as for `deletion`.
+        fill: The initial content, as for `deletion`.
         probability: False takes the scores of classes themselves.
 
     Returns:
         float32 [batch], or [batch, k] for k targets per image, in [0, 1]; NaN for a constant map. If the
-        score is a sum over regions, every order scores the share of those that do not count against it.
+        score is a sum over regions, every order scores the fraction of regions with non-negative
+        contribution.
 
     References:
         Arya et al.: One Explanation Does Not Fit All: A Toolkit and Taxonomy of AI Explainability Techniques.
@@ -160,21 +161,21 @@ def monotonicity_correlation(
     probability: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k"]:
-    """Correlate the ranks of each region's magnitude and of what replacing it by noise does; 1 is best.
+    """Correlate the ranks of each region's magnitude and of the effect of replacing it by noise; 1 is best.
 
     Spearman's correlation, over regions, of |sum R| with E[(f(x) - f(x'))^2], where x' has uniform noise
-    between the image's extremes in the region.
+    between the image's minimum and maximum in the region.
 
     Args:
         key: Randomness of the noise; a typed key.
-        segments: The regions, int [batch, height, width], as many in every image; None: a grid of 8 x 8
+        segments: The regions, int [batch, height, width], equally many in every image; None: a grid of 8 x 8
             rectangles.
-        num_samples: Draws of noise.
+        num_samples: Number of noise draws.
         probability: False takes the scores of classes themselves.
 
     Returns:
-        float32 [batch], or [batch, k] for k targets per image, in [-1, 1]; NaN where nothing varies. A map of
-        chance scores 0 where regions are of one size; of unequal ones the larger weigh more in both.
+        float32 [batch], or [batch, k] for k targets per image, in [-1, 1]; NaN where nothing varies. A random
+        map scores 0 if regions have equal sizes; larger regions weigh more in both quantities.
 
     Raises:
         ValueError: If images have different numbers of regions.
@@ -209,7 +210,7 @@ def effects(
     num_samples: int,
     **options: Any,
 ) -> tuple[_hidden.Asked, jax.Array]:
-    """Return the checked arguments, and E[(f(x) - f(x'))^2] of noise in a region, [batch, *k, regions]."""
+    """Return the checked arguments, and E[(f(x) - f(x'))^2] for noise per region, [batch, *k, regions]."""
     asked = _in_regions(
         model, images, maps, targets, segments=segments, fill=0.0, key=checks.key(key), **options
     )
@@ -254,9 +255,9 @@ def average_drop(
     fill: Any = 0.0,
     batch_size: int | None = None,
 ) -> AverageDrop:
-    """Return how much of the probability is lost, or won, when the map is laid over the image as a mask.
+    """Return how much of the probability is lost or gained when the map is used as a mask of the image.
 
-    The map, scaled to [0, 1] in each image, mixes image and `fill`: x' = m x + (1 - m) fill, p is the
+    The map m, scaled to [0, 1] per image, mixes image and `fill`: x' = m x + (1 - m) fill; p is the
     probability of x and o that of x'. The mean of `drop` over images is the average drop, that of `increase`
     the average increase.
 

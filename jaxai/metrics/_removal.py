@@ -1,4 +1,4 @@
-"""Faithfulness by removal in the order of the map: what falls, and how fast."""
+"""Faithfulness by removal in the order of the map: how fast the score falls."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,11 +16,12 @@ class RelevanceGain(NamedTuple):
     """The symmetric relevance gain and its two curves.
 
     Attributes:
-        gain: Area least relevant first less area most relevant first, float32 [batch] ([batch, k] for k
-            targets per image).
-        most_first: The score as the most relevant go first, float32 [batch, steps + 1] or [batch, k, ...].
-        least_first: The same, least relevant first.
-        share: The share of pixels or superpixels that has gone, [batch, steps + 1].
+        gain: Area for least relevant first minus area for most relevant first, float32 [batch] ([batch, k]
+            for k targets per image).
+        most_first: The score with the most relevant removed first, float32 [batch, steps + 1] or [batch, k,
+            ...].
+        least_first: The same with the least relevant first.
+        share: The share of pixels or superpixels removed so far, [batch, steps + 1].
     """
 
     gain: Float[Array, "batch *k"]
@@ -43,23 +44,23 @@ def deletion(
     probability: bool = True,
     batch_size: int | None = None,
 ) -> Curve:
-    """Return the score while the most relevant pixels are removed first; a lower area is better.
+    """Return the score as pixels are removed, the most relevant first; a lower area is better.
 
-    With x^(s) the image without the s / steps most relevant pixels, the curve is p(x^(s)), and the area is
-    that of the trapezoids over the share removed, in [0, 1] for probabilities.
+    With x^(s) the image without the fraction s / steps of the most relevant pixels, the curve is p(x^(s)),
+    and the area is computed by the trapezoidal rule over the share removed, in [0, 1] for probabilities.
 
     Args:
         model: Callable pytree, `model(images) -> scores`, or `jaxai.perturbation.black_box(predict)`.
         images: Model input, float [batch, height, width, channels].
         maps: Of any library: [batch, height, width], [batch, k, height, width] for k targets per image;
-            channels after these are summed with their signs. Equal values go in row-major order.
-        targets: What the maps explain (see `jaxai.targets`). Classes: the probability of the class; a
-            callable: its own value.
-        steps: Number of steps; None: one for each row of the image (the paper's 224 for 224 x 224 pixels),
-            or for each superpixel.
-        fill: What removed pixels show, in the model's input space: a value that broadcasts to the images, or
-            a name, see `jaxai.metrics`. The paper's zeros of normalised images are the mean of ImageNet.
-        segments: Superpixels to remove as a whole, ordered by the mean of the map; None: pixels.
+            channels after these are summed with their signs. Equal values are ordered in row-major order.
+        targets: What the maps explain (see `jaxai.targets`). For classes, their probability; for a callable,
+            its value.
+        steps: Number of steps; None: one per row of the image (the paper's 224 for 224 x 224 pixels), or per
+            superpixel.
+        fill: Content of removed pixels, in the model's input space: a value that broadcasts to the images, or
+            a name, see `jaxai.metrics`. The paper's zeros of normalised images are ImageNet's mean.
+        segments: Superpixels to remove as a whole, ordered by the mean of the map; None: single pixels.
         num_segments: Static number of superpixels, needed under `jit` and `vmap`.
         key: Randomness of noisy fills.
         probability: False takes the scores of classes themselves.
@@ -120,10 +121,10 @@ def insertion(
     probability: bool = True,
     batch_size: int | None = None,
 ) -> Curve:
-    """Return the score while the most relevant pixels are shown first; a higher area is better.
+    """Return the score as pixels are shown, the most relevant first; a higher area is better.
 
     Args:
-        fill: What is shown at first, as for `deletion`; the paper's blur by default.
+        fill: The initial content, as for `deletion`; by default the paper's blur.
 
     Returns:
         `Curve` with `curve`, `area` (under the curve) and `share`; NaN for a constant map.
@@ -174,12 +175,12 @@ def relevance_gain(
 ) -> RelevanceGain:
     """Return how much faster the score falls most relevant first than least relevant first; higher is better.
 
-    The gain is area(least first) - area(most first): 0 on average for a random order, whatever removed pixels
-    show, in [-1, 1] for probabilities. Signs count: what speaks against the target is least relevant.
+    The gain is area(least first) - area(most first): 0 on average for a random order, whatever the fill, and
+    in [-1, 1] for probabilities. Signs matter: evidence against the target is least relevant.
 
     Args:
         steps: As for `deletion`; the network runs 2 (steps + 1) times per image and target.
-        fill: As for `deletion`; the paper's by default.
+        fill: As for `deletion`; by default the paper's.
         segments: As for `deletion`; the paper removes superpixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""ROAD: what a model says once shares of the pixels are imputed by their neighbours."""
+"""ROAD: a model's confidence and accuracy after imputing shares of the pixels from their neighbours."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,12 +19,13 @@ class Road(NamedTuple):
     """Confidence and accuracy as pixels are removed and imputed, in both orders.
 
     Attributes:
-        gain: The mean over shares of the confidence least first less most first, float32 [batch] ([batch, k]
+        gain: The mean over shares of the confidence least first minus most first, float32 [batch] ([batch, k]
             for k targets per image). pytorch-grad-cam's ROADCombined is half of it.
-        most_first: Confidence, the most relevant pixels gone, float32 [batch, shares] or [batch, k, shares].
+        most_first: Confidence without the most relevant pixels, float32 [batch, shares] or [batch, k,
+            shares].
         least_first: The same, the least relevant pixels gone.
-        most_first_right: 1 where the target is still the top class, 0 where not, NaN for callable targets.
-        least_first_right: The same, the least relevant pixels gone. Means over many images are accuracies.
+        most_first_right: 1 where the target is still the top class, 0 elsewhere, NaN for callable targets.
+        least_first_right: The same without the least relevant pixels. Means over many images are accuracies.
         share: The shares removed, float32 [shares].
     """
 
@@ -53,13 +54,13 @@ def road(
     """Return confidence and accuracy with shares of the pixels removed and imputed; a higher gain is better.
 
     A removed pixel is the weighted mean of its neighbours (1/6 at an edge, 1/12 at a corner) plus noise, so
-    that neither the border of what is removed nor its shape tells the class. The linear system is solved
+    that neither the border nor the shape of the removed region reveals the class. The linear system is solved
     by conjugate gradients.
 
     Args:
         key: Randomness of the noise; a typed key.
-        shares: Of pixels removed, each between 0 and 1. pytorch-grad-cam's by default.
-        noise: Standard deviation of what is added to imputed pixels: the authors' 0.01.
+        shares: Shares of pixels removed, each between 0 and 1; by default pytorch-grad-cam's.
+        noise: Standard deviation of the noise added to imputed pixels: the authors' 0.01.
 
     Returns:
         `Road` with `gain`, `most_first`, `least_first`, `most_first_right`, `least_first_right` and `share`;

@@ -1,4 +1,4 @@
-"""Do maps stay what they are when the image hardly changes?"""
+"""Robustness: the change of maps under small changes of the image."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +21,7 @@ def _draws(
 ) -> Iterator[tuple[int, jax.Array]]:
     """Yield groups of images moved within the ball |d_i| <= radius, [group, batch, ...], and their size.
 
-    Draw i depends on (key, i) alone and is shared by the images.
+    Draw i depends only on (key, i) and is shared by the images.
     """
     together = max(1, batch_size // len(images))
     for start in range(0, count, together):
@@ -70,14 +70,14 @@ def max_sensitivity(
     """Return the largest relative change of the map in a small ball around the image; lower is better.
 
     max_{|d|_inf <= r} ||R(x + d) - R(x)|| / ||R(x)|| over random d. A method whose maps never change is
-    perfect by this measure; `prediction_flips` says how often the model itself changes its mind.
+    perfect by this measure; `prediction_flips` returns how often the model's prediction changes.
 
     Args:
         method: `method(model, images, targets) -> maps`, of any library.
-        model: What the method takes; a callable pytree.
+        model: The model to explain; a callable pytree.
         images: Model input, float [batch, height, width, channels].
-        targets: What is explained (see `jaxai.targets`); None: each unchanged image's top class.
-        key: Randomness of the draws; a typed key. Each is shared by the images.
+        targets: What to explain (see `jaxai.targets`); None: each unchanged image's top class.
+        key: Randomness of the draws; a typed key. Draws are shared by the images.
         radius: r, in the units of the input: 0.02 in Captum, 0.2 in Quantus.
         num_samples: Number of draws.
         batch_size: At most this many images explained at once; None chooses by size.
@@ -148,7 +148,7 @@ def prediction_flips(
     num_samples: int = 10,
     batch_size: int | None = None,
 ) -> Float[Array, " batch"]:
-    """Return in what share of the draws of `max_sensitivity` the top class is another one.
+    """Return the fraction of `max_sensitivity`'s draws in which the top class changes.
 
     Args:
         key: As for `max_sensitivity`: the same key draws the same images.
@@ -209,7 +209,7 @@ def local_lipschitz(
 
 
 def aligned(values, maps):
-    """Return values [draws, batch] so that they broadcast to [draws, batch, *k]."""
+    """Return values [draws, batch] in a shape that broadcasts to [draws, batch, *k]."""
     return values.reshape(*values.shape, *(1,) * (maps.ndim - 3))
 
 
@@ -226,19 +226,19 @@ def continuity(
 ) -> Float[Array, "batch *k"]:
     """Return the largest change of the map per change of the image as the image moves; lower is better.
 
-    max_s ||R(x^(s)) - R(x^(s - 1))||_1 / ||x^(s) - x^(s - 1)||_2, where x^(s) is the image s times `shift`
-    pixels further to the right; its left column fills what comes in. It has the map's unit: compare methods
-    whose maps are of one scale. Quantus compares every moved image with the first one.
+    max_s ||R(x^(s)) - R(x^(s - 1))||_1 / ||x^(s) - x^(s - 1)||_2, where x^(s) is the image shifted by s times
+    `shift` pixels to the right; its left column fills the gap. It has the map's unit: compare methods whose
+    maps are of one scale. Quantus compares every shifted image with the first one.
 
     Args:
-        steps: How often the image is moved.
-        shift: Pixels of a step; `steps` times `shift` must be less than the image's width.
+        steps: Number of shifts.
+        shift: Pixels per step; `steps` times `shift` must be less than the image's width.
 
     Returns:
-        float32 [batch], or [batch, k] for k targets per image; NaN for an image of equal columns.
+        float32 [batch], or [batch, k] for k targets per image; NaN for an image with equal columns.
 
     Raises:
-        ValueError: If the image would move out of itself.
+        ValueError: If the image would be shifted by its whole width.
 
     References:
         Montavon, Samek, Mueller: Methods for Interpreting and Understanding Deep Neural Networks. DSP

@@ -1,4 +1,4 @@
-"""What maps of many images say together: do images of one explanation have one class?"""
+"""Metrics over sets of maps: whether images with the same explanation have the same class."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ def sufficiency(
     similarity: float = 0.9,
     batch_size: int | None = None,
 ) -> Float[Array, " batch"]:
-    """Return in what share of the images with a similar map the model sees the same class; 1 is best.
+    """Return the fraction of the images with a similar map that have the same predicted class; 1 is best.
 
     Maps are similar if the cosine of the angle between them is at least `similarity`. Quantus compares
     standardised Euclidean distances instead.
@@ -32,11 +32,11 @@ def sufficiency(
     Args:
         images: As for `deletion`; the more, the better.
         maps: As for `deletion`, of each image's top class.
-        similarity: Least cosine, in [-1, 1].
+        similarity: Smallest cosine of similar maps, in [-1, 1].
         batch_size: At most this many images in flight; None chooses by size.
 
     Returns:
-        float32 [batch], in [0, 1]; NaN where no other image has a similar map.
+        float32 [batch], in [0, 1]; NaN if no other image has a similar map.
 
     References:
         Dasgupta, Frost, Moshkovitz: Framework for Evaluating Faithfulness of Local Explanations. ICML 2022,
@@ -60,11 +60,11 @@ def consistency(
     discretize: Callable[[jax.Array], Any] | None = None,
     batch_size: int | None = None,
 ) -> Float[Array, " batch"]:
-    """Return in what share of the images with the same explanation the model sees the same class; 1 is best.
+    """Return the fraction of images with the same explanation that have the same predicted class; 1 is best.
 
-    Maps are the same explanation if `discretize` says so: by default, if the same cell of a grid has the
-    largest sum. The paper's explanations are finite (trees, anchors); Quantus compares the places and signs
-    of the five largest values, which two images hardly ever share.
+    Maps are the same explanation if `discretize` gives them the same label: by default, if the same cell of a
+    grid has the largest sum. The paper's explanations are finite (trees, anchors); Quantus compares the
+    positions and signs of the five largest values, which two images hardly ever share.
 
     Args:
         images: As for `deletion`; the more, the better.
@@ -75,10 +75,10 @@ def consistency(
         batch_size: At most this many images in flight; None chooses by size.
 
     Returns:
-        float32 [batch], in [0, 1]; NaN where no other image has the same explanation.
+        float32 [batch], in [0, 1]; NaN if no other image has the same explanation.
 
     Raises:
-        ValueError: If `discretize` does not return a label for each image.
+        ValueError: If `discretize` does not return one label per image.
 
     References:
         Dasgupta, Frost, Moshkovitz: Framework for Evaluating Faithfulness of Local Explanations. ICML 2022,
@@ -98,7 +98,7 @@ def consistency(
 
 
 def _seen(model, images, maps, batch_size):
-    """Return the images, their maps and the classes that the model sees."""
+    """Return the images, their maps and the predicted classes."""
     model, images, _ = _scoring.prepare(model, images, None)
     values = _maps.of_images(maps, images, Target())
     chunk = _scoring.in_flight(model, images, batch_size, len(images))
@@ -115,7 +115,7 @@ def _largest_cell(maps, labels):
 
 
 def _of_one_class(alike, classes):
-    """Return, for each image, in what share of the others that are alike the class is its own."""
+    """Return, per image, the fraction of similar images that have its class."""
     alike = alike & ~jnp.eye(len(classes), dtype=bool)
     number = alike.sum(-1)
     same = (alike & (classes[:, None] == classes)).sum(-1)

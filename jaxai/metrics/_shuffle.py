@@ -6,19 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Below it `jax.random.permutation` takes no time, and the tables would be short.
+# For smaller arrays `jax.random.permutation` is fast, and the tables would be too short.
 _SMALL = 4096
 _ROUNDS = 6
 
 
 def shuffled(key: jax.Array, values: jax.Array) -> jax.Array:
-    """Return values [n] in random order; the order depends on (key, n) alone.
+    """Return values [n] in random order; the order depends only on (key, n).
 
     Sorting millions of random numbers takes a second on a CPU. A Feistel network on pairs of digits (row,
-    column) with random tables as its rounds takes a tenth of it: every round adds to one digit what a table
-    says of the other, so that two places never meet. With random tables few rounds cannot be told from a
-    random permutation (Luby, Rackoff: How to Construct Pseudorandom Permutations from Pseudorandom Functions.
-    SIAM Journal on Computing 1988).
+    column) with random tables as its rounds takes a tenth of that: every round adds to one digit a table's
+    entry for the other, so that two places never collide. With random tables a few rounds are
+    indistinguishable from a random permutation (Luby, Rackoff: How to Construct Pseudorandom Permutations
+    from Pseudorandom Functions. SIAM Journal on Computing 1988).
     """
     count = values.shape[0]
     if count <= _SMALL:
@@ -52,7 +52,7 @@ def _places(key, count):
 
 
 def _sides(count):
-    """Return two sides of about one length whose product is `count` if it can be, else a little more."""
+    """Return two sides of similar length whose product is `count` if possible, else slightly more."""
     root = math.isqrt(count - 1) + 1
     for rows in range(root, 4 * root):
         if count % rows == 0:

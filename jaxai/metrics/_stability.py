@@ -1,4 +1,4 @@
-"""How much more maps change than images, hidden layers or scores do."""
+"""Stability: the change of maps relative to the change of images, hidden layers or scores."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,13 +20,13 @@ from ._robustness import aligned, checked, kept, maps_around, max_sensitivity, n
 
 
 class Stability(NamedTuple):
-    """How much more a map changes than something else does.
+    """The change of a map relative to another change.
 
     Attributes:
-        median: Over the draws that keep the top class, float32 [batch] ([batch, k] for k targets per image);
-            lower is better. NaN where no draw keeps it.
-        largest: The largest, as the paper has it.
-        kept: The share of draws that keep the top class, float32 [batch].
+        median: Median over the draws that keep the top class, float32 [batch] ([batch, k] for k targets per
+            image); lower is better. NaN if no draw keeps it.
+        largest: The maximum over these draws, as in the paper.
+        kept: The fraction of draws that keep the top class, float32 [batch].
     """
 
     median: Float[Array, "batch *k"]
@@ -49,13 +49,14 @@ def relative_input_stability(
 ) -> Stability:
     """Return the relative change of the map per relative change of the image; lower is better.
 
-    ||(R(x') - R(x)) / R(x)|| / max(||(x' - x) / x||, epsilon), element by element, over draws x' of the same
-    top class. Where R or x is close to zero the quotient explodes: magnitudes below epsilon times the largest
-    count as that much, and the median over draws is given beside the paper's maximum.
+    ||(R(x') - R(x)) / R(x)|| / max(||(x' - x) / x||, epsilon), element by element, over draws x' with the
+      same top class. The quotient explodes where R or x is close to zero: magnitudes below epsilon times the
+      largest are replaced by that value, and the median over draws is returned along with the paper's
+      maximum.
 
     Args:
-        epsilon: Least magnitude of a divisor, as a share of the largest of its image or map; the papers' 1e-6
-            lets single pixels decide.
+        epsilon: Smallest magnitude of a divisor, as a fraction of the largest in its image or map; with the
+            papers' 1e-6 single pixels decide.
 
     Returns:
         `Stability` with `median`, `largest` and `kept`.
@@ -86,11 +87,12 @@ def relative_output_stability(
 ) -> Stability:
     """Return the relative change of the map per change of the scores; lower is better.
 
-    ||(R(x') - R(x)) / R(x)|| / max(||h(x') - h(x)||, epsilon) with the logits h, over draws x' of the same
-    top class; magnitudes of R below epsilon times the largest count as that much.
+    ||(R(x') - R(x)) / R(x)|| / max(||h(x') - h(x)||, epsilon) with the logits h, over draws x' with the same
+      top class; magnitudes of R below epsilon times the largest are replaced by that value.
 
     Args:
-        epsilon: Least change of the scores, and least magnitude of a value as a share of the map's largest.
+        epsilon: Smallest change of the scores, and smallest magnitude of a value as a fraction of the map's
+            largest.
 
     Returns:
         `Stability` with `median`, `largest` and `kept`.
@@ -131,7 +133,8 @@ def relative_representation_stability(
     """Return the relative change of the map per relative change of a hidden layer; lower is better.
 
     ||(R(x') - R(x)) / R(x)|| / max(||(L(x') - L(x)) / L(x)||, epsilon) with the layer's activations L, over
-    draws x' of the same top class; magnitudes of R and L below epsilon times the largest count as that much.
+      draws x' with the same top class; magnitudes of R and L below epsilon times the largest are replaced by
+      that value.
 
     Args:
         model: As for `max_sensitivity`; a layered model (`jaxai.models`, `chain`, `layers.named`).
@@ -165,7 +168,7 @@ def _relative(moved, own, epsilon, axes):
 
 
 def _stability(look, method, model, images, targets, epsilon, *options, relative=True):
-    """Compare maps with what `look(model, images)` returns: images, scores or activations."""
+    """Compare changes of maps with changes of `look(model, images)`: images, scores or activations."""
     epsilon = checks.number(epsilon, "epsilon", "(0, inf]")
     network, images, target, chunk, key, radius, count = checked(model, images, targets, *options)
 

@@ -1,4 +1,4 @@
-"""Correlations and areas over the last axis, NaN where nothing varies."""
+"""Correlations and areas over the last axis; NaN where nothing varies."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def jackknife(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     n = x.shape[-1]
     x = x - x.mean(-1, keepdims=True)
     y = y - y.mean(-1, keepdims=True)
-    # The sums of squares of n - 1 centred values, once value i has gone: s - n / (n - 1) d_i^2.
+    # The sums of squares of n - 1 centred values, without value i: s - n / (n - 1) d_i^2.
     less = n / (n - 1)
     sums = [(a * b).sum(-1, keepdims=True) - less * a * b for a, b in ((x, y), (x, x), (y, y))]
     without = _correlation(sums[0], jnp.maximum(sums[1], 0), jnp.maximum(sums[2], 0))
@@ -40,13 +40,13 @@ def jackknife(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def ranks(x: jax.Array) -> jax.Array:
-    """Return the ranks of values [..., n] from 0, equal values sharing their mean rank."""
+    """Return the ranks of values [..., n] from 0, with the mean rank for equal values."""
 
     def one(values):
         count = values.shape[0]
         place = jnp.arange(count, dtype=jnp.int32)
         ordered, order = jax.lax.sort((values, place), num_keys=1)
-        # Of each run of equal values the first and the last place.
+        # The first and the last place of each run of equal values.
         new = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
         first = jax.lax.cummax(jnp.where(new, place, 0))
         last = jax.lax.cummin(jnp.where(jnp.roll(new, -1), place, count - 1), reverse=True)

@@ -1,4 +1,4 @@
-"""Faithfulness over random subsets: does the sum of a map say how far the score falls?"""
+"""Faithfulness over random subsets: correlation of the map's sum with the drop of the score."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,7 +26,7 @@ class Correlation(NamedTuple):
 
     Attributes:
         correlation: float32 [batch] ([batch, k] for k targets per image), in [-1, 1].
-        standard_error: By the jackknife over subsets, of the same shape.
+        standard_error: Standard error by the jackknife over subsets, of the same shape.
     """
 
     correlation: Float[Array, "batch *k"]
@@ -48,10 +48,10 @@ def sensitivity_n(
     probability: bool = False,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k sizes"]:
-    """Correlate the sum of the map over random subsets of n pixels with the fall of the score; 1 is best.
+    """Correlate the sum of the map over random subsets of n pixels with the drop of the score; 1 is best.
 
     For each n, the correlation over subsets S with |S| = n of sum_{i in S} R_i and f(x) - f(x without S).
-    Averaged over images this is the paper's figure. It is 1 for every n where f is linear and R is input x
+    Averaged over images this is the paper's figure. It is 1 for every n if f is linear and R is input x
     gradient with the same baseline as `fill`.
 
     Args:
@@ -62,11 +62,12 @@ def sensitivity_n(
         targets: What the maps explain (see `jaxai.targets`): the score of the class, as in the paper.
         key: Randomness of the subsets, which the images share; a typed key.
         sizes: The numbers n, each at least 1 and less than the number of pixels; None: ten from 1 to 80 % of
-            them, evenly on a logarithmic scale, as in the paper.
+            them, evenly spaced on a logarithmic scale, as in the paper.
         num_samples: Number of subsets of each size.
-        fill: What removed pixels show: a value that broadcasts to the images, or a name, see `jaxai.metrics`.
-        segments: Superpixels to remove as a whole; then n counts superpixels, and must be less than each
-            image has.
+        fill: Content of removed pixels: a value that broadcasts to the images, or a name, see
+            `jaxai.metrics`.
+        segments: Superpixels to remove as a whole; then n counts superpixels, and must be less than the
+            number in each image.
         num_segments: Static number of superpixels, needed under `jit` and `vmap`.
         probability: True takes the probability of classes instead of the score.
         batch_size: At most this many changed images in flight; None chooses by size.
@@ -126,15 +127,15 @@ def faithfulness_correlation(
     probability: bool = False,
     batch_size: int | None = None,
 ) -> Correlation:
-    """Correlate the map's sum over random subsets of one size with the fall of the score; 1 is best.
+    """Correlate the map's sum over random subsets of one size with the drop of the score; 1 is best.
 
     The paper's mu_F(f, g; x) = corr_S(sum_{i in S} g_i, f(x) - f(x without S)). Xplique's MuFidelity removes
     20 % of a grid of 9 x 9: `segments=` of `jaxai.segment(method="grid")`, `subset_size=0.2`.
 
     Args:
         key: Randomness of the subsets; a typed key.
-        subset_size: Number of pixels or superpixels (Quantus: 224 of 224 x 224), or their share between 0 and
-            1.
+        subset_size: Number of pixels or superpixels (Quantus: 224 of 224 x 224), or their fraction between 0
+            and 1.
         num_samples: Number of subsets.
 
     Returns:
@@ -182,7 +183,7 @@ def _sizes(asked, sizes, name="sizes"):
 
 
 def _sums_and_drops(asked, key, sizes, samples):
-    """Return the map's sum and the fall of the score, float32 [batch, *k, sizes, samples] each."""
+    """Return the map's sum and the drop of the score, float32 [batch, *k, sizes, samples] each."""
     present = None
     if asked.units is not None:
         present = asked.units.present if asked.units.padded else asked.units.present[:1]
@@ -204,8 +205,8 @@ def _numbers(key, sample, units):
 def _thresholds(key, present, *, samples, sizes, units):
     """Return the largest random number within each subset, uint32 [images or 1, sizes, samples].
 
-    A subset holds the units of the n least random numbers, so that it is drawn again wherever it is needed.
-    Two of 50,000 numbers of 32 bits are equal at the threshold once in 100,000 draws.
+    A subset holds the units with the n smallest random numbers, so that it can be drawn again wherever
+    needed. Two of 50,000 32-bit numbers are equal at the threshold once in 100,000 draws.
     """
 
     def one(sample):

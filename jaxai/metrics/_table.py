@@ -1,6 +1,6 @@
-"""What is known of each metric: its question, its range, which direction is better, and what it costs.
+"""Descriptions of all metrics: question, range, direction of better values, and cost.
 
-`compare` and the table of the documentation are made from this one list.
+`compare` and the table of the documentation are generated from this list.
 """
 
 from typing import Any
@@ -379,7 +379,7 @@ METRICS = (
 
 
 def markdown() -> str:
-    """Return the table of the documentation."""
+    """Return the documentation's table in Markdown."""
     lines = ["| question | metric | range | better | passes |", "|---|---|---|---|---|"]
     family = ""
     for metric in METRICS:

@@ -1,4 +1,4 @@
-"""Curves of removal as other papers define them: their scores, regions and fills."""
+"""Removal curves of other papers, with their scores, regions and fills."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from . import _hidden, _order
 from ._order import Curve
 from ._removal import deletion
 
-# At most this many steps where windows are many.
+# At most this many steps if there are many windows.
 _STEPS = 196
 
 
@@ -31,13 +31,13 @@ def pixel_flipping(
     probability: bool = False,
     batch_size: int | None = None,
 ) -> Curve:
-    """Return the class's score while the most relevant pixels are flipped first; a lower area is better.
+    """Return the class's score as pixels are flipped, the most relevant first; a lower area is better.
 
-    As `deletion`, but of the score itself.
+    Like `deletion`, but with the raw score.
 
     Args:
-        fill: What flipped pixels show, as for `deletion`; the paper inverts binary images: `1 - images`.
-        probability: True takes the probability of classes, as Quantus does.
+        fill: Content of flipped pixels, as for `deletion`; the paper inverts binary images: `1 - images`.
+        probability: True uses the probability of classes, as in Quantus.
 
     Returns:
         `Curve` with `curve`, `area` (under the curve) and `share`; NaN for a constant map.
@@ -66,17 +66,17 @@ def region_perturbation(
     probability: bool = False,
     batch_size: int | None = None,
 ) -> Curve:
-    """Return the score while windows are replaced by noise, most relevant first; a higher area is better.
+    """Return the score as windows are replaced by noise, most relevant first; a higher area is better.
 
-    The area is that over the curve, AOPC = 1 / (L + 1) sum_{s = 0}^{L} f(x^(0)) - f(x^(s)), for L windows.
+    The area is the one over the curve, AOPC = 1 / (L + 1) sum_{s = 0}^{L} f(x^(0)) - f(x^(s)), for L windows.
 
     Args:
         maps: As for `deletion`; windows are ordered by their mean.
-        key: Randomness of the noise; the paper's average of ten draws is that of ten keys.
+        key: Randomness of the noise; average over ten keys for the paper's ten draws.
         window: Rows and columns of a window.
-        steps: L, at most this many windows as there are.
-        least_first: The least relevant go first; then a lower area is better.
-        fill: As for `deletion`; uniform noise between the image's extremes by default.
+        steps: L, the number of windows to replace, at most all of them.
+        least_first: Replace the least relevant first; a lower area is then better.
+        fill: As for `deletion`; by default uniform noise between the image's minimum and maximum.
         probability: True takes the probability of classes instead of the score.
 
     Returns:
@@ -120,12 +120,12 @@ def selectivity(
     probability: bool = False,
     batch_size: int | None = None,
 ) -> Curve:
-    """Return the score while windows are set to zero, most relevant first; a lower area is better.
+    """Return the score as windows are set to zero, most relevant first; a lower area is better.
 
     Args:
         maps: As for `deletion`; windows are ordered by their mean.
         window: Rows and columns of a window: 4 in the paper, for images of 28 x 28 pixels.
-        steps: Number of steps; None: one for each window, at most 196.
+        steps: Number of steps; None: one per window, at most 196.
         probability: True takes the probability of classes instead of the score.
 
     Returns:
@@ -179,11 +179,11 @@ def irof(
     probability: bool = True,
     batch_size: int | None = None,
 ) -> Curve:
-    """Return the fraction of the score that is left as superpixels are removed; a higher area is better.
+    """Return the remaining fraction of the score as superpixels are removed; a higher area is better.
 
-    The most relevant go first. The curve is F(x^(l)) / F(x^(0)) after l of L superpixels; the area is that
-    over the curve, 1 less the area under it: 1 at most, negative if the score rises. Divided by a small score
-    it may be of any size.
+    The most relevant are removed first. The curve is F(x^(l)) / F(x^(0)) after l of L superpixels; the area
+    is the one over the curve, 1 minus the area under it: at most 1, and negative if the score rises. It can
+    have any magnitude if the initial score is small.
 
     Args:
         maps: As for `deletion`; superpixels are ordered by the mean of the map.

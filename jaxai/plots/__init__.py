@@ -1,7 +1,7 @@
 """Pictures of explanations: pure functions from arrays to pixels, and figures made of them.
 
 Pixels are uint8 [height, width, 3]; photos are float in [0, 1]. Colour maps are perceptually uniform. Figures
-are Matplotlib objects that belong to nobody: no window is opened and no global state is touched.
+are Matplotlib objects outside pyplot: no window is opened and no global state is touched.
 """
 
 from ._colors import DIVERGING, SEQUENTIAL, colorize, diverging, limits

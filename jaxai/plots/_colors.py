@@ -1,4 +1,4 @@
-"""Colour maps whose lightness is a straight line of the value, and the range of values they show."""
+"""Colour maps whose lightness is linear in the value, and the range of values that they show."""
 
 from functools import cache
 
@@ -12,7 +12,7 @@ from skimage.color import lab2rgb
 SEQUENTIAL = "inferno"
 DIVERGING = "blue_white_red"
 
-# CIELAB: both ends equally dark, so that evidence for and against weighs the same to the eye.
+# CIELAB: both ends are equally dark, so that evidence for and against looks equally strong.
 _ENDS = ((38.0, 18.0, -57.0), (38.0, 60.0, 42.0))
 _MIDDLE = (97.0, 0.0, 0.0)
 
@@ -51,8 +51,8 @@ def limits(
     Args:
         values: Raw values of any shape.
         signed: The range is symmetric around zero, so that white means no evidence.
-        percentile: Take this percentile (0 to 100) for the largest value (of magnitudes if `signed`), so
-            that single pixels do not leave the rest dark.
+        percentile: Use this percentile (0 to 100) as the largest value (of magnitudes if `signed`), so that
+            single pixels do not darken the rest.
 
     Returns:
         Two different numbers, even where all values are equal.

@@ -1,4 +1,4 @@
-"""The table of a comparison as a picture: a panel for each metric, a line for each method."""
+"""The table of a comparison as a picture: one panel per metric, one line per method."""
 
 import textwrap
 from typing import Any
@@ -12,15 +12,15 @@ from matplotlib.ticker import MaxNLocator
 from ._output import Picture
 from ._texts import plain
 
-_WIDTH = 2.35  # inches a metric
-_LINE = 0.235  # inches a row
-_COST = 1.75  # inches the column of costs
+_WIDTH = 2.35  # inches per metric
+_LINE = 0.235  # inches per row
+_COST = 1.75  # inches of the column of costs
 _ACROSS = 4
 _INK, _BEST, _FAINT = "#1f3b63", "#c2410c", "#8a8f98"
 
 
 def comparison(table: Any, *, title: str = "", columns: int | None = None) -> Figure:
-    """Draw what `jaxai.metrics.compare` returns: means and intervals of every row in every metric.
+    """Draw the result of `jaxai.metrics.compare`: means and intervals of every row in every metric.
 
     Methods stand above the line and references, hollow and grey, below it. The best method of a metric is
     orange, and the level of chance, where it is known, a dashed line. Seconds and passes of the network per

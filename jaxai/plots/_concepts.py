@@ -21,11 +21,11 @@ _FAINT = "#8a8f98"
 
 
 def concept_sheet(sheet: Any, *, labels: Sequence[str] | None = None, title: str = "") -> Figure:
-    """Draw what `jaxai.concepts.concept_sheets` says of a concept.
+    """Draw a sheet of `jaxai.concepts.concept_sheets`.
 
     Upper row: the photos that show it most; lower row: where it is on them, all in one range of colours. To
-    their left the image that is optimised to show it; to their right the classes that owe most to it, with
-    standard errors, and what their probabilities do when the concept is scaled.
+    their left the image that is optimised to show it; to their right the classes that depend on it most, with
+    standard errors, and their probabilities as the concept is scaled.
 
     Args:
         sheet: A `jaxai.concepts.ConceptSheet`.

@@ -1,4 +1,4 @@
-"""Figures for papers: panels side by side, with titles and, where colours mean numbers, colour bars."""
+"""Figures for papers: panels side by side, with titles and, where colours represent numbers, colour bars."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ from ._output import Picture
 from ._pixels import Photo, as_photo, heatmap_overlay, segment_mask, signed_pixels
 from ._texts import plain
 
-_SIDE = 2.9  # inches a panel
-_BAR = 0.62  # inches a colour bar with its numbers
+_SIDE = 2.9  # inches per panel
+_BAR = 0.62  # inches of a colour bar with its numbers
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What the colours of a panel mean.
+    """The meaning of a panel's colours.
 
     Attributes:
         cmap: Name of the colour map.
         low: Value at the lower end.
         high: Value at the upper end.
-        label: What the values are, with their unit.
+        label: The quantity and its unit.
     """
 
     cmap: str
@@ -45,7 +45,7 @@ class Panel:
 
     Attributes:
         image: uint8 [height, width, 3].
-        title: One or two lines above it, drawn as they are written: `$` and `_` mean nothing.
+        title: One or two lines above it, drawn literally: `$` and `_` have no special meaning.
         bar: Its colour bar; None where colours are the photo's own.
         caption: Lines below it, such as scores.
     """
@@ -82,7 +82,7 @@ def heatmap_panel(
         photo: uint8, or float in [0, 1].
         heatmap: Of the photo's size.
         title: Above the panel, taken literally.
-        signed: Whether negative values have colours of their own.
+        signed: Whether negative values have their own colours.
         label: Unit beside the colour bar.
         bounds: Values at the two ends of the bar, for panels that share one; None: those of this map.
         hatched: Pixels that are hatched, such as those whose value may be zero.
@@ -203,7 +203,7 @@ def pair(
     titles: tuple[str, str] = ("before", "after"),
     title: str = "",
 ) -> Figure:
-    """Show a picture before and after, as dreams are shown.
+    """Show a picture before and after, such as a dream.
 
     Args:
         before: Pixels in [0, 1], RGB or grey.

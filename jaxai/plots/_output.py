@@ -12,7 +12,7 @@ from PIL import Image
 
 
 class Picture(Figure):
-    """A figure that belongs to nobody and shows itself in notebooks."""
+    """A figure outside pyplot that notebooks display."""
 
     def _repr_png_(self) -> bytes:
         return png(self)

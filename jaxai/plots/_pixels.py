@@ -1,4 +1,4 @@
-"""Explanations as pixels: a map over its photo, signed attributions, superpixels that speak for a class."""
+"""Explanations as pixels: a map over its photo, signed attributions, superpixels that support a class."""
 
 from typing import TypeAlias
 
@@ -73,7 +73,7 @@ def signed_pixels(
     percentile: float = 99.0,
     bounds: tuple[float, float] | None = None,
 ) -> UInt8[ndarray, "height width 3"]:
-    """Show signed attributions of pixels on white: red speaks for the class, blue against it.
+    """Show signed attributions of pixels on white: red supports the class, blue opposes it.
 
     Channels are summed. The largest magnitudes are clipped, as a few pixels usually stand out.
 
@@ -101,12 +101,12 @@ def segment_mask(
     scale: int = 3,
     hatched: Bool[ArrayLike, " segments"] | None = None,
 ) -> UInt8[ndarray, "rows columns 3"]:
-    """Show the superpixels that speak most for a class in colour and outlined, the rest in pale grey.
+    """Show the superpixels that support a class most in colour and outlined, the rest in pale grey.
 
     Args:
         photo: Pixels in [0, 1], RGB or grey.
         segments: Labels 0 to S - 1, integers of any type.
-        weights: A weight for each superpixel; those at or below zero are never shown.
+        weights: One weight per superpixel; superpixels with weights at or below zero are never shown.
         regions: At most this many superpixels, the largest weights first.
         boundaries: Draw thin lines between all superpixels too.
         scale: The picture is this many times larger than the photo, so that lines can be thinner than its
@@ -149,7 +149,7 @@ def segment_mask(
 
 
 def strongest(weights: Float[ArrayLike, " segments"], regions: int = 5) -> Bool[ndarray, " segments"]:
-    """Tell of each superpixel whether it is among the largest weights, which are above zero."""
+    """Return per superpixel whether its weight is among the largest, and above zero."""
     weights = np.nan_to_num(np.asarray(weights, np.float64))
     shown = np.zeros(weights.shape, bool)
     shown[np.argsort(-weights, kind="stable")[:regions]] = True

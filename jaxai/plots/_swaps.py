@@ -12,7 +12,7 @@ from ._output import Picture
 from ._pixels import as_photo
 from ._texts import plain
 
-_SIDE = 2.9  # inches a photo
+_SIDE = 2.9  # inches per photo
 _COLOURS = ("#f59e0b", "#22d3ee", "#a3e635", "#f472b6", "#c084fc", "#f87171", "#34d399", "#fde047")
 
 

@@ -1,4 +1,4 @@
-"""Titles and labels are data, such as names of files and classes: they are drawn as they are written."""
+"""Literal drawing of titles and labels, which are data such as names of files and classes."""
 
 from functools import cache
 from typing import Any

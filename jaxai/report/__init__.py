@@ -1,4 +1,4 @@
-"""From photos to maps, pictures, files and pages: what the command and `jaxai.explain` share."""
+"""From photos to maps, pictures, files and pages: shared by the command and `jaxai.explain`."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ __all__ = ["Explanation"]
 
 
 def __getattr__(name: str) -> Any:
-    # The parts are there without the pictures.
+    # The other parts work without Matplotlib.
     if name == "Explanation":
         return importlib.import_module("._explanation", __name__).Explanation
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

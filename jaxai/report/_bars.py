@@ -1,4 +1,4 @@
-"""Bars that show how far a run is: in a terminal, in a notebook, or none."""
+"""Progress bars in a terminal or a notebook."""
 
 import html
 import importlib
@@ -8,17 +8,17 @@ from typing import Any, Protocol
 
 
 class Bar(Protocol):
-    """What draws the state of a run."""
+    """The interface of a progress bar."""
 
     def show(self, name: str, done: float, left: str, *, known: bool) -> None:
-        """Draw the running step, the share that is done, whether it is known, and the time left in words."""
+        """Draw the running step, the fraction done, whether it is known, and the remaining time in words."""
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
 
 
 def place() -> type | None:
-    """Return the bar for where this process shows its lines; None where a bar would be noise."""
+    """Return the bar for this process's output; None where a bar would be noise."""
     if _in_notebook():
         return _Tqdm if _has_tqdm() else _Displayed
     if sys.stderr is not None and sys.stderr.isatty():
@@ -27,14 +27,14 @@ def place() -> type | None:
 
 
 def _in_notebook() -> bool:
-    """Tell whether cells show what is displayed: Jupyter, Colab and VS Code, by their kernel."""
+    """Return whether this is a notebook (Jupyter, Colab, VS Code), recognised by its kernel."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and hasattr(shell, "kernel")
 
 
 def _has_tqdm() -> bool:
-    """Tell whether tqdm is there, with what it needs for a bar that is no line of text."""
+    """Return whether tqdm is installed with the packages that its graphical bar needs."""
     return all(importlib.util.find_spec(name) is not None for name in ("tqdm", "ipywidgets"))
 
 
@@ -51,7 +51,7 @@ class _Terminal:
             progress.TextColumn("{task.fields[left]}", markup=False),
             progress.TimeElapsedColumn(),
         )
-        # Lines above the bar, unless they go elsewhere.
+        # Print lines above the bar, unless they go elsewhere.
         self._bar = progress.Progress(
             *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
         )

@@ -14,9 +14,9 @@ _TOP = re.compile(r"top(\d*)")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What `--target` asks for: the `top` most probable classes of each photo, or the classes `indices`.
+    """The value of `--target`: the `top` most probable classes of each photo, or the classes `indices`.
 
-    In their place, functions of the outputs may be explained, by their names.
+    Functions of the outputs, by name, can be explained instead.
     """
 
     top: int | None = 1
@@ -33,12 +33,12 @@ class Wanted:
 def parse(
     target: str | Sequence[str | int] | None, labels: Sequence[str], *, shown: str = "`--target`"
 ) -> Wanted:
-    """Read what classes are wanted: None, `top3`, an index, a class's name, or several of those.
+    """Parse the requested classes: None, `top3`, an index, a class's name, or several of those.
 
     Args:
         target: Text with commas between names and numbers, or a sequence of those.
         labels: The names of all classes.
-        shown: What messages call it.
+        shown: Its name in messages.
 
     Raises:
         ValueError: If there is no such class, or two have this name.
@@ -79,7 +79,7 @@ def _index(word: str, labels: Sequence[str], shown: str) -> int:
 
 
 def _number(digits: str) -> int:
-    """Return a whole number; of one with more digits than Python reads, some number as large."""
+    """Return an integer; if it has more digits than Python reads, some equally large number."""
     sign = -1 if digits.startswith("-") else 1
     return int(digits) if len(digits) < 20 else sign * 10**20
 

@@ -9,7 +9,7 @@ from . import _page as page
 from ._page import shown_number, text
 
 _LINES = 6
-# Of the drawings, in their own units.
+# Sizes of the drawings, in their own units.
 _WIDTH, _ROW, _CURVES = 256, 20, 120
 _LEFT, _RIGHT = 46, 8
 
@@ -88,7 +88,7 @@ def _section(sheet: Any, labels: Sequence[str] | None, photos: Sequence[str] | N
 
 
 def _photo(sheet: Any, i: int, bounds: tuple[float, float], photos: Any, seen: set[int]) -> str:
-    """Return a photo and where the concept is on it; the pixels of each photo are on the page once."""
+    """Return a photo with the map of the concept; the page holds the pixels of each photo once."""
     number = int(sheet.indices[i])
     name = text(f"photo {number}" if photos is None else photos[number], 60)
     height, width = sheet.photos[i].shape[:2]

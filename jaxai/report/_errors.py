@@ -1,10 +1,10 @@
-"""What a caller did wrong, in one line; what is our own fault keeps its traceback."""
+"""Callers' mistakes as one line; errors of this program keep their traceback."""
 
 import dis
 import errno
 import os
 
-# What the library raises for wrong arguments.
+# Exceptions that the library raises for wrong arguments.
 _ARGUMENTS = (ValueError, TypeError)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DEBUG = "JAXAI_DEBUG"
@@ -12,13 +12,13 @@ _RAISE = dis.opmap["RAISE_VARARGS"]
 
 
 def debugging() -> bool:
-    """Tell whether errors are to show where they came from."""
+    """Return whether errors should show their traceback."""
     return bool(os.environ.get(_DEBUG))
 
 
 def explain(error: Exception) -> str | None:
     """Return one line for a caller's mistake, None for an error of this program."""
-    # The parser's own errors know how to say which option is meant.
+    # The parser's own errors already name the option.
     if parsed := getattr(error, "format_message", None):
         return _line(parsed()).replace(": Value error, ", ": ")
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
@@ -33,7 +33,7 @@ def explain(error: Exception) -> str | None:
 
 
 def described(error: Exception) -> str:
-    """Return one line about an error after which a run goes on; where one wants to see more, raise it."""
+    """Return one line about an error after which a run continues; raise it when debugging."""
     if debugging():
         raise error
     line = explain(error)
@@ -41,7 +41,7 @@ def described(error: Exception) -> str:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Tell whether a `raise` of this package made the error, rather than an operation that went wrong."""
+    """Return whether a `raise` of this package made the error, rather than a failed operation."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next

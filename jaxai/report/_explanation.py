@@ -1,4 +1,4 @@
-"""What `jaxai.explain` returns: photos, classes, maps and records, which show and save themselves."""
+"""The result of `jaxai.explain`: photos, classes, maps and records, which can be displayed and saved."""
 
 import html
 import os
@@ -26,15 +26,15 @@ _MOST_SHOWN = 4
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """Photos, their classes, and what methods say of them; N is the number of photos.
+    """Photos, their classes, and the results of methods; N is the number of photos.
 
-    It shows itself in notebooks. `explanation[i]` and `explanation[i:j]` are the explanations of some photos.
+    Notebooks display it. `explanation[i]` and `explanation[i:j]` are the explanations of some photos.
 
     Attributes:
-        results: For each photo what is known of it, and what each method says.
-        failed: A line for each method or photo that went wrong; empty if all went well. The explanations
-            of some photos have the lines about these.
-        call: What made it, as text.
+        results: Per photo, the facts about it and the result of each method.
+        failed: One line per failed method or photo; empty if nothing failed. Explanations of some photos have
+            the lines about these.
+        call: The call that made it, as text.
     """
 
     results: tuple[tuple[Subject, tuple[Part, ...]], ...]
@@ -43,12 +43,12 @@ class Explanation:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the photos are called."""
+        """The names of the photos."""
         return tuple(subject.photo.source for subject, _ in self.results)
 
     @cached_property
     def photos(self) -> np.ndarray:
-        """What the network saw, float32 [N, height, width, channels] in [0, 1].
+        """The network's view of the photos, float32 [N, height, width, channels] in [0, 1].
 
         Raises:
             ValueError: If the photos have several sizes, as they may with tiles: then take `[i].photos`.
@@ -62,12 +62,12 @@ class Explanation:
 
     @property
     def targets(self) -> tuple[tuple[dict[str, Any], ...], ...]:
-        """What is explained of each photo: classes, or functions by name (`label`) with their values."""
+        """The explained targets of each photo: classes, or functions by name (`label`) with their values."""
         return tuple(tuple(subject.named) for subject, _ in self.results)
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The names of the methods that have spoken of a photo."""
+        """The names of the methods that have results for a photo."""
         return tuple(dict.fromkeys(part.method.name for _, parts in self.results for part in parts))
 
     @cached_property
@@ -97,7 +97,7 @@ class Explanation:
 
     @cached_property
     def standard_errors(self) -> dict[str, tuple[np.ndarray, ...]]:
-        """How far `weights` may be off, by method, of those that say so; NaN where that is unknown."""
+        """Standard errors of `weights`, for methods that return them; NaN where unknown."""
         known = {p.method.name for _, parts in self.results for p in parts if p.errors is not None}
         return {
             name: tuple(
@@ -115,7 +115,7 @@ class Explanation:
 
     @property
     def records(self) -> tuple[dict[str, Any], ...]:
-        """For each photo all that is needed to do it again: options, layers, seconds, digests, versions."""
+        """Per photo, everything needed to reproduce it: options, layers, seconds, digests, versions."""
         return tuple(record(subject, parts) for subject, parts in self.results)
 
     def __len__(self) -> int:
@@ -160,17 +160,17 @@ class Explanation:
     def plot(self) -> Figure:
         """Return a figure: photo and methods side by side, a row for each photo and target.
 
-        It shows itself in notebooks; `jaxai.plots.png` turns it into a file's bytes.
+        Notebooks display it; `jaxai.plots.png` turns it into a file's bytes.
 
         Raises:
-            ValueError: If no method has spoken.
+            ValueError: If no method has a result.
         """
         if not self.methods:
             raise ValueError("there is nothing to plot: no method has finished")
         return figures.of_photos([(subject, parts) for subject, parts in self.results if parts])
 
     def overlay(self, method: str, *, photo: int = 0, target: int = 0) -> np.ndarray:
-        """Return a whole photo in its own size with a map where it belongs, uint8 [height, width, 3].
+        """Return a whole photo in its own size with a map in its place, uint8 [height, width, 3].
 
         What the network has not seen is pale. `jaxai.plots.png` turns it into a file's bytes.
 
@@ -180,7 +180,7 @@ class Explanation:
             target: Number of the target, for several.
 
         Raises:
-            ValueError: If the method has not spoken of the photo, or the network crops in its own way.
+            ValueError: If the method has no result for the photo, or the network crops in its own way.
         """
         subject, parts = self.results[photo]
         said = {part.method.name: part for part in parts}
@@ -189,9 +189,9 @@ class Explanation:
         return figures.on_photo(subject, said[method], target)
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write what `jaxai explain` writes: pictures, `maps.npz` and `explanation.json`.
+        """Write the files of `jaxai explain`: pictures, `maps.npz` and `explanation.json`.
 
-        One photo goes into the folder itself; of several, each goes into a folder in it.
+        A single photo is written to the folder itself, several photos to one subfolder each.
 
         Raises:
             OSError: If something cannot be written.

@@ -1,4 +1,4 @@
-"""Pictures of what methods say of a photo: a panel, a figure of one method, a figure of all."""
+"""Pictures of methods' results for a photo: a panel, a figure of one method, a figure of all."""
 
 import warnings
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
 
 
 def _caption(hatched: np.ndarray | None) -> str:
-    """Return what hatching means, where there is any."""
+    """Return the explanation of hatching, if there is any."""
     return _HATCHED if hatched is not None and hatched.any() else ""
 
 
@@ -74,14 +74,14 @@ def shown_values(subject: Subject, part: Part, k: int) -> tuple[np.ndarray, bool
 
 
 def on_photo(subject: Subject, part: Part, k: int, *, longest: int = _LONGEST) -> np.ndarray:
-    """Return the whole photo with a map where it belongs, uint8 [height, width, 3].
+    """Return the whole photo with a map in its place, uint8 [height, width, 3].
 
     The photo keeps its own size, unless a side is longer than `longest`. What the network has not seen is
     pale.
 
     Raises:
         ValueError: If the network crops photos in a way of its own.
-        OSError: If the photo cannot be read any more.
+        OSError: If the photo can no longer be read.
     """
     from ..models import fit
 
@@ -92,7 +92,7 @@ def on_photo(subject: Subject, part: Part, k: int, *, longest: int = _LONGEST) -
         )
     reading = {name: image[name] for name in ("page", "white", "alpha") if name in image}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Said when it was read first.
+        warnings.simplefilter("ignore")  # Reported when it was first read.
         whole = np.asarray(fit(subject.photo.read(), longest=longest, **reading))[0]
     scale = whole.shape[1] / image["original_size"][0], whole.shape[0] / image["original_size"][1]
     left, top, right, bottom = (round(edge * scale[i % 2]) for i, edge in enumerate(image["box"]))
@@ -115,7 +115,7 @@ def on_photo(subject: Subject, part: Part, k: int, *, longest: int = _LONGEST) -
 
 
 def unsure_pixels(subject: Subject, part: Part, k: int) -> np.ndarray | None:
-    """Tell of each pixel whether its superpixel's weight may be zero; None where that is not known."""
+    """Return per pixel whether its superpixel's weight may be zero; None if unknown."""
     unsure = part.unsure(k)
     return None if unsure is None or subject.segments is None else unsure[subject.segments]
 
@@ -155,7 +155,7 @@ def of_photos(results: Sequence[tuple[Subject, Sequence[Part]]]) -> Figure:
     """Return photos and all methods side by side, a row per photo and class.
 
     Args:
-        results: At least one; methods that are missing leave room.
+        results: At least one; cells of missing methods stay empty.
     """
     if len(results) == 1:
         return of_all(*results[0])
@@ -183,13 +183,13 @@ def _rows(
 
 
 def _scores(facts: dict[str, Any], k: int) -> str:
-    """Return the scores of a method for class k in a line of text for each two."""
+    """Return the scores of a method for class k, two per line of text."""
     texts = score_texts(facts, k)
     return "\n".join("   ".join(texts[i : i + 2]) for i in range(0, len(texts), 2))
 
 
 def score_texts(facts: dict[str, Any], k: int) -> list[str]:
-    """Return the scores of a method for class k, a text for each metric."""
+    """Return the scores of a method for class k, one text per metric."""
     return [
         f"{name.replace('_', ' ')} {'–' if values[k] is None else format(round(values[k], 2) + 0.0, '.2f')}"
         for name, values in facts.get("scores", {}).items()

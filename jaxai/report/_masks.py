@@ -1,4 +1,4 @@
-"""Where the evidence is, as the user marked it: a picture beside each photo."""
+"""Masks: pictures beside the photos in which the user marked the evidence."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ _SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".npy")
 
 
 def beside(folder: Path, photos: Sequence[Photo]) -> list[Path]:
-    """Return the mask of each photo: the file of the same name in a folder, but for what ends the name.
+    """Return the mask of each photo: the file in a folder with the same name except for the extension.
 
     Raises:
         ValueError: If the folder has none, or several, for a photo.
@@ -38,7 +38,7 @@ def beside(folder: Path, photos: Sequence[Photo]) -> list[Path]:
 
 
 def read(file: Path, photo: Photo, net: Any, reading: dict[str, Any]) -> np.ndarray:
-    """Return what a mask marks in the square that the network sees, bool [size, size].
+    """Return the marked pixels of a mask in the network's square input, bool [size, size].
 
     Args:
         file: A picture, in which all but black (of a palette: but its first colour) is marked, whatever its

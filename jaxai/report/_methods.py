@@ -1,4 +1,4 @@
-"""Methods as the command runs them: chosen by name, with options, on a batch of photos."""
+"""Running methods for the command: chosen by name, with options, on a batch of photos."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from . import _session as session
 from ._supplies import PREFERRED, SUPPLIED, Run
 
 _FAMILIES = ("cam", "gradients", "rules", "perturbation")
-# What `jaxai explain` offers, by name.
+# The methods of `jaxai explain`, by name.
 METHODS: dict[str, Description] = {
     name: description
     for family in _FAMILIES
@@ -34,7 +34,7 @@ _SOME, _HEAD = 300.0, 0.1
 
 @dataclass(frozen=True)
 class Chosen:
-    """A method with the options that were set."""
+    """A method with its options."""
 
     description: Description
     options: dict[str, Any] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Chosen:
 
     @property
     def result(self) -> str:
-        """What the command makes of it: a heatmap, pixels, or values of superpixels."""
+        """The command's result: a heatmap, pixels, or values of superpixels."""
         return "heatmap" if self.description.result == "layer" else self.description.result
 
     @property
@@ -55,7 +55,7 @@ class Chosen:
         return self.description.has_signs(**self.settings())
 
     def settings(self) -> dict[str, Any]:
-        """Return the values of all options, those that were not set too."""
+        """Return the values of all options, including defaults."""
         preferred = {name: value for name, value in PREFERRED.items() if name in self.description.options}
         # Arrays and functions can only be left out.
         known = {
@@ -66,7 +66,7 @@ class Chosen:
         return {**known, **preferred, **self.options}
 
     def needs(self, name: str) -> bool:
-        """Tell whether the method has a parameter."""
+        """Return whether the method has a parameter."""
         return name in self.description.parameters
 
 
@@ -84,7 +84,7 @@ def find(word: str) -> Description:
     """Return the description of a method.
 
     Raises:
-        ValueError: If there is none of this name, or the command does not offer it.
+        ValueError: If the name is unknown, or the command does not offer the method.
     """
     name = word.replace("-", "_")
     if name in METHODS:
@@ -125,7 +125,7 @@ def choose(text: str, settings: Sequence[str]) -> list[Chosen]:
 
 
 def pick(methods: Any) -> list[Chosen]:
-    """Return the methods that a caller from Python means.
+    """Return the methods that a Python caller chose.
 
     Args:
         methods: Names with commas between; a sequence of names, of the library's functions, or of pairs of
@@ -198,7 +198,7 @@ class Superpixels:
     Attributes:
         labels: int32 [batch, height, width].
         counts: Superpixels of each photo.
-        methods: How each photo was cut.
+        methods: The method by which each photo was segmented.
     """
 
     labels: np.ndarray
@@ -207,7 +207,7 @@ class Superpixels:
 
 
 def superpixels(photos: jax.Array, method: str) -> Superpixels:
-    """Cut photos into superpixels; one that is a single superpixel, being of one colour, is cut by a grid."""
+    """Segment photos into superpixels; a uniform photo with a single superpixel is divided by a grid."""
     labels = np.array(perturbation.segment(photos, method=method))
     methods = [method] * len(labels)
     for index in np.flatnonzero(labels.max((1, 2)) == 0):
@@ -219,13 +219,13 @@ def superpixels(photos: jax.Array, method: str) -> Superpixels:
 
 @dataclass(frozen=True)
 class Result:
-    """What a method says of a batch, as NumPy arrays whose first two axes are batch and k.
+    """A method's result for a batch, as NumPy arrays whose first two axes are batch and k.
 
     Attributes:
         maps: [batch, k, height, width], with channels for pixel attributions.
         weights: Of superpixels [batch, k, S]; None for other methods.
         extra: Further numbers [batch, k] by name, such as a fit's score.
-        layer: The layer that was used; None where there is none.
+        layer: The layer that was used, or None.
         clock: The time it took.
         errors: Standard errors of the weights; None where there are none.
     """
@@ -289,14 +289,14 @@ def _joined(results: Sequence[Result]) -> Result:
 
 
 def call(method: Chosen, about: Run) -> Any:
-    """Return what a method's own function returns for a batch."""
+    """Return the result of a method's own function for a batch."""
     given = {name: SUPPLIED[name](about) for name in method.description.parameters if name in SUPPLIED}
     preferred = {name: value for name, value in PREFERRED.items() if name in method.description.options}
     return method.description.function(**given, **{**preferred, **method.options})
 
 
 def without_photos(net: Any, targets: jax.Array, *, cell: int, layer: str | None = None) -> Run:
-    """Return what methods are traced on, of which only the shape is known: all but the photos.
+    """Return abstract inputs to trace methods with, except the photos.
 
     Args:
         net: The network, `Pretrained`.
@@ -311,10 +311,10 @@ def without_photos(net: Any, targets: jax.Array, *, cell: int, layer: str | None
 
 
 def rehearse(method: Chosen, net: Any) -> None:
-    """Trace a method whose options were set, on a photo of which only the shape is known.
+    """Trace a method with its options on an abstract photo, to check the options.
 
     Raises:
-        ValueError: If the method refuses the value of one of these options.
+        ValueError: If the method rejects the value of one of these options.
     """
     if not method.options:
         return
@@ -328,7 +328,7 @@ def rehearse(method: Chosen, net: Any) -> None:
     except (TypeError, ValueError) as error:
         if str(error).startswith(tuple(f"`{name}`" for name in method.options)):
             raise ValueError(f"{method.name}: {error}") from error
-    except Exception:  # What a method says of numbers that are not there yet is heard when they are.
+    except Exception:  # Warnings about values that do not exist yet are given when they exist.
         return
 
 
@@ -342,7 +342,7 @@ def passes(method: Chosen, about: Run) -> float:
         sizes["segments"] = int(about.segments.max()) + 1
     try:
         cost = method.description.passes(**{**method.settings(), **sizes})
-    except (TypeError, ValueError):  # Of options that the method is going to refuse.
+    except (TypeError, ValueError):  # For options that the method will reject.
         return _SOME
     numbers = [n if isinstance(n, (int, float)) else _SOME for n in (cost.forward, cost.backward, cost.heads)]
     return max(1.0, numbers[0] + 2 * numbers[1] + _HEAD * numbers[2])
@@ -356,5 +356,5 @@ def _summed(values: jax.Array, images: jax.Array, single: bool) -> jax.Array:
 
 
 def padded(count: int) -> int:
-    """Return a number of superpixels that other batches are likely to share, so that programs do."""
+    """Return a number of superpixels that other batches are likely to share, so that programs are reused."""
     return -(-count // _PADDING) * _PADDING

@@ -1,4 +1,4 @@
-"""Names: of folders made from names of photos, and those that a user may have meant."""
+"""Names of folders made from names of photos, and suggestions for misspelled names."""
 
 import difflib
 import hashlib
@@ -19,7 +19,7 @@ def folders(sources: Sequence[str]) -> list[str]:
     """Return the name of an output folder for each path, all different however upper case is taken.
 
     It is the file's name without its extension; with it, where files of a run would share a folder; and with
-    a digest of the whole path where even that is shared. Which of two photos comes first plays no part.
+    a digest of the whole path where even that is shared. The order of photos does not matter.
     """
     levels = [_levels(source) for source in sources]
     chosen = [0] * len(sources)
@@ -42,7 +42,7 @@ def _levels(source: str) -> tuple[str, str, str]:
 
 
 def _safe(name: str) -> str:
-    """Return a name that is no folder's way out, not hidden, and steers no terminal."""
+    """Return a name that is safe as a file name: no parent folder, not hidden, no control characters."""
     plain = "".join("_" if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in name)
     return plain.lstrip(". ").rstrip(". ") or _UNNAMED
 
@@ -52,17 +52,17 @@ def _cut(name: str, length: int) -> str:
 
 
 def _folded(name: str) -> str:
-    """Return what is equal for names that some file system takes for one."""
+    """Return a key that is equal for names that some file system considers equal."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def recorded(source: str) -> str:
-    """Return a path as text that every reader of JSON takes, with escapes for bytes that are not UTF-8."""
+    """Return a path as text that every JSON reader accepts, with escapes for bytes that are not UTF-8."""
     return os.fsencode(source).decode("utf-8", "backslashreplace")
 
 
 def unknown(kind: str, word: object, known: Iterable[str], listing: str = "") -> str:
-    """Return a message about a name that there is not: the names that may be meant, or all that there are.
+    """Return a message about an unknown name, with similar names or all names.
 
     Args:
         kind: What it should have been, as "layer".
@@ -81,7 +81,7 @@ def unknown(kind: str, word: object, known: Iterable[str], listing: str = "") ->
 
 
 def near(word: str, known: Sequence[str], count: int = 3) -> list[str]:
-    """Return the names that are most like a word, nearest first; case and separators do not count."""
+    """Return the names most similar to a word, closest first, ignoring case and separators."""
     # Comparing takes time that grows with the square of the length.
     compare = difflib.SequenceMatcher(b=_plain(word[:100]))
     likeness = {}
@@ -104,5 +104,5 @@ def either(words: Sequence[object]) -> str:
 
 
 def shortened(word: str, limit: int = 60) -> str:
-    """Return a word that a user gave, cut where it is too long for a message."""
+    """Return a user's word, truncated if it is too long for a message."""
     return word if len(word) <= limit else f"{word[: limit - 3]}..."

@@ -24,7 +24,7 @@ _SIDE = 224
 
 @dataclass(frozen=True)
 class Around:
-    """What surrounds a network that has no name: its labels, its normalization, the side of its photos."""
+    """The settings of an unnamed network: its labels, its normalization, the side of its photos."""
 
     labels: Any = None
     normalize: Any = None
@@ -69,7 +69,7 @@ def load(model: str, *, dtype: str | None = None, around: Around | None = None) 
 
 
 def given(net: Any, around_: Around, sizes: Sequence[tuple[int, ...]] = ()) -> tuple[Any, Any]:
-    """Return the network that a caller from Python means, and its photos' shape if it is not [size, size, 3].
+    """Return the network that a Python caller chose, and its photos' shape if it is not [size, size, 3].
 
     Args:
         net: What `load` takes, a `Pretrained`, or a model, a callable pytree.
@@ -101,7 +101,7 @@ def given(net: Any, around_: Around, sizes: Sequence[tuple[int, ...]] = ()) -> t
 
 
 def layered(net: Any) -> Any:
-    """Return a network, `Pretrained`, whose layers are found where nobody marked them."""
+    """Return a network, `Pretrained`, whose unmarked layers are found from its program."""
     if hasattr(net.model, "layer_names"):
         return net
     photo: Any = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), _type_of(net.model))
@@ -119,7 +119,7 @@ def is_named(model: str) -> bool:
 
 
 def _numbers(text: Any) -> Any:
-    """Return a mean and a standard deviation that are written as numbers, anything else as it is."""
+    """Parse a mean and a standard deviation written as numbers; return anything else unchanged."""
     if not isinstance(text, str) or "/" not in text:
         return text
     parts = text.split("/")
@@ -273,13 +273,13 @@ def has_classes(net: Any, shape: tuple[int, int, int] | None = None) -> bool:
 
 
 def output_of(net: Any, shape: tuple[int, int, int] | None = None) -> Any:
-    """Return the shape and the type of what a network returns for one photo."""
+    """Return the shape and the type of a network's output for one photo."""
     photo = jax.ShapeDtypeStruct((1, *(shape or (net.input_size, net.input_size, 3))), np.float32)
     return jax.eval_shape(lambda m, x: m(net.normalize(x)), net.model, photo)
 
 
 def without(output: Any) -> str:
-    """Return what to do with a network without classes, which returns this for a photo."""
+    """Return advice for a network without classes, given the shape of its output."""
     size = getattr(output, "shape", (1,))[1:]
     if len(size) == 1:
         return (

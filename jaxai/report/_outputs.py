@@ -1,4 +1,4 @@
-"""Where a command may write: checked before any work, not over what it reads, not mixed with other runs."""
+"""Output paths: checked before any work, never overwriting inputs, never mixed with other runs."""
 
 import json
 import math
@@ -30,7 +30,7 @@ class Sources:
                     self._known.setdefault((status.st_dev, status.st_ino), os.fspath(path))
 
     def find(self, path: Path) -> str | None:
-        """Return the source that a path leads to, whatever the two are called."""
+        """Return the source file to which a path resolves, whatever their names."""
         try:
             status = os.stat(path)
         except OSError:
@@ -105,7 +105,7 @@ def _exists(path: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let no other run write into a folder meanwhile, where the file system has locks."""
+    """Keep other runs from writing into a folder meanwhile, if the file system has locks."""
     descriptor = None
     if fcntl is not None:
         with suppress(OSError):
@@ -141,7 +141,7 @@ def remove(folder: Path, names: Sequence[Any], sources: Sources) -> None:
 
 
 def numbers(value: Any) -> Any:
-    """Return arrays as nested lists with None for what is not finite, which JSON does not know."""
+    """Return arrays as nested lists, with None for values that are not finite, which JSON lacks."""
     if isinstance(value, (np.ndarray, np.generic)):
         return numbers(value.tolist())
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The photographs that a command is given: paths, folders and sample names."""
+"""The photographs of a command: paths, folders and sample names."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from PIL import Image
 from . import _names as names
 from ._samples import SAMPLES as SAMPLES
 
-# How a photo is brought to the network's square, as `jaxai.models.crop` does it.
+# Ways to fit a photo to the network's square, as in `jaxai.models.crop`.
 FITS = ("crop", "pad", "squash")
 # Not brought to a square, but explained in tiles of its size (`_tiles`).
 TILE = "tile"
@@ -41,7 +41,7 @@ class Photo:
 
     @property
     def name(self) -> str:
-        """What it is called in figures."""
+        """Its name in figures."""
         return self.source if self.path is None else self.path.name
 
     def read(self) -> Any:
@@ -68,7 +68,7 @@ class Photo:
         return np.asarray(net.crop(self.read(), **reading))[0]
 
     def framed(self, net: Any, reading: dict[str, Any]) -> dict[str, Any]:
-        """Return the photo's own size, the part that the network sees, and where in its square that lies.
+        """Return the photo's own size, the part that the network sees, and its place in the square.
 
         Empty for networks that crop in a way of their own.
         """
@@ -116,7 +116,7 @@ class Found(NamedTuple):
 
 
 def find(words: Sequence[str], *, others: Sequence[str] = ()) -> Found:
-    """Return the photos that words stand for, each once.
+    """Return the photos denoted by words, each once.
 
     Args:
         words: Sample names, paths, and folders (their photos, in order of name; not folders in them). A file
@@ -147,7 +147,7 @@ def find(words: Sequence[str], *, others: Sequence[str] = ()) -> Found:
 
 
 def given(photos: Any) -> Found:
-    """Return the photos that a caller from Python means.
+    """Return the photos that a Python caller chose.
 
     Args:
         photos: A path, a folder, a sample's name, a PIL image, an array [height, width, channels] (or grey,

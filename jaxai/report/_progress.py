@@ -1,4 +1,4 @@
-"""A bar for what takes more than two seconds, with the time that is left."""
+"""A progress bar for runs of more than two seconds, with the remaining time."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ _ALMOST = 0.99  # of a step whose estimate was too low
 
 
 class Progress:
-    """How far a run is: the work of its steps is counted in passes of the network, which are timed.
+    """The progress of a run: the work of its steps is counted in passes of the network, which are timed.
 
     Args:
         shown: False shows nothing; True shows a bar in a notebook, or on the standard error if that is a
@@ -46,11 +46,11 @@ class Progress:
             self._bar = None
 
     def expect(self, photos: int, costs: Mapping[str, float]) -> None:
-        """Say how many photos there are, and what each step costs for one, in passes."""
+        """Set the number of photos, and the cost of each step per photo in passes."""
         self._photos, self._costs = photos, dict(costs)
 
     def calibrate(self, passes: float, seconds: float) -> None:
-        """Say how long some passes took, until finished steps tell better."""
+        """Set the time that some passes took, used until steps have finished."""
         if self._rate is None and passes > 0:
             self._rate = seconds / passes
 
@@ -60,7 +60,7 @@ class Progress:
 
     @contextmanager
     def step(self, name: str, photos: int) -> Iterator[None]:
-        """Do a step for some photos in the body."""
+        """Time the body as a step for some photos."""
         cost, start = self._costs.get(name, 1.0) * photos, self._clock()
         self._now = (name, cost, start)
         try:
@@ -86,7 +86,7 @@ class Progress:
         return name, done, (1 - done) * total * self._rate if known and self._rate else None
 
     def tick(self) -> None:
-        """Draw the bar, if it is time for one."""
+        """Draw the bar if it is due."""
         now = self._clock()
         if self._kind is None or now - self._begin < _PATIENCE or now - self._drawn < _PAUSE:
             return
@@ -98,10 +98,10 @@ class Progress:
 
 @contextmanager
 def moving(name: str) -> Iterator[None]:
-    """Show that the body goes on, of which nobody knows how long it takes, such as a download.
+    """Show activity while the body runs for an unknown time, such as a download.
 
     Args:
-        name: What it does.
+        name: What the body does.
     """
     with Progress() as progress, progress.step(name, 1):
         over = threading.Event()

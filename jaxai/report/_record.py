@@ -1,4 +1,4 @@
-"""What is known of a photo: what the network saw, its classes and superpixels, and what methods say."""
+"""Records of photos: the network's view, classes and superpixels, and the results of methods."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Part:
-    """What one method says of one photo.
+    """One method's result for one photo.
 
     Attributes:
         method: The method.
@@ -48,7 +48,7 @@ class Part:
     errors: np.ndarray | None = None
 
     def unsure(self, k: int) -> np.ndarray | None:
-        """Tell of each superpixel whether its weight for class k may be zero: within two standard errors."""
+        """Return per superpixel whether its weight for class k may be zero: within two standard errors."""
         if self.weights is None or self.errors is None or not np.isfinite(self.errors[k]).any():
             return None
         return np.abs(self.weights[k]) < 2 * np.nan_to_num(self.errors[k])

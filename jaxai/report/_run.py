@@ -1,4 +1,4 @@
-"""A run over photos: in batches, methods one by one; each result is told when it is there."""
+"""A run over photos in batches, method by method, which yields each result as soon as it exists."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ _TIMED = 100
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be done, checked.
+    """A checked request.
 
     Attributes:
         net: The network, `Pretrained`.
@@ -41,8 +41,8 @@ class Request:
         layer: For methods that look at one; None is the network's own choice.
         segmentation: How superpixels are made.
         precision: Of the network's numbers, for the record.
-        batch_size: Images in flight at most.
-        seed: Of everything drawn at random.
+        batch_size: At most this many images in flight.
+        seed: Seed of all random draws.
         reading: Keywords of `jaxai.models.fit`.
         scores: Score the maps too.
     """
@@ -86,7 +86,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Said:
-    """What a method says of the photos seen last, in their order."""
+    """A method's results for the latest photos seen, in their order."""
 
     method: methods.Chosen
     parts: Sequence[Part]
@@ -95,12 +95,12 @@ class Said:
 
 @dataclass(frozen=True)
 class Finished:
-    """All methods have spoken of the photos seen last."""
+    """All methods have finished the latest photos seen."""
 
 
 @dataclass(frozen=True)
 class Noted:
-    """What the user should know of a photo, in a line."""
+    """A note for the user about a photo, in one line."""
 
     line: str
 
@@ -119,7 +119,7 @@ class _Batch:
 
 
 def explain(request: Request, photos: Sequence[Photo], progress: Progress) -> Iterator[Event]:
-    """Explain photos and yield what happens, as it happens.
+    """Explain photos and yield events as they happen.
 
     Args:
         request: What to do.
@@ -189,7 +189,7 @@ def _explain(
         yield Failed([photo], error)
     if not finite.any():
         return
-    # Others take the places of photos without scores, so that no method meets them.
+    # Other photos replace those without scores, so that no method receives these.
     good = np.where(finite, np.arange(len(finite)), np.flatnonzero(finite)[0])
     pixels, values = pixels[good], values[good]
     logits = None if logits is None else logits[good]
@@ -234,7 +234,7 @@ def _explain(
         key=jax.random.key(request.seed),
         layer=request.layer,
         segments=None if cut is None else jnp.asarray(cut.labels),
-        # Batches of other counts of superpixels would each compile anew.
+        # Batches with different numbers of superpixels would each compile again.
         num_segments=methods.padded(max(cut.counts)) if cut is not None and repeated else None,
         batch_size=request.batch_size,
     )
@@ -331,7 +331,7 @@ def facts_of(request, photo: Photo, digest: str, pixels, logits, named, batch: i
 
 
 def framing_notes(frame: dict[str, Any], size: int) -> list[str]:
-    """Return what is lost of a photo where it is brought to the network's square.
+    """Return notes on the parts of a photo that are lost when it is fitted to the network's square.
 
     Args:
         frame: As `Photo.framed` returns it.

@@ -1,4 +1,4 @@
-"""Metrics as the command runs them: chosen by name, with options, on maps of a batch of photos."""
+"""Running metrics for the command: chosen by name, with options, on maps of a batch of photos."""
 
 import inspect
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ SUPPLIED = (
     "batch_size",
 )
 METRICS = {metric.name: metric for metric in metrics.METRICS if metric.takes != "masks"}
-# What needs to be told where the evidence is.
+# Metrics that need masks of the evidence.
 LOCALIZATION = {metric.name: metric for metric in metrics.METRICS if metric.takes == "masks"}
 ALL = METRICS | LOCALIZATION
 

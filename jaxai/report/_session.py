@@ -1,4 +1,4 @@
-"""Where, how and how long a result was computed, and the layers of the network that made it."""
+"""The circumstances of a computation: device, settings, versions, time, and the layer used."""
 
 import os
 import platform
@@ -41,7 +41,7 @@ def layer(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what results depend on."""
+    """Return the versions of the packages on which results depend."""
     from .. import __version__
 
     found = {"jaxai": __version__, "python": platform.python_version()}
@@ -71,7 +71,7 @@ EXACT = "highest"
 
 def exact() -> AbstractContextManager[Any]:
     """Return a context in which accelerators do not round the factors of float32 products, as they do."""
-    # On CPUs it would only make other programs of the same result.
+    # On CPUs it would only compile other programs with the same result.
     if jax.default_backend() == "cpu":
         return nullcontext()
     return jax.default_matmul_precision(EXACT)

@@ -1,4 +1,4 @@
-"""How results show themselves in notebooks: pictures in HTML, and text that is data."""
+"""Display of results in notebooks: pictures in HTML, and escaped text."""
 
 import base64
 import html
@@ -19,7 +19,7 @@ def image(picture: Figure | ndarray, text: str) -> str:
 
     Args:
         picture: As `jaxai.plots.png` takes it.
-        text: What it shows, for who cannot see it.
+        text: Alternative text.
     """
     data = base64.b64encode(plots.png(picture)).decode()
     return (

@@ -1,4 +1,4 @@
-"""What the command gives to methods beyond their options, by the names of their parameters."""
+"""Arguments that the command passes to methods besides their options, by parameter name."""
 
 import itertools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from .. import gradients
 
 @dataclass(frozen=True)
 class Run:
-    """What a method is run on.
+    """The inputs of a method's run.
 
     Attributes:
         net: The network, `Pretrained`.
@@ -61,5 +61,5 @@ SUPPLIED: dict[str, Callable[[Run], Any]] = {
     "baselines": plain_colours,
     "maps": _mean_gradient,
 }
-# Options that the command sets otherwise than the methods do, because it shows one map.
+# Options for which the command's defaults differ from the methods', because it shows one map.
 PREFERRED: dict[str, Any] = {"times_activation": True}

@@ -1,4 +1,4 @@
-"""Large photos in tiles of the network's size: each is explained, and the maps are put together.
+"""Large photos in tiles of the network's size: each is explained, and the maps are joined.
 
 The tiles of a photo share the target, such as the class that is most probable on their mean. Where tiles
 overlap, a map's value is the mean of theirs, each weighted by how far it lies from its tile's edge.
@@ -31,7 +31,7 @@ _STEP = 0.75
 
 
 class _Plan(NamedTuple):
-    """Where the tiles of a photo lie."""
+    """The positions of a photo's tiles."""
 
     pixels: np.ndarray
     """The photo as it is cut, float32 [height, width, 3] in [0, 1]."""

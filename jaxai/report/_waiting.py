@@ -1,4 +1,4 @@
-"""Waiting for long computations so that Ctrl-C is obeyed at once and something moves meanwhile."""
+"""Waiting for long computations with immediate response to Ctrl-C and a moving progress bar."""
 
 import threading
 from collections.abc import Callable
@@ -13,10 +13,10 @@ asked_to_stop = threading.Event()
 
 
 def patiently(work: Callable[[], Value], *, tick: Callable[[], None] | None = None) -> Value:
-    """Return what `work` returns, computed beside this thread, which goes on looking at Ctrl-C.
+    """Return the result of `work`, computed in another thread while this one watches for Ctrl-C.
 
-    A program that was compiled runs to its end whatever Python wants, and so does the compiler. After an
-    interruption it does so in the background, and its result is dropped.
+    Neither a compiled program nor the compiler can be interrupted from Python. After an interruption it does
+    so in the background, and its result is dropped.
 
     Settings that hold in this thread only (`with jax.default_device(...)`) do not hold in another: with such
     settings, and outside the main thread, the work is done here.

@@ -1,4 +1,4 @@
-"""What is written about a photo: pictures, raw maps and `explanation.json`."""
+"""Writing the files of a photo: pictures, raw maps and `explanation.json`."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ FIGURE, MAPS, FACTS = "explanation.png", "maps.npz", "explanation.json"
 
 @dataclass(frozen=True)
 class Extras:
-    """What is written beside the pictures that are always there.
+    """Optional files besides the pictures that are always written.
 
     Attributes:
         format: The figure of all methods as "pdf" or "svg" too; "png" is no more than there is.
@@ -46,12 +46,12 @@ def file_names(methods: Iterable[Chosen], extras: Extras) -> list[str]:
 
 @dataclass
 class Writer:
-    """The files about one photo, whole and in step with each other after every method.
+    """The files about one photo, complete and consistent after every method.
 
     Attributes:
-        folder: Where they go; made with the first of them.
+        folder: Their folder, made with the first of them.
         subject: The photo.
-        sources: What must not be removed.
+        sources: Files that must not be removed.
         extras: What is written too.
     """
 
