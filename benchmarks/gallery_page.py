@@ -114,7 +114,7 @@ def comparison(rows, first, second):
     closer = [key for key in NATURALNESS if abs(one[key] - real[key]) < abs(other[key] - real[key])]
     rest = [key for key in NATURALNESS if key not in closer]
     text = f"""- {first} against {second}: closer to the photographs in
-        {", ".join(closer) or "no measure"}; not in {", ".join(rest) or "any less"}. Transfer
+        {", ".join(closer) or "no measure"}{f"; not in {', '.join(rest)}" if rest else ""}. Transfer
         {one["transfer"]:.3f} against {other["transfer"]:.3f}, held out {one["held_out"]:.2f} against
         {other["held_out"]:.2f}."""
     return paragraph(text)[:-1]

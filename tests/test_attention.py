@@ -152,6 +152,7 @@ def test_bidirectional_by_tokens_is_its_definition(pooled, registers):
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("pooled, registers", [(False, 2), (True, 0)])
+@pytest.mark.slow
 def test_bidirectional_is_its_definition(pooled, registers):
     model = tiny_vit.model(3, pooled=pooled, registers=registers)
     parameters, prefix = model.args[0], 1 + registers

@@ -43,6 +43,7 @@ def without(p, image, kept, *, pooled=False):
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("pooled, registers", [(False, 2), (True, 0)])
+@pytest.mark.slow
 def test_scores_are_those_of_the_tokens_that_are_left(pooled, registers):
     model = tiny_vit.model(3, pooled=pooled, registers=registers)
     dropping, seen = jaxai.attention.drop_tokens(model, IMAGES)

@@ -110,6 +110,7 @@ def test_errors():
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.slow
 def test_originals_are_asked_for_in_batches(name):
     sizes = []
 

@@ -156,6 +156,7 @@ def test_one_forward_pass_serves_grad_cam(net):
     assert flops(ten) <= 1.5 * flops(forward)
 
 
+@pytest.mark.slow
 def test_saliency_has_no_weight_gradients(net):
     x = photos(4)
     forward = compiled(lambda m, x: m(x), net, x)

@@ -71,6 +71,7 @@ def test_a_planted_dictionary_is_found_and_weighed():
     assert (found.importance_error >= 0).all()
 
 
+@pytest.mark.slow
 def test_the_crops_show_their_concept():
     x = images()
     found = craft(PLANTED, x, 0, layer="features", key=KEY, num_concepts=3, crop=4, steps=500)

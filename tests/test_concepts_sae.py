@@ -44,6 +44,7 @@ def test_a_planted_dictionary_is_found(trained):
     )
 
 
+@pytest.mark.slow
 def test_codes_by_hand(trained):
     some = ACTS[:40].reshape(4, 10, 16)
     codes = np.asarray(trained.encode(some))

@@ -58,6 +58,7 @@ def brute_force(net, image, other, wanted, most=3):
     return None
 
 
+@pytest.mark.slow
 def test_the_planted_cells_are_swapped_and_no_fewer_do():
     found = swap_cells(NET, MINE, THEIRS, layer="cells")
     assert found.classes.tolist() == [1] and found.flipped.all() and found.grid == (2, 3)
@@ -184,6 +185,7 @@ def spots(x):
     return jnp.stack([evidence, jnp.full(len(x), 1.5)], 1)
 
 
+@pytest.mark.slow
 def test_the_smallest_regions_are_those_of_brute_force():
     image = jnp.ones((1, 4, 4, 1))
     weights = np.array([1.0, 0.9, 0.3, 0.1])
@@ -234,6 +236,7 @@ def test_regions_of_a_network_hold_for_each_image(dense_net):
     assert whole.order[2].max() < 6
 
 
+@pytest.mark.slow
 def test_nearest_unlike_neighbours_by_hand(dense_net):
     rng = np.random.default_rng(7)
     pool = jnp.asarray(rng.normal(size=(40, 6, 8, 3)), "float32")
@@ -272,6 +275,7 @@ LINEAR = jaxai.chain(
 )
 
 
+@pytest.mark.slow
 def test_the_smallest_change_of_concepts_of_a_linear_head_is_known():
     """Odds are linear: all of the change goes to the concept that gains most for its cost.
 

@@ -116,6 +116,7 @@ def test_classes(net, pixels, targets, wanted):
     assert [item["label"] for item in e.targets[0]] == [LABELS[i] for i in wanted]
 
 
+@pytest.mark.slow
 def test_functions_of_the_outputs(net, photos):
     targets = {"red - blue": jaxai.targets.difference(0, 2), "violet": lambda scores: scores[:, 3]}
     e = jaxai.explain(
@@ -408,6 +409,7 @@ def test_the_time_left_is_that_of_the_passes_left():
     assert bar.state()[2] == pytest.approx(997 * 0.05)
 
 
+@pytest.mark.slow
 def test_results_have_short_texts(net, photos):
     assert (
         repr(net)

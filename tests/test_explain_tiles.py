@@ -34,6 +34,7 @@ def wide():
     return np.stack([255 - across * 3, down * 6, (down * across) % 200], -1).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_maps_are_those_of_the_tiles(net, wide):
     e = jaxai.explain(
         net,
@@ -82,6 +83,7 @@ def test_maps_are_those_of_the_tiles(net, wide):
     assert e.plot()._repr_png_()[1:4] == b"PNG" and 'width="70" height="40"' in e.to_html()
 
 
+@pytest.mark.slow
 def test_maps_of_tiles_do_not_depend_on_the_batch(net, wide):
     given = {"methods": "occlusion,lime", "segments": "grid", "fit": "tile", "targets": ["red", "blue"]}
     given["methods"] = {"occlusion": {"window": 8, "strides": 8}, "lime": {"num_samples": 200}}

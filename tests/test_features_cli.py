@@ -105,6 +105,7 @@ def test_a_contact_sheet_holds_every_image_in_order():
     assert as_bytes(np.ones((2, 2, 1))).shape == (2, 2, 3)
 
 
+@pytest.mark.slow
 def test_the_command_dreams_what_the_function_does(run, tmp_path, monkeypatch):
     import dataclasses
 

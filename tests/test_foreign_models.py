@@ -193,6 +193,7 @@ class WithLeaves(eqx.Module):
         return jax.vmap(one)(images)
 
 
+@pytest.mark.slow
 def test_equinox_modules_may_hold_functions_strings_and_flags():
     stem = eqx.nn.Conv2d(3, 4, 3, padding=1, key=jax.random.key(0))
     net = WithLeaves(stem, eqx.nn.Lambda(jax.nn.relu), eqx.nn.Dropout(0.5, inference=True), "plain", 2.0)

@@ -233,6 +233,7 @@ def test_vmap(dense_net, small_images):
         close(mapped, method(dense_net, small_images, classes))
 
 
+@pytest.mark.slow
 def test_the_top_class_of_the_image_itself_is_the_default(dense_net, small_images):
     top = jnp.argmax(dense_net(small_images), -1)
     for name in ("integrated_gradients", "smooth_grad", "conductance"):

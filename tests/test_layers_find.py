@@ -119,6 +119,7 @@ PLACES = {"Conv_0": ("stem",), "block_0/Conv_0": ("block_0", "one"), "block_1": 
 
 
 @pytest.mark.parametrize("layer", slow_but("block_0/Conv_0", PLACES))
+@pytest.mark.slow
 def test_linen_layers(layer):
     place = PLACES[layer]
     net = LinenNet()

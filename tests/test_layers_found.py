@@ -127,6 +127,7 @@ def test_layouts_that_cannot_be_read_are_asked_for():
 # Outputs, listing, errors
 
 
+@pytest.mark.slow
 def test_outputs_are_chosen():
     net = nnx_net()
     expected = cam(find(net, X), "stem")

@@ -133,6 +133,7 @@ def features(name):
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", ["visualize", "measure", "deep_dream", "layer_activations", "atlas"])
+@pytest.mark.slow
 def test_features_of_channels_first_are_those_of_channels_last(name):
     run = features(name)
     close(run(jaxai.chain(NCHW)), run(jaxai.chain(NHWC)), 1e-3)

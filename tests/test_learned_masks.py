@@ -59,6 +59,7 @@ def test_variants():
 @pytest.mark.parametrize(
     ("variant", "size"), [("dual", (64, 64)), ("preserve", (50, 75)), ("delete", (48, 64))]
 )
+@pytest.mark.slow
 def test_a_constant_score_prefers_no_place(variant, size):
     photo = jax.random.uniform(KEY, (1, *size, 3))
     mask = jaxai.extremal_perturbation(

@@ -224,6 +224,7 @@ class TestBatches:
 
     @pytest.mark.sampled
     @pytest.mark.parametrize("sampling", _designs.SAMPLING)
+    @pytest.mark.slow
     def test_batch_is_each_image_alone(self, sampling):
         _, images, labels = small_batch()
         both = self.run(images, labels, sampling=sampling)

@@ -179,6 +179,7 @@ class TestSelection:
 
     @pytest.mark.sampled
     @pytest.mark.parametrize("alpha", [1e-4, 1e-3, 5e-3])
+    @pytest.mark.slow
     def test_lasso_is_that_of_scikit_learn(self, alpha):
         masks, scores, weight, p = self.problem()
         fit = _regression.lasso(p, jnp.float32(alpha))
@@ -281,6 +282,7 @@ class TestLimit:
             jaxai.perturbation.lime_limit(masks, scores[:, :-1])
 
 
+@pytest.mark.slow
 def test_used_masks_alone_count():
     masks, scores = draw()
     ones = jnp.ones((1, 17))

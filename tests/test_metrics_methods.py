@@ -98,6 +98,7 @@ def test_closed_forms_of_robustness(small_images):
     np.testing.assert_allclose(stable.largest[stable.kept > 0], 1, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_relative_stability_against_a_loop(dense_net, small_images):
     top = np.asarray(dense_net(small_images)).argmax(-1)
     run = {"key": KEY, "radius": 0.3, "num_samples": 9, "epsilon": 1e-2}

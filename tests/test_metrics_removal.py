@@ -242,6 +242,7 @@ def neighbours_by_sparse_solve(image, hidden):
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, "hole"])
+@pytest.mark.slow
 def test_linear_imputation_against_scipy(share):
     image = RNG.random((2, 21, 30, 3)).astype(np.float32)
     hidden = RNG.random((2, 21, 30)) < (share if share != "hole" else 0.3)

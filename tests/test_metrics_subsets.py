@@ -134,6 +134,7 @@ def noise(key, image):
     return 0.1 * jax.random.normal(key, image.shape)
 
 
+@pytest.mark.slow
 def test_infidelity_of_a_perturbation_of_ones_own(dense_net, small_images):
     gradients = jaxai.saliency(LINEAR, small_images, jnp.array([[0, 2]] * 3))
     run = {"key": KEY, "perturb": noise, "num_samples": 6}
@@ -172,6 +173,7 @@ def test_chance_and_noise():
     assert (np.diff(means) > 0).all(), means
 
 
+@pytest.mark.slow
 def test_faithfulness_estimate_and_monotonicity(dense_net, small_images):
     run = {"segments": SEGMENTS, "fill": 0.25, "probability": False}
     found = metrics.faithfulness_estimate(dense_net, small_images, MAPS, 2, **run)

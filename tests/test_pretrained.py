@@ -35,6 +35,7 @@ def features():
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("variant", [0, 1, 2])
+@pytest.mark.slow
 def test_efficientnet_lite_gives_pytorchs_logits(variant, photos):
     net = jaxai.models.load(f"efficientnet_lite{variant}")
     golden = np.load(GOLDENS / "lite_logits.npz")[f"lite{variant}"]

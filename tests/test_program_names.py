@@ -137,6 +137,7 @@ def test_names_of_user_functions_change_nothing(reader):
         jax.tree.map(np.testing.assert_array_equal, READERS[reader](jaxai.chain(stages(names))), expected)
 
 
+@pytest.mark.slow
 def test_what_is_read_is_right():
     net = jaxai.chain(stages(NAMES["layers"]))
     total = sum(part.sum() for part in jax.tree.leaves(jaxai.full_gradients(net, IMAGES, 1)))

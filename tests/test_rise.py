@@ -98,6 +98,7 @@ def test_constant_score_and_bfloat16():
     np.testing.assert_allclose(low, exact, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_masks():
     def peak(count):
         run = jax.jit(lambda x: jaxai.rise(model, x, 0, key=KEY, num_masks=count, grid=GRID, batch_size=10))

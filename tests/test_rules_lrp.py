@@ -240,6 +240,7 @@ def test_rules_by_layer_and_first_layer():
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", ["epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1"])
+@pytest.mark.slow
 def test_alone_jit_vmap_and_k_targets(name):
     explain = partial(jaxai.lrp, composite=name, low=-4.0, high=4.0)
     classes = jnp.array([[0, 3], [1, 2], [2, 0]])

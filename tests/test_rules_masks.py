@@ -73,6 +73,7 @@ def methods():
 @pytest.mark.filterwarnings("ignore:deep_lift has no rule for select_n")
 @pytest.mark.parametrize("dtype", slow_but("float32", LOW))
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
 def test_infinite_masks_are_large_masks(name, dtype):
     x = jnp.asarray(IMAGES, dtype)
 

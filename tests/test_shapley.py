@@ -198,6 +198,7 @@ class TestAxioms:
         np.testing.assert_allclose(e.values[0], coefficients, atol=1e-5)
 
     @pytest.mark.sampled
+    @pytest.mark.slow
     def test_batch_is_each_image_alone(self, name):
         model, images, labels = small_batch()
         both = METHODS[name](model, images, segments=labels)

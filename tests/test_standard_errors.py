@@ -100,6 +100,7 @@ def test_forty_keys():
     check(values, errors, shapley_truth(interacting), covered=0.85)
 
 
+@pytest.mark.slow
 def test_the_shrinkage_of_an_additive_model_is_known():
     values, errors = runs(jaxai.lime, additive, 4, num_samples=100)
     np.testing.assert_allclose(errors, np.abs(values - COEFFICIENTS), rtol=1e-2, atol=1e-5)

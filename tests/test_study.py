@@ -45,6 +45,7 @@ def test_images_differ_from_those_without_the_signal_in_the_mask_only(draw):
     assert (apart * masks).max((1, 2)).min() > 0.01
 
 
+@pytest.mark.slow
 def test_only_the_tagged_class_carries_the_tag():
     drawn = _draw(datasets.clever_hans(), 64)
     apart = np.abs(np.asarray(drawn.images - drawn.without)).max((1, 2, 3)) > 0
@@ -54,6 +55,7 @@ def test_only_the_tagged_class_carries_the_tag():
     assert (np.asarray(moved.scenes) == (np.asarray(moved.labels) != datasets.TAGGED)).all()
 
 
+@pytest.mark.slow
 def test_an_image_depends_on_the_key_and_its_number_alone():
     draw = datasets.pasted()
     few, many, other = _draw(draw, 3), _draw(draw, 8), _draw(draw, 3, jax.random.key(4))

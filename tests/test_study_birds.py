@@ -42,6 +42,7 @@ def test_rivals_share_two_parts_each_and_none_of_them_the_same():
             np.testing.assert_array_equal(np.flatnonzero(table[rival] == table[label]), some)
 
 
+@pytest.mark.slow
 def test_a_part_that_is_left_out_changes_its_own_pixels_and_nothing_else(drawn):
     scene, (images, shown) = drawn
     everything = jnp.ones(birds.OBJECTS, bool)

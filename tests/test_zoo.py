@@ -46,6 +46,7 @@ def filled(make):
 
 
 @pytest.mark.parametrize(("name", "layer"), [("resnet", "layer4.0"), ("convnext", "stages.3.blocks.0")])
+@pytest.mark.slow
 def test_default_layer_is_the_last_with_positions(small, name, layer):
     images = jnp.concatenate([IMAGES, IMAGES], axis=1).repeat(2, axis=2)
     assert jaxai.layers.resolve(small[name], None, images) == layer
@@ -63,6 +64,7 @@ class TestTransformer:
         expected = (patches * slopes.mean(1, keepdims=True)).sum(-1).reshape(2, 4, 4)
         np.testing.assert_allclose(maps, expected, atol=1e-5 * np.abs(expected).max())
 
+    @pytest.mark.slow
     def test_the_last_block_reaches_nothing(self, small):
         reached = {
             name: jaxai.layers.reaches(small["vit"], name, IMAGES) for name in ("blocks.1", "blocks.2")
@@ -75,6 +77,7 @@ class TestTransformer:
         for method in (jaxai.eigen_cam, jaxai.score_cam):
             assert method(small["vit"], IMAGES, 3, layer="blocks.2").std() > 0
 
+    @pytest.mark.slow
     def test_attention_is_found(self, small):
         maps = jaxai.attention.gradient_attention(small["vit"], IMAGES, 3)
         assert maps.shape == (2, 32, 32)
@@ -93,6 +96,7 @@ class TestTransformer:
         )
 
 
+@pytest.mark.slow
 def test_relevance_is_conserved(small):
     """Without biases, all of a score comes from the pixels."""
     net = small["resnet"]
