@@ -296,6 +296,22 @@ def test_the_smallest_change_of_concepts_of_a_linear_head_is_known():
     assert more.classes.tolist() == [1, 1] and (more.after >= 0.5 - 1e-4).all() and (more.before < 0.5).all()
 
 
+@pytest.mark.parametrize("top", [0.9, 1.1])
+def test_steps_do_not_go_downhill_where_the_odds_bend(top):
+    """The odds of class 1 rise to a peak and fall again: the search ends there, or at the border before it."""
+
+    def head(a):
+        value = a[..., 0].mean((1, 2))
+        return jnp.stack([jnp.ones_like(value), top - 3 * jnp.square(value - 1)], 1)
+
+    net = jaxai.chain({"features": lambda x: x, "logits": head})
+    x = jnp.full((1, 2, 2, 2), 0.2)
+    found = concept_change(net, x, 1, layer="features", concepts=np.eye(2))
+    assert found.flipped.tolist() == [top > 1] and found.after > found.before
+    border = 0.8 - np.sqrt((top - 1) / 3) if top > 1 else 0.8
+    np.testing.assert_allclose(found.change, [[border, 0.0]], atol=2e-3 if top > 1 else 0.02)
+
+
 def test_codes_of_concepts_stop_at_zero_and_the_rest_stays():
     """Removing all of the first concept is not enough: the next one follows."""
     directions = jnp.eye(4)[:3]

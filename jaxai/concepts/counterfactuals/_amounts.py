@@ -55,9 +55,9 @@ def concept_change(
     A layer's activations are expressed as codes of concepts plus a residual, which is unchanged. A change
     adds an amount to a concept at all positions, without codes falling below zero. The search follows the
     path of least absolute change (forward stagewise): each step moves the concept with the largest gain of
-    odds per cost by a tenth of the way. The last step is halved until it just flips, unneeded concepts are
-    reset, and the rest is shortened to a thousandth beyond the decision boundary. If the odds are linear in
-    the layer's activations, this is the smallest change.
+    odds per cost by a tenth of the way, or less if the odds would fall. The last step is halved until it just
+    flips, unneeded concepts are reset, and the rest is shortened to a thousandth beyond the decision boundary.
+    If the odds are linear in the layer's activations, this is the smallest change.
 
     Args:
         targets: The class that should win, int or int[batch]; None is the image's second class. A callable
@@ -68,7 +68,7 @@ def concept_change(
         steps: At most this many steps.
 
     Returns:
-        A `ConceptChange`; `flipped` is False if the steps did not suffice.
+        A `ConceptChange`; `flipped` is False if the steps did not suffice or none raised the odds.
 
     Raises:
         ValueError: If the concepts do not have the layer's number of channels.
@@ -156,7 +156,7 @@ def _smallest(head, acts, target, codes, ways, steps):
     stride = jnp.maximum(-first, 1e-3 * (1 + jnp.abs(first))) / _STRIDES
 
     def step(carry):
-        change, _, count, _, _ = carry
+        change, last, count, _, _, value = carry
         changed = acts + (moved(change) @ codes.directions).astype(acts.dtype)
         slope = jax.grad(lambda a: margin(a)[0])(changed).astype(jnp.float32) @ codes.directions.T
         left = own + change
@@ -177,16 +177,29 @@ def _smallest(head, acts, target, codes, ways, steps):
         # Decrease no further than to zero.
         most = jnp.where((way == 1) & (low == 0), jnp.max(left[..., concept]), jnp.inf)
         length = jnp.minimum(stride / jnp.where(found, gain, 1), most)
-        after = change.at[concept].add(jnp.where(found, jnp.where(way == 0, length, -length), 0))
-        return after, change, count + 1, of(after)[1], ~found
+        signed = jnp.where(found, jnp.where(way == 0, length, -length), 0)
+
+        def tried(halvings):
+            after = change.at[concept].add(signed * 0.5**halvings)
+            return halvings, after, *of(after)
+
+        # Where the odds bend, a step that is too long for its slope goes downhill.
+        halvings, after, reached, wins = jax.lax.while_loop(
+            lambda done: (done[0] < _HALVINGS) & ~done[3] & ~(done[2] > value),
+            lambda done: tried(done[0] + 1),
+            tried(jnp.int32(0)),
+        )
+        better = found & (halvings < _HALVINGS)
+        after, last = jnp.where(better, after, change), jnp.where(better, change, last)
+        return after, last, count + 1, wins & better, ~better, jnp.where(better, reached, value)
 
     def going(carry):
-        _, _, count, flipped, stuck = carry
+        _, _, count, flipped, stuck, _ = carry
         return (count < steps) & ~flipped & ~stuck
 
     zero = jnp.zeros(own.shape[-1], jnp.float32)
-    start = zero, zero, jnp.int32(0), wins, jnp.bool_(False)
-    change, before, _, flipped, _ = jax.lax.while_loop(going, step, start)
+    start = zero, zero, jnp.int32(0), wins, jnp.bool_(False), first
+    change, before, _, flipped, _, _ = jax.lax.while_loop(going, step, start)
 
     def shortened(near, far):
         """Return the nearest point that flips between the two, by bisection; `far` flips."""
