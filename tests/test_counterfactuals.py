@@ -298,7 +298,7 @@ def test_the_smallest_change_of_concepts_of_a_linear_head_is_known():
 
 @pytest.mark.parametrize("top", [0.9, 1.1])
 def test_steps_do_not_go_downhill_where_the_odds_bend(top):
-    """The odds of class 1 rise to a peak and fall again: the search ends there, or at the border before it."""
+    """The odds of class 1 rise to a peak and fall again: the search ends there or at the border."""
 
     def head(a):
         value = a[..., 0].mean((1, 2))
