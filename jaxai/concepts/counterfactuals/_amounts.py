@@ -56,8 +56,8 @@ def concept_change(
     adds an amount to a concept at all positions, without codes falling below zero. The search follows the
     path of least absolute change (forward stagewise): each step moves the concept with the largest gain of
     odds per cost by a tenth of the way, or less if the odds would fall. The last step is halved until it just
-    flips, unneeded concepts are reset, and the rest is shortened to a thousandth beyond the decision boundary.
-    If the odds are linear in the layer's activations, this is the smallest change.
+    flips, unneeded concepts are reset, and the rest is shortened to a thousandth beyond the decision
+    boundary. If the odds are linear in the layer's activations, this is the smallest change.
 
     Args:
         targets: The class that should win, int or int[batch]; None is the image's second class. A callable
