@@ -1,9 +1,9 @@
 """Image networks in Flax NNX with real weights.
 
-`load(name)` returns a `Pretrained` network, `names()` what there is, `fetch(name)` gets weights;
+`load(name)` returns a `Pretrained` network, `names()` lists the networks, `fetch(name)` gets weights;
 `from_onnx(path)` reads a network from an ONNX file. `VGG`, `ResNet`, `MobileNetV2`, `EfficientNetLite`,
-`ConvNeXt` and `VisionTransformer` are the networks themselves, layered models with batch norms folded away.
-`fit` reads whole photos; `PhotoNote` is the warning of what it may have misunderstood.
+`ConvNeXt` and `VisionTransformer` are the network classes, layered models with folded batch norms. `fit`
+reads whole photos; `PhotoNote` warns of what it may have misinterpreted.
 """
 
 from .convnext import ConvNeXt

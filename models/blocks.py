@@ -1,4 +1,4 @@
-"""What the networks are made of: layers with their activations, residual blocks, attention.
+"""Building blocks of the networks: layers with activations, residual blocks, attention.
 
 A network is a chain of named stages, `Staged`; blocks are stages or parts of them. Batch norms and the scales
 of residual branches are folded into the neighbouring layer when weights are converted.
@@ -166,7 +166,7 @@ class InvertedBottleneck(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """Two dense layers with a GELU (the exact one) between."""
+    """Two dense layers with an exact GELU in between."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.fc1 = Dense(width, 4 * width, rngs=rngs)

@@ -1,4 +1,4 @@
-"""Photographs of any kind to the arrays that networks take."""
+"""Conversion of photographs of any kind to the arrays that networks take."""
 
 import io
 import math
@@ -25,14 +25,14 @@ _Frame: TypeAlias = Callable[[int, int], tuple[tuple[int, int], tuple[int, int, 
 
 
 class PhotoNote(UserWarning):
-    """What the reader of a photo noticed and what may not be meant, in one line that names the photo.
+    """A note in one line on a photo that may have been read differently than intended.
 
     It read one page of several; the pixels use a small part of their range; it took a fourth channel as
     opacity, or left it out. The keywords of `fit` say what is meant.
     """
 
 
-# How a photo is brought to a square.
+# Ways to fit a photo to a square.
 FITS = ("crop", "pad", "squash")
 
 
@@ -46,7 +46,7 @@ class Placement(NamedTuple):
 
 
 def placement(width: int, height: int, *, size: int, fit: str) -> Placement:
-    """Return which part of a photo `crop` takes, and where that lies in the square."""
+    """Return the part of a photo that `crop` takes, and its place in the square."""
     if fit not in FITS:
         raise ValueError(f"`fit` must be one of {', '.join(FITS)}; got {fit!r}")
     whole, square = (0, 0, width, height), (0, 0, size, size)
@@ -72,7 +72,7 @@ def crop(
     alpha: bool | None = None,
     max_pixels: int | None = None,
 ) -> Float[Array, "batch size size 3"]:
-    """Bring photos to squares: by default their centre squares, resized, without margin.
+    """Fit photos to squares: by default their centre squares, resized, without margin.
 
     Photos are read and converted as by `jaxai.models.fit`; one of `size` x `size` keeps its values exactly.
 
@@ -142,8 +142,8 @@ def fit(
 
     Files are PNG, JPEG, GIF, WebP, TIFF, BMP, PPM, JPEG 2000 or AVIF, whatever their name; other formats can
     be opened by the caller and given as PIL images. Grey, palette, CMYK, CIELAB and 16-bit photos become RGB
-    (colours of 16 bits are read from files with 8), transparency is put on white, and a camera's note on how
-    a photo was turned (EXIF, XMP) is obeyed, or ignored where it cannot be read. Colour profiles are ignored.
+    (colours of 16 bits are read from files with 8), transparency is blended with white, and the orientation
+    in the metadata (EXIF, XMP) is applied, or ignored if it cannot be read. Colour profiles are ignored.
     Resizing is bicubic with antialiasing (Pillow's), clipped to [0, 1]; a photo that is small enough keeps
     its values exactly.
 
@@ -158,8 +158,8 @@ def fit(
             largest that the type can hold, 1 for floats.
         alpha: True if a fourth channel is opacity, False to leave opacity out. None is True, with a note
             where the channel may be something else: in arrays, and in TIFF files, which often err.
-        max_pixels: The largest number of pixels that a file may declare; larger ones are refused before
-            they are decoded. None is the environment's `JAXAI_MAX_PIXELS`, else Pillow's limit, 178,956,970.
+        max_pixels: The largest number of pixels that a file may declare; larger ones are rejected before they
+            are decoded. None is the environment's `JAXAI_MAX_PIXELS`, else Pillow's limit, 178,956,970.
 
     Returns:
         float32 in [0, 1].
@@ -170,7 +170,7 @@ def fit(
         FileNotFoundError: If a path does not exist.
 
     Warns:
-        PhotoNote: If it is open what is meant: several pages, unused bits, or a fourth channel.
+        PhotoNote: If the photo is ambiguous: several pages, unused bits, or a fourth channel.
 
     Example:
         >>> import numpy as np

@@ -22,7 +22,7 @@ from .onnx.reader import Graph, read
 from .pretrained import Pretrained
 
 Normalize = Callable[[jax.Array], jax.Array] | Literal["imagenet", "tf", "caffe", "identity"] | tuple
-# The side of the photos where the file leaves it open.
+# The default side of photos if the file does not fix it.
 _SIDE = 224
 _MOST_CHANNELS = 4
 
@@ -49,7 +49,7 @@ def from_onnx(
         input_size: Side of the photos in pixels; None is what the file fixes, or 224.
 
     Returns:
-        The network and what surrounds it, as `load` returns it.
+        The network with its labels and preprocessing, as `load` returns it.
 
     Raises:
         ValueError: If the file is damaged or holds what is not supported (the operator and its node are
@@ -98,7 +98,7 @@ def _axes(graph: Graph) -> tuple[int, ...]:
     if len(shape) != 4:
         return tuple(range(len(shape)))
     first, end = shape[1], shape[3]
-    # A file that turns its images around takes them with channels last.
+    # A file that transposes its images takes them with channels last.
     turns = any(
         node.op == "Transpose" and node.whole("perm") == [0, 3, 1, 2]
         for node in graph.nodes

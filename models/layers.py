@@ -4,7 +4,7 @@ Pools are comparisons of strided slices, which are fast on the CPU and route the
 tied values to the first, as PyTorch does.
 
 `conv`, `depthwise_conv` and `max_pool` are compiled calls that are marked as the one operation of JAX that
-they compute, so that readers of programs see each as that.
+they compute, so that readers of programs see each as that operation.
 """
 
 from functools import partial

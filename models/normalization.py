@@ -1,4 +1,4 @@
-"""From photos in [0, 1] to what a network takes: pure functions that can be differentiated and compiled."""
+"""Normalisation of photos in [0, 1] to networks' inputs: pure, differentiable, compilable functions."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float

@@ -1,4 +1,4 @@
-"""How a camera was held: the orientation that files note, and rows of the image turned upright."""
+"""Image orientation: reading it from files' metadata, and rotating rows of the image upright."""
 
 import re
 import struct
@@ -19,7 +19,7 @@ SIDEWAYS = (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
 
 
 def of_pillow(image: Image.Image) -> Image.Transpose | None:
-    """Return what brings a user's image upright, whose EXIF block may have been edited."""
+    """Return the rotation that makes a user's image upright; its EXIF block may have been edited."""
     try:
         number = image.getexif().get(_ORIENTATION)
     except Exception:
@@ -28,7 +28,7 @@ def of_pillow(image: Image.Image) -> Image.Transpose | None:
 
 
 def of_file(image: Image.Image) -> Image.Transpose | None:
-    """Return what brings an image upright by its TIFF tag, its EXIF block or else its XMP packet.
+    """Return the rotation that makes an image upright, by its TIFF tag, EXIF block or else XMP packet.
 
     Pillow's reader stops at the first entry that is damaged; here all others are ignored.
     """

@@ -36,7 +36,7 @@ def largest_source(shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Return how many bytes a file may have that holds parameters of these shapes.
 
     That is room for float64, three times over since a checkpoint may hold the state of an optimizer, and for
-    what is not wanted, such as a small classifier.
+    unused parts, such as a small classifier.
     """
     return (64 << 20) + 24 * sum(math.prod(shape) for shape in shapes.values())
 

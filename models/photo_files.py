@@ -24,7 +24,7 @@ from .._files import shown
 from . import orientation
 from .quiet_pillow import quiet
 
-# What files of the formats below are usually called; the contents decide, not the name.
+# Usual extensions of the formats below; the contents decide, not the name.
 EXTENSIONS = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jfif", ".gif", ".webp", ".tif", ".tiff", ".bmp"),
     *(".pbm", ".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".avif"),

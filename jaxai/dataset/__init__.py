@@ -1,7 +1,7 @@
-"""Whole data sets explained: a plan, shards as units of work, a store that any number of workers fill.
+"""Explaining whole data sets: a plan, shards as units of work, a store that any number of workers fill.
 
-`plan` writes what is to be done into a folder, `run` does it (again after a crash: only what is missing),
-`status` says how far it is, `open` reads what there is. Needs the extra `dataset` (TensorStore and PyArrow).
+`plan` writes the plan into a folder, `run` executes it (after a crash only what is missing), `status` reports
+the progress, `open` reads the results. Needs the extra `dataset` (TensorStore and PyArrow).
 """
 
 from ._arrays import Maps

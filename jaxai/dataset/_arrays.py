@@ -11,7 +11,7 @@ from . import _layout
 class Maps:
     """The maps of a method, [images, (k,) height, width]; read from disk where they are indexed.
 
-    What is not explained yet, or could not be, is NaN.
+    Maps that are missing, or failed, are NaN.
 
     Attributes:
         shape: Of all maps.

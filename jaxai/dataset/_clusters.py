@@ -1,4 +1,4 @@
-"""Clusters of maps: images that a network decides alike about, for the right reasons or for an artefact."""
+"""Clusters of maps: images for which a network uses similar evidence, right reasons or artefacts."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +16,11 @@ _MOST = 10
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Images whose maps are alike.
+    """Images with similar maps.
 
     Attributes:
         images: Their numbers, [n].
-        labels: The cluster of each, from 0, the largest, on; [n].
+        labels: The cluster of each, from 0 (the largest), [n].
         eigenvalues: The smallest of the graph's Laplacian, ascending. As many clusters stand apart as there
             are eigenvalues before the widest gap.
         means: The mean map of each cluster, of maps that were divided by their sums of magnitudes,
@@ -60,8 +60,8 @@ def of_maps(
 
     Args:
         images: Numbers of the images, [n].
-        maps: Theirs, [n, height, width]; those that are not finite are left out.
-        num_clusters: How many; None is where the eigenvalues have their widest gap.
+        maps: Their maps, [n, height, width]; maps that are not finite are left out.
+        num_clusters: Number of clusters; None is where the eigenvalues have their widest gap.
         neighbors: Per map.
         seed: Of k-means.
 

@@ -11,7 +11,7 @@ class Columns:
     """The rows without an error.
 
     Attributes:
-        table: They, a `pyarrow.Table`.
+        table: The rows, a `pyarrow.Table`.
     """
 
     def __init__(self, table: Any):
@@ -43,7 +43,7 @@ class Columns:
 
     @cached_property
     def margin(self) -> np.ndarray:
-        """By how much the most probable class is ahead of the second, [rows]."""
+        """Difference between the probabilities of the first and the second class, [rows]."""
         return self.probability[:, 0] - self.probability[:, 1:2].sum(1)
 
     @cached_property
@@ -54,7 +54,7 @@ class Columns:
         return self.table["label_index"].fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
 
     def labels(self) -> list[str | None]:
-        """Return what the data set calls the class of each."""
+        """Return the data set's label of each row."""
         return self.table["label"].to_pylist() if len(self) else []
 
     def numbers(self, name: str, dtype: Any = np.float64) -> np.ndarray:

@@ -17,7 +17,7 @@ _CHUNK = 256
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """What two stores say of the images that both hold.
+    """The comparison of two stores on the images that both hold.
 
     Attributes:
         methods: Whose maps were compared, of the one and of the other store.
@@ -87,10 +87,10 @@ def compare(one: Any, other: Any, *, methods: Sequence[str] | None = None, name:
         one: A store, as `open` returns it.
         other: Another, or the same for two methods of one.
         methods: A method of each; None is the first that both have, or else the first of each.
-        name: How maps are compared, as in `jaxai.metrics.similarity`.
+        name: Similarity of maps, as in `jaxai.metrics.similarity`.
 
     Returns:
-        What they say of the images that both hold without an error; prints as a summary.
+        The comparison on the images that both hold without an error; prints as a summary.
 
     Raises:
         ValueError: If there is no such method or similarity, or no image that both hold.

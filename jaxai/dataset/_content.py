@@ -24,7 +24,7 @@ def read(plan: "Plan", number: int) -> bytes:
 
 
 def given(plan: "Plan", number: int) -> Any:
-    """Return an image as `jaxai.explain` takes it: its path, or what lies in a tar as a PIL image."""
+    """Return an image for `jaxai.explain`: its path, or a PIL image if it is in a tar."""
     from PIL import Image
 
     if not plan.tars:

@@ -1,4 +1,4 @@
-"""Where a store keeps what, and how a shard of maps is written down.
+"""The layout of a store's files, and the encoding of a shard of maps.
 
 STORE/plan.json              what is to be done
 STORE/maps/METHOD/zarr.json  Zarr v3, [images, (k,) height, width]; one chunk per image
@@ -35,17 +35,17 @@ def thumbnails_file(shard: int) -> str:
 
 
 def done_folder(store: Path) -> Path:
-    """Return the folder of what says which shards are done."""
+    """Return the folder of the files that mark shards as done."""
     return store / "done"
 
 
 def done_file(store: Path, shard: int) -> Path:
-    """Return the file that says that a shard is done."""
+    """Return the file that marks a shard as done."""
     return done_folder(store) / f"{shard:05d}.json"
 
 
 def lease_file(store: Path, shard: int) -> Path:
-    """Return the file that says who explains a shard."""
+    """Return the file that names the worker of a shard."""
     return store / "leases" / f"{shard:05d}.json"
 
 
@@ -107,7 +107,7 @@ def maps_file(shard: int, axes: int) -> str:
 
 
 def opened(folder: Path) -> Any:
-    """Return an array of a store as TensorStore reads it; what is not there yet is NaN."""
+    """Return an array of a store as TensorStore reads it; missing maps are NaN."""
     store = {"driver": "file", "path": str(folder.absolute())}
     return _needs.tensorstore().open({"driver": "zarr3", "kvstore": store}, read=True).result()
 

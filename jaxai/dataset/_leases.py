@@ -1,8 +1,8 @@
-"""Leases: which worker explains a shard now. They save work; that results are right does not rest on them.
+"""Leases: the worker that explains a shard now. They only save work; correctness does not depend on them.
 
-A lease is a file that only one worker can create, and whose time it renews. One that has not been renewed
-for a while belongs to a worker that died, and may be taken. Where two workers still meet on a shard (network
-file systems, a worker that was stopped and goes on), both write the same bytes, each file whole.
+A lease is a file that only one worker can create, and whose time it renews. One that has not been renewed for
+a while belongs to a worker that died, and may be taken. If two workers still process the same shard (network
+file systems, a paused worker that resumes), both write the same bytes, and each file atomically.
 """
 
 import json
@@ -23,7 +23,7 @@ EXPIRY = 60.0
 
 @contextmanager
 def lease(store: Path, shard: int, *, expiry: float = EXPIRY) -> Iterator[bool]:
-    """Hold a shard in the body, if no other worker does; yields whether it is held.
+    """Hold a shard in the body unless another worker does; yields whether it is held.
 
     Args:
         store: The store.
@@ -48,7 +48,7 @@ def lease(store: Path, shard: int, *, expiry: float = EXPIRY) -> Iterator[bool]:
 
 
 def held(store: Path, shard: int, *, expiry: float = EXPIRY) -> bool:
-    """Tell whether a worker that lives explains a shard, by this machine's clock: nothing is written."""
+    """Return whether a live worker explains a shard, by this machine's clock; nothing is written."""
     try:
         renewed = _layout.lease_file(store, shard).stat().st_mtime
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def drop(store: Path, host: str, process: int) -> None:
 
 
 def sweep(store: Path, *, expiry: float = EXPIRY) -> None:
-    """Remove what workers that were killed have left among the leases: what is old and takes nothing."""
+    """Remove old files that killed workers have left among the leases."""
     folder = _layout.lease_file(store, 0).parent
     with suppress(OSError):
         now = _now(folder)
@@ -83,7 +83,7 @@ def _taken(path: Path, token: str, expiry: float) -> bool:
     if age is not None:
         if age <= expiry:
             return False
-        # Of all that find it old, one renames it.
+        # Of all workers that find it expired, only one succeeds in renaming it.
         old = path.with_name(f".{path.name}.{token}")
         try:
             path.rename(old)

@@ -1,4 +1,4 @@
-"""Maps as a store keeps them: a layer's own size, sums over channels, scaled to fit 16 bits."""
+"""Maps in the form in which a store keeps them: a layer's size, summed over channels, scaled to 16 bits."""
 
 from dataclasses import replace
 from typing import Any
@@ -52,7 +52,7 @@ def shape_of(
     photos = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32)
     try:
         found = jax.eval_shape(explained, photos)
-    except jax.errors.JAXTypeError:  # It wants to see numbers.
+    except jax.errors.JAXTypeError:  # It needs concrete numbers.
         found = explained(jnp.linspace(0, 1, batch * side * side * 3).reshape(photos.shape))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{method.name}: {error}") from error
@@ -68,7 +68,7 @@ def maps_of(method: methods.Chosen, about: Run) -> jax.Array:
 
 
 def scaled(maps: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return maps that fit a type, and what each image's must be multiplied by to be itself again.
+    """Return maps scaled to fit a type, and the factor per image that restores them.
 
     Gradients may be smaller than 16 bits can tell from zero. In 32 bits nothing is changed.
     """

@@ -16,7 +16,7 @@ Chosen = tuple[tuple[str, dict[str, Any]], ...]
 
 
 def pick(metrics: Any) -> Chosen:
-    """Return the metrics that a caller means, with the options that are set.
+    """Return the metrics that a caller chose, with their options.
 
     Args:
         metrics: Names of `jaxai.metrics` with commas between, a sequence of names, or a mapping from names to
@@ -59,7 +59,7 @@ def options_of(name: str) -> list[str]:
 
 
 def check(chosen: Chosen, net: Any) -> None:
-    """Trace metrics, so that values that they refuse are refused before anything is written.
+    """Trace metrics, so that invalid options are rejected before anything is written.
 
     Raises:
         ValueError: If a metric refuses an option.
@@ -74,7 +74,7 @@ def check(chosen: Chosen, net: Any) -> None:
 
         try:
             jax.eval_shape(rated, photo)
-        except jax.errors.JAXTypeError:  # It wants to see numbers.
+        except jax.errors.JAXTypeError:  # It needs concrete numbers.
             continue
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: {error}") from error
@@ -99,7 +99,7 @@ def rate(
     found = {}
     for name, given in chosen:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="the map of image")  # NaN says it as well.
+            warnings.filterwarnings("ignore", message="the map of image")  # NaN already shows it.
             columns = [
                 scores.score_of(name, given, jnp.asarray(several[:, i]), net.model, images, which, key)
                 for i, which in enumerate(jnp.asarray(targets.T))

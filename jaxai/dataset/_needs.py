@@ -1,4 +1,4 @@
-"""What the extra `dataset` brings, loaded when it is used."""
+"""Packages of the extra `dataset`, imported when used."""
 
 import importlib
 from typing import Any

@@ -1,6 +1,6 @@
-"""A store as a folder that a browser opens: rows are drawn where one scrolls, pictures lie in sheets.
+"""A store as a folder of web pages: rows are drawn while scrolling, and pictures are stored in sheets.
 
-What others wrote (names of files, labels, errors) is data of a JSON block, and its script makes text of it.
+Foreign text (file names, labels, errors) is data in a JSON block, which the script inserts as text.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The plan of a data set: which images, what network, which methods; a file with a hash."""
+"""The plan for a data set: its images, network and methods, in a file with a hash."""
 
 import json
 import os
@@ -27,7 +27,7 @@ _SIDE = 224
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done with a data set. The same images, network and options make the same plan.
+    """The plan for a data set. The same images, network and options give the same plan.
 
     Attributes:
         root: The folder that the images' paths start from; not part of the hash, so that data may move.
@@ -36,7 +36,7 @@ class Plan:
         digests: Their SHA-256; empty texts where they were not asked for.
         tars: Archives that hold the images, relative to `root`; empty if they are files.
         places: Of each image, the number of its tar and where its bytes begin there.
-        labels: What the data set calls the class of each; None where it says nothing.
+        labels: The data set's label of each image; None where it has none.
         classes: The index of each label among the network's classes; None if labels are not explained.
         model: Name of the network.
         weights: SHA-256 of its weights.
@@ -171,7 +171,7 @@ def plan(
     metrics: Any = (),
     thumbnails: int = 64,
 ) -> Plan:
-    """Plan the explanation of a data set: look at the images and write a store that waits to be filled.
+    """Plan the explanation of a data set: list the images and write an empty store.
 
     Args:
         net: The network, as `jaxai.explain` takes it. One that is no name must be given to `run` again.
@@ -191,8 +191,8 @@ def plan(
         label_order: How the data set's labels become classes: "names" (a label is a class's name or index),
             "sorted" (the labels in sorted order are the classes 0, 1, ... as torchvision's ImageFolder and
             ImageNet's folders have it), or the labels in the order of the classes.
-        digests: Note the SHA-256 of every file, so that changed images are found; reads all of them once.
-        seed: Of everything drawn at random: image i gets the same numbers whoever explains it.
+        digests: Record the SHA-256 of every file, so that changed images are found; reads all of them once.
+        seed: Seed of all random draws: image i gets the same numbers whichever worker explains it.
         batch_size: Images explained at a time. Part of the plan: the numbers of a random method, and the last
             bits of all, depend on it.
         shard_size: Images per shard, the unit of work; a multiple of `batch_size`.

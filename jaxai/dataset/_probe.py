@@ -1,8 +1,8 @@
-"""What a network says of two fixed photos: the same weights in another program say something else.
+"""A network's scores of two fixed photos, which distinguish programs with the same weights.
 
-The text of a traced program would tell more apart, but changes with JAX's version and the kind of device, so
-that a store could not be filled where it was not begun. Programs whose scores agree and whose gradients do
-not (a `custom_vjp`, a `stop_gradient`) are taken for one.
+The text of a traced program would distinguish more, but changes with JAX's version and the kind of device, so
+a store could not be continued on another machine. Programs whose scores agree but whose gradients differ (a
+`custom_vjp`, a `stop_gradient`) are not distinguished.
 """
 
 import math

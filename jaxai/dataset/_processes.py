@@ -1,7 +1,7 @@
 """Several workers on this machine, each a process.
 
-All see all cores: XLA divides sums among as many threads as there are cores, so that a worker with fewer
-would find other last bits.
+All see all cores: XLA divides sums among as many threads as there are cores, so a worker with fewer cores
+would get different last bits.
 """
 
 import builtins
@@ -30,7 +30,7 @@ def run(store: Path, plan: Plan, workers: int, expiry: float, told: Callable[[An
         ChildProcessError: If workers die again and again, and no shard is finished.
         Exception: What a worker raised when it gave up: no space, a folder that cannot be written.
     """
-    # A process that is forked would share JAX's threads without their locks.
+    # A forked process would share JAX's threads without their locks.
     context = multiprocessing.get_context("spawn")
     said = context.SimpleQueue()
 
@@ -55,7 +55,7 @@ def run(store: Path, plan: Plan, workers: int, expiry: float, told: Callable[[An
                 if not said.empty():
                     raise unpacked(*said.get())
                 if process.exitcode:
-                    # Nobody needs to wait until the lease of a dead process runs out.
+                    # Drop the lease of a dead process at once, so that nobody waits for it to expire.
                     _leases.drop(store, socket.gethostname(), process.pid)
                     deaths += 1
                     if deaths > DEATHS * workers:

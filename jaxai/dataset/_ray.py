@@ -1,6 +1,6 @@
 """Workers as actors of Ray, on this machine or a cluster: each loads the network once and explains shards.
 
-Ray starts and places them; what is done, and that it is done once, the store says, as for every other worker.
+Ray starts and places them; as for all workers, the store records what is done and prevents duplicate work.
 """
 
 import os
@@ -24,7 +24,7 @@ _FREE, _HELD = "free", "held"
 
 
 class Worker:
-    """What an actor does.
+    """The work of an actor.
 
     Args:
         store: The store, on a file system that all machines share.

@@ -1,4 +1,4 @@
-"""Workers: they take shards that are not done until none is left."""
+"""Workers, which take unfinished shards until none is left."""
 
 import os
 import time
@@ -15,7 +15,7 @@ from . import _layout, _leases, _plan, _processes, _ray, _status
 from ._shards import Explainer, Times
 from ._status import Status
 
-_PAUSE = 1.0  # seconds between two looks at what other workers do
+_PAUSE = 1.0  # seconds between two checks of other workers
 THREADS = 4
 _SLURM = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
 
@@ -35,8 +35,8 @@ def run(
     """Explain what is missing in a store; start it again after a crash, or in many places at once.
 
     Finished shards are left alone if their files have their sizes and, in this worker's share of the shards,
-    their checksums. An image that cannot be explained becomes a row
-    with its error. After Ctrl-C the shard in work is dropped; those that are finished stay.
+    their checksums. An image that cannot be explained becomes a row with its error. After Ctrl-C the current
+    shard is dropped; finished shards are kept.
 
     Args:
         store: As `plan` wrote it.

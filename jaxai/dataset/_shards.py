@@ -1,4 +1,4 @@
-"""One shard explained: its images read ahead, in batches of one size, and what is found as files."""
+"""Explaining one shard: images are read ahead, processed in batches of one size, and written as files."""
 
 import io
 import time
@@ -28,7 +28,7 @@ _AHEAD = 2  # batches
 
 
 class Photo(NamedTuple):
-    """An image as it was read: pixels [size, size, 3] and its digest, or why it could not be."""
+    """An image that was read: pixels [size, size, 3] and its digest, or the error."""
 
     pixels: np.ndarray | None
     digest: str
@@ -47,7 +47,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Explainer:
-    """What a worker holds: the plan, the network, the methods, and threads that read ahead.
+    """The state of a worker: the plan, the network, the methods, and threads that read ahead.
 
     Attributes:
         plan: The plan.
@@ -65,7 +65,7 @@ class Explainer:
         return methods.pick(self.plan.methods)
 
     def read(self, number: int) -> Photo:
-        """Read an image; whatever is wrong with it becomes text."""
+        """Read an image; an error with it becomes text."""
         plan = self.plan
         # Read once: what is decoded is what was digested.
         try:

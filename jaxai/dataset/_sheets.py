@@ -1,4 +1,4 @@
-"""Tiles of photos and maps, many in one picture: what a page shows without a file per image."""
+"""Tiles of photos and maps, many per picture, so that a page needs no file per image."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache

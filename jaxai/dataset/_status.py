@@ -1,4 +1,4 @@
-"""How far a data set is."""
+"""The progress of a data set."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from ._plan import Plan
 
 @dataclass(frozen=True)
 class Status:
-    """How far a store is.
+    """The progress of a store.
 
     Attributes:
         images: Of the data set.
