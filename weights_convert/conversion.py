@@ -1,4 +1,4 @@
-"""From a foreign file of weights to a converted one."""
+"""Conversion of weights files of other frameworks."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ def convert(source: str | Path, name: str, out: str | Path | None = None) -> Pat
     """Convert a file of weights for a model of `jaxai.models.names()`.
 
     Every array must find its parameter, every parameter its array, and all types and shapes must match.
-    Nothing that the file holds is executed, and nothing is written unless all is well.
+    Nothing in the file is executed, and nothing is written unless everything matches.
 
     Args:
         source: A torch `.pth` (legacy or zip), safetensors, ONNX or Keras HDF5 file.
@@ -62,7 +62,7 @@ def converted(source: str | Path, name: str) -> Weights:
     source = Path(source)
     network = parameters.abstract(model.make)
     shapes = parameters.shapes(network)
-    # A pipe would be waited for without end.
+    # Reading from a pipe could block forever.
     if not stat.S_ISREG(source.stat().st_mode):
         raise OSError(f"{shown(source, 200)} is no ordinary file; expected a file of weights")
     with source.open("rb") as file:
@@ -122,7 +122,7 @@ def _rules(network: Any, model: Entry, state: dict[str, Stored]) -> list[Rule]:
 
 
 def _names(network: Any) -> tuple[str, ...]:
-    # A network that is no chain has names of its parts.
+    # A network that is not a chain uses the names of its parts.
     return network.layer_names if hasattr(network, "layer_names") else network.names
 
 

@@ -1,7 +1,7 @@
-"""The converted file: one safetensors with flat keys, float32 arrays, and where they came from.
+"""The converted file: one safetensors file with flat keys, float32 arrays, and their origin.
 
 Its metadata names the format, the model, the source file with its SHA-256, and a checksum of these and of the
-arrays, so that a damaged file is noticed when it is read.
+arrays, so that damage is detected when the file is read.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class Weights:
 
     @cached_property
     def header(self) -> bytes:
-        """What stands before the numbers."""
+        """The header before the numbers."""
         metadata = {
             "format": FORMAT,
             "format_version": VERSION,
@@ -83,7 +83,7 @@ def cache_folder() -> Path:
 
 
 def cache_path(name: str) -> Path:
-    """Return where the converted weights of a model lie in the cache.
+    """Return the path of a model's converted weights in the cache.
 
     Raises:
         OSError: If there is no folder for the cache.
@@ -108,7 +108,7 @@ def checksum(arrays: Mapping[str, np.ndarray], *words: str) -> str:
 
 
 def write(path: Path, weights: Weights) -> None:
-    """Write a converted file, whole or not at all, and remove what killed processes have left beside it.
+    """Write a converted file atomically, and remove what killed processes have left beside it.
 
     Args:
         path: Where to; its folder is made if needed.
@@ -125,7 +125,7 @@ def write(path: Path, weights: Weights) -> None:
 
 
 def read(path: Path, *, model: str, shapes: Mapping[str, tuple[int, ...]]) -> Weights:
-    """Read a converted file and check that it is whole.
+    """Read a converted file and check that it is complete.
 
     Args:
         path: A file made by `write`.
@@ -133,7 +133,7 @@ def read(path: Path, *, model: str, shapes: Mapping[str, tuple[int, ...]]) -> We
         shapes: That model's shapes by key.
 
     Returns:
-        Its arrays, and where they came from.
+        Its arrays and their origin.
 
     Raises:
         ValueError: If the file is damaged, of another model or another format.
@@ -161,7 +161,7 @@ def _read(file, model: str, shapes: Mapping[str, tuple[int, ...]]) -> Weights:
         raise Refused(f"its arrays are not those of {model} in float32")
     arrays = {name: stored[name].read() for name in sorted(stored)}
     weights = Weights(arrays, model, metadata.get("source", ""), metadata.get("source_sha256", ""))
-    # What was written once is written again, to the byte; the header has the checksum of the numbers.
+    # Writing is reproducible to the byte; the header has the checksum of the numbers.
     if weights.header != text:
         raise Refused("its numbers do not match their checksum")
     return weights

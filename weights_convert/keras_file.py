@@ -1,4 +1,4 @@
-"""Reads the arrays of Keras' HDF5 files, and knows the names of two networks in them.
+"""Reads the arrays of Keras' HDF5 files, with the names of two networks.
 
 Only datasets that lie in the file itself are read: links to other files are not followed, and the model's
 configuration, which Keras would run, is left alone.
@@ -18,7 +18,7 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 KERAS_EPSILON = 1e-3
 # Where a file of a whole model has the weights, beside the optimizer's numbers.
 _WEIGHTS = "model_weights"
-# What the reader of a damaged file may meet.
+# Errors that reading a damaged file may raise.
 _DAMAGE = (
     OSError,
     RuntimeError,
@@ -36,8 +36,8 @@ def read_keras(file: BinaryIO) -> dict[str, Stored]:
     """Describe the arrays of an `.h5` file of Keras 2 or 3.
 
     Returns:
-        Arrays by `layer/array` from a file of a whole model, else by their whole path. Kernels are turned to
-        torch's order: OIHW, a depthwise [C, 1, k, k], a dense layer's [out, in].
+        Arrays by `layer/array` from a file of a whole model, else by their whole path. Kernels are transposed
+        to torch's order: OIHW, a depthwise [C, 1, k, k], a dense layer's [out, in].
 
     Raises:
         Refused: If the file is damaged.
@@ -81,7 +81,7 @@ def _described(key: str, dataset: Any) -> Stored:
 
 
 def _order(key: str, rank: int) -> tuple[int, ...]:
-    """Return the axes of an array as torch has them."""
+    """Return the axes of an array in torch's order."""
     if rank == 4:
         return (2, 3, 0, 1) if "depthwise" in key else (3, 2, 0, 1)
     return (1, 0) if rank == 2 else tuple(range(rank))

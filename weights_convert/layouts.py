@@ -1,7 +1,6 @@
 """The names of layers in other frameworks' files: VGG of torchvision, timm and Keras, EfficientNet-Lite.
 
-Each function takes the model's layer names in forward order and returns a rule for each layer that has
-parameters.
+Each function takes the model's layer names in forward order and returns one rule per layer with parameters.
 """
 
 from collections.abc import Collection, Sequence

@@ -1,8 +1,7 @@
-"""Which array of a foreign state dict becomes which parameter, layer by layer, checked both ways.
+"""Mapping of a foreign state dict's arrays to parameters, layer by layer, checked in both directions.
 
-A mapping is a list of rules, one for each layer: the keys that it reads, the shapes that they must have, and
-the function that makes the layer's parameters. Batch norms are folded into the neighbouring layer here, in
-float64.
+A mapping is a list of rules, one per layer: the keys that it reads, their required shapes, and the function
+that makes the layer's parameters. Batch norms are folded into the neighbouring layer here, in float64.
 """
 
 import math
@@ -67,7 +66,7 @@ def apply(
         rules: One for each layer.
         state: The source's arrays by key.
         shapes: The model's shapes by `<layer>.<parameter>`.
-        ignored: Prefixes of keys that are left out on purpose; the counters of torch's norms always are.
+        ignored: Prefixes of keys to ignore; the counters of torch's norms are always ignored.
 
     Returns:
         float32 arrays by `<layer>.<parameter>`.
@@ -88,7 +87,7 @@ def apply(
             _check(key, state[key], accepted[argument])
     arrays = {}
     for rule in rules:
-        # Numbers that overflow are noticed below.
+        # Overflow is detected below.
         with np.errstate(all="ignore"):
             made = rule.kind.make(**{argument: state[key].read() for argument, key in rule.keys.items()})
             made = {name: np.ascontiguousarray(array, np.float32) for name, array in made.items()}

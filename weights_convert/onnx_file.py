@@ -24,7 +24,7 @@ _CONVOLUTIONS = [f"conv{i}_{j}" for i, count in enumerate(_BLOCKS, 1) for j in r
 _DENSE_LAYERS = ["fc6", "fc7", "fc8", "logits"]
 
 _INPUTS = {"Conv": 3, "Reshape": 2, "MatMul": 2, "Add": 2, "Mul": 2}  # the others take one
-# What an attribute is where a node does not state it, by ONNX's specification.
+# Default values of attributes in ONNX's specification.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "Conv": {"auto_pad": b"NOTSET", "dilations": [1, 1], "group": 1, "kernel_shape": [3, 3],
              "pads": [0, 0, 0, 0], "strides": [1, 1]},
@@ -33,7 +33,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "Reshape": {"allowzero": 0},
     "Softmax": {"axis": -1},
 }  # fmt: skip
-# What VGG16 needs where that is something else.
+# Values that VGG16 needs where they differ from the default.
 _NEEDED: dict[str, dict[str, Any]] = {
     "Conv": {"pads": [1, 1, 1, 1]},
     "MaxPool": {"kernel_shape": [2, 2], "strides": [2, 2]},

@@ -2,10 +2,10 @@
 
 A pickle is a program, and harmless instructions alone can end the process that runs it: a pair of the pair
 before, sixty times over, takes 2^60 steps to hash, and the hash of a tuple that is nested 300,000 deep
-overflows the stack of C. Those limits can only be kept by whoever follows the stack, so a scan before an
-unpickler would be this interpreter again. It carries out the few instructions that a state dict needs, on
-values of known types, sizes and depths; keys are words and whole numbers; a function's name is data, which is
-recognised or refused.
+overflows the stack of C. Only a program that follows the stack can enforce such limits, so a scan before an
+unpickler would amount to this interpreter. It executes the few instructions that a state dict needs, on
+values of known types, sizes and depths; keys are strings and integers; a function's name is data, which is
+recognised or rejected.
 """
 
 import pickle
@@ -69,7 +69,7 @@ class _View:
 
 
 class _Container:
-    """How deep a container is; once it is in another, nothing is added to it, so this stays true."""
+    """The depth of a container; nothing is added once it is inside another, so the depth stays valid."""
 
     depth = 1
     complete = False
@@ -92,7 +92,7 @@ _MARK = object()
 _LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_DICT": _Dict, "EMPTY_LIST": _List, "EMPTY_TUPLE": _Tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-# The instructions that are carried out, with the form of what follows each.
+# The supported instructions, with the format of their arguments.
 _PLAIN = (
     *_LITERALS, *_EMPTY, *_TUPLES, "TUPLE", "MARK", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "MEMOIZE",
     "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID", "STOP",
@@ -111,7 +111,7 @@ _NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 
 
 def interpret(data: bytes, position: int, storages: dict[str, Storage]) -> tuple[Any, int]:
-    """Carry out one pickle's instructions.
+    """Execute one pickle's instructions.
 
     Args:
         data: What holds the pickle.
@@ -190,7 +190,7 @@ def _instruction(data: bytes, position: int) -> tuple[str, Any, int]:
 def _step(
     opcode: str, argument: Any, stack: list[Any], memo: dict[int, Any], storages: dict[str, Storage]
 ) -> None:
-    """Carry out one instruction; none of them can import or call anything."""
+    """Execute one instruction; none of them can import or call anything."""
     match opcode:
         case "PROTO":
             if argument > pickle.HIGHEST_PROTOCOL:

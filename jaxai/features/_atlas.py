@@ -1,4 +1,4 @@
-"""Maps of many activations: the activation atlas of a folder of photos, the semantic dictionary of one."""
+"""Maps of many activations: the activation atlas of many photos, the semantic dictionary of one photo."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,15 +25,15 @@ class Atlas(NamedTuple):
     images: Float[Array, "rows columns size size channels"]
     """Grey where the cell is empty."""
     counts: Int[Array, "rows columns"]
-    """How many activations fell into each cell."""
+    """Number of activations in each cell."""
     directions: Float[Array, "rows columns features"]
     """The mean activation of each cell."""
     points: Float[Array, "samples 2"]
-    """Where each activation lies, (row, column) in [0, 1]."""
+    """Position of each activation, (row, column) in [0, 1]."""
     sources: Int[Array, "samples 3"]
-    """The photo, row and column that each activation comes from."""
+    """The photo, row and column from which each activation comes."""
     classes: Int[Array, "rows columns"]
-    """The class that each cell speaks for; -1 where the cell is empty, and everywhere without classes."""
+    """The class that each cell supports; -1 where the cell is empty, and everywhere without classes."""
 
 
 @completed
@@ -53,13 +53,13 @@ def atlas(
     batch_size: int | None = None,
     **options: Any,
 ) -> Atlas:
-    """Lay out what a layer sees in many photos: similar activations side by side, visualized.
+    """Visualize a layer's activations for many photos in a grid, with similar activations side by side.
 
     Activations at random positions of each photo are embedded in the plane (t-SNE), the plane is cut into
     cells, and the mean activation of each cell is visualized as a direction: icons, which may be smaller than
-    what a unit sees.
+    a unit's receptive field.
 
-    A cell speaks for the class whose score rises most when all positions of the layer hold the cell's mean
+    A cell supports the class whose score rises most when all positions of the layer hold the cell's mean
     activation rather than that of all samples; before a mean and a linear head that is the paper's
     attribution, centred. (Of tokens, those without a position stay those of the first photo.)
 

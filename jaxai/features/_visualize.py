@@ -1,4 +1,4 @@
-"""Feature visualization: the images that a neuron, a channel, a layer or a class likes most."""
+"""Feature visualization: images that maximally excite a neuron, a channel, a layer or a class."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -29,12 +29,12 @@ REDIRECT_STEPS = 16
 
 
 class SmallImageWarning(UserWarning):
-    """All units of a layer see beyond the image, at this size of the image."""
+    """At this image size, the receptive fields of all units of a layer exceed the image."""
 
 
 @contextmanager
 def small_is_meant() -> Iterator[None]:
-    """Give no `SmallImageWarning` inside: for icons, and for photos that are as large as they are."""
+    """Suppress `SmallImageWarning` in the body, for icons and for photos of fixed size."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SmallImageWarning)
         yield
@@ -43,7 +43,7 @@ def small_is_meant() -> Iterator[None]:
 @register_dataclass
 @dataclass(frozen=True, repr=False)
 class Visualization:
-    """Synthetic images and how they came about; N is the number of objectives times `copies`.
+    """Synthetic images and their optimisation; N is the number of objectives times `copies`.
 
     Attributes:
         images: [N, height, width, channels] in [0, 1].
@@ -103,7 +103,7 @@ def visualize(
     indices: Int[Array, " runs"] | Sequence[int] | None = None,
     batch_size: int | None = None,
 ) -> Visualization:
-    """Optimise images, from noise or from photos, until they excite what the objectives name.
+    """Optimise images, from noise or from photos, to maximise objectives.
 
     The defaults are Lucid's recipe with a more natural spectrum and wider transforms: Adam 0.05, 512 steps,
     Fourier coefficients of decorrelated colours that fall as f^-1.5, jitter 64, scale 0.5 to 1.5, rotation by
@@ -111,8 +111,8 @@ def visualize(
     `transforms.LUCID`. Each image has its own random transforms, and they are one warp into an image of the
     same size, grey outside, rather than a chain of resizings that change its size as Lucid's.
 
-    Objectives of one structure (channels of a layer, say) run together, as one compiled loop, and new
-    channels compile nothing; those of different structures run one structure after the other.
+    Objectives of one structure (such as channels of a layer) run together in one compiled loop, and new
+    channels need no compilation; different structures run one after the other.
 
     Args:
         model: Callable pytree or layered model; its computation runs in the type of its own parameters.
@@ -123,8 +123,10 @@ def visualize(
             `jaxai.features.parametrize`.
         transforms: Ranges of the random transforms; None for none.
         optimizer: An Optax optimizer, made once and reused (a new one compiles again); None is Adam 0.05.
-        redirect: How many of the first steps let a ReLU whose whole gradient is zero pass what revives it.
-        copies: Images per run. They are optimised together: objectives such as `diversity` relate them.
+        redirect: Number of first steps in which a ReLU whose whole gradient is zero passes the gradient that
+            revives it.
+        copies: Images per run. They are optimised together, so that objectives such as `diversity` can relate
+            them.
         crops: Transformed views of each image per step, over which the objective is averaged.
         anneal: Whether crops shrink along the run from the largest to the smallest part, as in MACO.
         alpha: Whether the images have an opacity, seen in front of random backgrounds.
@@ -227,12 +229,12 @@ def single(objective: Any) -> bool:
 
 
 def listed(objective: Any) -> list[Any]:
-    """Return the objectives that are meant by one, or by a sequence of them."""
+    """Return the list of objectives given as one or as a sequence."""
     return [objective] if single(objective) else list(objective)
 
 
 def check_names(model: Any, names: frozenset[str], alpha: bool) -> None:
-    """Raise ValueError if an objective looks at what is not there."""
+    """Raise ValueError if an objective refers to something that does not exist."""
     known = layers.layer_names(model)
     for name in sorted(names):
         if name == OPACITY and not alpha:
@@ -318,7 +320,7 @@ def _start(start, runs, shape):
 
 
 def groups(parsed: Sequence[Objective]) -> list[list[int]]:
-    """Return the numbers of the objectives that share a structure, for each structure."""
+    """Return the indices of the objectives that share a structure, per structure."""
     groups: dict[Any, list[int]] = {}
     for i, one in enumerate(parsed):
         leaves, tree = jax.tree.flatten(one)

@@ -1,6 +1,6 @@
-"""Parametrizations: what is optimised, and how it becomes an image in [0, 1].
+"""Parametrizations: the optimised variables, and how they become an image in [0, 1].
 
-The space in which an optimizer takes its steps decides what it finds: in Fourier coefficients of decorrelated
+The space in which an optimizer takes its steps determines the result: in Fourier coefficients of decorrelated
 colours steepest ascent favours natural spectra, in pixels it finds noise.
 """
 
@@ -21,7 +21,7 @@ COLOR_MATRIX = _COLOR_ROOT / np.linalg.norm(_COLOR_ROOT, axis=0).max()
 
 @runtime_checkable
 class Parametrization(Protocol):
-    """How parameters make images: a pytree, whose arrays (a spectrum, say) are data of the compiled loop.
+    """A map from parameters to images: a pytree whose arrays (such as a spectrum) are data of the loop.
 
     `init(key, shape)` draws the parameters of one image of shape (rows, columns, channels); `render(params,
     shape)` makes the image; `encode(image)` returns parameters that render (close to) an image in [0, 1].
@@ -54,12 +54,12 @@ def logit(image: jax.Array, margin: float = 1e-3) -> jax.Array:
 
 
 class _Squashed:
-    """What parametrizations of a free array share: correlated colours and a sigmoid."""
+    """Base of parametrizations with a free array: correlated colours and a sigmoid."""
 
     decorrelate: bool
 
     def free(self, params: Any, shape: tuple[int, int, int]) -> jax.Array:
-        """Return the array of real numbers that colours are made of."""
+        """Return the array of real numbers from which colours are made."""
         raise NotImplementedError
 
     def squash(self, free: jax.Array) -> jax.Array:
@@ -121,7 +121,7 @@ class Fourier(_Squashed):
     pivot: float = 0.05
 
     def scale(self, height: int, width: int) -> np.ndarray:
-        """Return what coefficients are multiplied by, [height, width // 2 + 1]."""
+        """Return the factors of the coefficients, [height, width // 2 + 1]."""
         floor = 1 / max(height, width)
         steep = np.maximum(frequencies(height, width), floor) ** self.decay
         return np.sqrt(height * width) * self.pivot ** (self.decay - 1) / steep
@@ -150,7 +150,7 @@ class Laplacian(_Squashed):
     """A pyramid: the sum of images of half, a quarter, ... of the size, enlarged linearly.
 
     Attributes:
-        levels: How many sizes, of which the first is the image's own.
+        levels: Number of sizes, of which the first is the image's own.
         std: Standard deviation of the start of each.
         decorrelate: Whether the channels are decorrelated colours.
     """
@@ -228,10 +228,10 @@ class CPPN:
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Shared:
-    """A part that is each image's own and coarse parts that all copies of a run share.
+    """An individual part per image, plus coarse parts that all copies of a run share.
 
-    What the copies have in common goes into the shared part, so that they align (Lucid's recipe for
-    interpolations and for telling facets of a channel apart).
+    The common content of the copies goes into the shared part, so that they align (Lucid's recipe for
+    interpolations and for separating facets of a channel).
 
     Attributes:
         base: The parametrization of each image's own part: Fourier, Pixels or Laplacian.

@@ -1,4 +1,4 @@
-"""Random transforms between an image and the network, so that what is found survives small changes.
+"""Random transforms between an image and the network, which make visualizations robust to small changes.
 
 All geometry (jitter, scale, rotation, crop, flip, blur) is one linear warp of static shape. An affine map is
 done in two passes, along the rows and along the columns; each pass shears by a logarithmic shifter (whole
@@ -24,7 +24,7 @@ _BLOCK = 56
 
 
 class Draw(NamedTuple):
-    """What was drawn for an image (or, with a leading axis, for several)."""
+    """The random draw for an image (or, with a leading axis, for several)."""
 
     matrix: jax.Array
     """[2, 2], maps an output pixel (row, column, from the centre) to the input's."""
@@ -42,14 +42,14 @@ class Draw(NamedTuple):
 class Transforms:
     """Ranges of random transforms; hashable, so that it is a static part of a compiled program.
 
-    Lengths are fractions of the image's smaller side, so that a recipe made for 224 pixels serves 32.
+    Lengths are fractions of the image's smaller side, so that a recipe made for 224 pixels also works for 32.
 
     Attributes:
         jitter: Widths of the range of a shift in whole pixels, before and after scale and rotation.
-        scales: Magnifications, of which each is as likely.
-        angles: Rotations in degrees, below 90 either way, of which each is as likely.
-        crop: Smallest and largest part of the image's side that is shown, magnified to the output; None shows
-            all at its own size. The centre is drawn around the image's with standard deviation 0.15.
+        scales: Magnifications, all equally likely.
+        angles: Rotations in degrees, below 90 either way, all equally likely.
+        crop: Smallest and largest part of the image's side to show, magnified to the output; None shows the
+            whole image at its own size. The centre is drawn around the image's with standard deviation 0.15.
         flip: Whether to mirror left and right half of the time.
         blur: Largest standard deviation of a Gaussian blur, drawn uniformly, in pixels.
         noise: Standard deviation of normal noise, with uniform noise of as much amplitude: those of MACO.

@@ -26,7 +26,7 @@ class Asked(NamedTuple):
         maps: float32 [batch, *k, height, width].
         target: The target, with top classes resolved.
         units: The superpixels that are removed as a whole; None: single pixels.
-        imputer: What removed pixels show.
+        imputer: The fill of removed pixels.
         batch_size: At most this many changed images at once.
         probability: Whether the probability of classes is used.
     """
