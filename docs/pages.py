@@ -4,6 +4,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ HERE = Path(__file__).parent
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
 
+from elsewhere import names as elsewhere  # noqa: E402
 from formulas import FORMULAS, LETTERS, SEE  # noqa: E402
 from pictures import FEWER  # noqa: E402
 
@@ -51,6 +53,7 @@ jaxai.exact_shapley(net.model, net.normalize(photos), 285, segments=cells).value
 _LAYERS = ("Tokens", "Tree", "find", "layer_names", "named", "resolve", "tree")
 # Sections of docstrings in the order of the pages.
 _SECTIONS = ("Returns", "Yields", "Raises", "Warns", "References")
+ELSEWHERE = elsewhere()
 _CODE = re.compile(r"(`[^`]*`)")
 
 
@@ -277,9 +280,22 @@ def _text(text: str) -> str:
     parts = _CODE.split(text)
     # Bars would end cells of tables, in code too.
     plain = [re.sub(r"([<>*_\\\[\]$#~|{}])", r"\\\1", part) for part in parts[::2]]
-    code = [part.replace("|", r"\|") for part in parts[1::2]]
+    code = [_linked(part).replace("|", r"\|") for part in parts[1::2]]
     found = "".join(a + b for a, b in zip(plain, [*code, ""], strict=True))
     return re.sub(r"^(\s*)\\\* ", r"\1* ", found, flags=re.MULTILINE)
+
+
+def _linked(code: str) -> str:
+    """Return a name that is described here or elsewhere with a link to that."""
+    name = code.strip("`")
+    known = name.startswith("jaxai.") and re.fullmatch(r"[\w.]+", name) and name in _described()
+    return f"{{py:obj}}{code}" if known or name in ELSEWHERE else code
+
+
+@cache
+def _described() -> frozenset[str]:
+    described = {name for name, _ in public()}
+    return frozenset(described | {f"jaxai.{name}" for name in METHODS})
 
 
 def write(folder: Path) -> None:

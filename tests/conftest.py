@@ -1,9 +1,11 @@
 """Settings and small networks that every test may use."""
 
 import gc
+import importlib.util
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -49,6 +51,26 @@ def browser():
         found = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield found
         found.close()
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """Return what axe-core finds on a page that people with disabilities cannot use: its serious faults."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    if found is None and not os.environ.get("JAXAI_BROWSER"):
+        pytest.skip("no axe-core here")
+    script = (Path(found.submodule_search_locations[0]) / "axe.min.js").read_text("utf-8")
+
+    def faults(page):
+        page.evaluate(script)
+        listed = page.evaluate("axe.run()")["violations"]
+        return [
+            (one["id"], [node["html"][:200] for node in one["nodes"]][:3])
+            for one in listed
+            if one["impact"] in ("serious", "critical")
+        ]
+
+    return faults
 
 
 @pytest.fixture(scope="session", autouse=True)

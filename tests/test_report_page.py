@@ -117,12 +117,13 @@ def test_a_map_without_a_number_is_data_too(explained, bad):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width, scheme", [(1280, "light"), (1280, "dark"), (390, "light")])
-def test_in_a_browser(explained, browser, tmp_path, width, scheme):
+def test_in_a_browser(explained, browser, axe, tmp_path, width, scheme):
     explained.to_html(tmp_path / "page.html")
     context, shown, said = visited(browser, tmp_path / "page.html", width, scheme)
     shown.wait_for_selector("figure.map[data-drawn]")
     assert said == [] and shown.title() == "2 photos explained"
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    assert axe(shown) == []
     # The value under the pointer is the map's, for all methods at once.
     figures = shown.locator("figure.map[data-photo='0']")
     canvas = figures.nth(0).locator("canvas")

@@ -2,8 +2,15 @@
 
 import ast
 import inspect
+import json
+import os
 import re
 import sys
+import threading
+import tomllib
+import urllib.request
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # A name of the library, with the parts behind it.
 NAME = re.compile(r"(?<![\w./])jaxai((?:\.[A-Za-z]\w*)+)")
-WRITTEN = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+WRITTEN = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("tutorials/*.md"))]
+TUTORIALS = [path.stem for path in sorted(DOCS.glob("tutorials/*.md"))]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +35,7 @@ def made():
         yield pages
     finally:
         sys.path.remove(str(DOCS))
-        for name in ("pages", "formulas", "pictures"):
+        for name in ("pages", "formulas", "pictures", "elsewhere"):
             sys.modules.pop(name, None)
 
 
@@ -92,6 +100,9 @@ def test_text_of_docstrings_is_shown_as_it_is_written(made):
     assert made._text("a <b> *c* `d | <e>` [f] |g| 2^S $h") == (
         "a \\<b\\> \\*c\\* `d \\| <e>` \\[f\\] \\|g\\| 2^S \\$h"
     )
+    assert made._text("see `jax.Array`, `jaxai.lime` and `jaxai.no`") == (
+        "see {py:obj}`jax.Array`, {py:obj}`jaxai.lime` and `jaxai.no`"
+    )
     assert made._text("two:\n* one\n* two") == "two:\n* one\n* two"
 
 
@@ -130,3 +141,78 @@ def test_calls_for_those_who_come_from_elsewhere_are_right():
                     signature.bind_partial(*node.args, **words)
                 else:
                     signature.bind(*node.args, **words)
+
+
+def test_the_list_of_versions_has_this_one():
+    listed = json.loads((DOCS / "_static/versions.json").read_text("utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] in [one["version"] for one in listed]
+    assert all(set(one) >= {"name", "version", "url"} for one in listed)
+
+
+def test_inventories_are_what_sphinx_reads(tmp_path):
+    pytest.importorskip("sphinx")
+    from sphinx.util.inventory import InventoryFile
+
+    sys.path.insert(0, str(DOCS))
+    try:
+        import elsewhere
+    finally:
+        sys.path.remove(str(DOCS))
+    found = InventoryFile.loads(elsewhere.inventory("jax", elsewhere.SITES["jax"][1]), uri="https://docs/")
+    [item] = [found["py:class"][name] for name in found["py:class"] if name == "jax.Array"]
+    assert item.uri == "https://docs/_autosummary/jax.Array.html#jax.Array"
+
+
+@pytest.fixture(scope="module")
+def site():
+    """The address of the site that has been built into the folder JAXAI_HTML."""
+    folder = os.environ.get("JAXAI_HTML")
+    if not folder:
+        pytest.skip("JAXAI_HTML names no site that has been built")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_tutorials_show_what_their_cells_returned(site, name):
+    with urllib.request.urlopen(f"{site}/tutorials/{name}.html") as answer:
+        page = answer.read().decode()
+    pictures = re.findall(r"<img [^>]*>", page.partition("<article")[2])
+    assert pictures and all(re.search(r'alt="[^"]{12,}"', one) for one in pictures), pictures
+    assert "Traceback" not in page and "cell_output" in page
+
+
+SEEN = [
+    "index",
+    "which_method",
+    "coming_from",
+    "tutorials",
+    "methods/index",
+    "methods/lime",
+    "api/jaxai",
+    "search",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme, width", [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_pages_can_be_used_by_everybody(site, browser, axe, scheme, width):
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page, said = context.new_page(), []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    for name in [*SEEN, *(f"tutorials/{name}" for name in TUTORIALS)]:
+        page.goto(f"{site}/{name}.html")
+        page.wait_for_timeout(300)
+        assert axe(page) == [], name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+    assert said == []
+    context.close()
