@@ -1,6 +1,7 @@
 """The site: `sphinx-build -W docs docs/_build/html`."""
 
 import hashlib
+import html
 import os
 import sys
 from importlib.metadata import version as version_of
@@ -40,9 +41,9 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
-nb_number_source_lines = False
-# What is drawn is drawn in pictures, so that pages need no script of a notebook's.
-nb_render_markdown_format = "myst"
+# Progress bars are over when a page is read; their scripts would come from other sites.
+nb_ipywidgets_js = {}
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 
 # Names of other libraries: no network is needed to build (docs/elsewhere.py).
 intersphinx_mapping = elsewhere.mapping(HERE / "_build" / "inventories")
@@ -53,6 +54,8 @@ _site = os.environ.get("JAXAI_SITE", "").rstrip("/")
 
 html_theme = "pydata_sphinx_theme"
 html_title = "jaxai"
+html_favicon = "_static/icon.svg"
+html_context = {"default_mode": "auto"}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
@@ -77,7 +80,7 @@ html_theme_options = {
 
 
 def _named(app, doctree) -> None:
-    """Say what pictures are that cells returned: their section's title."""
+    """Say what pictures are that cells returned, their section's title; let keys scroll what is wide."""
     from docutils import nodes
 
     outputs = [one for one in doctree.findall(nodes.Element) if "cell_output" in one.get("classes", ())]
@@ -88,6 +91,12 @@ def _named(app, doctree) -> None:
         title = section.next_node(nodes.title).astext() if section is not None else ""
         for image in output.findall(nodes.image):
             image["alt"] = f"{title}: the picture that the code above returns"
+        for raw in output.findall(nodes.raw):
+            if raw.get("format") == "html":
+                around = (
+                    f'<div class="wide" tabindex="0" role="group" aria-label="{html.escape(title)}: result">'
+                )
+                raw.children = [nodes.Text(f"{around}{raw.astext()}</div>")]
 
 
 def setup(app) -> None:

@@ -150,20 +150,6 @@ def test_the_list_of_versions_has_this_one():
     assert all(set(one) >= {"name", "version", "url"} for one in listed)
 
 
-def test_inventories_are_what_sphinx_reads(tmp_path):
-    pytest.importorskip("sphinx")
-    from sphinx.util.inventory import InventoryFile
-
-    sys.path.insert(0, str(DOCS))
-    try:
-        import elsewhere
-    finally:
-        sys.path.remove(str(DOCS))
-    found = InventoryFile.loads(elsewhere.inventory("jax", elsewhere.SITES["jax"][1]), uri="https://docs/")
-    [item] = [found["py:class"][name] for name in found["py:class"] if name == "jax.Array"]
-    assert item.uri == "https://docs/_autosummary/jax.Array.html#jax.Array"
-
-
 @pytest.fixture(scope="module")
 def site():
     """The address of the site that has been built into the folder JAXAI_HTML."""
@@ -212,7 +198,9 @@ def test_pages_can_be_used_by_everybody(site, browser, axe, scheme, width):
     for name in [*SEEN, *(f"tutorials/{name}" for name in TUTORIALS)]:
         page.goto(f"{site}/{name}.html")
         page.wait_for_timeout(300)
+        assert said == [], name
         assert axe(page) == [], name
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-    assert said == []
+        # axe-core looks for style sheets where there are none.
+        said.clear()
     context.close()
