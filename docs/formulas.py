@@ -3,8 +3,8 @@
 LETTERS = (
     r"$s_c$ is the score (logit) of class $c$ and $p_c$ its probability; $x$ the image, $x'$ a baseline; $A^k_{ij}$ the"
     r" activation of channel $k$ of a layer at position $(i, j)$, $Z$ the number of positions; $R$ a result for pixels,"
-    r" $L$ one for positions; $m$ a mask, $\phi(m)$ the image with what $m$ shows; $S$ all superpixels, $v$ the score of"
-    r" a set of them; $\odot$ multiplies number by number, and $[\cdot]$ is 1 where what it holds is true, else 0."
+    r" $L$ one for positions; $m$ a mask, $\phi(m)$ the image with the parts that $m$ shows; $S$ all superpixels, $v$ the score of"
+    r" a set of them; $\odot$ multiplies elementwise, and $[\cdot]$ is 1 where its condition holds, else 0."
 )
 FORMULAS: dict[str, str] = {
     "ablation_cam": r"L = \max\Big(0, \sum_k \frac{s_c - s_c^{(A^k = 0)}}{s_c} A^k\Big)",

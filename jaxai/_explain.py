@@ -62,7 +62,7 @@ def explain(
             those.
         methods: Comma-separated names; a list of names or of the library's functions; a mapping from those to
             options, such as `{"lime": {"num_samples": 200}}`. `jaxai methods` lists them.
-        targets: What is explained of every photo: a class's name or index or a list of those; "top", its most
+        targets: What to explain for every photo: a class's name or index or a list of those; "top", its most
             probable class (None), "top3"; a function of the network's outputs, `outputs -> float[batch]`, or
             a mapping from names to those. Of networks without classes: "mean", "@left:top:right:bottom" (a
             box in shares), a channel's number or both ("3@0:0:0.5:1") of a map; "length", "like=PHOTO" or a

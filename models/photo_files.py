@@ -102,7 +102,7 @@ class Opened:
         reduced: Colours of 16 bits, of which Pillow read the upper eight.
         doubtful: The fourth channel may be something other than opacity.
         extra: The file has channels of unspecified meaning, which were not read.
-        notes: What the user should know.
+        notes: Notes for the user.
     """
 
     image: Image.Image
@@ -239,7 +239,7 @@ def _decoded(file: BinaryIO, name: str, kind: str, pillow: Callable, reading: Re
             if kind == "TIFF":
                 _read_tags(image, opened)
                 opened.turn = orientation.of_file(image)
-                # Pillow's own turning writes the EXIF block anew, which fails where that is damaged.
+                # Pillow's own rotation rewrites the EXIF block, which fails if that is damaged.
                 image.load_end = lambda: None
                 image.load()
                 opened.image = image._new(image.im)
@@ -343,7 +343,7 @@ def _tiff_pages(file: BinaryIO) -> list[int]:
 
 
 def _frames(image: Any, again: Callable[[], Any]) -> tuple[range, Any]:
-    """Count the frames of an image; where that fails (a damaged one), there is the first."""
+    """Count the frames of an image; if that fails (a damaged file), there is only the first."""
     try:
         return range(max(1, getattr(image, "n_frames", 1))), image
     except Exception:

@@ -82,10 +82,10 @@ def load(name: str, *, dtype: Any = None) -> Pretrained:
 
     Args:
         name: One of `names()`, such as `"efficientnet_lite0"`.
-        dtype: What the parameters are cast to, such as `"bfloat16"`; None is float32.
+        dtype: Type to which the parameters are cast, such as `"bfloat16"`; None is float32.
 
     Returns:
-        The network and what surrounds it.
+        The network with its labels and preprocessing.
 
     Raises:
         ValueError: If the name is unknown, or a weights file is damaged or another than it claims to be.

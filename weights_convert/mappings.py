@@ -43,7 +43,7 @@ class Rule:
     Attributes:
         layer: Name of the layer in the model.
         keys: The source's key of each argument of `kind.make`.
-        kind: What is made of them.
+        kind: The kind of layer made from them.
     """
 
     layer: str

@@ -91,8 +91,8 @@ def explain(
 
     One image is written to the folder itself; several, or folders of images, each to a folder in it.
 
-    What is finished is on disk, also when the run is interrupted. A photo or a method that fails gives one
-    line; the others go on, and the exit code is 2.
+    Finished results are on disk even if the run is interrupted. A photo or a method that fails gives one
+    line; the others continue, and the exit code is 2.
     """
     found = photos.find(images)
     chosen = methods.choose(method, option or [])

@@ -64,7 +64,7 @@ def run(
         sources: What must not be changed.
         progress: The progress bar.
         outcome: What was written and what failed, also when the run is interrupted.
-        extras: What is written too.
+        extras: Optional files to write.
         several: Print one line per photo.
         keep: Keep the results in memory.
     """

@@ -102,7 +102,7 @@ def encoded(maps: np.ndarray, count: int, dtype: str, per_shard: int, shard: int
 
 
 def maps_file(shard: int, axes: int) -> str:
-    """Return the name within its array of the file of a shard's maps, which have so many axes per image."""
+    """Return the name within its array of the file of a shard's maps, which have this many axes per image."""
     return "/".join(["c", str(shard), *["0"] * axes])
 
 

@@ -42,7 +42,7 @@ def scores(net: Any, *, fit: str, batch_size: int) -> Scores:
 
 
 def apart(model: Any, one: Sequence[Sequence[float | None]], other: Scores) -> bool:
-    """Tell whether scores differ by more than devices do.
+    """Return whether scores differ by more than devices do.
 
     Args:
         model: The network's model, whose leaves say how many bits it computes with.

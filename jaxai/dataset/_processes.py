@@ -19,7 +19,7 @@ from ._plan import Plan
 _PAUSE = 1.0
 # So many workers, for each that was asked for, may die one after the other without a shard being finished.
 DEATHS = 3
-# What a caller's mistake is raised as, the narrowest first; errors of the system find their own kind.
+# The exceptions for callers' mistakes, the most specific first; system errors keep their own kind.
 _KINDS = (FileNotFoundError, PermissionError, ChildProcessError, OSError, ImportError, MemoryError, TypeError)
 
 
@@ -77,7 +77,7 @@ def packed(error: Exception, line: str) -> tuple[str, tuple[Any, ...]]:
 
     Args:
         error: What was raised.
-        line: What is said of it.
+        line: Its message.
     """
     if isinstance(error, OSError) and error.errno:
         return "OSError", (error.errno, error.strerror, error.filename)

@@ -173,7 +173,7 @@ def _work(folder: Path, explainer: Explainer, place: tuple[int, int], expiry: fl
 
 
 def is_done(folder: Path, plan: _plan.Plan, shard: int, *, whole: bool) -> bool:
-    """Tell whether a shard is finished: its files have their sizes and, if `whole`, their checksums."""
+    """Return whether a shard is finished: its files have their sizes and, if `whole`, their checksums."""
     found = _status.record(folder, plan, shard)
     return found is not None and (not whole or _status.intact(folder, found))
 

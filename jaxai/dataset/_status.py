@@ -124,7 +124,7 @@ def record(store: Path, plan: Plan, shard: int) -> dict[str, Any] | None:
 
 
 def intact(store: Path, found: dict[str, Any]) -> bool:
-    """Tell whether the files of a finished shard are those that were written."""
+    """Return whether the files of a finished shard are those that were written."""
     try:
         return all(
             _layout.digest((store / name).read_bytes()) == digest

@@ -16,7 +16,7 @@ from ._columns import Columns
 
 
 class Store:
-    """What is known of a data set so far.
+    """The results of a data set so far.
 
     Attributes:
         path: The folder.

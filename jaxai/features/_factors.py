@@ -157,7 +157,7 @@ def non_negative(start: jax.Array, wanted: jax.Array, products: jax.Array, steps
         start: Where to begin, at least zero.
         wanted: D a, [factors, columns].
         products: D D', [factors, factors].
-        steps: Number of steps; momentum starts anew where it points uphill.
+        steps: Number of steps; momentum restarts where it points uphill.
     """
     # The gradient's Lipschitz constant is the largest eigenvalue.
     length = 1 / jnp.maximum(jnp.linalg.eigvalsh(products)[-1], _TINY)

@@ -43,7 +43,7 @@ def field(jaxpr: Any, output: int = 0) -> tuple[int, int] | None:
         output: Which of its outputs, with the positions along two axes.
 
     Returns:
-        (rows, columns), of the local path if another one sees the whole image (a squeeze-excitation, say);
+        (rows, columns), of the local path if another one sees the whole image (such as a squeeze-excitation);
         None if there is none, or if the program has operations whose reach is not known.
     """
     graph = graph_of(jaxpr)

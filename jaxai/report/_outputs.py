@@ -89,7 +89,7 @@ def _check_target(path: Path, sources: Sources) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """Tell whether there is something of this name.
+    """Return whether something of this name exists.
 
     Raises:
         OSError: If it cannot be told, or it is a link to nothing.

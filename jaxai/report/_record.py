@@ -37,7 +37,7 @@ class Part:
         method: The method.
         maps: [k, height, width], with channels for pixel attributions.
         weights: Of superpixels [k, S]; None for other methods.
-        facts: What the record says of it.
+        facts: Its entry in the record.
         errors: Standard errors of the weights [k, S], NaN where unknown; None if there are none.
     """
 

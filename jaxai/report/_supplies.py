@@ -17,7 +17,7 @@ class Run:
 
     Attributes:
         net: The network, `Pretrained`.
-        images: What the network takes, a batch.
+        images: A batch of the network's input.
         targets: Classes [batch] or [batch, k], a function of the outputs, or a tuple of functions.
         key: Randomness.
         layer: For methods that look at one; None means the model's own choice.

@@ -68,5 +68,5 @@ def patiently(work: Callable[[], Value], *, tick: Callable[[], None] | None = No
 
 
 def abandoned() -> bool:
-    """Tell whether an interrupted computation still runs in the background."""
+    """Return whether an interrupted computation still runs in the background."""
     return not all(done.is_set() for done in _left)

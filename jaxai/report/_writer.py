@@ -52,7 +52,7 @@ class Writer:
         folder: Their folder, made with the first of them.
         subject: The photo.
         sources: Files that must not be removed.
-        extras: What is written too.
+        extras: Optional files to write.
     """
 
     folder: Path
