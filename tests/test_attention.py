@@ -163,6 +163,26 @@ def test_bidirectional_is_its_definition(pooled, registers):
 
 
 @pytest.mark.slow
+def test_bidirectional_by_tokens_takes_functions_with_a_derivative_of_their_own():
+    """As the zoo's dense layers are."""
+
+    @jax.custom_vjp
+    def own(x):
+        return 2 * x
+
+    own.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+
+    def net(double, x):
+        tokens = x.reshape(len(x), 12, 48)
+        tokens = tokens + double(jax.nn.softmax(tokens @ tokens.swapaxes(1, 2) / 40) @ tokens)
+        return (tokens + jax.nn.softmax(tokens @ tokens.swapaxes(1, 2) / 40) @ double(tokens)).mean(1)
+
+    options = {"tokens": Tokens(grid=(3, 4)), **raw}
+    expected = BY_TOKENS(partial(net, lambda x: 2 * x), IMAGES, 2, **options)
+    close(BY_TOKENS(partial(net, own), IMAGES, 2, **options), expected)
+
+
+@pytest.mark.slow
 def test_bidirectional_asks_for_the_top_class_of_the_whole_image():
     model = tiny_vit.model(0)
     top = np.asarray(model(IMAGES).argmax(-1))

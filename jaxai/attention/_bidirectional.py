@@ -60,32 +60,35 @@ def _by_heads(matrices, slopes):
 def _by_tokens(found: Attention, images: jax.Array) -> list[jax.Array]:
     """Return the mean over heads of A, times the length of each token's value relative to the token's.
 
-    The contribution of the values to the stream of tokens is linear in A: its derivative along the identity
-    matrix, in all heads at once, is each token's own value after all linear maps (projection, scales),
-    without bias.
+    The contribution of the values to the stream of tokens is linear in A: what it gains if the identity
+    matrix is added to A, in all heads at once, is each token's own value after all linear maps (projection,
+    scales), without bias. The stream itself is kept as it is, so that later layers see the same tokens.
     """
     graph = found.program.graph
     branches = _branches(graph, found.matrices)
     axes = [_token_axis(found, branch.stream) for branch in branches]
     ends = {branch.end for branch in branches}
 
-    def one(image, deltas):
-        seen = {}
+    def one(image, zeros, along):
+        plain: dict[int, jax.Array] = {}
+        moved: dict[int, jax.Array] = {}
 
         def look(value, result):
-            seen[value] = result
-            # Later layers compute their values from the unchanged tokens.
-            return lax.stop_gradient(result) if value in ends else result
+            plain[value] = result
+            return result
 
-        _, matrices = found.one(image, deltas, look)
-        streams = [seen[branch.stream] for branch in branches]
-        return [seen[branch.added] for branch in branches], (streams, matrices)
+        def look_again(value, result):
+            moved[value] = result
+            return plain[value] if value in ends else result
+
+        _, matrices = found.one(image, zeros, look)
+        found.one(image, along, look_again)
+        values = [moved[branch.added] - plain[branch.added] for branch in branches]
+        return values, [plain[branch.stream] for branch in branches], matrices
 
     zeros = found.zeros(images.shape[0])
     along = tuple(jnp.broadcast_to(jnp.eye(found.count, dtype=z.dtype), z.shape) for z in zeros)
-    _, values, (streams, matrices) = jax.jvp(
-        lambda deltas: jax.vmap(one)(images[:, None], deltas), (zeros,), (along,), has_aux=True
-    )
+    values, streams, matrices = jax.vmap(one)(images[:, None], zeros, along)
     weighted = []
     for matrix, value, stream, axis in zip(matrices, values, streams, axes, strict=True):
         own, whole = _lengths(value, axis), _lengths(stream, axis)
