@@ -31,6 +31,7 @@ SIDES = {
     "pytorch-ascent": "benchmarks.peers.ascent_side",
     "variance": "benchmarks.peers.variance_side",
     "overhead": "benchmarks.peers.overhead_side",
+    "imported": "benchmarks.peers.imported_side",
     "concepts": "benchmarks.peers.concepts_side",
     "craft": "benchmarks.peers.craft_side",
     "quantus": "benchmarks.peers.quantus_side",
