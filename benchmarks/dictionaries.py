@@ -200,9 +200,11 @@ def markdown(report):
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         for one in row["trainings"]:
+            # Rows of before it was taken have none.
+            busy = f"{one['cpu_seconds']:.0f}" if "cpu_seconds" in one else "–"
             stable = f"{one['stability']:.2f}" if "stability" in one else "–"
             lines.append(
-                f"| `{one['kind']}` | {one['dictionary']} | {one['cpu_seconds']:.0f}"
+                f"| `{one['kind']}` | {one['dictionary']} | {busy}"
                 f" | {one['seconds']:.0f} ({one['load']:.0f})"
                 f" | {one['r2']:.3f} | {one['r2_held_out']:.3f} | {one['l0']:.1f} | {one['dead']}"
                 f" | {stable} | {one['monosemanticity']:.3f} |"
@@ -222,6 +224,8 @@ def markdown(report):
         "threads together, and those on the clock, on two cores that other programs shared where the load is",
         "above 2.",
     ]
+    if report.get("note"):
+        lines += ["", report["note"]]
     return "\n".join(lines) + "\n"
 
 
