@@ -214,6 +214,7 @@ def test_an_atlas_and_a_sheet_leave_bad_photos_out(run, tmp_path, monkeypatch, n
         given.append(cropped)
         counts, points = np.full((1, 1), 6), np.zeros((6, 2))
         about = {"counts": counts, "directions": points, "points": points, "sources": points}
+        about["classes"] = np.zeros((1, 1), int)
         return SimpleNamespace(
             cells=np.arange(1),
             draw=lambda numbers: np.zeros((len(numbers), 8, 8, 3)),

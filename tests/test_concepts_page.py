@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from pages import Elements, visited
+from browsing import Elements, visited
 
 import jaxai
 from jaxai.concepts import ConceptSheet

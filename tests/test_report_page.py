@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from pages import Elements, visited
+from browsing import Elements, visited
 from PIL import Image
 from tiny_network import SIZE, tiny
 
