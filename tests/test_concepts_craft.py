@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import close
+from jax.tree_util import Partial
 
 import jaxai
 from jaxai._frame import targets as _targets
@@ -297,6 +298,25 @@ def test_chunks_and_alone():
         for made in (some, whole)
     ]
     close(*amounts, 1e-4)
+
+
+def test_affine_heads_are_asked_once_a_concept(monkeypatch):
+    key = jax.random.key(0)
+    x = jax.random.uniform(key, (2, 8, 8, 3))
+    kernel = jax.random.normal(key, (3, 5))
+    net = jaxai.chain(
+        {"conv": jax.nn.relu, "logits": Partial(lambda w, a: a.mean((1, 2)) @ w + jnp.arange(5.0), kernel)}
+    )
+    options = {"layer": "conv", "key": key, "num_concepts": 3, "crop": 4, "num_designs": 8}
+    for targets in (1, jnp.array([[0, 4], [2, 1]]), lambda s: jnp.tanh(s[:, 1])):
+        fast = craft(net, x, targets, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr("jaxai.concepts._craft.is_affine", lambda *_: False)
+            importance.clear_cache()
+            slow = craft(net, x, targets, **options)
+        importance.clear_cache()
+        np.testing.assert_allclose(fast.importance, slow.importance, atol=2e-5)
+        np.testing.assert_allclose(fast.maps, slow.maps)
 
 
 def test_errors():

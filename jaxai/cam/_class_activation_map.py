@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .._frame.describe import describes, one_head, unless_relu
 from .._frame.targets import Targets
-from .._program.graph import trace
+from .._program.affine import is_affine
 from . import _dense_head
 from ._core import View, explain, weighted
 
@@ -42,7 +42,7 @@ def _is_pooled_and_linear(view: View) -> bool:
         return False
     features = jax.eval_shape(dense.before, acts)
     product = jax.ShapeDtypeStruct((features.shape[0], dense.kernel.shape[1]), features.dtype)
-    if not _is_affine(dense.before, acts) or not _is_affine(dense.after, product):
+    if not is_affine(dense.before, acts) or not is_affine(dense.after, product):
         return False
     # Feature c depends on channel c only: it is the mean if all positions contribute equally, with sum 1.
     with jax.ensure_compile_time_eval():
@@ -54,17 +54,6 @@ def _is_pooled_and_linear(view: View) -> bool:
     share = 1 / math.prod(acts.shape[1:3])
     precision = 4 * float(jnp.finfo(features.dtype).eps)
     return bool(np.allclose(np.asarray(slopes, np.float32), share, rtol=precision, atol=0))
-
-
-def _is_affine(fn: Callable[[jax.Array], jax.Array], x: Any) -> bool:
-    """Return whether a function is affine: the program of its derivative does not read its argument."""
-
-    def derivative(x, direction):
-        return jax.vjp(fn, x)[1](direction)[0]
-
-    x, direction = (jnp.zeros(s.shape, s.dtype) for s in (x, jax.eval_shape(fn, x)))
-    graph, *_ = trace(derivative, x, direction)
-    return graph.outputs[0] not in graph.dependents(graph.inputs[:1])
 
 
 @describes(title="CAM", result="heatmap", cost=one_head, signed=unless_relu)

@@ -13,6 +13,7 @@ from .. import layers
 from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.contract import completed
+from .._program.affine import is_affine
 from ..features import factorize
 from ..features._factors import STARTS
 from ..perturbation import sobol_design, sobol_indices
@@ -195,10 +196,24 @@ def importance(model, images, targets, directions, masks, *, layer, steps, batch
         t = t.frozen(head(acts))
         shares = parts(acts.astype(jnp.float32), directions, steps)
 
-        def masked(mask):
-            return t.of(head(((shares * mask) @ directions).astype(acts.dtype)))
+        def shown(mask):
+            return head(((shares * mask) @ directions).astype(acts.dtype))
 
         together = batching.groups(batching.chunk_size(batch_size, model, acts), len(x))
+        if is_affine(head, acts):
+            # The scores of a sum of concepts are the sum of theirs: a pass per concept, not per mask.
+            nothing = head(jnp.zeros_like(acts)).astype(jnp.float32)
+            alone = (
+                batching.map_chunks(jax.vmap(shown), jnp.eye(len(directions)), batch_size=together) - nothing
+            )
+
+            def masked(mask):
+                return t.of(nothing + jnp.tensordot(mask, alone, 1))
+        else:
+
+            def masked(mask):
+                return t.of(shown(mask))
+
         values = batching.map_chunks(jax.vmap(masked), masks, batch_size=together)
         return shares, sobol_indices(jnp.moveaxis(values, 0, -1), directions.shape[0])
 
