@@ -202,7 +202,7 @@ def _others(parts):
     """Return whether methods keep their order on other networks and other photographs."""
     first, lines = results.pooled(parts["photos"], tables.PHOTO_METRICS), []
     for name, part in photos.PARTS.items():
-        if name == "photos" or not parts[name]:
+        if name == "photos" or not parts[name] or not parts[name][0]["costs"]:
             continue
         group = parts[name][0]
         table = results.pooled(parts[name], part.metrics)
@@ -224,17 +224,28 @@ def _others(parts):
             )
     if not lines:
         return []
+    ran = [part for name, part in photos.PARTS.items() if parts[name]]
+    most = ", ".join(f"{part.network} on {part.photos}'s {part.most:.0f}" for part in ran)
+    text = (
+        "Kendall's tau between the order of methods there and the one above (how many methods have a score in"
+        f" both), and the best there. Methods with more passes than these are left out: {most}."
+    )
+    if any(part.explains == "map" for part in ran):
+        text += (
+            " The ViT tells what is in focus; the mean of its map is explained, and only relevance gain and"
+            " Gini"
+            " are measured."
+        )
+    if any(part.explains == "first" for part in ran):
+        text += (
+            " The medical VGG16 knows no photographs: the class that it names is explained, and only"
+            " relevance"
+            " gain and Gini are measured."
+        )
     return [
         "### Other networks, other photographs",
         "",
-        "Kendall's tau between the order of methods there and the one above (how many methods have a score"
-        " in both), and"
-        f" the best there. Methods with more passes than these are left out:"
-        f" {', '.join(f'{part.network} {part.most:.0f}' for part in photos.PARTS.values())}. The ViT tells"
-        " what is in"
-        " focus, and the mean of its map is explained; the medical VGG16 knows no photographs, and the class"
-        " that it names"
-        " is explained: of these two only relevance gain and Gini are measured.",
+        text,
         "",
         *tables.lines(("where", "metric", "tau (methods)", "best there"), lines),
     ]
