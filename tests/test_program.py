@@ -7,10 +7,10 @@ import pytest
 from jax import lax
 
 import jaxai
+from jaxai._program.affine import is_affine
 from jaxai._program.graph import graph_of, trace
 from jaxai._program.run import evaluate, exchanged, values
 from jaxai.cam import _dense_head
-from jaxai.cam._class_activation_map import _is_affine
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -174,7 +174,7 @@ def test_what_follows_the_dense_layer():
         found = _dense_head.find(lambda h, tail=tail: tail(h.mean((1, 2)) @ DENSE), ACTS)
         assert found is not None
         product = jax.ShapeDtypeStruct((len(ACTS), DENSE.shape[1]), ACTS.dtype)
-        assert _is_affine(found.after, product) == affine
+        assert is_affine(found.after, product) == affine
     # What bypasses the dense layer is no such head.
     assert _dense_head.find(lambda h: h.mean((1, 2)) @ DENSE + h[:, 0, 0, :5], ACTS) is None
 
