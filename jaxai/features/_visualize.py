@@ -153,7 +153,7 @@ def visualize(
         >>> import jax
         >>> import jaxai
         >>> net = jaxai.chain({"blue": lambda x: jax.nn.relu(x[..., 2:])})
-        >>> seen = jaxai.visualize(net, "blue:0", key=jax.random.key(0), size=16, steps=20, transforms=None)
+        >>> seen = jaxai.visualize(net, "blue:0", key=jax.random.key(0), size=16, steps=40, transforms=None)
         >>> seen.images.shape, bool(seen.history[0, -1] > seen.history[0, 0] + 0.05)
         ((1, 16, 16, 3), True)
     """

@@ -61,8 +61,8 @@ class Windows:
             covers = self._cover(axis).astype(jnp.float32)
             # The windows' axis in front goes, that of the pixels comes at the end.
             total = jnp.tensordot(total, covers, axes=([1], [0]), precision="highest")
-            count = count[..., None] * covers.sum(0)
-        return total / jnp.maximum(count, 1)
+            count = jnp.tensordot(count, covers.sum(0), axes=0)
+        return total / jnp.expand_dims(jnp.maximum(count, 1), range(total.ndim - count.ndim))
 
 
 def sliding(size: tuple[int, ...], window: Any, strides: Any) -> Windows:
