@@ -29,5 +29,6 @@ def visited(browser, path, width, scheme):
     shown.on("console", lambda message: said.append(message.text))
     shown.on("pageerror", lambda error: said.append(str(error)))
     shown.on("dialog", lambda dialog: said.append(dialog.message))
+    shown.on("requestfailed", lambda request: said.append(request.url))
     shown.goto(path.as_uri())
     return context, shown, said

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from browsing import visited
 from PIL import Image
 
 import jaxai
@@ -261,13 +262,7 @@ def test_pages_are_written_again_and_other_folders_are_not(paged, store, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("width, scheme", [(1280, "light"), (1280, "dark"), (390, "light")])
 def test_the_page_in_a_browser(paged, browser, width, scheme):
-    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, offline=True)
-    shown, said = context.new_page(), []
-    shown.on("console", lambda message: said.append(message.text))
-    shown.on("pageerror", lambda error: said.append(str(error)))
-    shown.on("dialog", lambda dialog: said.append(dialog.message))
-    shown.on("requestfailed", lambda request: said.append(request.url))
-    shown.goto((paged / "page" / "index.html").as_uri())
+    context, shown, said = visited(browser, paged / "page" / "index.html", width, scheme)
     shown.wait_for_selector("body[data-ready] .image")
     assert shown.title() == "store: 24 images"
     assert shown.evaluate("document.documentElement.scrollWidth") <= width

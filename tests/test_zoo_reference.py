@@ -19,6 +19,7 @@ from jaxai.weights_convert.conversion import converted
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
 timm = pytest.importorskip("timm")
+from exported import randomized  # noqa: E402
 
 # Depth is spent on one network of each kind.
 TORCHVISION = (
@@ -37,26 +38,6 @@ RENAMED = (
     (r"^relu$", "conv1"),
     (r"^act1$", "conv1"),
 )
-
-
-def randomized(network, seed):
-    """Give a network random parameters and statistics that keep its activations in range."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in network.state_dict().items():
-            if not tensor.is_floating_point():
-                continue
-            draw = torch.rand(tensor.shape, generator=generator)
-            if tensor.ndim < 2 or re.search("gamma|layer_scale", name):
-                # Scales and variances are positive; biases and means are small.
-                positive = re.search("weight|var|gamma|scale", name)
-                tensor.copy_(0.5 + 0.5 * draw if positive else 0.2 * (draw - 0.5))
-            elif re.search("token|pos_embed", name):
-                tensor.copy_(draw - 0.5)
-            else:
-                fan = tensor[0].numel()
-                tensor.copy_((draw - 0.5) * (12 / fan) ** 0.5)
-    return network.eval()
 
 
 def stage_of(name, stages):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from . import datasets, photos, results, tables, truth
+from . import datasets, photos, tables
 from .methods import FEWER, entries
 
 # Which rows of a table to compare, for what papers and libraries say.
@@ -25,11 +25,10 @@ PAIRS = (
 )
 
 
-def conclusion(parts):
+def conclusion(pooled):
     """Return the methods that are in the first third on truth and in relevance gain on photographs."""
-    kinds = {name: t for name, t in tables.families(parts["truth"]).items() if name in tables.CNN}
-    mean, _ = tables.mean_ranks(kinds)
-    table = results.pooled(parts["photos"], tables.PHOTO_METRICS)
+    mean, _ = pooled.ranks
+    table = pooled.photos
     on_truth = {m: place + 1 for place, (*_, m) in enumerate(mean)}
     on_photos = {table.methods[i]: place + 1 for place, i in enumerate(tables.order_of(table, 0))}
     both = [m for m in on_truth if m in on_photos]
@@ -108,11 +107,10 @@ def beliefs(kinds):
     ]
 
 
-def latec(parts):
+def latec(pooled):
     """Return what holds here of LATEC's findings: metrics of a kind disagree, expected gradients lead."""
-    kinds = {name: t for name, t in tables.families(parts["truth"]).items() if name in tables.CNN}
-    mean, _ = tables.mean_ranks(kinds)
-    photographs = results.pooled(parts["photos"], tables.PHOTO_METRICS)
+    mean, _ = pooled.ranks
+    photographs, every = pooled.photos, pooled.every
     places = {
         "mean rank where the truth is known": [m for *_, m in mean],
         "relevance gain on photographs": [photographs.methods[i] for i in tables.order_of(photographs, 0)],
@@ -122,7 +120,6 @@ def latec(parts):
         for name, order in places.items()
         if "expected gradients" in order
     ]
-    every = results.pooled(tables.complete(tables.learnt(parts["truth"])), truth.METRICS)
     local = [every.metrics.index(m) for m in ("rank_accuracy", "mass_accuracy", "auc", "pointing_game")]
     taus = [every.agreement[i, j] for i, j in itertools.combinations(local, 2)]
     return [

@@ -21,29 +21,26 @@ def write(work: Path, out: Path = results.OUT, docs: Path = DOCS) -> None:
     if work.exists():
         results.gather(work, out)
     parts = {part: results.read(part, out) for part in PARTS}
+    pooled = tables.pool(parts)
     text = [_HEAD]
-    text += _truth(parts["truth"], docs) if parts["truth"] else ["No training has run yet.\n"]
+    text += _truth(parts["truth"], pooled, docs) if parts["truth"] else ["No training has run yet.\n"]
     text += flock.section(parts["birds"]) if parts["birds"] else []
-    text += _photos(parts["photos"], docs) if parts["photos"] else []
-    text += _others(parts) if parts["photos"] else []
+    text += _photos(parts["photos"], pooled.photos, docs) if parts["photos"] else []
+    text += _others(parts, pooled.photos) if parts["photos"] else []
     text += _sanity(parts["sanity"]) if parts["sanity"] else []
     if parts["truth"]:
-        found = {
-            f"rank accuracy, {name}": (t, "rank_accuracy")
-            for name, t in tables.families(parts["truth"]).items()
-        }
+        found = {f"rank accuracy, {name}": (t, "rank_accuracy") for name, t in pooled.kinds.items()}
         if parts["photos"]:
-            table = results.pooled(parts["photos"], tables.PHOTO_METRICS)
-            found |= {"relevance gain, photographs": (table, "relevance_gain")}
+            found |= {"relevance gain, photographs": (pooled.photos, "relevance_gain")}
         text += findings.beliefs(found)
-        text += findings.latec(parts) if parts["photos"] else []
-    text += findings.conclusion(parts) if parts["truth"] and parts["photos"] else []
+        text += findings.latec(pooled) if parts["photos"] else []
+    text += findings.conclusion(pooled) if parts["truth"] and parts["photos"] else []
     text += findings.missing(parts)
     text += [findings.settings()]
     _files.write(docs / "experiments.md", ["\n".join(text).encode()])
 
 
-def _truth(groups, docs):
+def _truth(groups, pooled, docs):
     counted = tables.complete(tables.learnt(groups))
     seeds = sorted({group["seed"] for group in counted})
     text = ["## Truth by construction", ""]
@@ -71,8 +68,8 @@ def _truth(groups, docs):
             for name, found in by_task.items()
         ],
     )
-    kinds = tables.families(groups)
-    text += _questions(kinds)
+    kinds, every = pooled.kinds, pooled.every
+    text += _questions(kinds, pooled.ranks)
     picture = png(figures.families(kinds, "rank_accuracy"))
     _files.write(docs / "images" / "experiments_truth.png", [picture])
     text += [
@@ -84,7 +81,6 @@ def _truth(groups, docs):
         " kind.*",
         "",
     ]
-    every = results.pooled(counted, truth.METRICS)
     text += ["### Where metrics disagree", ""]
     text += [
         "Kendall's tau between the orders in which metrics put the methods, all tasks together"
@@ -96,7 +92,7 @@ def _truth(groups, docs):
     return text
 
 
-def _questions(kinds):
+def _questions(kinds, ranks):
     text = ["### Which method finds the evidence", ""]
     asks = {
         "white noise": "a pattern in white noise (XAI-TRIS)",
@@ -145,7 +141,7 @@ def _questions(kinds):
     ]
     transformer = kinds.get("tag, ViT")
     kinds = {name: table for name, table in kinds.items() if name in tables.CNN}
-    mean, worst = tables.mean_ranks(kinds)
+    mean, worst = ranks
     text += [
         f"Mean rank over the {len(kinds)} kinds of data with CNNs, of {len(mean)} methods; the first"
         f" {BEST} and the last five. Brackets hold 95 % of the mean ranks in the bootstrap's draws.",
@@ -198,9 +194,9 @@ def _transformer(table):
     ]
 
 
-def _others(parts):
+def _others(parts, first):
     """Return whether methods keep their order on other networks and other photographs."""
-    first, lines = results.pooled(parts["photos"], tables.PHOTO_METRICS), []
+    lines = []
     for name, part in photos.PARTS.items():
         if name == "photos" or not parts[name] or not parts[name][0]["costs"]:
             continue
@@ -263,8 +259,7 @@ def _faithful(kinds):
     )
 
 
-def _photos(groups, docs):
-    table = results.pooled(groups, tables.PHOTO_METRICS)
+def _photos(groups, table, docs):
     ranks = groups[0]["ranks"]
     text = ["## Photographs", ""]
     right = sum(rank == 0 for rank in ranks)

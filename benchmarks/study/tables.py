@@ -1,6 +1,10 @@
 """Results as lines of Markdown tables, and orders of methods."""
 
+from typing import NamedTuple
+
 import numpy as np
+
+from jaxai.metrics import Comparison
 
 from . import results, truth
 
@@ -101,6 +105,34 @@ def families(groups):
     counted = complete(learnt(groups))
     families = {name: [g for g in counted if has(g["task"])] for name, has in FAMILIES.items()}
     return {name: results.pooled(found, truth.METRICS) for name, found in families.items() if found}
+
+
+class Pooled(NamedTuple):
+    """What several sections of the page tell, pooled and ranked once.
+
+    Attributes:
+        kinds: Tables by kind of data.
+        every: One of all kinds together; None where nothing has run.
+        ranks: What `mean_ranks` returns of the kinds with CNNs.
+        photos: The photographs' table; None where nothing has run.
+    """
+
+    kinds: dict[str, Comparison]
+    every: Comparison | None
+    ranks: tuple[list, dict[str, int]] | None
+    photos: Comparison | None
+
+
+def pool(parts):
+    """Return what the groups of the parts come to."""
+    groups, photographs = parts["truth"], parts["photos"]
+    kinds = families(groups)
+    return Pooled(
+        kinds,
+        results.pooled(complete(learnt(groups)), truth.METRICS) if groups else None,
+        mean_ranks({name: table for name, table in kinds.items() if name in CNN}) if groups else None,
+        results.pooled(photographs, PHOTO_METRICS) if photographs else None,
+    )
 
 
 def agreement(table):

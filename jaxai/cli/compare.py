@@ -95,7 +95,7 @@ def compare(
     """
     found = photos.find(images)
     wanted_metrics, rest = scores.choose(metric, option or [], masks=masks is not None)
-    files = _masks.beside(masks, found.photos) if masks is not None else []
+    files = {} if masks is None else _masks.beside(masks, found.photos)
     chosen = methods.choose(method, rest)
     methods.check_segmentation(segments)
     rows = _references(references)
@@ -122,8 +122,7 @@ def compare(
         terminal.note(line)
     reading = photos.reading(page, white, alpha, fit)
     good, pixels = read_all(net, found.photos, reading)
-    marks = dict(zip(found.photos, files, strict=False))
-    marked = np.stack([_masks.read(marks[photo], photo, net, reading) for photo in good]) if files else None
+    marked = np.stack([_masks.read(files[photo], photo, net, reading) for photo in good]) if files else None
     x = net.normalize(jnp.asarray(pixels))
     network = _model.as_model(net.model)
 

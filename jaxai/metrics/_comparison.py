@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Comparison:
         """Means over the images where a score is defined, [rows, metrics]."""
         return _mean(self.scores)
 
-    @property
+    @cached_property
     def intervals(self) -> np.ndarray:
         """Bootstrap intervals of the means, [rows, metrics, 2]."""
         return self._interval(self.scores)

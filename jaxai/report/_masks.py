@@ -13,7 +13,7 @@ from ._photos import Photo
 _SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".npy")
 
 
-def beside(folder: Path, photos: Sequence[Photo]) -> list[Path]:
+def beside(folder: Path, photos: Sequence[Photo]) -> dict[Photo, Path]:
     """Return the mask of each photo: the file in a folder with the same name except for the extension.
 
     Raises:
@@ -22,7 +22,7 @@ def beside(folder: Path, photos: Sequence[Photo]) -> list[Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"`--masks`: there is no folder {names.shortened(str(folder))}")
-    found = []
+    found = {}
     for photo in photos:
         stem = photo.source if photo.path is None else photo.path.stem
         files = [folder / f"{stem}{suffix}" for suffix in _SUFFIXES]
@@ -33,7 +33,7 @@ def beside(folder: Path, photos: Sequence[Photo]) -> list[Path]:
                 f"`--masks`: expected one mask for {names.shortened(photo.name)} in"
                 f" {names.shortened(str(folder))}, such as {files[0].name}; found {said}"
             )
-        found += there
+        found[photo] = there[0]
     return found
 
 
