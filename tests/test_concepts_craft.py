@@ -72,6 +72,18 @@ def test_a_planted_dictionary_is_found_and_weighed():
     assert (found.importance_error >= 0).all()
 
 
+def test_one_image_has_no_standard_error():
+    x, options = images(2), dict(layer="early", key=KEY, num_concepts=2, crop=4, num_designs=8)
+    one, two = craft(nested(), x[:1], 0, **options), craft(nested(), x, 0, **options)
+    assert np.isfinite(one.importance).all() and np.isnan(one.importance_error).all()
+    assert np.isfinite(two.importance_error).all()
+    both = craft(nested(), x[:1], jnp.array([[0, 1]]), **options).importance_error
+    assert both.shape == (2, 2) and np.isnan(both).all()
+    late = craft(nested(), x, 0, **{**options, "layer": "late"})
+    parts_of = subconcepts(nested(), x, late, 0, layer="early", key=KEY, num_concepts=2, share=0.01)
+    assert np.isfinite(parts_of.importance).all() and np.isnan(parts_of.importance_error).all()
+
+
 @pytest.mark.slow
 def test_the_crops_show_their_concept():
     x = images()

@@ -55,6 +55,26 @@ def test_a_sheet_says_where_a_concept_is_and_what_owes_to_it():
     assert picture.shape[1] > picture.shape[0] > 200 and picture.std() > 10
 
 
+def test_one_photo_has_no_standard_errors():
+    options = dict(layer="features", which=[1], key=KEY, num_classes=2, steps=0)
+    [alone], [pair] = (concept_sheets(NET, photos(), jnp.eye(3), top=top, **options) for top in (1, 2))
+    assert np.isfinite(alone.effects).all() and np.isfinite(alone.curves).all()
+    assert np.isnan(alone.errors).all() and np.isnan(alone.curve_errors).all()
+    assert np.isfinite(pair.errors).all() and np.isfinite(pair.curve_errors).all()
+    drawn = []
+    for sheet in (alone, pair):
+        figure = jaxai.plots.concept_sheet(sheet)
+        assert jaxai.plots.render(figure).std() > 10
+        bars, curves = figure.axes[-2:]
+        drawn.append((len(bars.collections), len(curves.collections)))
+    # A bar's error is a collection of lines, a curve's a filled band.
+    assert drawn == [(0, 0), (1, 2)]
+    pages = [jaxai.plots.concept_page([sheet]) for sheet in (alone, pair)]
+    assert ["± –" in page for page in pages] == [True, False]
+    assert ["<polygon" in page for page in pages] == [False, True]
+    assert all("nan" not in page.split("<main>")[1].split("<script")[0] for page in pages)
+
+
 @pytest.mark.slow
 def test_the_optimised_image_shows_the_concept():
     red, green = concept_sheets(
@@ -143,6 +163,15 @@ def test_the_command_writes_a_sheet_for_each_concept(run, tmp_path, method, monk
         assert f'id="concept{item["concept"]}"' in page
     assert record["weights_sha256"] in page and record["summary"] in page and "0.png" in page
     assert lines[-1].startswith("mixed of efficientnet_lite0: 4 photos, 3 co")
+
+
+@pytest.mark.slow
+def test_the_record_of_one_photo_has_no_errors(run, tmp_path):
+    code, _, _ = run("concepts", "in/0.png", "--concepts", 3, "--sheets", 1, "--steps", 0, "--out", "out")
+    assert code == 0
+    [concept] = json.loads((tmp_path / "out/concepts.json").read_text())["concepts"]
+    assert all(item["error"] is None and item["effect"] is not None for item in concept["classes"])
+    assert np.isnan(np.load(tmp_path / "out/concepts.npz")["importance_error"]).all()
 
 
 def test_mistakes_give_one_line_and_write_nothing(run, tmp_path):

@@ -109,6 +109,22 @@ def test_bootstrap_intervals_cover_the_mean():
     assert 0.8 < hits / 200 < 0.97
 
 
+def test_one_image_has_no_interval():
+    scores = np.array([[[0.5, np.nan], [0.5, 0.25]], [[np.nan, np.nan], [0.75, 1.0]]])
+    draws = np.random.default_rng(2).integers(0, 2, (100, 2))
+    found = _comparison.Comparison(("a", "b"), (), ("x", "y"), ("higher",) * 2, scores, {}, {}, draws, 0.9)
+    assert np.isnan(found.intervals[:, 0]).all() and np.isfinite(found.intervals[:, 1]).all()
+    mean, low, high = found.difference("x", "a", "a")
+    assert mean == 0 and np.isnan([low, high]).all()
+    assert "0.500 [-]" in str(found) and "nan" not in str(found)
+    assert json.loads(found.to_json())["intervals"][0][0] == [None, None]
+    first = list(csv.reader(found.to_csv().splitlines()))[1]
+    assert first == ["a", "x", "higher", "0.5", "", "", "1"]
+    unknown, known = (axes for axes in jaxai.plots.comparison(found).axes if axes.axison)
+    assert len(unknown.collections) == 0 and len(known.collections) == 2
+    assert sum(line.get_marker() == "o" for line in unknown.lines) == 1
+
+
 def test_agreement_is_kendalls(whole):
     values = RNG.normal(size=(9, 3, 5))
     values[:, 1] = -values[:, 0]

@@ -37,7 +37,9 @@ def complete(groups):
 
 def cell(table, row, column=0):
     mean, (low, high) = table.means[row, column], table.intervals[row, column]
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(mean) else "–"
+    if not np.isfinite(mean):
+        return "–"
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(low) else f"{mean:.2f} [–]"
 
 
 def lines(head, lines):
@@ -64,8 +66,8 @@ def tied(table, column, order):
     metric, best = table.metrics[column], table.methods[order[0]]
     found = []
     for number in order[1:]:
-        _, low, high = table.difference(metric, best, table.methods[number])
-        if low <= 0 <= high:
+        mean, low, high = table.difference(metric, best, table.methods[number])
+        if np.isfinite(mean) and not (low > 0 or high < 0):
             found.append(table.methods[number])
     return found
 

@@ -13,6 +13,7 @@ from .. import layers
 from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.contract import completed
+from .._frame.spread import standard_error
 from .._program.affine import is_affine
 from ..features import factorize
 from ..features._factors import STARTS
@@ -30,7 +31,7 @@ class Craft(NamedTuple):
     importance: Float[Array, "*k concepts"]
     """Fraction of the score's variance that involves a concept (total Sobol index), mean over the images."""
     importance_error: Float[Array, "*k concepts"]
-    """Standard error of the importance over the images."""
+    """Standard error of the importance over the images; NaN for one image."""
     maps: Float[Array, "batch concepts h w"]
     """Amount of each concept per position, at the layer's size."""
     error: Float[Array, ""]
@@ -124,11 +125,10 @@ def craft(
     maps, indices = importance(
         model, images, targets, found.directions, masks, layer=layer, steps=steps, batch_size=size
     )
-    count = max(len(images) - 1, 1)
     return Craft(
         found.directions,
         indices.mean(0),
-        indices.std(0) / np.sqrt(count),
+        standard_error(indices),
         jnp.moveaxis(maps, -1, 1),
         found.error,
         jnp.asarray(places[best]),

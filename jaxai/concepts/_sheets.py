@@ -14,6 +14,7 @@ from .. import layers, maps
 from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.contract import completed
+from .._frame.spread import standard_error
 from ..features import directions, visualize
 from ..features._dream import identity
 from ..features._visualize import small_is_meant
@@ -43,13 +44,13 @@ class ConceptSheet(NamedTuple):
     effects: ndarray | None
     """Effect on each class's logit: the mean drop over these photos when the concept is removed."""
     errors: ndarray | None
-    """Standard errors of these means."""
+    """Standard errors of these means; NaN for one photo."""
     factors: ndarray
     """Factors by which the concept is scaled in the curves."""
     curves: ndarray | None
     """Mean probability of each of the classes over these photos, [factors, classes]."""
     curve_errors: ndarray | None
-    """Standard errors of these means."""
+    """Standard errors of these means; NaN for one photo."""
 
 
 @completed
@@ -175,16 +176,15 @@ def strongest_concepts(concepts: Any, amounts: Any) -> ndarray:
 def _owed(scores, count):
     """Return classes, effects, errors, curves, errors; the first scores are without it and unchanged."""
     drops = scores[1] - scores[0]
-    root = np.sqrt(max(len(drops) - 1, 1))
     mean = drops.mean(0)
     classes = np.argsort(-mean, kind="stable")[:count]
-    likely = np.asarray(jax.nn.softmax(scores[2:], axis=-1))[..., classes]
+    likely = jnp.moveaxis(jax.nn.softmax(scores[2:], axis=-1)[..., classes], 1, 0)
     return (
         classes,
         mean[classes],
-        drops.std(0)[classes] / root,
-        likely.mean(1),
-        likely.std(1) / root,
+        np.asarray(standard_error(jnp.asarray(drops[:, classes]))),
+        np.asarray(likely.mean(0)),
+        np.asarray(standard_error(likely)),
     )
 
 

@@ -14,6 +14,7 @@ from .. import layers
 from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.contract import completed
+from .._frame.spread import standard_error
 from .._program import layouts
 from ..features import factorize
 from ..perturbation import sobol_design
@@ -152,7 +153,7 @@ def subconcepts(
     return Craft(
         made.directions,
         indices.mean(0),
-        indices.std(0) / np.sqrt(max(len(best) - 1, 1)),
+        standard_error(indices),
         jnp.moveaxis(maps, -1, 1),
         made.error,
         jnp.asarray(places[best][order]),

@@ -64,7 +64,7 @@ class Comparison:
 
     @cached_property
     def intervals(self) -> np.ndarray:
-        """Bootstrap intervals of the means, [rows, metrics, 2]."""
+        """Bootstrap intervals of the means, [rows, metrics, 2]; NaN for fewer than two scores."""
         return self._interval(self.scores)
 
     def _interval(self, values):
@@ -72,13 +72,15 @@ class Comparison:
         edges = (1 - self.confidence) / 2
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            return np.moveaxis(np.nanquantile(resampled, [edges, 1 - edges], axis=0), 0, -1)
+            ends = np.moveaxis(np.nanquantile(resampled, [edges, 1 - edges], axis=0), 0, -1)
+        # Every draw of a single score is that score.
+        return np.where(((~np.isnan(values)).sum(-1) > 1)[..., None], ends, np.nan)
 
     def difference(self, metric: str, first: str, second: str) -> tuple[float, float, float]:
         """Return the difference of the first row's score from the second's, and the ends of its interval.
 
         The differences are paired: both rows use the same images in every draw, and images for which one of
-        them is undefined are left out of both.
+        them is undefined are left out of both. The ends are NaN for fewer than two images.
         """
         column = _place(self.metrics, metric, "metric")
         one, two = (_place(self.rows, name, "row") for name in (first, second))
@@ -139,10 +141,7 @@ class Comparison:
         ]
         lines = [head]
         for i, row in enumerate(self.rows):
-            cells = [
-                f"{mean:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(mean) else "-"
-                for mean, (low, high) in zip(means[i], ends[i], strict=True)
-            ]
+            cells = [_cell(mean, *both) for mean, both in zip(means[i], ends[i], strict=True)]
             best = self.best
             cells = [f"{cell} *" if best[j] == i else cell for j, cell in enumerate(cells)]
             cost = [f"{self.seconds[row]:.3g}" if row in self.seconds else ""]
@@ -151,8 +150,8 @@ class Comparison:
         if self.chance:
             cells = [f"{self.chance[m]:.3f}" if m in self.chance else "" for m in self.metrics]
             lines.append(["(chance)", *cells, *[""] * (len(head) - 1 - len(cells))])
-        count = self.scores.shape[-1]
-        about = f"{count} images; [{self.confidence:.0%} bootstrap intervals]; * best method"
+        count = shown.counted(self.scores.shape[-1], "image")
+        about = f"{count}; [{self.confidence:.0%} bootstrap intervals]; * best method"
         alpha = self.alpha if len(self.metrics) > 1 else np.nan
         more = "" if np.isnan(alpha) else f"; Krippendorff's alpha of metrics {alpha:.2f}"
         return lines, about + more
@@ -225,6 +224,12 @@ class Comparison:
         text = self.to_json() if path.suffix == ".json" else self.to_csv()
         with _files.file(path) as new:
             new.write_text(text, encoding="utf-8")
+
+
+def _cell(mean, low, high):
+    if not np.isfinite(mean):
+        return "-"
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(low) else f"{mean:.3f} [-]"
 
 
 def _mean(values):

@@ -1,6 +1,5 @@
 """Shapley values of superpixels from random orders."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .._frame import checks
 from .._frame.describe import Passes, describes
+from .._frame.spread import standard_error
 from .._frame.targets import Targets
 from . import _designs
 from ._explanation import ShapleyExplanation
@@ -114,8 +114,6 @@ def _walks(values, ranks, present):
         gains = path[:, 1:] - path[:, :-1]
         shares = jnp.take_along_axis(gains, rank[:, :, None], axis=1) * exists[None, :, None]
         pairs = shares.reshape(-1, 2, *shares.shape[1:]).mean(1)
-        number = pairs.shape[0]
-        error = pairs.std(0, ddof=1) / math.sqrt(number) if number > 1 else jnp.full_like(pairs[0], jnp.nan)
-        return pairs.mean(0).T, error.T, v[0], v[1]
+        return pairs.mean(0).T, standard_error(pairs).T, v[0], v[1]
 
     return per_image(one, values, ranks, present)

@@ -23,8 +23,8 @@ def comparison(table: Any, *, title: str = "", columns: int | None = None) -> Fi
     """Draw the result of `jaxai.metrics.compare`: means and intervals of every row in every metric.
 
     Methods stand above the line and references, hollow and grey, below it. The best method of a metric is
-    orange, and the level of chance, where it is known, a dashed line. Seconds and passes of the network per
-    image stand beside the methods.
+    orange, and the level of chance, where it is known, a dashed line. Scores of a single image have no
+    intervals. Seconds and passes of the network per image stand beside the methods.
 
     Args:
         table: A `jaxai.metrics.Comparison`.
@@ -68,7 +68,10 @@ def comparison(table: Any, *, title: str = "", columns: int | None = None) -> Fi
 
 
 def _caption(table, width):
-    parts = [f"mean over {table.scores.shape[-1]} images, {table.confidence:.0%} bootstrap interval"]
+    if np.isfinite(table.intervals).any():
+        parts = [f"mean over {table.scores.shape[-1]} images, {table.confidence:.0%} bootstrap interval"]
+    else:
+        parts = ["too few images for intervals"]
     parts += ["orange: best method"] + (["hollow: references"] if table.references else [])
     parts += ["dashed: chance"] if table.chance else []
     return "\n".join(textwrap.wrap("; ".join(parts), max(24, int(width * 15))))
@@ -105,7 +108,8 @@ def _panel(axes, table, names, place, means, ends, best):
                 0.5, line, "–", ha="center", va="center", transform=_across(axes), color=_FAINT, fontsize=8
             )
             continue
-        axes.hlines(line, *ends[i], color=color, linewidth=1.6, alpha=0.75)
+        if np.isfinite(ends[i]).all():
+            axes.hlines(line, *ends[i], color=color, linewidth=1.6, alpha=0.75)
         axes.plot(
             means[i], line, "o", markersize=4.5, color=color, markerfacecolor=color if method else "white"
         )

@@ -25,7 +25,7 @@ def concept_sheet(sheet: Any, *, labels: Sequence[str] | None = None, title: str
 
     Upper row: the photos that show it most; lower row: where it is on them, all in one range of colours. To
     their left the image that is optimised to show it; to their right the classes that depend on it most, with
-    standard errors, and their probabilities as the concept is scaled.
+    standard errors (none for one photo), and their probabilities as the concept is scaled.
 
     Args:
         sheet: A `jaxai.concepts.ConceptSheet`.
@@ -200,7 +200,9 @@ def concept_page(
 
 def _bars(axes, sheet, names, colours):
     places = np.arange(len(names))
-    axes.barh(places, sheet.effects, xerr=sheet.errors, color=colours, height=0.65, ecolor="#44474d")
+    # One photo has no standard errors, and no lines for them.
+    errors = sheet.errors if np.isfinite(sheet.errors).any() else None
+    axes.barh(places, sheet.effects, xerr=errors, color=colours, height=0.65, ecolor="#44474d")
     axes.set_yticks(places, names, fontsize=7, parse_math=False)
     axes.invert_yaxis()
     axes.axvline(0, color=_FAINT, linewidth=0.6)
@@ -212,7 +214,9 @@ def _curves(axes, sheet, colours):
     for i, colour in enumerate(colours):
         mean, error = sheet.curves[:, i], sheet.curve_errors[:, i]
         axes.plot(sheet.factors, mean, color=colour, linewidth=1.2, marker="o", markersize=2.5)
-        axes.fill_between(sheet.factors, mean - error, mean + error, color=colour, alpha=0.18, linewidth=0)
+        if np.isfinite(error).any():
+            band = mean - error, mean + error
+            axes.fill_between(sheet.factors, *band, color=colour, alpha=0.18, linewidth=0)
     axes.axvline(1, color=_FAINT, linewidth=0.6, linestyle="--")
     axes.set_ylim(0, None)
     axes.set_title("probability when it is scaled by", fontsize=8, color=_FAINT)

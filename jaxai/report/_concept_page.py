@@ -117,9 +117,10 @@ def _class(index: Any, labels: Sequence[str] | None) -> str:
 
 
 def _bars(sheet: Any, names: Sequence[str]) -> str:
-    """Return the drop of each class's logit with its standard error, as a drawing."""
-    low = min(0.0, float(np.nanmin(sheet.effects - sheet.errors)))
-    high = max(float(np.nanmax(sheet.effects + sheet.errors)), low + 1e-9)
+    """Return the drop of each class's logit with its standard error where there is one, as a drawing."""
+    known = np.nan_to_num(sheet.errors)
+    low = min(0.0, float((sheet.effects - known).min()))
+    high = max(float((sheet.effects + known).max()), low + 1e-9)
 
     def x(value):
         return 1 + (float(value) - low) / (high - low) * (_WIDTH - 2)
@@ -129,21 +130,25 @@ def _bars(sheet: Any, names: Sequence[str]) -> str:
         top = 2 * i * _ROW
         left, right = sorted((x(0), x(effect)))
         ends = x(effect - error), x(effect + error)
-        parts.append(
-            f'<text x="0" y="{top + 14}">{names[i]}</text>'
-            f'<rect x="{left:.1f}" y="{top + 19}" width="{right - left:.1f}" height="12"'
-            f' fill="var(--line{i % _LINES})"></rect>'
+        whisker = (
             f'<path class="axis" d="M{ends[0]:.1f} {top + 25}H{ends[1]:.1f}M{ends[0]:.1f} {top + 21}v8'
             f'M{ends[1]:.1f} {top + 21}v8"></path>'
         )
+        parts.append(
+            f'<text x="0" y="{top + 14}">{names[i]}</text>'
+            f'<rect x="{left:.1f}" y="{top + 19}" width="{right - left:.1f}" height="12"'
+            f' fill="var(--line{i % _LINES})"></rect>{whisker if np.isfinite(error) else ""}'
+        )
     height = 2 * _ROW * len(names)
     zero = f'<path class="axis" d="M{x(0):.1f} 0V{height}"></path>'
-    return _drawing(height, "bars with standard errors; the numbers are in the table", "".join(parts) + zero)
+    about = "bars with standard errors" if np.isfinite(sheet.errors).any() else "bars"
+    return _drawing(height, f"{about}; the numbers are in the table", "".join(parts) + zero)
 
 
 def _curves(sheet: Any) -> str:
-    """Return the mean probabilities over the factors, with bands of a standard error."""
-    factors, high = np.asarray(sheet.factors, float), float(np.nanmax(sheet.curves + sheet.curve_errors))
+    """Return the mean probabilities over the factors, with bands of a standard error where there is one."""
+    factors = np.asarray(sheet.factors, float)
+    high = float((sheet.curves + np.nan_to_num(sheet.curve_errors)).max())
     first, last = float(factors.min()), max(float(factors.max()), float(factors.min()) + 1e-9)
     high = max(high, 1e-9)
 
@@ -163,8 +168,9 @@ def _curves(sheet: Any) -> str:
         lower = [(a, y(b)) for a, b in zip(places, mean - error, strict=True)]
         band = " ".join(f"{a:.1f},{b:.1f}" for a, b in (*upper, *lower[::-1]))
         colour = f"var(--line{i % _LINES})"
+        if np.isfinite(error).all():
+            parts.append(f'<polygon points="{band}" fill="{colour}" opacity=".2"></polygon>')
         parts.append(
-            f'<polygon points="{band}" fill="{colour}" opacity=".2"></polygon>'
             f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.8"></polyline>'
         )
     ticks = "".join(
@@ -202,9 +208,16 @@ def _numbers(sheet: Any, names: Sequence[str]) -> str:
         f" aria-label='Classes of concept {sheet.concept}'><table class='numbers'><thead><tr>"
         f"<th scope='col'>class</th><th scope='col'>logits lost without it</th>{heads}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div><p class='facts'>Probabilities when the concept is"
-        f" scaled; means over the {len(sheet.photos)} photos above, ± their standard errors.</p></details>"
+        f" scaled; {_over(len(sheet.photos))}.</p></details>"
     )
 
 
 def _with_error(mean: Any, error: Any) -> str:
-    return f"{shown_number(float(mean))} ± {shown_number(float(error))}"
+    known = shown_number(float(error)) if np.isfinite(error) else "–"
+    return f"{shown_number(float(mean))} ± {known}"
+
+
+def _over(count: int) -> str:
+    if count == 1:
+        return "of the photo above alone, which leaves the standard error unknown (–)"
+    return f"means over the {count} photos above, ± their standard errors"
