@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from flax import nnx
 Make = Callable[..., nnx.Module]
 
 
+# Loading a network needs it twice: to check the file, and to build the model.
+@lru_cache(maxsize=4)
 def abstract(make: Make) -> Any:
     """Return the model that `make(rngs=...)` builds with shapes in place of arrays, at no cost."""
     return nnx.eval_shape(lambda: make(rngs=_OneKey()))
@@ -91,7 +94,10 @@ def build(make: Make, arrays: Mapping[str, np.ndarray], *, dtype: Any = None) ->
     check(shapes(model), arrays)
     graph, state = nnx.split(model)
     paths = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(state)}
-    filled = {path: nnx.Param(jnp.asarray(arrays[key], dtype=dtype)) for key, path in paths.items()}
+    kinds = {key: arrays[key].dtype if dtype is None else jnp.dtype(dtype) for key in paths}
+    # All at once: one by one, each shape compiles a program.
+    placed = jax.device_put({key: np.asarray(arrays[key], kind) for key, kind in kinds.items()})
+    filled = {path: nnx.Param(placed[key]) for key, path in paths.items()}
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 import jaxai
 from jaxai.cli import main
 from jaxai.report._methods import METHODS
+from jaxai.report._supplies import preferred
 
 SAMPLES, SEED = 96, 7
 FEW = ("-o", f"lime.num_samples={SAMPLES}")
@@ -84,7 +85,8 @@ def test_maps_are_those_of_the_library(cat, lite0, photos):
     segments = jaxai.segment(photo)
     np.testing.assert_array_equal(maps["segments"], segments[0])
     key = jax.random.key(SEED)
-    lime = jaxai.lime(lite0.model, x, 285, segments=segments, key=key, num_samples=SAMPLES)
+    few = {"sampling": "stratified", "num_samples": SAMPLES}
+    lime = jaxai.lime(lite0.model, x, 285, segments=segments, key=key, **few)
     np.testing.assert_allclose(maps["lime_weights"], lime.weights[0], atol=1e-5)
     np.testing.assert_allclose(maps["lime"], lime.heatmap[0], atol=1e-5)
 
@@ -296,7 +298,7 @@ def test_models_and_methods_list_all(run):
     assert max(map(len, lines)) <= 80
     text = " ".join(" ".join(lines).split())
     for method in METHODS.values():
-        assert f" {method.name} {method.passes()} {method.summary} {method.paper}." in text
+        assert f" {method.name} {method.passes(**preferred(method))} {method.summary} {method.paper}." in text
 
 
 def test_convert_writes_what_load_reads(run, tmp_path, lite0):

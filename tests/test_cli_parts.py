@@ -20,7 +20,7 @@ from jaxai.report import _names as names
 from jaxai.report import _outputs as outputs
 from jaxai.report import _photos as photos
 from jaxai.report._methods import METHODS
-from jaxai.report._supplies import SUPPLIED
+from jaxai.report._supplies import SUPPLIED, preferred
 
 LABELS = ("tench", "Egyptian cat", "tiger cat", "crane", "tabby", "crane", "black and gold garden spider")
 
@@ -380,7 +380,9 @@ def test_a_page_for_each_method(name):
     lines = method_pages.page(METHODS[name])
     assert max(map(len, lines)) <= 80 and lines[0] == f"{name}: {METHODS[name].title}"
     text = " ".join(" ".join(lines).split())
-    assert METHODS[name].summary in text and f"Cost: {METHODS[name].passes()} (" in text
+    own = preferred(METHODS[name])
+    assert METHODS[name].summary in text and f"Cost: {METHODS[name].passes(**own)} (" in text
+    assert all(f"{option} = {value} (of jaxai.{name}: " in text for option, value in own.items())
     assert all(f"  {option} = " in "\n".join(lines) for option in methods.options_of(METHODS[name]))
     words = "\n".join(lines).split("Example:")[1].replace("\\\n", "").split()
     assert words[:5] == ["jaxai", "explain", "cat", "--method", name]

@@ -73,7 +73,7 @@ for words in {QUICK!r}:
         "explain",
         "jaxai 0",
         "grad_cam_plus_plus",
-        "num_samples = 1000",
+        "num_samples = 400 (of jaxai.lime: 1000)",
         "vgg16_brain_mri",
         "conv5_3",
         "jaxai dream noise --steps 20",
@@ -239,3 +239,19 @@ def test_names_that_may_be_meant(run, tmp_path, monkeypatch, words, line):
     monkeypatch.chdir(tmp_path)
     code, _, errors = run(*words.split())
     assert code == 2 and len(errors) == 1 and line in errors[0], errors
+
+
+def test_the_command_collects_garbage_once_its_modules_are_there():
+    code = """
+import gc, sys
+from jaxai.cli import main, session
+assert main(["models"]) == 0 and gc.isenabled(), "a caller's collector is the caller's"
+session.start("auto", "float32")
+assert gc.get_freeze_count() == 0
+sys.argv[1:] = ["models"]
+assert main() == 0 and not gc.isenabled()
+session.start("auto", "float32")
+assert gc.isenabled() and gc.get_freeze_count() > 100_000
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -6,7 +6,7 @@ from typing import Any
 
 from .._frame.describe import SIZES, Description
 from ..report._methods import METHODS, options_of
-from ..report._supplies import PREFERRED
+from ..report._supplies import preferred
 
 _WIDTH = 80
 EXPLAINED = {
@@ -35,7 +35,7 @@ def listing() -> list[str]:
         if description.family != family:
             family = description.family
             lines += ["", family.upper()]
-        lines.append(f"{description.name:<30}{description.passes()}")
+        lines.append(f"{description.name:<30}{description.passes(**preferred(description))}")
         lines += _indented(f"{description.summary} {description.paper}.")
     return [*lines, "", "`jaxai methods METHOD` describes one with its options."]
 
@@ -43,19 +43,23 @@ def listing() -> list[str]:
 def page(description: Description) -> list[str]:
     """Return a method's full description, in lines of at most 80 characters."""
     lines = [f"{description.name}: {description.title}", ""]
+    own = preferred(description)
+    cost = str(description.passes(**own))
     for paragraph in description.sections[""].split("\n\n"):
         lines += [*_wrapped(paragraph), ""]
     unit = f"; {description.unit}" if description.unit else ""
     signs = "with signs" if description.has_signs() else "without signs"
     lines += _indented(f"Result: {RESULTS[description.result]}, {signs}{unit}.", first="")
     lines += _indented(f"Explains: {EXPLAINED[description.explains]}.", first="")
-    lines += _indented(f"Cost: {description.passes()} ({_letters(str(description.passes()))})", first="")
+    lines += _indented(f"Cost: {cost} ({_letters(cost)})", first="")
     used = [f"{word} ({option})" for word, option in _SETTINGS.items() if word in description.parameters]
     lines += _indented(f"Uses: {', '.join(used) or 'nothing but the photo and the class'}.", first="")
     if known := options_of(description):
         lines += ["", f"Options, set by -o {description.name}.NAME=VALUE:"]
         for name, parameter in known.items():
-            lines.append(f"  {name} = {_shown(PREFERRED.get(name, parameter.default))}")
+            default = _shown(parameter.default)
+            here = f"{_shown(own[name])} (of jaxai.{description.name}: {default})" if name in own else default
+            lines.append(f"  {name} = {here}")
             lines += _indented(description.arguments.get(name, ""), first="      ")
     lines += ["", "References:"]
     for reference in description.references:

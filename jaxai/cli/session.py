@@ -1,5 +1,6 @@
 """JAX settings of the command: device, precision, flags, the cache of compiled programs."""
 
+import gc
 import hashlib
 import os
 import platform
@@ -20,6 +21,11 @@ def start(device: Device, precision: Precision) -> None:
     Raises:
         ValueError: If there is no such device.
     """
+    if not gc.isenabled():
+        # The modules stay; tracing makes many objects and few cycles.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        gc.enable()
     if not configure.backend_started():
         # Read when JAX starts; a program that calls `main` after that keeps its own settings.
         if device != "auto":
@@ -53,7 +59,7 @@ def _cache_programs() -> None:
     # Programs that call oneDNN cannot be stored; a damaged entry is compiled again.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_compilation_cache_max_size", 2 << 30)
 
 

@@ -191,7 +191,7 @@ def compose(panels: Sequence[Panel], *, title: str = "", columns: int | None = N
         text, style = plain(title, weight="bold")
         figure.suptitle(text, fontsize=12, **style)
     # The layout makes room for captions where the pictures were before it: it settles after a few rounds.
-    for _ in range(3 if below else 0):
+    for _ in range(2 if below else 0):
         layout.execute(figure)
     return figure
 

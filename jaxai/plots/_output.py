@@ -63,5 +63,6 @@ def png(picture: Figure | UInt8[ndarray, "height width 3"]) -> bytes:
             f"`picture` must be a figure or uint8 [height, width, 3]; got {pixels.dtype} {pixels.shape}"
         )
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "png")
+    # The default, 6, takes 2.5 times the time for 3 % less.
+    Image.fromarray(pixels).save(buffer, "png", compress_level=4)
     return buffer.getvalue()

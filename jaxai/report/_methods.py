@@ -16,7 +16,7 @@ from ..perturbation._segments import METHODS as SEGMENTATIONS
 from . import _names as names
 from . import _options as options
 from . import _session as session
-from ._supplies import PREFERRED, SUPPLIED, Run
+from ._supplies import SUPPLIED, Run, preferred
 
 _FAMILIES = ("cam", "gradients", "rules", "perturbation")
 # The methods of `jaxai explain`, by name.
@@ -56,14 +56,13 @@ class Chosen:
 
     def settings(self) -> dict[str, Any]:
         """Return the values of all options, including defaults."""
-        preferred = {name: value for name, value in PREFERRED.items() if name in self.description.options}
         # Arrays and functions can only be left out.
         known = {
             name: value
             for name, value in self.description.options.items()
             if name not in SUPPLIED and (value is not None or name in options_of(self.description))
         }
-        return {**known, **preferred, **self.options}
+        return {**known, **preferred(self.description), **self.options}
 
     def needs(self, name: str) -> bool:
         """Return whether the method has a parameter."""
@@ -291,8 +290,7 @@ def _joined(results: Sequence[Result]) -> Result:
 def call(method: Chosen, about: Run) -> Any:
     """Return the result of a method's own function for a batch."""
     given = {name: SUPPLIED[name](about) for name in method.description.parameters if name in SUPPLIED}
-    preferred = {name: value for name, value in PREFERRED.items() if name in method.description.options}
-    return method.description.function(**given, **{**preferred, **method.options})
+    return method.description.function(**given, **{**preferred(method.description), **method.options})
 
 
 def without_photos(net: Any, targets: jax.Array, *, cell: int, layer: str | None = None) -> Run:
