@@ -1,7 +1,6 @@
 """A check of a user's model before it is explained."""
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,12 @@ from ._frame import model as _model
 
 
 def check_model(
-    model: Callable[..., Any],
+    model: Any,
     images: Float[Array, "batch height width channels"],
     *,
     tolerance: float = 1e-3,
 ) -> None:
-    """Warn if a model is not in inference mode: scores that change with the batch or between calls.
+    """Warn if a model is not in inference mode, or if images are not what the network was said to take.
 
     Batch normalisation by batch statistics and active dropout make the explanation of an image depend on the
     other images or on chance. `model.eval()` puts a Flax NNX module into inference mode,
@@ -25,8 +24,15 @@ def check_model(
     image alone, which also detects dropout with a fixed key, as an image's noise then depends on its place in
     the batch.
 
+    Of a `jaxai.models.Pretrained` (from `load` or `from_onnx`) the values are checked too, beside what its
+    `normalize` makes of photos in [0, 1]. They are said to be wrong if more than 2 % of them lie outside
+    that range, channel by channel, by more than 5 % of its width; or if they lie inside and run from end to
+    end of another known range that is narrower by 30 % or more, such as [0, 1] where [-1, 1] is taken (in
+    every channel, within 2 % of its width at the low end and 15 % at the high one). Dark and bright photos,
+    constant images and noise in the range are not.
+
     Args:
-        model: Callable pytree, `model(images) -> scores`.
+        model: Callable pytree, `model(images) -> scores`, or a `Pretrained`.
         images: Model input, float [batch, height, width, channels]; at least two different images.
         tolerance: Largest allowed difference of scores, relative to their largest magnitude.
 
@@ -34,12 +40,24 @@ def check_model(
         TypeError: If an argument is of the wrong kind.
         ValueError: If there are fewer than two images, or the scores have no batch axis or are not finite.
 
+    Warns:
+        UserWarning: If scores change with the batch or from call to call.
+        jaxai.models.PhotoNote: If images lie far from what a `Pretrained` takes.
+
     Example:
         >>> import jax.numpy as jnp
         >>> import jaxai
         >>> jaxai.check_model(lambda x: x.sum((1, 2)), jnp.arange(24.0).reshape(2, 2, 2, 3))
     """
-    model, images = _model.as_model(model), checks.images(images)
+    images, normalize = checks.images(images), getattr(model, "normalize", None)
+    if normalize is not None and hasattr(model, "crop"):
+        from .models import taken
+        from .models.crop import PhotoNote
+
+        if line := taken.note(images, normalize):
+            warnings.warn(line, PhotoNote, stacklevel=2)
+        model = model.model
+    model = _model.as_model(model)
     if images.shape[0] < 2:
         raise ValueError(f"`images` must hold at least two images; got {images.shape[0]}")
     try:

@@ -28,7 +28,8 @@ class PhotoNote(UserWarning):
     """A note in one line on a photo that may have been read differently than intended.
 
     It read one page of several; the pixels use a small part of their range; it took a fourth channel as
-    opacity, or left it out. The keywords of `fit` say what is meant.
+    opacity, or left it out. The keywords of `fit` say what is meant. Or images lie far from what a network
+    takes (`jaxai.check_model`, `jaxai.explain`): `Pretrained.normalize` was left out or applied twice.
     """
 
 

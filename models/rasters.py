@@ -215,7 +215,7 @@ def _on_white(colours: np.ndarray, opacity: np.ndarray) -> np.ndarray:
 
 
 def _advice(low: float) -> str:
-    return " (white= sets another white)" if low >= 0 else ""
+    return " (white= sets another white)" if low >= 0 else "; photos are given as they are, not normalized"
 
 
 def _check_extent(

@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import layers
 from .._cpu import configure
+from .._frame import model as _model
 from . import _names as names
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -104,8 +105,9 @@ def layered(net: Any) -> Any:
     """Return a network, `Pretrained`, whose unmarked layers are found from its program."""
     if hasattr(net.model, "layer_names"):
         return net
-    photo: Any = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), _type_of(net.model))
-    return replace(net, model=layers.find(net.model, photo))
+    model = _model.as_model(net.model)
+    photo: Any = jax.ShapeDtypeStruct((1, net.input_size, net.input_size, 3), _type_of(model))
+    return replace(net, model=layers.find(model, photo))
 
 
 def _type_of(model: Any) -> Any:

@@ -171,10 +171,15 @@ def _batches(request: Request, photos: Sequence[Photo], size: int) -> Iterator[_
 def _explain(
     request: Request, batch: _Batch, progress: Progress, *, total: int, repeated: bool
 ) -> Iterator[Event]:
+    from ..models import normalization, taken
+
     net, pixels = request.net, batch.pixels
     for photo, frame in zip(batch.photos, batch.frames, strict=True):
         for text in framing_notes(frame, net.input_size):
             yield Noted(f"{photo.source}: {text}")
+    # Crops of the library give [0, 1]; those of others may not.
+    if (pixels.min() < 0 or pixels.max() > 1) and taken.note(pixels, normalization.identity):
+        yield Noted(f"{net.name}: what its `crop` returns is not in [0, 1], where `normalize` takes photos")
     logits, values = patiently(lambda: scored(request, pixels), tick=progress.tick)
     known = np.asarray(True if logits is None else np.isfinite(logits).all(-1))
     known = np.broadcast_to(known, len(pixels))
