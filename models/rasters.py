@@ -69,7 +69,7 @@ def from_array(array: np.ndarray, reading: Reading, name: str, notes: list[str])
     if floating and reading.white is None and not 0 <= extent[0] <= extent[1] <= 1:
         raise ValueError(
             f"{name} must lie in [0, 1] where it is float; got {extent[0]:g} to {extent[1]:g}"
-            f"{_advice(extent[0])}"
+            f"{_advice(extent[0]) or '; photos are given as they are, not normalized'}"
         )
     _check_extent(extent, full, reading, name, notes)
     if channels == 4 and reading.alpha is not False:
@@ -215,7 +215,7 @@ def _on_white(colours: np.ndarray, opacity: np.ndarray) -> np.ndarray:
 
 
 def _advice(low: float) -> str:
-    return " (white= sets another white)" if low >= 0 else "; photos are given as they are, not normalized"
+    return " (white= sets another white)" if low >= 0 else ""
 
 
 def _check_extent(
