@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_network import LABELS, SIZE, tiny
 
 import jaxai
+from jaxai.report import _calibrate as calibrate
 from jaxai.report import _progress as progress
 from jaxai.report import _waiting as waiting
 
@@ -407,6 +408,22 @@ def test_the_time_left_is_that_of_the_passes_left():
     with bar.step("one", 1):
         now[0] += 5.0
     assert bar.state()[2] == pytest.approx(997 * 0.05)
+
+
+def test_a_run_that_draws_knows_the_time_left_from_the_start(net):
+    bar = progress.Progress(False, clock=lambda: 0.0)
+    bar.expect(1, {"drawing": 1000.0})
+    calibrate.calibrate(bar, net, SIZE, passes=100)
+    assert bar.state()[2] is None  # too little to be worth it
+    calibrate.calibrate(bar, net, SIZE, passes=1000)
+    left = bar.state()[2]
+    assert 0 < left < 60
+    # A network that takes no image of this size says nothing.
+    bar = progress.Progress(False, clock=lambda: 0.0)
+    bar.expect(1, {"drawing": 1000.0})
+    fixed = dataclasses.replace(net, model=lambda x: x.reshape(-1, SIZE, SIZE, 3).sum((1, 2)))
+    calibrate.calibrate(bar, fixed, SIZE - 1, passes=1000)
+    assert bar.state()[2] is None
 
 
 @pytest.mark.slow

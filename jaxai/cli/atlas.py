@@ -16,6 +16,7 @@ from ..report import _names as names
 from ..report import _outputs as outputs
 from ..report import _photos as photos
 from ..report import _session as provenance
+from ..report._calibrate import A_STEP, calibrate
 from ..report._progress import Progress
 from ..report._waiting import patiently
 from . import arguments, session, sheets, terminal
@@ -86,7 +87,9 @@ def atlas(
     ):
         with progress.step("laying out", 1):
             todo = patiently(laid_out, tick=progress.tick)
-        progress.expect(len(todo.cells), {"drawing": float(steps)})
+        passes = A_STEP * steps
+        calibrate(progress, net, size, passes=passes * len(todo.cells))
+        progress.expect(len(todo.cells), {"drawing": passes})
         drawn = []
         for numbers, kept in _batches(todo.cells, batch_size or _A_MARK):
             with progress.step("drawing", kept):

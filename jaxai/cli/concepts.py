@@ -21,6 +21,7 @@ from ..report import _outputs as outputs
 from ..report import _page as report_page
 from ..report import _photos as photos
 from ..report import _session as provenance
+from ..report._calibrate import A_STEP, calibrate
 from ..report._progress import Progress
 from ..report._waiting import patiently
 from . import arguments, session, terminal
@@ -106,6 +107,9 @@ def concepts(
     ):
         with progress.step("searching", 1):
             made = patiently(search, tick=progress.tick)
+        count = min(shown, len(made.directions))
+        progress.expect(1, {"drawing": A_STEP * steps * count})
+        calibrate(progress, net, size or net.input_size, passes=A_STEP * steps * count)
         draw = partial(
             library.concept_sheets,
             net.model,

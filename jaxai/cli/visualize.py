@@ -24,6 +24,7 @@ from ..report import _names as names
 from ..report import _outputs as outputs
 from ..report import _photos as photos
 from ..report import _session as provenance
+from ..report._calibrate import A_STEP, calibrate
 from ..report._progress import Progress
 from ..report._waiting import patiently
 from . import arguments, session, sheets, terminal
@@ -192,7 +193,9 @@ def _run(
     """Yield images and their histories, in batches of one size, the last filled up, for one program."""
     limit = min(len(objectives), batch_size or _A_MARK)
     with Progress() as progress:
-        progress.expect(len(objectives), {"visualizing": float(steps)})
+        passes = A_STEP * steps * (crops if recipe == "maco" else 1)
+        progress.expect(len(objectives), {"visualizing": passes})
+        calibrate(progress, net, size, passes=passes * len(objectives))
         for first in range(0, len(objectives), limit):
             kept = min(limit, len(objectives) - first)
             numbers = np.minimum(np.arange(first, first + limit), len(objectives) - 1)
