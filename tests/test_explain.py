@@ -44,7 +44,12 @@ def explained(net, photos):
     return jaxai.explain(
         net,
         photos,
-        methods={"grad_cam": {"relu": False}, "lime": {"num_samples": 200}, "input_x_gradient": {}},
+        methods={
+            "grad_cam": {"relu": False},
+            # The network sees means of 8 x 8 pixels, which the mean colour of a superpixel would not change.
+            "lime": {"num_samples": 200, "fill": 0.0},
+            "input_x_gradient": {},
+        },
         targets="top2",
         segments="grid",
         scores=True,
@@ -57,7 +62,9 @@ def test_maps_are_those_of_the_functions(net, photos, explained):
     classes = np.argsort(-np.asarray(net.model(x)), axis=-1)[:, :2].astype(np.int32)
     assert [[item["index"] for item in row] for row in explained.targets] == classes.tolist()
     segments = jaxai.segment(net.crop(list(photos)), method="grid")
-    lime = jaxai.lime(net.model, x, classes, segments=segments, key=jax.random.key(3), num_samples=200)
+    options = {"num_samples": 200, "fill": 0.0, "sampling": "stratified"}
+    lime = jaxai.lime(net.model, x, classes, segments=segments, key=jax.random.key(3), **options)
+    assert np.abs(lime.weights).max() > 1e-3
     expected = {
         "grad_cam": jaxai.grad_cam(net.model, x, classes, relu=False),
         "lime": lime.heatmap,

@@ -20,6 +20,9 @@ from jaxai.report import _tiles as tiles
 from jaxai.report._explanation import Explanation
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
+# The network sees means of 8 x 8 pixels, which the mean colour of a superpixel would not change.
+DARK = {"num_samples": 200, "fill": 0.0}
+LIKEWISE = {**DARK, "sampling": "stratified"}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def test_maps_are_those_of_the_tiles(net, wide):
     e = jaxai.explain(
         net,
         wide,
-        methods={"input_x_gradient": {}, "lime": {"num_samples": 200}, "grad_cam": {"upsample": False}},
+        methods={"input_x_gradient": {}, "lime": DARK, "grad_cam": {"upsample": False}},
         segments="grid",
         fit="tile",
         batch_size=4,
@@ -57,8 +60,9 @@ def test_maps_are_those_of_the_tiles(net, wide):
     targets = jnp.full(6, top, jnp.int32)
     segments = jaxai.segment(cut, method="grid")
     lime = jaxai.lime(
-        net.model, jnp.asarray(cut), targets, segments=segments, key=jax.random.key(5), num_samples=200
+        net.model, jnp.asarray(cut), targets, segments=segments, key=jax.random.key(5), **LIKEWISE
     )
+    assert np.abs(lime.weights).max() > 1e-3
     cams = jaxai.grad_cam(net.model, jnp.asarray(cut), targets, upsample=False)
     expected = {
         "input_x_gradient": np.asarray(jaxai.input_x_gradient(net.model, jnp.asarray(cut), targets)),
@@ -146,10 +150,11 @@ def test_a_photo_of_too_many_tiles_is_reduced(net):
 
 
 def test_superpixels_that_may_weigh_nothing_are_hatched(net, wide):
-    e = jaxai.explain(net, wide, methods={"lime": {"num_samples": 120}}, segments="grid")
+    e = jaxai.explain(net, wide, methods={"lime": DARK}, segments="grid")
     x = net.preprocess(wide)
     segments = jaxai.segment(net.crop(wide), method="grid")
-    lime = jaxai.lime(net.model, x, segments=segments, key=jax.random.key(0), num_samples=120)
+    lime = jaxai.lime(net.model, x, segments=segments, key=jax.random.key(0), **LIKEWISE)
+    assert np.abs(lime.standard_error).max() > 1e-5
     np.testing.assert_allclose(e.standard_errors["lime"][0], lime.standard_error[0], rtol=1e-3)
     ((subject, (part,)),) = e.results
     # Of every second one, the error is large.
@@ -184,7 +189,7 @@ def test_superpixels_that_may_weigh_nothing_are_hatched(net, wide):
 
 
 def test_maps_hold_the_errors(net, wide, tmp_path):
-    jaxai.explain(net, wide, methods={"lime": {"num_samples": 120}}, segments="grid").save(tmp_path / "out")
+    jaxai.explain(net, wide, methods={"lime": DARK}, segments="grid").save(tmp_path / "out")
     found = np.load(tmp_path / "out/maps.npz")
     assert found["lime_standard_error"].shape == found["lime_weights"].shape
 
