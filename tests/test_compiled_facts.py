@@ -4,12 +4,14 @@ Facts of the program, not times: they hold on a busy machine and fail when a met
 """
 
 import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 import jaxai
 from jaxai.models.layers import Conv, Logits, max_pool, relu6
@@ -298,3 +300,46 @@ def test_a_second_call_compiles_nothing(net, name):
     # The counter counts: another shape is another program.
     METHODS[name](net, photos(3))
     assert len(compilations) > before
+
+
+def instructions(program):
+    """Return how often each operation of each shape stands in a program, whatever its name."""
+    return Counter(re.findall(r"= (\(?[a-z]\w*\[[^=]*?) ([a-z][\w\-]*)\(", program.as_text()))
+
+
+def shipped():
+    return jaxai.models.ResNet(18, classes=CLASSES, width=8, rngs=nnx.Rngs(0))
+
+
+def by_marks(net):
+    """Return the network as a user marks it."""
+
+    def scores(net, x):
+        for name in net.layer_names[:-1]:
+            x = checkpoint_name(getattr(net, name)(x), name)
+        return net.logits(x)
+
+    return jax.tree_util.Partial(scores, net)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["grad_cam", "saliency", "lrp"])
+def test_layers_that_are_found_compile_to_the_program_of_those_that_are_marked(run):
+    net, x = shipped(), photos(4)
+    models = {
+        "shipped": net,
+        "marked": jaxai.layers.named(by_marks(net), x),
+        "found": jaxai.layers.find(jax.tree_util.Partial(lambda net, x: net(x), net), x),
+    }
+    options = {"layer": "layer3.1"} if run == "grad_cam" else {}
+    programs = {
+        name: compiled(lambda m, x: getattr(jaxai, run)(m, x, classes(4), **options), model, x)
+        for name, model in models.items()
+    }
+    expected = programs.pop("shipped")
+    assert len(instructions(expected)) > 20
+    for name, program in programs.items():
+        assert instructions(program) == instructions(expected), name
+        assert flops(program) == flops(expected), name
+    shorter = compiled(lambda m, x: m(x), net, x)
+    assert instructions(shorter) != instructions(expected)
