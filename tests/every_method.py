@@ -12,9 +12,6 @@ from jaxai._frame import describe
 
 KEY = jax.random.key(0)
 SIZE = (6, 8)
-BASELINES = jnp.asarray(np.random.default_rng(8).normal(size=(2, *SIZE, 3)), "float32")
-QUARTERS = jnp.arange(6)[:, None] // 3 * 2 + jnp.arange(8) // 4
-OVERLAPPING = jnp.stack([QUARTERS < 2, QUARTERS % 2 == 0, QUARTERS > 0])
 NOISY = {"key": KEY, "num_samples": 3}
 
 
@@ -24,14 +21,22 @@ def _gap(model, images, targets=None):
     return jaxai.completeness_gap(model, images, targets, attributions=found)
 
 
+def quarters(size):
+    """Four segments of images of this size."""
+    height, width = size
+    return jnp.arange(height)[:, None] // (height // 2) * 2 + jnp.arange(width) // (width // 2)
+
+
 def _xrai(model, images, targets=None):
-    regions = jnp.broadcast_to(OVERLAPPING, (len(images), *OVERLAPPING.shape))
+    cut = quarters(images.shape[1:3])
+    overlapping = jnp.stack([cut < 2, cut % 2 == 0, cut > 0])
+    regions = jnp.broadcast_to(overlapping, (len(images), *overlapping.shape))
     return jaxai.xrai(model, images, targets, regions=regions, steps=2, min_pixels=1)
 
 
-# Options that make any method small, by name.
+# Options that make any method small, by name; those that depend on the images are functions of their shape.
 SMALL = {
-    "baselines": BASELINES,
+    "baselines": lambda shape: jnp.asarray(np.random.default_rng(8).normal(size=shape), "float32"),
     "grid": 2,
     "jitter": 1,
     "max_sigma": 2.0,
@@ -41,7 +46,7 @@ SMALL = {
     "num_permutations": 2,
     "num_samples": 3,
     "num_segments": 4,
-    "segments": QUARTERS,
+    "segments": lambda shape: quarters(shape[1:3]),
     # Wide smoothing leaves nothing of six by eight pixels.
     "sigma": 1.0,
     "steps": 3,
@@ -57,9 +62,13 @@ OWN = {
 }
 
 
-def _small(description):
+def _small(description, shape):
     """Return a method with small options: a new one is in every test by itself."""
-    taken = {name: value for name, value in SMALL.items() if name in description.parameters}
+    taken = {
+        name: value(shape) if callable(value) else value
+        for name, value in SMALL.items()
+        if name in description.parameters
+    }
     key = description.parameters.get("key")
     if key is not None and key.default is key.empty:
         taken["key"] = KEY
@@ -67,25 +76,31 @@ def _small(description):
     return partial(description.function, **options) if options else description.function
 
 
-def _explaining(kind):
+def _explaining(kind, shape=(2, *SIZE, 3)):
     """Return the methods that explain this of a class: its score, its probability, or nothing of it."""
     return {
-        name: _small(description)
+        name: _small(description, shape)
         for name, description in sorted(describe.table().items())
         if "targets" in description.parameters and description.explains == kind
     }
 
 
-SCORE = {
-    **_explaining("score"),
+_MORE = {
     "completeness_gap": _gap,
     "smooth": partial(jaxai.gradients.smooth, jaxai.saliency, **NOISY),
     "smooth_moments": partial(jaxai.gradients.smooth_moments, jaxai.saliency, **NOISY),
     "xrai": _xrai,
 }
+SCORE = {**_explaining("score"), **_MORE}
 PROBABILITY = {**_explaining("probability"), "shapley_cam": SCORE.pop("shapley_cam")}
 NOTHING = _explaining("nothing")
 METHODS = {**SCORE, **PROBABILITY, **NOTHING}
+
+
+def of_shape(shape):
+    """Return all methods with small options for images of this shape."""
+    kinds = ("score", "probability", "nothing")
+    return {name: method for kind in kinds for name, method in _explaining(kind, shape).items()} | _MORE
 
 
 def explaining():

@@ -227,6 +227,22 @@ def test_sequences_of_equinox_layers():
     close(jaxai.saliency(model, X, 1), jaxai.saliency(by_hand, X, 1))
 
 
+def test_numbers_of_equinox_modules_are_static_at_any_depth():
+    """The derivative of a maximum pool is known only if its first value is a constant."""
+    pool = eqx.nn.MaxPool2d(2, 2)
+    assert any(isinstance(leaf, float) for leaf in jax.tree.leaves(pool))
+
+    def scores(parts, x):
+        return features(parts["mix"], jax.vmap(parts["pool"])(jnp.moveaxis(x, -1, 1)).transpose(0, 2, 3, 1))
+
+    model = Partial(scores, {"mix": MIX, "pool": pool})
+    found = jaxai.layers.find(model, X)
+    expected = jax.grad(lambda x: scores({"mix": MIX, "pool": pool}, x)[:, 1].sum())(X)
+    for explained in (model, found, as_model(found)):
+        close(jaxai.saliency(explained, X, 1), expected)
+        assert all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(as_model(explained)))
+
+
 # Flax Linen, Haiku, Keras
 
 

@@ -141,11 +141,24 @@ def as_model(model: Any) -> Any:
         nodes = [_renewed(node) if _renewable(node) else node for node in nodes]
         model = jax.tree.unflatten(structure, nodes)
     leaves, structure = jax.tree.flatten(model)
-    fixed = _no_array if foreign.is_equinox(model) else _no_number
-    if not any(map(fixed, leaves)):
+    fixed = _fixed(model)
+    if not any(fixed):
         return model
-    others = [leaf if fixed(leaf) else _ARRAY for leaf in leaves]
-    return Parts(tuple(leaf for leaf in leaves if not fixed(leaf)), capture((structure, others)))
+    others = [leaf if stays else _ARRAY for leaf, stays in zip(leaves, fixed, strict=True)]
+    arrays = tuple(leaf for leaf, stays in zip(leaves, fixed, strict=True) if not stays)
+    return Parts(arrays, capture((structure, others)))
+
+
+def _fixed(model: Any) -> list[bool]:
+    """Return for each leaf whether it is static.
+
+    Numbers of Equinox modules are, at any depth: a pool's first value must be a constant for its derivative.
+    """
+    fixed = []
+    for node in jax.tree.leaves(model, is_leaf=foreign.is_equinox):
+        static = _no_array if foreign.is_equinox(node) else _no_number
+        fixed += map(static, jax.tree.leaves(node))
+    return fixed
 
 
 def unpacked(node: Any) -> Any:
