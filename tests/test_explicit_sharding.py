@@ -103,6 +103,39 @@ EVERY = textwrap.dedent("""
 """)
 
 
+KERNELS = textwrap.dedent("""
+    import json
+    import jax, jax.numpy as jnp, numpy as np
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+    from jax.tree_util import Partial
+    import jaxai
+
+    rng = np.random.default_rng(0)
+    kernel, matrix = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 2, 3, 8), (8, 4)))
+    x = jnp.asarray(rng.normal(size=(2, 6, 8, 3)), jnp.float32)
+    numbers = ("NHWC", "HWIO", "NHWC")
+
+    def net(weights, x):
+        y = jax.lax.conv_general_dilated(x, weights[0], (2, 2), "VALID", dimension_numbers=numbers)
+        y = jax.sharding.reshard(y, P()) if jax.typeof(weights[0]).sharding.spec[-1] else y
+        return jax.nn.relu(y).mean((1, 2)) @ weights[1]
+
+    METHODS = {
+        "saliency": lambda m: jaxai.saliency(m, x, 1),
+        "deep_lift": lambda m: jaxai.deep_lift(m, x, 1),
+        "deep_lift_shap": lambda m: jaxai.deep_lift_shap(m, x, 1, baselines=x[::-1]),
+        "lrp": lambda m: jaxai.lrp(m, x, 1),
+        "integrated_gradients": lambda m: jaxai.integrated_gradients(m, x, 1, steps=3),
+    }
+    alone = [np.asarray(m(Partial(net, (kernel, matrix)))) for m in METHODS.values()]
+    jax.set_mesh(jax.make_mesh((1,), ("d",), axis_types=(AxisType.Explicit,)))
+    spread = jax.device_put(kernel, NamedSharding(jax.sharding.get_mesh(), P(None, None, None, "d")))
+    found = [np.asarray(m(Partial(net, (spread, matrix)))) for m in METHODS.values()]
+    errors = [float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(alone, found)]
+    print(json.dumps(dict(zip(METHODS, errors))))
+""")
+
+
 def errors_of(script, devices):
     """Return the largest error of each method, relative to its largest value."""
     flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
@@ -126,3 +159,9 @@ def test_an_explicit_mesh_changes_no_method():
     errors = errors_of(EVERY, devices=2)
     assert errors.keys() == METHODS.keys()
     assert {name: error for name, error in errors.items() if not error < 1e-5} == {}
+
+
+def test_kernels_of_convolutions_may_be_spread():
+    errors = errors_of(KERNELS, devices=1)
+    assert len(errors) == 5
+    assert max(errors.values()) < 1e-5, errors

@@ -19,11 +19,12 @@ def product(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> jax.A
     found = tuple(tuple(map(tuple, pair)) for pair in params["dimension_numbers"])
     real = jnp.issubdtype(x.dtype, jnp.floating) and jnp.issubdtype(kernel.dtype, jnp.floating)
     # On an explicit mesh, JAX's own gradient handles the sharding.
-    spread = params.get("out_sharding") is not None or any(map(_is_spread, (x, kernel)))
+    spread = params.get("out_sharding") is not None or any(map(is_spread, (x, kernel)))
     if found != numbers or kernel.ndim != 2 or not real or spread:
         return lax.dot_general(x, kernel, **params)
     return multiply(x, kernel, Settings(params["precision"], params["preferred_element_type"]))
 
 
-def _is_spread(x):
+def is_spread(x: jax.Array) -> bool:
+    """Return whether an array's type says that its axes are spread over the devices of an explicit mesh."""
     return any(axis is not None for axis in jax.typeof(x).sharding.spec)

@@ -14,7 +14,7 @@ from jax import lax
 from .._cpu import conv as _conv
 from .._frame import targets as _targets
 from .._program.graph import Graph
-from ._dense import product
+from ._dense import is_spread, product
 from ._rewrite import Rewritten
 
 
@@ -22,12 +22,14 @@ def convolution(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> j
     """Run `lax.conv_general_dilated` with the parameters of its equation, in a form that is fast in loops.
 
     Grouped convolutions that are not depthwise run unchanged, as do kernel gradients of other convolutions
-    (`batch_group_count` above one): their stock form is as fast inside a loop as outside.
+    (`batch_group_count` above one): their stock form is as fast inside a loop as outside. So do all on an
+    explicit mesh, where JAX cannot transpose the kernel of a convolution.
     """
     numbers = params["dimension_numbers"]
     groups, channels = params["feature_group_count"], x.shape[numbers.lhs_spec[1]]
     features = kernel.shape[numbers.rhs_spec[0]]
-    if params["batch_group_count"] != 1 or (groups > 1 and not groups == channels == features):
+    grouped = params["batch_group_count"] != 1 or (groups > 1 and not groups == channels == features)
+    if grouped or any(map(is_spread, (x, kernel))):
         settings = {k: v for k, v in params.items() if k != "out_sharding"}
         return lax.conv_general_dilated(x, kernel, **settings)
     last = tuple(range(2, x.ndim))
