@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from .. import _files
 from .._files import shown
+from .._frame.shown import table
 from ..weights_convert import files
 from . import hub, parameters, taken
 from .crop import PhotoNote, crop
@@ -45,10 +46,27 @@ class Pretrained:
     digest: str
 
     def __repr__(self) -> str:
-        sizes = [getattr(leaf, "size", 0) for leaf in jax.tree.leaves(self.model)]
-        classes = "no classifier" if self.labels is None else f"{len(self.labels)} classes"
-        about = f"{classes}, photos of {self.input_size} px, {sum(sizes) / 1e6:.1f} M parameters"
+        about = f"{self._classes}, photos of {self.input_size} px, {self._size:.1f} M parameters"
         return f"Pretrained({shown(self.name)}: {about}, sha256 {self.digest[:8]})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("classes", self._classes if not self.labels else f"{len(self.labels)}: {self.labels[0]}, ..."),
+            ("photos", f"{self.input_size} x {self.input_size}"),
+            ("parameters", f"{self._size:.1f} M"),
+            ("layers", ", ".join(getattr(self.model, "layer_names", ())) or "jaxai.layers.find finds them"),
+            ("weights", f"SHA-256 {self.digest}"),
+        ]
+        return table(("network", self.name), rows)
+
+    @property
+    def _classes(self) -> str:
+        return "no classifier" if self.labels is None else f"{len(self.labels)} classes"
+
+    @property
+    def _size(self) -> float:
+        """Millions of parameters."""
+        return sum(getattr(leaf, "size", 0) for leaf in jax.tree.leaves(self.model)) / 1e6
 
     def preprocess(self, photo: Any, **reading: Any) -> Float[Array, "batch size size 3"]:
         """Return what the network takes of a path, PIL image, array, or list of those; `crop`'s keywords."""

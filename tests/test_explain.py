@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -462,6 +463,44 @@ def test_results_have_short_texts(net, photos):
     assert (
         dataclasses.replace(net, labels=None, name="x").__repr__().startswith("Pretrained(x: no classifier")
     )
+
+
+def test_results_draw_themselves_and_write_files(net, photos, tmp_path):
+    x, key = net.preprocess(list(photos)), jax.random.key(0)
+    segments = jaxai.segment(net.crop(list(photos)), method="grid")
+    classes = jnp.tile(jnp.array([0, 1]), (2, 1))
+    lime = jaxai.lime(net.model, x, classes, segments=segments, key=key, num_samples=200, fill=0.0)
+    made = jaxai.visualize(net.model, ["logits:0", "logits:1"], key=key, size=SIZE, steps=2)
+    ratings = jaxai.metrics.compare(
+        net.model, x, methods={"<b>m</b>": jaxai.input_x_gradient}, metrics=("gini",), key=key
+    )
+    for name, result, kept in (
+        ("lime", lime, "weights"),
+        ("made", made, "images"),
+        ("table", ratings, "scores"),
+    ):
+        assert result.plot()._repr_png_()[1:4] == b"PNG"
+        result.save(tmp_path / name)
+        result.save(tmp_path / name)  # again
+        with Image.open(tmp_path / name / "figure.png") as picture:
+            assert min(picture.size) > 100
+        with np.load(tmp_path / name / "arrays.npz") as arrays:
+            np.testing.assert_array_equal(arrays[kept], getattr(result, kept))
+        text = result.to_html(tmp_path / f"{name}.html")
+        assert (tmp_path / f"{name}.html").read_text("utf-8") == text
+        assert text.count("<img") == 1 and "<b>m" not in text and not re.search(r"https?://", text)
+    assert {one.name for one in (tmp_path / "table").iterdir()} == {
+        *("figure.png", "arrays.npz", "comparison.json", "comparison.csv")
+    }
+    bare, over = (jaxai.plots.render(lime.plot(given)) for given in (None, net.crop(list(photos))))
+    assert bare.shape == over.shape and (bare != over).any()
+    with pytest.raises(ValueError, match=r"`photos` must be \[2, 32, 32, 3\]; got \[1, 32, 32, 3\]"):
+        lime.plot(np.zeros((1, SIZE, SIZE, 3)))
+    with pytest.raises(ValueError, match="nothing to plot"):
+        jax.eval_shape(lambda one: one.plot() and 0, lime)
+    labelled = dataclasses.replace(net, labels=("<b>first</b>", "second"))
+    assert "&lt;b&gt;first" in labelled._repr_html_() and "<b>" not in labelled._repr_html_()
+    assert "mixed, logits" in net._repr_html_()
 
 
 @pytest.mark.parametrize(

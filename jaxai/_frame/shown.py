@@ -12,7 +12,7 @@ from jax.core import Tracer
 from .._files import shown as readable
 
 _GAP = 4
-_MOST_TILES = 64
+MOST_TILES = 64
 
 
 def known(values: Any) -> np.ndarray | None:
@@ -49,7 +49,7 @@ def tiles(images: np.ndarray) -> bytes:
     """Return images [N, height, width, channels] in [0, 1] side by side, at most 64, as a PNG file."""
     from PIL import Image
 
-    images = np.asarray(images, np.float32)[:_MOST_TILES]
+    images = np.asarray(images, np.float32)[:MOST_TILES]
     pixels = np.round(np.clip(np.nan_to_num(images), 0, 1) * 255).astype(np.uint8)
     pixels = np.broadcast_to(pixels[..., :3], (*pixels.shape[:3], 3))
     count, height, width = pixels.shape[:3]

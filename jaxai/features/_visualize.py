@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +19,15 @@ from .. import layers
 from .._frame import batching, checks, shown
 from .._frame import targets as _targets
 from .._frame.contract import completed
+from .._frame.results import Result
 from .._program.named import unknown
 from . import _engine, _receptive, objectives, parametrize
 from ._dream import identity, run_keys
 from .objectives import IMAGES, OPACITY, Objective
 from .transforms import NONE, WIDE, Transforms
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REDIRECT_STEPS = 16
 
@@ -42,7 +46,7 @@ def small_is_meant() -> Iterator[None]:
 
 @register_dataclass
 @dataclass(frozen=True, repr=False)
-class Visualization:
+class Visualization(Result):
     """Synthetic images and their optimisation; N is the number of objectives times `copies`.
 
     Attributes:
@@ -68,6 +72,28 @@ class Visualization:
         last = "" if values is None or not values.size else f", objective {values[:, -1].mean():.3g}"
         size = f"{shape[1]} x {shape[2]}"
         return f"Visualization({shown.counted(shape[0], 'image')} of {size}, {steps} steps{last})"
+
+    def plot(self) -> "Figure":
+        """Return a figure of at most 64 images with their objectives at the last step.
+
+        Notebooks display it; `jaxai.plots.png` turns it into a file's bytes.
+
+        Raises:
+            ValueError: If there are no images yet, as under `jit`.
+        """
+        from .. import plots
+
+        images, values = shown.known(self.images), shown.known(self.history)
+        if images is None or values is None or images.ndim != 4:
+            raise ValueError("there is nothing to plot: the images are not an array of four axes")
+        panels = []
+        for i, image in enumerate(images[: shown.MOST_TILES]):
+            last = f", objective {values[i, -1]:.3g}" if values.shape[-1] else ""
+            panels.append(plots.photo_panel(np.clip(image, 0, 1), title=f"{i}{last}"))
+        return plots.compose(panels, title=repr(self))
+
+    def _arrays(self) -> dict[str, Any]:
+        return vars(self)
 
     def _repr_png_(self) -> bytes | None:
         images = shown.known(self.images)

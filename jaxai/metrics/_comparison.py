@@ -9,19 +9,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import _files
 from .._frame import shown
+from .._frame.results import Result
 from . import _agreement
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ENDS = {"higher": "max", "lower": "min"}
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(Result):
     """Scores of methods and references by metric; prints as a table, and `jaxai.plots.comparison` draws it.
 
     Attributes:
@@ -211,16 +215,35 @@ class Comparison:
                 writer.writerow([row, metric, self.better[j], *numbers, int(number[i, j])])
         return out.getvalue()
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the table to a file: `.json` holds everything, `.csv` means and intervals.
+    def plot(self) -> "Figure":
+        """Return `jaxai.plots.comparison` of it, which notebooks display."""
+        from .. import plots
+
+        return plots.comparison(self)
+
+    def _arrays(self) -> dict[str, Any]:
+        names = {name: np.asarray(getattr(self, name)) for name in ("rows", "metrics")}
+        return {**names, "scores": self.scores, "draws": self.draws}
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write the table to a file (`.json` holds everything, `.csv` means and intervals) or to a folder.
+
+        Args:
+            folder: A path that ends in .json or .csv; without an ending it is a folder, made if needed, for
+                `figure.png`, `arrays.npz`, `comparison.json` and `comparison.csv`.
 
         Raises:
-            ValueError: If the name has neither ending.
+            ValueError: If the name has another ending.
             OSError: If nothing can be written there.
         """
-        path = Path(path)
+        path = Path(folder)
+        if not path.suffix:
+            super().save(path)
+            self.save(path / "comparison.json")
+            self.save(path / "comparison.csv")
+            return
         if path.suffix not in (".json", ".csv"):
-            raise ValueError(f"`path` must end in .json or .csv; got {path.name!r}")
+            raise ValueError(f"`folder` must end in .json or .csv, or be a folder; got {path.name!r}")
         text = self.to_json() if path.suffix == ".json" else self.to_csv()
         with _files.file(path) as new:
             new.write_text(text, encoding="utf-8")
