@@ -1,44 +1,29 @@
-"""What results have in common: a figure, files, and a page."""
+"""What results have in common: a figure, files and a page, which are made outside, when somebody asks."""
 
+import importlib
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
-from .. import _files
-from . import shown
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FIGURE, ARRAYS = "figure.png", "arrays.npz"
+from typing import Any
 
 
 class Result:
-    """Base of results; subclasses say what they draw (`plot`) and which arrays they hold (`_arrays`)."""
+    """Base of results; `_arrays` says which arrays they hold."""
 
-    def plot(self) -> "Figure":
-        """Return a figure, which notebooks display; `jaxai.plots.png` turns it into a file's bytes."""
-        raise NotImplementedError
+    def plot(self) -> Any:
+        """Return a Matplotlib figure; notebooks display it, `jaxai.plots.png` turns it into a file's bytes.
 
-    def _arrays(self) -> dict[str, Any]:
-        """Return the arrays that `save` writes, by name; those that are not known are left out."""
-        raise NotImplementedError
+        Raises:
+            ValueError: If there are no values yet, as under `jit`.
+        """
+        return drawing().figure(self)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write `figure.png` and `arrays.npz`, which holds the attributes, into a folder, made if needed.
 
         Raises:
             OSError: If something cannot be written.
+            ValueError: If there are no values yet, as under `jit`.
         """
-        from .. import plots
-
-        values = {name: shown.known(array) for name, array in self._arrays().items()}
-        picture = plots.png(self.plot())
-        with _files.folder(Path(folder)) as new:
-            (new / FIGURE).write_bytes(picture)
-            np.savez_compressed(new / ARRAYS, **{name: v for name, v in values.items() if v is not None})
+        drawing().save(self, folder)
 
     def to_html(self, path: str | os.PathLike | None = None) -> str:
         """Write a self-contained page with the figure and, where there is one, the table; return its text.
@@ -48,14 +33,14 @@ class Result:
 
         Raises:
             OSError: If it cannot be written.
+            ValueError: If there are no values yet, as under `jit`.
         """
-        from ..report import _page as page
-        from ..report._shown import image
+        return drawing().page(self, path)
 
-        title, table = repr(self), getattr(self, "_repr_html_", lambda: None)()
-        head = f"<header><h1>{page.text(title)}</h1></header>"
-        body = f"{head}<main>{image(self.plot(), title)}{table or ''}</main>"
-        text = page.document(title, body, style=page.file("page.css"), script="")
-        if path is not None:
-            _files.write(Path(path), [text.encode()])
-        return text
+    def _arrays(self) -> dict[str, Any]:
+        return vars(self)
+
+
+def drawing() -> Any:
+    """Return the module that draws: the one door from the methods outwards, opened when it is needed."""
+    return importlib.import_module("jaxai.report._results")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,6 @@ from . import _engine, _receptive, objectives, parametrize
 from ._dream import identity, run_keys
 from .objectives import IMAGES, OPACITY, Objective
 from .transforms import NONE, WIDE, Transforms
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 REDIRECT_STEPS = 16
 
@@ -72,28 +69,6 @@ class Visualization(Result):
         last = "" if values is None or not values.size else f", objective {values[:, -1].mean():.3g}"
         size = f"{shape[1]} x {shape[2]}"
         return f"Visualization({shown.counted(shape[0], 'image')} of {size}, {steps} steps{last})"
-
-    def plot(self) -> "Figure":
-        """Return a figure of at most 64 images with their objectives at the last step.
-
-        Notebooks display it; `jaxai.plots.png` turns it into a file's bytes.
-
-        Raises:
-            ValueError: If there are no images yet, as under `jit`.
-        """
-        from .. import plots
-
-        images, values = shown.known(self.images), shown.known(self.history)
-        if images is None or values is None or images.ndim != 4:
-            raise ValueError("there is nothing to plot: the images are not an array of four axes")
-        panels = []
-        for i, image in enumerate(images[: shown.MOST_TILES]):
-            last = f", objective {values[i, -1]:.3g}" if values.shape[-1] else ""
-            panels.append(plots.photo_panel(np.clip(image, 0, 1), title=f"{i}{last}"))
-        return plots.compose(panels, title=repr(self))
-
-    def _arrays(self) -> dict[str, Any]:
-        return vars(self)
 
     def _repr_png_(self) -> bytes | None:
         images = shown.known(self.images)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from .. import _files
 from .._frame import shown
 from .._frame.results import Result
 from . import _agreement
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _ENDS = {"higher": "max", "lower": "min"}
 
@@ -214,12 +211,6 @@ class Comparison(Result):
                 numbers = ["" if np.isnan(x) else repr(float(x)) for x in (means[i, j], *ends[i, j])]
                 writer.writerow([row, metric, self.better[j], *numbers, int(number[i, j])])
         return out.getvalue()
-
-    def plot(self) -> "Figure":
-        """Return `jaxai.plots.comparison` of it, which notebooks display."""
-        from .. import plots
-
-        return plots.comparison(self)
 
     def _arrays(self) -> dict[str, Any]:
         names = {name: np.asarray(getattr(self, name)) for name in ("rows", "metrics")}

@@ -1,7 +1,7 @@
 """Results of the methods on superpixels."""
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,8 @@ from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float, Int
 
 from .._frame import shown
-from .._frame.results import Result
+from .._frame.results import Result, drawing
 from . import _segments
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def chosen(
@@ -43,11 +40,6 @@ def chosen(
 
 
 _STRONGEST = 5
-
-
-# Maps in one figure; and standard errors within which a value is hatched.
-_MOST_DRAWN, _WITHIN = 16, 2
-_HATCHED = "hatched: within two standard errors of zero"
 
 
 class _OnSuperpixels(Result):
@@ -82,8 +74,8 @@ class _OnSuperpixels(Result):
             ["image", "target", "strongest superpixels: value and its error"], rows, caption=repr(self)
         )
 
-    def plot(self, photos: Any = None) -> "Figure":
-        """Return a figure of the values, at most 16 maps, those within two standard errors of zero hatched.
+    def plot(self, photos: Any = None) -> Any:
+        """Return a Matplotlib figure of at most 16 maps; within two standard errors of zero they are hatched.
 
         Notebooks display it; `jaxai.plots.png` turns it into a file's bytes.
 
@@ -93,36 +85,7 @@ class _OnSuperpixels(Result):
         Raises:
             ValueError: If there are no values yet, as under `jit`, or the photos do not fit.
         """
-        from .. import plots
-
-        values, labels = shown.known(self._values), shown.known(self.segments)
-        if values is None or labels is None or values.ndim not in (2, 3) or labels.ndim != 3:
-            raise ValueError("there is nothing to plot: the values are not arrays of one batch")
-        errors = shown.known(getattr(self, "standard_error", None))
-        under = np.ones((*labels.shape, 3), np.float32) if photos is None else np.asarray(photos)
-        if under.shape[:3] != labels.shape:
-            raise ValueError(
-                f"`photos` must be [{', '.join(map(str, labels.shape))}, 3]; got {list(under.shape)}"
-            )
-        values = values.reshape(len(values), -1, values.shape[-1])
-        errors = None if errors is None else errors.reshape(values.shape)
-        panels = []
-        for i, k in list(np.ndindex(*values.shape[:2]))[:_MOST_DRAWN]:
-            unsure = None if errors is None else np.abs(values[i, k]) <= _WITHIN * errors[i, k]
-            unsure = None if unsure is None or not unsure.any() else unsure[labels[i]]
-            panel = plots.heatmap_panel(
-                under[i],
-                values[i, k][labels[i]],
-                title=f"image {i}" + (f", target {k}" if values.shape[1] > 1 else ""),
-                signed=True,
-                label="value of the superpixel",
-                hatched=unsure,
-            )
-            panels.append(replace(panel, caption="" if unsure is None else _HATCHED))
-        return plots.compose(panels, title=repr(self))
-
-    def _arrays(self) -> dict[str, Any]:
-        return vars(self)
+        return drawing().superpixels(self, photos)
 
     @property
     def heatmap(self) -> jax.Array:

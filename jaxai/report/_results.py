@@ -1,0 +1,90 @@
+"""Figures, files and pages of results without photos: superpixels, visualizations, comparisons."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .. import _files, plots
+from .._frame import shown
+from ..features import Visualization
+from ..metrics import Comparison
+from . import _page
+from ._shown import image
+
+FIGURE, ARRAYS = "figure.png", "arrays.npz"
+# Maps in one figure; and standard errors within which a value is hatched.
+_MOST_DRAWN, _WITHIN = 16, 2
+_HATCHED = "hatched: within two standard errors of zero"
+
+
+def figure(result: Any) -> Figure:
+    """Return a result's figure."""
+    if isinstance(result, Comparison):
+        return plots.comparison(result)
+    return images(result) if isinstance(result, Visualization) else superpixels(result)
+
+
+def save(result: Any, folder: str | os.PathLike) -> None:
+    """Write a result's figure and arrays into a folder; arrays that are not known are left out."""
+    picture = plots.png(figure(result))
+    arrays = {name: shown.known(array) for name, array in result._arrays().items()}
+    known: dict[str, Any] = {name: array for name, array in arrays.items() if array is not None}
+    with _files.folder(Path(folder)) as new:
+        (new / FIGURE).write_bytes(picture)
+        np.savez_compressed(new / ARRAYS, **known)
+
+
+def page(result: Any, path: str | os.PathLike | None) -> str:
+    """Return a result's page, and write it if there is a path."""
+    title, table = repr(result), getattr(result, "_repr_html_", lambda: None)()
+    head = f"<header><h1>{_page.text(title)}</h1></header>"
+    body = f"{head}<main>{image(figure(result), title)}{table or ''}</main>"
+    text = _page.document(title, body, style=_page.file("page.css"), script="")
+    if path is not None:
+        _files.write(Path(path), [text.encode()])
+    return text
+
+
+def images(result: Visualization) -> Figure:
+    """Return at most 64 images with their objectives at the last step."""
+    drawn, history = shown.known(result.images), shown.known(result.history)
+    if drawn is None or history is None or drawn.ndim != 4:
+        raise ValueError("there is nothing to plot: the images are not an array of four axes")
+    panels = []
+    for i, one in enumerate(drawn[: shown.MOST_TILES]):
+        last = f", objective {history[i, -1]:.3g}" if history.shape[-1] else ""
+        panels.append(plots.photo_panel(np.clip(one, 0, 1), title=f"{i}{last}"))
+    return plots.compose(panels, title=repr(result))
+
+
+def superpixels(result: Any, photos: Any = None) -> Figure:
+    """Return at most 16 maps of superpixels' values, over photos or over white."""
+    values, labels = shown.known(result._values), shown.known(result.segments)
+    if values is None or labels is None or values.ndim not in (2, 3) or labels.ndim != 3:
+        raise ValueError("there is nothing to plot: the values are not arrays of one batch")
+    errors = shown.known(getattr(result, "standard_error", None))
+    under = np.ones((*labels.shape, 3), np.float32) if photos is None else np.asarray(photos)
+    if under.shape[:3] != labels.shape:
+        raise ValueError(
+            f"`photos` must be [{', '.join(map(str, labels.shape))}, 3]; got {list(under.shape)}"
+        )
+    values = values.reshape(len(values), -1, values.shape[-1])
+    errors = None if errors is None else errors.reshape(values.shape)
+    panels = []
+    for i, k in list(np.ndindex(*values.shape[:2]))[:_MOST_DRAWN]:
+        unsure = None if errors is None else np.abs(values[i, k]) <= _WITHIN * errors[i, k]
+        unsure = None if unsure is None or not unsure.any() else unsure[labels[i]]
+        panel = plots.heatmap_panel(
+            under[i],
+            values[i, k][labels[i]],
+            title=f"image {i}" + (f", target {k}" if values.shape[1] > 1 else ""),
+            signed=True,
+            label="value of the superpixel",
+            hatched=unsure,
+        )
+        panels.append(replace(panel, caption="" if unsure is None else _HATCHED))
+    return plots.compose(panels, title=repr(result))
