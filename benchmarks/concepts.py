@@ -1,7 +1,7 @@
 """Concepts and their peers: TCAV (Captum), CRAFT (Xplique), TopK autoencoders (overcomplete).
 
     python -m benchmarks.concepts --peer-python PYTHON [--xplique-python PYTHON] [--repeats 5]
-        [--only tcav,craft,sae] [--out DIR]
+        [--only tcav,craft,craft_documented,sae] [--out DIR]
 
 PYTHON is an interpreter with torch, captum and overcomplete, and with xplique and tensorflow.
 Both sides have the same weights of EfficientNet-Lite0, the same images and, for the autoencoder, the same
@@ -15,6 +15,7 @@ import json
 import os
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import jaxai
@@ -30,6 +31,8 @@ from .client import Worker  # noqa: E402
 
 NETWORK, LAYER = "efficientnet_lite0", "conv_head"
 TESTS, CONCEPT, RANDOM = 4, 10, 24
+# Images of a class, concepts and side of the crops in the example of Xplique's page on CRAFT.
+IMAGES = 50
 TARGET = 285
 KEY = jax.random.key(0)
 CASES = {
@@ -42,8 +45,15 @@ CASES = {
     "craft": {
         "side": "craft",
         "peer": "Xplique",
-        "what": "4 images, 20 concepts, 32 designs",
+        "what": "4 images, 20 concepts, 32 designs, 64 crops of 64 pixels",
         "options": {"concepts": 20, "designs": 32, "crop": 64, "target": TARGET},
+    },
+    "craft_documented": {
+        "side": "craft",
+        "peer": "Xplique",
+        "what": "the example of its page: 50 images, 10 concepts, 32 designs, 450 crops of 80 pixels",
+        "images": IMAGES,
+        "options": {"concepts": 10, "designs": 32, "crop": 80, "target": TARGET},
     },
     "sae": {
         "side": "concepts",
@@ -56,7 +66,8 @@ CASES = {
 
 def calls(model, data):
     """Return jaxai's calls by case."""
-    x, options = jnp.asarray(data["images"]), {name: case["options"] for name, case in CASES.items()}
+    options = {name: case["options"] for name, case in CASES.items()}
+    images, x = jnp.asarray(data["images"]), jnp.asarray(data["images"][:TESTS])
     concept, random, acts = (jnp.asarray(data[name]) for name in ("concept", "random", "acts"))
 
     def tcav():
@@ -72,8 +83,8 @@ def calls(model, data):
         )
         return np.concatenate([np.atleast_1d(found.score), found.null])
 
-    def craft():
-        wanted = options["craft"]
+    def craft(name, x):
+        wanted = options[name]
         found = jaxai.concepts.craft(
             model,
             x,
@@ -84,6 +95,7 @@ def calls(model, data):
             crop=wanted["crop"],
             num_designs=wanted["designs"],
         )
+        jax.block_until_ready(found)
         return np.asarray(found.importance)
 
     def sae():
@@ -98,7 +110,12 @@ def calls(model, data):
         )
         return np.asarray([found.r2])
 
-    return {"tcav": tcav, "craft": craft, "sae": sae}
+    return {
+        "tcav": tcav,
+        "craft": partial(craft, "craft", x),
+        "craft_documented": partial(craft, "craft_documented", images),
+        "sae": sae,
+    }
 
 
 def planted(rows, features, entries, active):
@@ -114,7 +131,8 @@ def planted(rows, features, entries, active):
 def measure(name, call, worker, paths, repeats):
     """Return a case's row."""
     case = CASES[name]
-    fields = {"case": {"method": name, "network": NETWORK, "batch": TESTS, **case["options"]}, **paths}
+    batch = case.get("images", TESTS)
+    fields = {"case": {"method": name, "network": NETWORK, "batch": batch, **case["options"]}, **paths}
     answer = worker.ask("open", tuned=False, precision="float32", **fields)
     answer = worker.ask("run") if answer["ok"] else answer
     if not answer["ok"]:
@@ -174,12 +192,12 @@ def markdown(report):
                 f"Autoencoder: {rates[0]:.0f} steps a second beside {rates[1]:.0f}, the last pass over all"
                 f" activations included; R2 {row['ours'][0]:.3f} and {row['theirs'][0]:.3f}.",
             ]
-        if row["case"] == "craft":
+        if row["case"].startswith("craft"):
             totals = [sum(row[side]) for side in ("ours", "theirs")]
             lines += [
                 "",
-                f"CRAFT: largest importance {max(row['ours']):.2f} and {max(row['theirs']):.2f} (the sums are"
-                f" {totals[0]:.2f} and {totals[1]:.2f}); concepts come in each side's own order.",
+                f"`{row['case']}`: largest importance {max(row['ours']):.2f} and {max(row['theirs']):.2f}"
+                f" (the sums are {totals[0]:.2f} and {totals[1]:.2f}); each side orders its own.",
             ]
     if report["note"]:
         lines += ["", report["note"]]
@@ -200,13 +218,13 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        paths = inputs.ask(NETWORK, scratch, batch=TESTS + CONCEPT + RANDOM, samples=1)
+        paths = inputs.ask(NETWORK, scratch, batch=max(IMAGES, TESTS + CONCEPT + RANDOM), samples=1)
         model = networks.read(NETWORK, paths["weights"])
         images = np.load(paths["images"])
         data = {
-            "images": images[:TESTS],
+            "images": images[:IMAGES],
             "concept": images[TESTS : TESTS + CONCEPT] + np.float32([1.0, 0, 0]),
-            "random": images[TESTS + CONCEPT :],
+            "random": images[TESTS + CONCEPT :][:RANDOM],
             "acts": planted(8192, 384, 1024, 16),
         }
         files = {"weights": paths["weights"], "classes": paths["classes"]}

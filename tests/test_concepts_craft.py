@@ -15,6 +15,7 @@ from jaxai.concepts import concept_model, craft, subconcepts
 from jaxai.concepts._craft import importance
 from jaxai.concepts._parts import parts
 from jaxai.features import factorize
+from jaxai.features._factors import _nndsvd, _random
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(3)
@@ -148,10 +149,25 @@ def test_factorizations_reach_the_objective_of_scikit_learn(method, start):
     np.testing.assert_allclose(ours.error, rest, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["multiplicative", "projected_gradient"])
+def test_factorizations_stop_where_the_error_no_longer_falls(method):
+    x = jnp.asarray(np.random.default_rng(5).random((40, 12)), jnp.float32)
+    options = dict(factors=3, key=KEY, method=method)
+    w, h = _random(x, 3, KEY)
+    errors = [float(jnp.linalg.norm(x - w @ h) / jnp.linalg.norm(x))]
+    errors += [float(factorize(x, steps=steps, **options).error) for steps in range(10, 210, 10)]
+    for tolerance in (1e-2, 1e-3, 1e-4):
+        small = [i for i in range(1, 21) if errors[i - 1] - errors[i] < tolerance * errors[0]]
+        assert 1 < small[0] < 20
+        stopped = factorize(x, steps=200, tolerance=tolerance, **options)
+        np.testing.assert_allclose(stopped.error, errors[small[0]], rtol=2e-6)
+    # The last updates are fewer than ten.
+    odd = factorize(x, steps=13, tolerance=1e-9, **options)
+    close(odd.maps, factorize(x, steps=13, **options).maps, 1e-5)
+
+
 def test_nndsvd_is_that_of_scikit_learn():
     from sklearn.decomposition._nmf import _initialize_nmf
-
-    from jaxai.features._factors import _nndsvd
 
     rng = np.random.default_rng(6)
     for shape in ((20, 7), (7, 20)):

@@ -7,6 +7,7 @@ from xplique.concepts import CraftTf
 from .keras_networks import LAYERS, load
 from .keras_networks import about as about
 
+COLOURS, BEST = 16, 10
 PACKAGES = ("tensorflow", "keras", "xplique", "scikit-learn")
 
 
@@ -19,8 +20,13 @@ def prepare(command):
 
     def run():
         craft = CraftTf(body, head, number_of_concepts=case["concepts"], patch_size=case["crop"])
-        craft.fit(images, class_id=case["target"])
-        # Without images it wants a colour for each concept, and has 16.
-        return np.asarray(craft.estimate_importance(images, nb_design=case["designs"]))
+        crops, amounts, _ = craft.fit(images, class_id=case["target"])
+        # Without images it takes those of `fit`, and wants a colour for each concept, of which it has 16.
+        some = images if case["concepts"] > COLOURS else None
+        importances = craft.estimate_importance(some, nb_design=case["designs"])
+        # What its pictures of the best crops show.
+        best = np.argsort(-amounts, axis=0)[:BEST]
+        np.asarray(crops)[best]
+        return np.asarray(importances)
 
     return run

@@ -21,6 +21,8 @@ from ..perturbation import sobol_design, sobol_indices
 from ._parts import parts
 
 TOP = 10
+# The factorization stops when ten updates lower its error by less than this fraction of the first.
+TOLERANCE = 1e-4
 
 
 class Craft(NamedTuple):
@@ -71,7 +73,8 @@ def craft(
         num_concepts: Number of concepts.
         crop: Side of the crops in pixels; None is two sevenths of the image's shorter side (64 for 224). They
             are spaced by 0.8 sides.
-        steps: Number of updates of each factorization, by projected gradients (`jaxai.features.factorize`).
+        steps: Number of updates of each factorization, by projected gradients (`jaxai.features.factorize`);
+            that of the crops stops earlier where its error no longer falls, as scikit-learn's does.
         start: Initialisation, `"nndsvd"` or `"random"`.
         num_designs: Points of the designs for the Sobol indices: num_designs (num_concepts + 2) runs of the
             layers after `layer` per image.
@@ -118,7 +121,13 @@ def craft(
             f" {seen.shape[1]} channels; got {num_concepts}"
         )
     found = factorize(
-        seen, factors=num_concepts, key=checks.key(key), steps=steps, method="projected_gradient", start=start
+        seen,
+        factors=num_concepts,
+        key=checks.key(key),
+        steps=steps,
+        method="projected_gradient",
+        start=start,
+        tolerance=TOLERANCE,
     )
     best = np.argsort(-np.asarray(found.maps), axis=0, kind="stable")[:TOP].T
     masks = jnp.asarray(sobol_design(num_concepts, num_designs))

@@ -18,7 +18,7 @@ from .._frame.spread import standard_error
 from .._program import layouts
 from ..features import factorize
 from ..perturbation import sobol_design
-from ._craft import TOP, Craft, check_signs, crop_activations, crop_places, cut, importance
+from ._craft import TOLERANCE, TOP, Craft, check_signs, crop_activations, crop_places, cut, importance
 from ._parts import parts
 
 
@@ -76,7 +76,7 @@ def subconcepts(
         key: Typed PRNG key of a random start.
         num_concepts: Number of parts.
         share: Fraction of the crops, in (0, 1].
-        steps: Number of updates of each factorization.
+        steps: As in `craft`.
         start: As in `craft`.
         num_designs: As in `craft`.
 
@@ -141,6 +141,7 @@ def subconcepts(
         steps=steps,
         method="projected_gradient",
         start=start,
+        tolerance=TOLERANCE,
     )
     lies = layers.layer_layout(model, found.layer, images)
     parent = _Parent(model, found.directions, jnp.int32(concept), found.layer, lies, names)

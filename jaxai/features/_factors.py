@@ -31,8 +31,8 @@ class Factors(NamedTuple):
 METHODS = ("multiplicative", "projected_gradient")
 STARTS = ("random", "nndsvd")
 _TINY = 1e-9
-# Accelerated steps for one factor before switching to the other.
-_INNER = 4
+# Accelerated steps for one factor before switching to the other; updates between two looks at the error.
+_INNER, _LOOK = 4, 10
 
 
 def factorize(
@@ -43,6 +43,7 @@ def factorize(
     steps: int = 200,
     method: str = "multiplicative",
     start: str = "random",
+    tolerance: float = 0.0,
 ) -> Factors:
     """Factorize non-negative activations: maps and directions that minimise the squared error.
 
@@ -50,12 +51,14 @@ def factorize(
         acts: Any leading axes; negative values count as zero.
         factors: How many.
         key: Typed key of the start.
-        steps: Number of updates of both factors.
+        steps: Number of updates of both factors, at most.
         method: `"multiplicative"`: updates that never increase the error and never leave zero;
             `"projected_gradient"`: accelerated projected gradients for one factor at a time, which come
             closer to a minimum in the same number of steps.
         start: `"random"`; or `"nndsvd"`, the positive parts of the leading singular vectors, which is
             deterministic.
+        tolerance: Stop when ten updates lower the error by less than this fraction of the start's error, as
+            scikit-learn does with 1e-4; 0 never stops early.
 
     Returns:
         The factors, largest first.
@@ -86,20 +89,22 @@ def factorize(
             f"`factors` must be at most {min(rows, acts.shape[-1])} for start='nndsvd', the rank of {rows}"
             f" activations of {acts.shape[-1]} channels; got {factors}"
         )
+    steps, tolerance = checks.positive(steps, "steps"), checks.number(tolerance, "tolerance", "[0, inf)")
+    stops = tolerance > 0
     return _factorize(
-        acts, key, factors=factors, steps=checks.positive(steps, "steps"), method=method, start=start
+        acts, key, tolerance, factors=factors, steps=steps, method=method, start=start, stops=stops
     )
 
 
-@partial(jax.jit, static_argnames=("factors", "steps", "method", "start"))
-def _factorize(acts, key, *, factors, steps, method, start):
+@partial(jax.jit, static_argnames=("factors", "steps", "method", "start", "stops"))
+def _factorize(acts, key, tolerance, *, factors, steps, method, start, stops):
     x = jnp.maximum(acts.reshape(-1, acts.shape[-1]), 0)
     w, h = _nndsvd(x, factors) if start == "nndsvd" else _random(x, factors, key)
     if method == "multiplicative":
         # Zeros would stay zero.
         w, h = (jnp.maximum(part, 1e-3 * part.mean() + _TINY) for part in (w, h))
 
-    def step(pair, _):
+    def step(_, pair):
         w, h = pair
         if method == "multiplicative":
             h = h * (w.T @ x) / (w.T @ w @ h + _TINY)
@@ -107,15 +112,33 @@ def _factorize(acts, key, *, factors, steps, method, start):
         else:
             h = non_negative(h, w.T @ x, w.T @ w, _INNER)
             w = non_negative(w.T, h @ x.T, h @ h.T, _INNER).T
-        return (w, h), None
+        return w, h
 
-    w, h = jax.lax.scan(step, (w, h), length=steps)[0]
+    def residual(pair):
+        return jnp.linalg.norm(x - pair[0] @ pair[1])
+
+    if stops:
+        first = residual((w, h))
+
+        def falls(state):
+            _, done, before, now = state
+            return (done < steps) & ((done == 0) | (before - now >= tolerance * first))
+
+        def some(state):
+            pair, done, _, now = state
+            count = jnp.minimum(_LOOK, steps - done)
+            pair = jax.lax.fori_loop(0, count, step, pair)
+            return pair, done + count, now, residual(pair)
+
+        (w, h), *_ = jax.lax.while_loop(falls, some, ((w, h), jnp.int32(0), first, first))
+    else:
+        w, h = jax.lax.fori_loop(0, steps, step, (w, h))
     lengths = jnp.linalg.norm(h, axis=1)
     h = h / jnp.where(lengths > 0, lengths, 1)[:, None]
     w = w * lengths
     order = jnp.argsort(-w.sum(0))
     w, h = w[:, order], h[order]
-    error = jnp.linalg.norm(x - w @ h) / jnp.maximum(jnp.linalg.norm(x), _TINY)
+    error = residual((w, h)) / jnp.maximum(jnp.linalg.norm(x), _TINY)
     return Factors(w.reshape(*acts.shape[:-1], factors), h, error)
 
 
