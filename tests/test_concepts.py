@@ -231,6 +231,39 @@ def test_layers_are_compared_and_corrected_together():
         tcav_layers(net, TEST, 0, layers=["early", "early"], **options)
 
 
+def test_one_pass_serves_all_layers():
+    from jaxai.concepts._activations import activations
+
+    keys = jax.random.split(jax.random.key(5), 2)
+    first, second = (jax.random.normal(key, (3, 3, 3, 3)) for key in keys)
+
+    def conv(kernel, x):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        return jax.nn.relu(
+            jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
+        )
+
+    net = jaxai.chain(
+        {
+            "early": jax.tree_util.Partial(conv, first),
+            "late": jax.tree_util.Partial(conv, second),
+            "logits": lambda a: a.mean((1, 2)),
+        }
+    )
+    for model in (net, jaxai.layers.find(net, TEST)):
+        names = [name for name in model.layer_names if name != "logits"]
+        names = (names[0], names[-1])
+        options = {"positions": "mean", "batch_size": 4}
+        read = {
+            wanted: activations.lower(model, TEST, names=wanted, **options).compile()
+            for wanted in (names[:1], names[1:], names)
+        }
+        one, two, both = (found.cost_analysis()["flops"] for found in read.values())
+        assert both < two + 0.5 * one
+        alone = activations(model, TEST, names=names[:1], **options)[names[0]]
+        np.testing.assert_array_equal(activations(model, TEST, names=names, **options)[names[0]], alone)
+
+
 def test_slopes_by_position():
     """Where a score draws on a direction; their sum is the slope of the image."""
     weights = jnp.arange(24.0).reshape(4, 6)

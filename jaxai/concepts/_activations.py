@@ -11,16 +11,22 @@ from .._frame import batching
 from .._frame.targets import Target
 
 
-@partial(jax.jit, static_argnames=("layer", "positions", "batch_size"))
+@partial(jax.jit, static_argnames=("names", "positions", "batch_size"))
 def activations(
-    model: Any, images: jax.Array, *, layer: str, positions: str, batch_size: int | None
-) -> jax.Array:
-    """Return activations [batch, features]: their mean over positions, or all positions flattened."""
+    model: Any, images: jax.Array, *, names: tuple[str, ...], positions: str, batch_size: int | None
+) -> dict[str, jax.Array]:
+    """Return each layer's activations [batch, features]: their mean over positions, or all flattened.
 
-    def chunk(x):
-        acts = layers.split_positions(model, layer, x, dense=True)[0].astype(jnp.float32)
+    All layers are read in one pass: the compiler merges what the networks up to them have in common.
+    """
+
+    def flat(acts):
+        acts = acts.astype(jnp.float32)
         acts = acts.mean((1, 2)) if acts.ndim == 4 and positions == "mean" else acts
         return acts.reshape(len(acts), -1)
+
+    def chunk(x):
+        return {name: flat(layers.split_positions(model, name, x, dense=True)[0]) for name in names}
 
     return batching.map_chunks(chunk, images, batch_size=batching.chunk_size(batch_size, model, images))
 

@@ -1,6 +1,6 @@
 """TCAV: how often a score rises along a concept, compared with random directions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -117,31 +117,84 @@ def tcav(
         >>> found.score.item(), found.null.shape
         (1.0, (200,))
     """
+    [found] = tests(
+        model,
+        images,
+        targets,
+        [layer],
+        concept=concept,
+        random=random,
+        key=key,
+        method=method,
+        alpha=alpha,
+        positions=positions,
+        statistic=statistic,
+        num_draws=num_draws,
+        batch_size=batch_size,
+    ).values()
+    return found
+
+
+def tests(
+    model: Any,
+    images: Any,
+    targets: _targets.Targets,
+    names: Sequence[str | None],
+    *,
+    concept: Any,
+    random: Any,
+    key: jax.Array,
+    method: str,
+    alpha: float,
+    positions: str,
+    statistic: str,
+    num_draws: int,
+    batch_size: int | None,
+) -> dict[str, Tcav]:
+    """Return `tcav` of each layer, with p-values adjusted for the tests of that layer alone."""
     model, images, targets = _targets.prepare(model, images, targets)
     checks.choice(method, "method", METHODS)
     checks.choice(positions, "positions", POSITIONS)
     checks.choice(statistic, "statistic", STATISTICS)
     alpha, num_draws = checks.number(alpha, "alpha", "(0, inf)"), checks.positive(num_draws, "num_draws")
-    layer = layers.resolve(model, layer, images)
+    wanted = tuple(layers.resolve(model, name, images) for name in names)
     size = checks.batch_size(batch_size)
     others = checks.images(random, "random")
     named = concept if isinstance(concept, Mapping) else {"": concept}
     if not named:
         raise ValueError("`concept` must be images, or a mapping of names to images; got none")
-    see = partial(activations, model, layer=layer, positions=positions, batch_size=size)
-    chance = see(others)
-    grads = slopes(model, images, targets, layer=layer, positions=positions, batch_size=size)
-    found = []
-    for i, (name, examples) in enumerate(named.items()):
-        examples = checks.images(examples, f"concept[{name!r}]" if name else "concept")
-        if len(others) < len(examples) + 2:
+    examples = {}
+    for name, some in named.items():
+        examples[name] = checks.images(some, f"concept[{name!r}]" if name else "concept")
+        if len(others) < len(examples[name]) + 2:
             raise ValueError(
-                f"`random` must have at least {len(examples) + 2} images, two more than the concept; got"
-                f" {len(others)}"
+                f"`random` must have at least {len(examples[name]) + 2} images, two more than the concept;"
+                f" got {len(others)}"
             )
-        draws = jax.random.fold_in(checks.key(key), i)
+    see = partial(activations, model, names=wanted, positions=positions, batch_size=size)
+    chance, shown = see(others), {name: see(some) for name, some in examples.items()}
+    keys = [jax.random.fold_in(checks.key(key), i) for i in range(len(shown))]
+    return {
+        layer: _at_layer(
+            slopes(model, images, targets, layer=layer, positions=positions, batch_size=size),
+            {name: acts[layer] for name, acts in shown.items()},
+            chance[layer],
+            keys,
+            alpha,
+            statistic=statistic,
+            method=method,
+            num_draws=num_draws,
+            several=isinstance(concept, Mapping),
+        )
+        for layer in wanted
+    }
+
+
+def _at_layer(grads, shown, chance, keys, alpha, *, statistic, method, num_draws, several):
+    found = []
+    for (name, acts), draws in zip(shown.items(), keys, strict=True):
         direction, found_now, chances, each = _test(
-            see(examples), chance, grads, draws, alpha, method=method, num_draws=num_draws
+            acts, chance, grads, draws, alpha, method=method, num_draws=num_draws
         )
         if not np.isclose(float(jnp.linalg.norm(direction)), 1, atol=1e-3):
             raise ValueError(
@@ -159,11 +212,8 @@ def tcav(
     else:
         far, reached = np.abs(null - 0.5), np.abs(score - 0.5)[:, None] - 1e-6
     p_value = (1 + (far >= reached).sum(1)) / (num_draws + 1)
-    adjusted = holm(p_value)
-    parts = (score, null, slope, slope_null, p_value, adjusted, sensitivity, vectors)
-    if not isinstance(concept, Mapping):
-        return Tcav(*(value[0] for value in parts))
-    return Tcav(*parts, names=tuple(named))
+    parts = (score, null, slope, slope_null, p_value, holm(p_value), sensitivity, vectors)
+    return Tcav(*parts, names=tuple(shown)) if several else Tcav(*(value[0] for value in parts))
 
 
 @partial(jax.jit, static_argnames=("method", "num_draws"))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._frame import targets as _targets
 from .._frame.contract import completed
-from ._tcav import Tcav, holm, tcav
+from ._tcav import Tcav, holm, tests
 
 
 @completed
@@ -35,7 +35,7 @@ def tcav_layers(
 
     Layers may disagree: a concept that a score depends on early need not be a direction of a late layer.
     Slopes have the unit of a layer's activations, so that scores and p-values are what compares. Every layer
-    has the same draws.
+    has the same draws, and one pass over the examples and the random images serves all layers.
 
     Args:
         layers: Names of `model.layer_names`.
@@ -73,24 +73,21 @@ def tcav_layers(
     names = [layers] if isinstance(layers, str) else list(layers)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"`layers` must name one layer or more, each once; got {names}")
-    found = {
-        layer: tcav(
-            model,
-            images,
-            targets,
-            layer=layer,
-            concept=concept,
-            random=random,
-            key=key,
-            method=method,
-            alpha=alpha,
-            positions=positions,
-            statistic=statistic,
-            num_draws=num_draws,
-            batch_size=batch_size,
-        )
-        for layer in names
-    }
+    found = tests(
+        model,
+        images,
+        targets,
+        names,
+        concept=concept,
+        random=random,
+        key=key,
+        method=method,
+        alpha=alpha,
+        positions=positions,
+        statistic=statistic,
+        num_draws=num_draws,
+        batch_size=batch_size,
+    )
     adjusted = holm(np.stack([test.p_value for test in found.values()]))
     return {
         layer: replace(test, adjusted=own) for (layer, test), own in zip(found.items(), adjusted, strict=True)

@@ -110,8 +110,9 @@ def unlike_neighbours(
         raise ValueError(
             f"`pool` must have at least {k} images of {kind} for image {poor}; got {int(least[poor])}"
         )
-    see = partial(activations, model, layer=layer, positions="mean", batch_size=size)
-    return Neighbours(*_nearest(see(images), see(pool), own, theirs, unlike, k=k, metric=metric))
+    see = partial(activations, model, names=(layer,), positions="mean", batch_size=size)
+    seen = see(images)[layer], see(pool)[layer]
+    return Neighbours(*_nearest(*seen, own, theirs, unlike, k=k, metric=metric))
 
 
 @partial(jax.jit, static_argnames=("k", "metric"))
