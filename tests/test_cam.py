@@ -158,6 +158,8 @@ POOLED_AND_LINEAR = {
     "sum_over_positions": lambda h: h.sum((1, 2)) / 48 @ KERNEL,
     "two_layers": lambda h: h.mean((1, 2)) @ KERNEL @ MORE,
     "temperature": lambda h: h.mean((1, 2)) @ KERNEL / 2,
+    "image_by_image": lambda h: jax.vmap(lambda features: KERNEL.T @ features + 3)(h.mean((1, 2))),
+    "kernel_transposed": lambda h: jax.lax.dot_general(h.mean((1, 2)), KERNEL.T, (((1,), (1,)), ((), ()))),
     "half": lambda h: (h.astype(jnp.bfloat16).mean((1, 2)) @ KERNEL.astype(jnp.bfloat16)).astype(jnp.float32),
 }
 OTHER_HEADS = {
@@ -189,6 +191,29 @@ def test_class_activation_map_of_pooled_linear_heads(name, small_images):
     close(
         contrast, jnp.tanh(small_images) @ (weights[:, 1] - weights[:, 0]), 1e-2 if name == "half" else 2e-5
     )
+
+
+@pytest.mark.parametrize("name", ["kernel_first", "image_by_image", "kernel_transposed"])
+def test_the_order_of_a_product_changes_nothing(name, small_images):
+    """Heads that begin with a dense layer have shorter ways, which see the kernel in one order."""
+
+    def flat(product):
+        return lambda h: product(h.transpose(0, 3, 1, 2).reshape(len(h), 3, -1).sum(2))
+
+    products = {
+        "kernel_first": lambda h: (KERNEL.T @ h.T).T,
+        "image_by_image": jax.vmap(lambda h: KERNEL.T @ h),
+        "kernel_transposed": lambda h: jax.lax.dot_general(h, KERNEL.T, (((1,), (1,)), ((), ()))),
+    }
+    nets = [
+        jaxai.chain({"conv2": lambda x: jnp.tanh(x), "logits": lambda h, p=p: jnp.tanh(flat(p)(h))})
+        for p in (products[name], lambda h: h @ KERNEL)
+    ]
+    classes = np.tile(np.arange(5), (len(small_images), 1))
+    for method in (jaxai.ablation_cam, jaxai.grad_cam):
+        found, expected = (raw(method, net, small_images, classes) for net in nets)
+        assert np.abs(expected).max() > 0
+        close(found, expected)
 
 
 @pytest.mark.parametrize("name", OTHER_HEADS)

@@ -42,9 +42,12 @@ def find(head: Callable[[jax.Array], jax.Array], acts: jax.Array) -> DenseHead |
     dense = _first_dense(graph, dependent, channels)
     if dense is None or len(graph.outputs) != 1:
         return None
-    features, kernel = dense.inputs
+    place = next(i for i, ref in enumerate(dense.inputs) if ref in dependent)
+    features, kernel = dense.inputs[place], dense.inputs[1 - place]
     if isinstance(kernel, Constant):
         return None
+    # A kernel may be given transposed, or first, as `weight @ features`: then the product is transposed.
+    across = dense.params["dimension_numbers"][0][1 - place][0] == 1
     below, above = graph.part([source], [features]), graph.part(dense.outputs, graph.outputs)
     read = {kernel, *values_of(r for part in (below, above) for n in part.nodes for r in n.inputs)}
     late = graph.dependents(dense.outputs)
@@ -55,8 +58,8 @@ def find(head: Callable[[jax.Array], jax.Array], acts: jax.Array) -> DenseHead |
     fixed = values(beside, flat[:-1])
     return DenseHead(
         before=lambda acts: evaluate(below, [acts], known=fixed)[0],
-        kernel=fixed[kernel],
-        after=lambda product: evaluate(above, [product], known=fixed)[0],
+        kernel=fixed[kernel].T if across else fixed[kernel],
+        after=lambda product: evaluate(above, [product.T if place else product], known=fixed)[0],
         channels=channels,
     )
 
@@ -78,17 +81,15 @@ def _first_dense(graph: Graph, dependent: set[int], channels: int) -> Node | Non
 
 
 def _is_dense(graph: Graph, node: Node, dependent: set[int], axes: dict[Ref, int], channels: int) -> bool:
-    left, right = node.inputs
-    if left not in dependent or right in dependent:
+    moving = [place for place, ref in enumerate(node.inputs) if ref in dependent]
+    contracted, batches = node.params["dimension_numbers"]
+    if len(moving) != 1 or any(batches) or any(len(graph.shape(ref)) != 2 for ref in node.inputs):
         return False
-    shape = graph.shape(left)
-    dense = node.params["dimension_numbers"] == (((1,), (0,)), ((), ()))
+    features = node.inputs[moving[0]]
     return (
-        dense
-        and len(shape) == 2
-        and axes[left] == 1
-        and len(graph.shape(right)) == 2
-        and shape[1] % channels == 0
+        tuple(contracted[moving[0]]) == (1,)
+        and axes[features] == 1
+        and graph.shape(features)[1] % channels == 0
     )
 
 
