@@ -267,7 +267,7 @@ def test_text_json_and_csv(whole, tmp_path):
     lines = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert len(lines) == 7 * 6 and lines[0]["row"] == "input x gradient"
     assert float(lines[0]["mean"]) == whole.means[0, 0] and lines[-1]["mean"] == ""
-    with pytest.raises(ValueError, match="must end in .json or .csv; got 'table.txt'"):
+    with pytest.raises(ValueError, match="must end in .json or .csv, or be a folder; got 'table.txt'"):
         whole.save(tmp_path / "table.txt")
 
 

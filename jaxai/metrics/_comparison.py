@@ -68,8 +68,18 @@ class Comparison(Result):
         """Bootstrap intervals of the means, [rows, metrics, 2]; NaN for fewer than two scores."""
         return self._interval(self.scores)
 
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """How often each image is in each draw, float64 [batch, draws]."""
+        count = self.scores.shape[-1]
+        return np.stack([np.bincount(draw, minlength=count) for draw in self.draws], -1).astype(np.float64)
+
     def _interval(self, values):
-        resampled = np.stack([_mean(values[..., draw]) for draw in self.draws])
+        known = ~np.isnan(values)
+        sums = np.where(known, values, 0.0) @ self._weights
+        with np.errstate(invalid="ignore"):
+            # In draws without a known score nothing is known: 0 / 0.
+            resampled = np.moveaxis(sums / (known.astype(np.float64) @ self._weights), -1, 0)
         edges = (1 - self.confidence) / 2
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
