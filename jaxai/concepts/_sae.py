@@ -120,10 +120,10 @@ def sae(
     r"""Train a sparse autoencoder on activations.
 
     $z = \mathrm{TopK}(\mathrm{ReLU}(W (x - b) + c))$ and $\hat x = z D + b$, or another sparsity constraint.
-    Activations are centred and scaled by one factor. The dictionary is initialised with activations, its
-    entries keep length one, and codes unused for 200 steps learn to explain the residual of the others
-    (weight 1/32), so that few stay dead; matching pursuit, which has no encoder, replaces them with the
-    worst-explained activations.
+    Activations are centred and scaled by one factor. The dictionary is initialised with activations and the
+    encoder with its transpose, of the size that explains a first batch best. Entries keep length one, and
+    codes unused for 200 steps learn to explain the residual of the others (weight 1/32), so that few stay
+    dead; matching pursuit, which has no encoder, replaces them with the worst-explained activations.
 
     Args:
         acts: Activations with any axes before the features: positions of images, tokens. A NumPy memory map
@@ -133,8 +133,8 @@ def sae(
         key: Typed PRNG key of the start and of the batches; step t depends on it and t.
         kind: `"top_k"`: the k largest codes of each activation; `"batch_top_k"`: the largest of the whole
             batch, k per activation, and after training those above the mean threshold; `"jump_relu"`: those
-            above a learned gate per code, with their number pulled towards k; `"matching_pursuit"`: k greedy
-            steps on the residual, without an encoder.
+            above a learned gate per code, all of which are shifted at each step so that the mean number of
+            codes is held at k; `"matching_pursuit"`: k greedy steps on the residual, without an encoder.
         dictionary: `"free"`; or `"archetypal"`: each entry is a convex combination of candidates plus a short
             step, scaled to length one, so that different keys find nearly the same entries.
         candidates: For `"archetypal"`, points like activations [candidates, features], at least as many as

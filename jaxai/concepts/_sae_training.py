@@ -20,9 +20,10 @@ from . import _sae_kinds as kinds
 # A code is dead if no activation has used it for this many steps.
 _PATIENCE = 200
 _AUXILIARY = 1 / 32
-# The gates' kernel width and initial value, in units of an activation's length; the weight of the number of
-# codes.
-_BANDWIDTH, _GATE, _NUMBER = 0.05, 0.1, 0.5
+# The gates' kernel width in units of an activation's length; the weight of the number of codes.
+_BANDWIDTH, _NUMBER = 0.05, 0.5
+# How far a step moves all gates, on the log scale, per unit of the relative error of the number of codes.
+_HOLD = 0.02
 _BORDER_MEMORY = 0.99
 # Floats in a round's batches, 64 MiB; rows per part of a pass over all activations; rounds of clustering.
 _ROUND, _ROWS, _CLUSTERINGS = 1 << 24, 8192, 10
@@ -99,7 +100,8 @@ def train(
     rows, features = data.rows.shape
     chosen = np.asarray(jax.random.choice(start, rows, (plan.num_codes,), replace=plan.num_codes > rows))
     wobble = 0.1 * jax.random.normal(jax.random.fold_in(start, 1), (plan.num_codes, features))
-    state = _start(plan, data.take(chosen) + wobble, points, start)
+    first = np.asarray(_drawn(draws, jnp.arange(1), rows, plan.examples))[0]
+    state = _start(plan, data.take(chosen) + wobble, points, start, data.take(first))
     done, history = 0, np.zeros(plan.steps, np.float32)
     mark = _mark(plan, data, key, points, numbers)
     if checkpoint is not None and checkpoint.exists():
@@ -124,7 +126,7 @@ def _drawn(draws, steps, rows, examples):
     return jax.vmap(one)(steps)
 
 
-def _start(plan, chosen, points, key):
+def _start(plan, chosen, points, key, batch):
     if plan.archetypal:
         assert points is not None
         order = jax.random.permutation(jax.random.fold_in(key, 2), len(points))[: plan.num_codes]
@@ -136,13 +138,27 @@ def _start(plan, chosen, points, key):
         dictionary = {"directions": of_length_one(chosen)}
     parameters: dict[str, Any] = {"dictionary": dictionary}
     if plan.kind != "matching_pursuit":
-        parameters["encoder"] = _directions(dictionary, points).T
+        directions = _directions(dictionary, points)
+        size, gate = _suited(plan.k, directions, batch)
+        parameters["encoder"] = size * directions.T
         parameters["threshold"] = jnp.zeros(plan.num_codes, jnp.float32)
-    if plan.kind == "jump_relu":
-        size = _GATE * np.sqrt(chosen.shape[1])
-        parameters["log_gate"] = jnp.full(plan.num_codes, np.log(size), jnp.float32)
+        if plan.kind == "jump_relu":
+            parameters["log_gate"] = jnp.full(plan.num_codes, jnp.log(size * gate), jnp.float32)
     idle = jnp.zeros(plan.num_codes, jnp.int32)
     return parameters, _optimizer(1.0, plan.steps).init(parameters), idle, jnp.float32(-1)
+
+
+def _suited(k, directions, batch):
+    """Return the encoder's size that explains a batch best, and the value that k codes per row exceed.
+
+    Entries overlap, so the transposed dictionary alone explains each activation several times over: of random
+    entries the reconstruction is worse than none.
+    """
+    codes = jax.nn.relu(batch @ directions.T)
+    gate = jnp.maximum(kinds.border(codes, k * len(batch)), 1e-6)
+    made = jnp.where(codes >= gate, codes, 0) @ directions
+    square = jnp.square(made).sum()
+    return jnp.where(square > 0, (batch * made).sum() / jnp.maximum(square, 1e-12), 1.0), gate
 
 
 def _optimizer(learning_rate, steps):
@@ -182,7 +198,7 @@ def _round(state, batches, points, numbers, *, plan):
 
     def loss(parameters, batch, idle):
         directions = _directions(parameters["dictionary"], points)
-        penalty, edge = 0.0, jnp.float32(0)
+        penalty, edge, number = 0.0, jnp.float32(0), jnp.float32(k)
         if plan.kind == "matching_pursuit":
             codes, used = None, kinds.pursued(batch, directions, k)
         else:
@@ -203,11 +219,11 @@ def _round(state, batches, points, numbers, *, plan):
             # Skipped when no code is dead, which saves nearly half of a step.
             found = codes, directions, jax.lax.stop_gradient(rest), idle
             penalty += jax.lax.cond((idle > _PATIENCE).any(), spare, lambda *_: jnp.float32(0), *found)
-        return left_over + penalty, (left_over, (used > 0).any(0), rest, edge)
+        return left_over + penalty, (left_over, (used > 0).any(0), rest, edge, number)
 
     def step(carry, batch):
         parameters, state, idle, edge = carry
-        slopes, (left, fired, rest, now) = jax.grad(loss, has_aux=True)(parameters, batch, idle)
+        slopes, (left, fired, rest, now, number) = jax.grad(loss, has_aux=True)(parameters, batch, idle)
         updates, state = optimizer.update(slopes, state)
         parameters = jax.tree.map(jnp.add, parameters, updates)
         dictionary = _allowed(parameters["dictionary"], numbers["delta"])
@@ -215,6 +231,10 @@ def _round(state, batches, points, numbers, *, plan):
         if plan.kind == "matching_pursuit":
             dictionary, idle = _revived(dictionary, idle, rest, points)
         parameters = {**parameters, "dictionary": dictionary}
+        if plan.kind == "jump_relu":
+            # Gates that no activation is near have no pseudo-derivative; the number of codes is held at k.
+            shift = _HOLD * (number / k - 1)
+            parameters["log_gate"] = parameters["log_gate"] + jnp.clip(shift, -_HOLD, _HOLD)
         edge = jnp.where(edge < 0, now, _BORDER_MEMORY * edge + (1 - _BORDER_MEMORY) * now)
         return (parameters, state, idle, edge), left
 
