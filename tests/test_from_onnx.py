@@ -125,6 +125,45 @@ def test_lrp_conserves_the_score(images, tmp_path):
     np.testing.assert_allclose(found.sum((1, 2, 3)), net(images)[:, 3], rtol=1e-2)
 
 
+def test_a_bias_that_is_a_node_of_its_own_belongs_to_its_product(tmp_path):
+    """Relevance is divided by a product with its bias; without it, by what may be near zero."""
+    node, arrays = helper.make_node, {"w": normal(3, 8, seed=1), "b": normal(8, seed=2)}
+    arrays |= {"v": normal(8, 4, seed=3), "c": normal(4, seed=4)}
+    nodes = [
+        node("Transpose", ["images"], ["t"], name="last", perm=[0, 2, 3, 1]),
+        node("MatMul", ["t", "w"], ["m"], name="up/MatMul"),
+        node("Add", ["b", "m"], ["a"], name="up/Add"),
+        node("Relu", ["a"], ["r"], name="relu"),
+        node("ReduceMean", ["r"], ["p"], name="pool", axes=[1, 2], keepdims=0),
+        node("MatMul", ["p", "v"], ["n"], name="down/MatMul"),
+        node("Add", ["n", "c"], ["scores"], name="down/Add"),
+    ]
+    made = model(nodes, arrays, {"images": ["N", 3, 6, 8]}, {"scores": ["N", 4]})
+    net, images = jaxai.models.from_onnx(save(made, tmp_path / "x.onnx")).model, normal(2, 6, 8, 3)
+    rules = jaxai.rules
+
+    def plain(x):
+        h = jax.nn.relu(x @ arrays["w"] + arrays["b"]).mean((1, 2))
+        return h @ arrays["v"] + arrays["c"]
+
+    # By hand: each value's share of its sum, bias included; 1e-9 is no stabilizer here.
+    h = np.asarray(images, np.float64) @ arrays["w"] + arrays["b"]
+    above = np.maximum(h, 0) / 48 * arrays["v"][:, 1]
+    wanted = images * ((above / h) @ arrays["w"].T)
+    composite = rules.Composite(dense=rules.Epsilon(1e-9))
+    for explained in (net, plain):
+        found = jaxai.lrp(explained, images, 1, composite=composite, relevance="score")
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+    # Both names stand for the layer.
+    chosen = [
+        jaxai.lrp(net, images, 1, composite=rules.Composite(layers={name: rules.Flat()}))
+        for name in ("up/MatMul", "up/Add")
+    ]
+    for found in chosen:
+        np.testing.assert_array_equal(found, chosen[0])
+    assert np.abs(chosen[0] - jaxai.lrp(net, images, 1, composite=rules.Composite())).max() > 1e-3
+
+
 def test_relus_are_seen_as_such(net, images):
     plain, guided = jaxai.saliency(net.model, images, 3), jaxai.guided_backprop(net.model, images, 3)
     assert np.abs(np.asarray(plain - guided)).max() > 1e-3

@@ -114,7 +114,10 @@ class Composite:
             rule = getattr(self, operation.kind)
             if first is not None and operation.kind in self.first_kinds:
                 rule, first = first, None
-            within = next((name for name in _around(operation.layer) if name in by_layer), None)
+            # A layer absorbs what follows it, which may be layers of their own.
+            parts = dict.fromkeys(node.layer for node in operation.nodes)
+            names = (*parts, *_around(operation.layer))
+            within = next((name for name in names if name in by_layer), None)
             rules.append(rule if within is None else by_layer[within])
         return rules
 

@@ -154,7 +154,9 @@ class _Grouping:
         return (output - 1 if kernel_second else 0), free[0]
 
     def _step(self, node: Node, before: int, axis: int | None) -> Step | None:
-        if node.name in ("reshape", "squeeze", "expand_dims", "transpose", "convert_element_type", "copy"):
+        # A product and its bias may be layers of their own, as in ONNX files.
+        still = ("reshape", "squeeze", "expand_dims", "transpose", "convert_element_type", "copy", "name")
+        if node.name in still:
             return Step("shape", node, None, None) if self._is_float(node) else None
         if node.name == "neg":
             return Step("neg", node, None, None)
