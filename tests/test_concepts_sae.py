@@ -125,6 +125,28 @@ def test_the_start_explains_more_than_nothing():
     assert found.history[0] < 0.7 and found.r2 > 0.3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["top_k", "batch_top_k", "jump_relu"])
+def test_dead_codes_are_revived(kind, monkeypatch):
+    """Most entries start in a direction that no activation has much of; they are in use in the end."""
+    from jaxai.concepts import _sae_training
+
+    acts, _ = planted(4000, 32, 40, 3, seed=1)
+    start = _sae_training._start
+
+    def poor(plan, chosen, *rest):
+        return start(plan, chosen.at[12:].set(chosen[0] + 0.3 * chosen[12:]), *rest)
+
+    monkeypatch.setattr(_sae_training, "_start", poor)
+    options = dict(num_codes=56, k=3, key=KEY, kind=kind, steps=1200, examples=256, learning_rate=2e-3)
+    found = sae(acts, **options)
+    monkeypatch.setattr(_sae_training, "_PATIENCE", 10**6)
+    _sae_training._round.clear_cache()
+    left = sae(acts, **options)
+    _sae_training._round.clear_cache()
+    assert found.dead < left.dead / 2 and found.r2 > left.r2 - 0.01, (found, left)
+
+
 @pytest.mark.parametrize(
     "k", [3, pytest.param(6, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow)]
 )

@@ -20,6 +20,8 @@ from . import _sae_kinds as kinds
 # A code is dead if no activation has used it for this many steps.
 _PATIENCE = 200
 _AUXILIARY = 1 / 32
+# What a step multiplies the encoder's columns of dead codes by, until some activation selects them.
+_GROWTH = 1.02
 # The gates' kernel width in units of an activation's length; the weight of the number of codes.
 _BANDWIDTH, _NUMBER = 0.05, 0.5
 # How far a step moves all gates, on the log scale, per unit of the relative error of the number of codes.
@@ -231,6 +233,8 @@ def _round(state, batches, points, numbers, *, plan):
         if plan.kind == "matching_pursuit":
             dictionary, idle = _revived(dictionary, idle, rest, points)
         parameters = {**parameters, "dictionary": dictionary}
+        if plan.kind != "matching_pursuit":
+            parameters["encoder"] = parameters["encoder"] * jnp.where(idle > _PATIENCE, _GROWTH, 1.0)
         if plan.kind == "jump_relu":
             # Gates that no activation is near have no pseudo-derivative; the number of codes is held at k.
             shift = _HOLD * (number / k - 1)
