@@ -164,6 +164,26 @@ def test_a_bias_that_is_a_node_of_its_own_belongs_to_its_product(tmp_path):
     assert np.abs(chosen[0] - jaxai.lrp(net, images, 1, composite=rules.Composite())).max() > 1e-3
 
 
+def test_a_layer_is_visualized(net):
+    """A channel of a node's result rises from the first image on, by the layer's name."""
+    layer, channels = "block/relu", (1, 4)
+
+    def reached(steps):
+        found = jaxai.visualize(
+            net.model,
+            [f"{layer}:{channel}" for channel in channels],
+            key=jax.random.key(0),
+            size=16,
+            steps=steps,
+            transforms=None,
+        )
+        assert found.images.shape == (2, 16, 16, 3)
+        means = np.asarray(net.model(found.images, stop=layer)).mean((1, 2))
+        return means[[0, 1], list(channels)]
+
+    assert (reached(40) > 1.2 * reached(1)).all()
+
+
 def test_relus_are_seen_as_such(net, images):
     plain, guided = jaxai.saliency(net.model, images, 3), jaxai.guided_backprop(net.model, images, 3)
     assert np.abs(np.asarray(plain - guided)).max() > 1e-3
