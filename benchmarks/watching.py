@@ -14,7 +14,7 @@ import pty
 import statistics
 import threading
 import time
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 import jaxai
@@ -90,8 +90,9 @@ def terminal():
     reader, writer = pty.openpty()
 
     def swallow():
-        while os.read(reader, 65536):
-            pass
+        with suppress(OSError):  # Closed at the end.
+            while os.read(reader, 65536):
+                pass
 
     threading.Thread(target=swallow, daemon=True).start()
     return os.fdopen(writer, "w", buffering=1)
