@@ -122,7 +122,7 @@ def sae(
     $z = \mathrm{TopK}(\mathrm{ReLU}(W (x - b) + c))$ and $\hat x = z D + b$, or another sparsity constraint.
     Activations are centred and scaled by one factor. The dictionary is initialised with activations and the
     encoder with its transpose, of the size that explains a first batch best. Entries keep length one, and
-    codes unused for 200 steps learn to explain the residual of the others (weight 1/32) and grow until they
+    codes unused for 80 steps learn to explain the residual of the others (weight 1/4) and grow until they
     are used, so that few stay dead; matching pursuit, which has no encoder, replaces them with the
     worst-explained activations.
 
