@@ -28,7 +28,8 @@ def quarters(size):
 
 
 def _xrai(model, images, targets=None):
-    cut = quarters(images.shape[1:3])
+    # Signals and volumes are refused whatever the regions.
+    cut = quarters(images.shape[1:3] if images.ndim == 4 else SIZE)
     overlapping = jnp.stack([cut < 2, cut % 2 == 0, cut > 0])
     regions = jnp.broadcast_to(overlapping, (len(images), *overlapping.shape))
     return jaxai.xrai(model, images, targets, regions=regions, steps=2, min_pixels=1)

@@ -189,6 +189,79 @@ def test_planted_concepts_are_found(method):
     assert abs(found.sensitivity[0]).mean() > 5 * abs(found.sensitivity[1]).mean()
 
 
+ANGLES = (0, 45, 90, 135)
+
+
+def figure(rng, *, angle=None, shape=None):
+    """One figure as in dSprites: shape, size and place are independent factors, and so is its texture."""
+    shape = shape or rng.choice(["square", "disc", "cross"])
+    angle = rng.choice(ANGLES) if angle is None else angle
+    down, across = np.mgrid[:32, :32].astype(np.float32)
+    size, (y, x) = rng.uniform(7, 11), rng.uniform(11, 21, 2)
+    inside = {
+        "square": np.maximum(abs(down - y), abs(across - x)) < size,
+        "disc": np.hypot(down - y, across - x) < 1.13 * size,
+        "cross": (abs(down - y) < size / 2.2) | (abs(across - x) < size / 2.2),
+    }[shape]
+    turned = np.cos(np.deg2rad(angle)) * across + np.sin(np.deg2rad(angle)) * down
+    stripes = 0.5 + 0.5 * np.sin(2 * np.pi * turned / 4 + rng.uniform(0, 2 * np.pi))
+    return (np.where(inside, stripes, 0.5) + rng.normal(0, 0.03, (32, 32)))[..., None].astype(np.float32)
+
+
+def figures(rng, count, **factors):
+    """Figures with the same number of textures of each angle, unless there is one alone."""
+    angles = (ANGLES[i % len(ANGLES)] for i in range(count))
+    return jnp.stack([figure(rng, **{"angle": angle, **factors}) for angle in angles])
+
+
+def sees_textures():
+    """Both phases of gratings at four angles, and classes that rise with one angle's energy each."""
+    down, across = np.mgrid[-4:5, -4:5]
+    bell = np.exp(-(down**2 + across**2) / 10)
+    waves = [
+        bell * np.cos(2 * np.pi * (np.cos(a) * across + np.sin(a) * down) / 4 - phase)
+        for a in np.deg2rad(ANGLES)
+        for phase in np.arange(4) * np.pi / 2
+    ]
+    kernel = jnp.asarray(np.stack([w - w.mean() for w in waves], -1)[:, :, None], jnp.float32)
+    axes = ("NHWC", "HWIO", "NHWC")
+
+    def features(x):
+        found = jax.lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=axes)
+        return jax.nn.relu(found)
+
+    return jaxai.chain(
+        {"textures": features, "logits": lambda a: jnp.sqrt(1 + a.mean((1, 2)).reshape(-1, 4, 4).sum(-1))}
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [0, 2])
+def test_textures_are_told_from_the_other_factors_of_a_figure(target):
+    """A class that depends on the stripes' angle alone: not on shape, size or place."""
+    rng, net = np.random.default_rng(target), sees_textures()
+    concepts = {f"{angle} degrees": figures(rng, 32, angle=angle) for angle in ANGLES}
+    concepts |= {shape: figures(rng, 32, shape=shape) for shape in ("square", "disc", "cross")}
+    found = tcav(
+        net,
+        figures(rng, 40),
+        target,
+        layer="textures",
+        concept=concepts,
+        random=figures(rng, 300),
+        key=KEY,
+        num_draws=199,
+    )
+    own = found.names.index(f"{ANGLES[target]} degrees")
+    slope, p_value = np.asarray(found.slope), np.asarray(found.p_value)
+    others = [i for i, name in enumerate(found.names) if "degrees" in name and i != own]
+    shapes = [i for i, name in enumerate(found.names) if "degrees" not in name]
+    assert p_value[own] <= 0.05 and found.score[own] == 1 and slope[own] > 0.5
+    # Stripes of another angle take the place of the class's own; shapes say nothing.
+    assert (slope[others] < -0.1).all() and (found.score[others] == 0).all()
+    assert (p_value[shapes] > 0.05).all() and np.abs(slope[shapes]).max() < 0.5 * slope[own]
+
+
 def test_adjusted_p_values_are_holms():
     np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
     np.testing.assert_allclose(holm(np.array([[0.5], [0.9]])), [[1.0], [1.0]])
