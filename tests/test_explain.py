@@ -19,6 +19,7 @@ from tiny_network import LABELS, SIZE, tiny
 import jaxai
 from jaxai.report import _calibrate as calibrate
 from jaxai.report import _progress as progress
+from jaxai.report import _record as record
 from jaxai.report import _waiting as waiting
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -496,6 +497,10 @@ def test_results_draw_themselves_and_write_files(net, photos, tmp_path):
     assert bare.shape == over.shape and (bare != over).any()
     with pytest.raises(ValueError, match=r"`photos` must be \[2, 32, 32, 3\]; got \[1, 32, 32, 3\]"):
         lime.plot(np.zeros((1, SIZE, SIZE, 3)))
+    # What is known to be zero is not hatched, nor is anything without a known error.
+    assert not record.unsure(np.zeros(2), np.zeros(2)).any()
+    assert record.unsure(np.array([1.0, -1.0]), np.array([0.6, np.nan])).tolist() == [True, False]
+    assert record.unsure(np.ones(2), np.full(2, np.nan)) is None
     with pytest.raises(ValueError, match="nothing to plot"):
         jax.eval_shape(lambda one: one.plot() and 0, lime)
     labelled = dataclasses.replace(net, labels=("<b>first</b>", "second"))

@@ -107,9 +107,9 @@ def concepts(
     ):
         with progress.step("searching", 1):
             made = patiently(search, tick=progress.tick)
-        count = min(shown, len(made.directions))
-        progress.expect(1, {"drawing": A_STEP * steps * count})
-        calibrate(progress, net, size or net.input_size, passes=A_STEP * steps * count)
+        passes = A_STEP * steps * min(shown, len(made.directions))
+        progress.expect(1, {"drawing": passes})
+        calibrate(progress, net, size or net.input_size, passes=passes)
         draw = partial(
             library.concept_sheets,
             net.model,

@@ -18,7 +18,7 @@ A_STEP = 3.5
 _WORTH = 300
 
 
-def calibrate(progress: Progress, net: Any, size: int, *, passes: float, channels: int = 3) -> None:
+def calibrate(progress: Progress, net: Any, size: int, *, passes: float) -> None:
     """Time a forward pass of a network, twice since the first one compiles, if there are many to come.
 
     Args:
@@ -26,13 +26,12 @@ def calibrate(progress: Progress, net: Any, size: int, *, passes: float, channel
         net: `Pretrained`.
         size: Side of the images.
         passes: How many forward passes of one image are to come.
-        channels: Of the images.
     """
     if passes < _WORTH:
         return
     model = _model.as_model(net.model)
-    blank = jnp.zeros((1, size, size, channels))
-    images = jnp.zeros((batching.chunk_size(None, model, blank), size, size, channels))
+    photo = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    images = jnp.zeros((batching.chunk_size(None, model, photo), *photo.shape[1:]))
 
     def run() -> float:
         begin = time.perf_counter()

@@ -25,11 +25,11 @@ def panel(subject: Subject, part: Part, k: int, title: str) -> plots.Panel:
     if unsure is not None and part.weights is not None and subject.segments is not None:
         # Only these are shown.
         unsure = unsure & strongest(part.weights[k])
-    lines = [_scores(part.facts, k), _caption(unsure)]
+    lines = [_scores(part.facts, k), caption(unsure)]
     return replace(_plain_panel(subject, part, k, title), caption="\n".join(line for line in lines if line))
 
 
-def _caption(hatched: np.ndarray | None) -> str:
+def caption(hatched: np.ndarray | None) -> str:
     """Return the explanation of hatching, if there is any."""
     return _HATCHED if hatched is not None and hatched.any() else ""
 
@@ -134,7 +134,7 @@ def of_method(subject: Subject, part: Part) -> Figure:
             panels.append(plots.photo_panel(subject.pixels, title=title))
         panels.append(panel(subject, part, k, "strongest regions for the class"))
         weights = _map_panel(subject, part, k, "weights of all regions")
-        panels.append(replace(weights, caption=_caption(part.unsure(k))))
+        panels.append(replace(weights, caption=caption(part.unsure(k))))
     title = (
         method.description.title
         if len(named) > 1

@@ -48,10 +48,15 @@ class Part:
     errors: np.ndarray | None = None
 
     def unsure(self, k: int) -> np.ndarray | None:
-        """Return per superpixel whether its weight for class k may be zero: within two standard errors."""
-        if self.weights is None or self.errors is None or not np.isfinite(self.errors[k]).any():
-            return None
-        return np.abs(self.weights[k]) < 2 * np.nan_to_num(self.errors[k])
+        """Return per superpixel whether its weight for class k may be zero; None if unknown."""
+        return (
+            None if self.weights is None or self.errors is None else unsure(self.weights[k], self.errors[k])
+        )
+
+
+def unsure(values: np.ndarray, errors: np.ndarray) -> np.ndarray | None:
+    """Return which values lie within two standard errors of zero; None if no error is known."""
+    return np.abs(values) < 2 * np.nan_to_num(errors) if np.isfinite(errors).any() else None
 
 
 def record(subject: Subject, parts: Sequence[Part]) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from .._frame import shown
 from ..features import Visualization
 from ..metrics import Comparison
 from . import _page
+from ._figures import caption
+from ._record import unsure
 from ._shown import image
 
 FIGURE, ARRAYS = "figure.png", "arrays.npz"
-# Maps in one figure; and standard errors within which a value is hatched.
-_MOST_DRAWN, _WITHIN = 16, 2
-_HATCHED = "hatched: within two standard errors of zero"
+# Maps in one figure.
+_MOST_DRAWN = 16
 
 
 def figure(result: Any) -> Figure:
@@ -76,15 +77,14 @@ def superpixels(result: Any, photos: Any = None) -> Figure:
     errors = None if errors is None else errors.reshape(values.shape)
     panels = []
     for i, k in list(np.ndindex(*values.shape[:2]))[:_MOST_DRAWN]:
-        unsure = None if errors is None else np.abs(values[i, k]) <= _WITHIN * errors[i, k]
-        unsure = None if unsure is None or not unsure.any() else unsure[labels[i]]
+        unknown = None if errors is None else unsure(values[i, k], errors[i, k])
         panel = plots.heatmap_panel(
             under[i],
             values[i, k][labels[i]],
             title=f"image {i}" + (f", target {k}" if values.shape[1] > 1 else ""),
             signed=True,
             label="value of the superpixel",
-            hatched=unsure,
+            hatched=None if unknown is None else unknown[labels[i]],
         )
-        panels.append(replace(panel, caption="" if unsure is None else _HATCHED))
+        panels.append(replace(panel, caption=caption(unknown)))
     return plots.compose(panels, title=repr(result))
