@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from .._frame.model import Layered, Rebuilt
+
 Make = Callable[..., nnx.Module]
 
 
@@ -47,6 +49,18 @@ def largest_source(shapes: Mapping[str, tuple[int, ...]]) -> int:
 def flat(model: nnx.Module) -> dict[str, jax.Array]:
     """Return a model's parameters by key."""
     return _leaves(model)
+
+
+def named(model: Any) -> dict[str, Any]:
+    """Return the parameters of a model of any library by key."""
+    while isinstance(model, Layered | Rebuilt):
+        model = model.model if isinstance(model, Layered) else model.module
+    if isinstance(model, nnx.Module):
+        model = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngState)))
+    leaves = jax.tree_util.tree_flatten_with_path(model)[0]
+    keys = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+    known = {key: leaf for key, (_, leaf) in zip(keys, leaves, strict=True) if hasattr(leaf, "dtype")}
+    return {key: leaf for key, leaf in known.items() if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)}
 
 
 def check(expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Any]) -> None:

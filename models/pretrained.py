@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from .. import _files
 from .._files import shown
+from .._frame.results import Result
 from .._frame.shown import table
 from ..weights_convert import files
 from . import hub, parameters, taken
@@ -23,8 +24,10 @@ from .zoo import ZOO, Entry, Hub, Wheel, entry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Pretrained:
+class Pretrained(Result):
     """A network with real weights and what surrounds it.
+
+    `plot()`, `save(folder)` and `to_html(path)` show its layers; the saved arrays are its parameters.
 
     Attributes:
         model: The network, a layered model.
@@ -46,8 +49,7 @@ class Pretrained:
     digest: str
 
     def __repr__(self) -> str:
-        about = f"{self._classes}, photos of {self.input_size} px, {self._size:.1f} M parameters"
-        return f"Pretrained({shown(self.name)}: {about}, sha256 {self.digest[:8]})"
+        return f"Pretrained({shown(self.name)}: {self.summary}, sha256 {self.digest[:8]})"
 
     def _repr_html_(self) -> str:
         rows = [
@@ -58,6 +60,14 @@ class Pretrained:
             ("weights", f"SHA-256 {self.digest}"),
         ]
         return table(("network", self.name), rows)
+
+    def _arrays(self) -> dict[str, Any]:
+        return parameters.named(self.model)
+
+    @property
+    def summary(self) -> str:
+        """How many classes, pixels and parameters, in one line."""
+        return f"{self._classes}, photos of {self.input_size} px, {self._size:.1f} M parameters"
 
     @property
     def _classes(self) -> str:

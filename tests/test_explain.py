@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 from tiny_network import LABELS, SIZE, tiny
 
 import jaxai
+from jaxai._program.listing import Tree
 from jaxai.report import _calibrate as calibrate
 from jaxai.report import _progress as progress
 from jaxai.report import _record as record
@@ -506,6 +508,49 @@ def test_results_draw_themselves_and_write_files(net, photos, tmp_path):
     labelled = dataclasses.replace(net, labels=("<b>first</b>", "second"))
     assert "&lt;b&gt;first" in labelled._repr_html_() and "<b>" not in labelled._repr_html_()
     assert "mixed, logits" in net._repr_html_()
+
+
+class Small(nnx.Module):
+    def __init__(self, rngs):
+        self.conv, self.head = nnx.Conv(3, 4, (3, 3), 2, rngs=rngs), nnx.Linear(4, 2, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs, deterministic=True)  # holds a key
+
+    def __call__(self, x):
+        return self.head(self.drop(jax.nn.relu(self.conv(x)).mean((1, 2))))
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_networks_draw_their_layers_and_write_their_parameters(net, tmp_path, found):
+    own = Small(nnx.Rngs(0))
+    images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    model = jaxai.layers.find(own, images) if found else own
+    small = dataclasses.replace(net, model=model, name="<b>small</b>")
+    axes = small.plot().axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["conv", "drop", "head", "logits"]
+    half = SIZE // 2
+    sides = [bar.get_width() for bar in axes.patches]
+    assert sides == [half * half * 4, 4, 2, 2], "numbers per image"
+    filled = [bar.get_facecolor()[:3] != (1, 1, 1) for bar in axes.patches]
+    assert filled == [True, False, False, False], "layers without positions are hollow"
+    small.save(tmp_path / "net")
+    with np.load(tmp_path / "net" / "arrays.npz") as arrays:
+        assert set(arrays) == {"conv.kernel", "conv.bias", "head.kernel", "head.bias"}
+        kernel = arrays["conv.kernel"]
+    np.testing.assert_array_equal(kernel, own.conv.kernel[...])
+    text = small.to_html(tmp_path / "net.html")
+    assert (tmp_path / "net.html").read_text("utf-8") == text and text.count("<img") == 1
+    assert "&lt;b&gt;small" in text and "<b>small" not in text and not re.search(r"https?://", text)
+
+
+def test_layers_of_tall_networks_fit_on_a_picture():
+    shape = jax.ShapeDtypeStruct((1, 2, 2, 8), jnp.float32)
+    names = [f"{i}{'x' * i}" for i in range(310)]
+    tree = Tree(dict.fromkeys(names, shape), dict.fromkeys(names, "NHWC"), None)
+    figure = jaxai.plots.layers(tree)
+    assert len(figure.axes[0].patches) == 300
+    assert figure.axes[0].get_xlabel().endswith("the first 10 layers are not drawn")
+    with pytest.raises(ValueError, match="the network has no layers"):
+        jaxai.plots.layers(Tree({}, {}, None))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from ._colors import DIVERGING, SEQUENTIAL, colorize, diverging, limits
 from ._comparison import comparison
 from ._concepts import concept_change, concept_page, concept_sheet
 from ._figures import Bar, Panel, compose, heatmap_panel, pair, photo_panel, pixels_panel, segments_panel
+from ._layers import layers
 from ._output import png, render, vector
 from ._pixels import heatmap_overlay, segment_mask, signed_pixels
 from ._swaps import swapped_cells
@@ -26,6 +27,7 @@ __all__ = [
     "diverging",
     "heatmap_overlay",
     "heatmap_panel",
+    "layers",
     "limits",
     "pair",
     "photo_panel",

@@ -1,4 +1,4 @@
-"""Figures, files and pages of results without photos: superpixels, visualizations, comparisons."""
+"""Figures, files and pages of results without photos: superpixels, visualizations, comparisons, networks."""
 
 import os
 from dataclasses import replace
@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .. import _files, plots
+from .. import _files, layers, plots
 from .._frame import shown
 from ..features import Visualization
 from ..metrics import Comparison
+from ..models import Pretrained
 from . import _page
 from ._figures import caption
 from ._record import unsure
@@ -26,6 +27,8 @@ def figure(result: Any) -> Figure:
     """Return a result's figure."""
     if isinstance(result, Comparison):
         return plots.comparison(result)
+    if isinstance(result, Pretrained):
+        return network(result)
     return images(result) if isinstance(result, Visualization) else superpixels(result)
 
 
@@ -36,7 +39,9 @@ def save(result: Any, folder: str | os.PathLike) -> None:
     known: dict[str, Any] = {name: array for name, array in arrays.items() if array is not None}
     with _files.folder(Path(folder)) as new:
         (new / FIGURE).write_bytes(picture)
-        np.savez_compressed(new / ARRAYS, **known)
+        # Weights hardly shrink, and there are many.
+        write = np.savez if isinstance(result, Pretrained) else np.savez_compressed
+        write(new / ARRAYS, **known)
 
 
 def page(result: Any, path: str | os.PathLike | None) -> str:
@@ -60,6 +65,12 @@ def images(result: Visualization) -> Figure:
         last = f", objective {history[i, -1]:.3g}" if history.shape[-1] else ""
         panels.append(plots.photo_panel(np.clip(one, 0, 1), title=f"{i}{last}"))
     return plots.compose(panels, title=repr(result))
+
+
+def network(net: Pretrained) -> Figure:
+    """Return the layers of a network for one photo."""
+    gray = np.full((net.input_size, net.input_size, 3), 0.5, np.float32)
+    return plots.layers(layers.tree(net.model, net.preprocess(gray)), title=f"{net.name}: {net.summary}")
 
 
 def superpixels(result: Any, photos: Any = None) -> Figure:
