@@ -13,6 +13,7 @@ from .. import layers
 from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.contract import completed
+from .._frame.results import brief
 from .._frame.spread import standard_error
 from .._program.affine import is_affine
 from ..features import factorize
@@ -44,6 +45,8 @@ class Craft(NamedTuple):
     """Side of the crops in pixels."""
     layer: str
     """The layer."""
+
+    __repr__ = brief
 
 
 @completed

@@ -14,6 +14,7 @@ from .. import layers, maps
 from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.contract import completed
+from .._frame.results import brief
 from .._frame.spread import standard_error
 from ..features import directions, visualize
 from ..features._dream import identity
@@ -51,6 +52,8 @@ class ConceptSheet(NamedTuple):
     """Mean probability of each of the classes over these photos, [factors, classes]."""
     curve_errors: ndarray | None
     """Standard errors of these means; NaN for one photo."""
+
+    __repr__ = brief
 
 
 @completed

@@ -13,6 +13,7 @@ from .. import layers
 from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.contract import completed
+from .._frame.results import brief
 from . import directions
 from ._dream import identity
 from ._factors import position_activations
@@ -34,6 +35,8 @@ class Atlas(NamedTuple):
     """The photo, row and column from which each activation comes."""
     classes: Int[Array, "rows columns"]
     """The class that each cell supports; -1 where the cell is empty, and everywhere without classes."""
+
+    __repr__ = brief
 
 
 @completed
@@ -326,6 +329,8 @@ class Dictionary(NamedTuple):
     """The channels that fire most."""
     values: Float[Array, "rows columns top"]
     """Their activations."""
+
+    __repr__ = brief
 
 
 @completed

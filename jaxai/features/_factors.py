@@ -13,6 +13,7 @@ from .. import layers
 from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.contract import completed
+from .._frame.results import brief
 from . import _engine
 from ._dream import identity
 
@@ -26,6 +27,8 @@ class Factors(NamedTuple):
     """Each factor's direction of channels, of length one."""
     error: Float[Array, ""]
     """Norm of the residual relative to the norm of the activations."""
+
+    __repr__ = brief
 
 
 METHODS = ("multiplicative", "projected_gradient")

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.contract import completed
+from .._frame.results import brief
 from . import _engine, objectives
 from ._dream import identity
 from ._visualize import check_names, groups, listed
@@ -83,6 +84,8 @@ class Exemplars(NamedTuple):
 
     indices: Int[Array, "objectives top"]
     values: Float[Array, "objectives top"]
+
+    __repr__ = brief
 
 
 @completed

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from .._frame import checks
 from .._frame.contract import completed
+from .._frame.results import brief
 from . import parametrize
 from ._factors import layer_activations
 from ._measure import measure, percentile
@@ -52,6 +53,8 @@ class Report(NamedTuple):
                 row[name] = [float(v) for v in value] if value.ndim else float(value)
             rows.append(row)
         return rows
+
+    __repr__ = brief
 
 
 @completed
@@ -178,6 +181,8 @@ class Stability(NamedTuple):
     """Mean cosine between the layer's mean activations of two seeds."""
     spread: Float[Array, " runs"]
     """Standard deviation over seeds of the activation reached, over its mean."""
+
+    __repr__ = brief
 
 
 @completed

@@ -18,6 +18,7 @@ from .. import maps
 from .._frame import batching, checks
 from .._frame import targets as _targets
 from .._frame.describe import describes, one_backward
+from .._frame.results import brief
 from .._program.facts import fact
 from .._program.graph import Graph, Node, trace, values_of
 from .._program.run import evaluate
@@ -34,6 +35,8 @@ class FullGradients(NamedTuple):
 
     input: jax.Array
     biases: tuple[jax.Array, ...]
+
+    __repr__ = brief
 
 
 def _moves(graph: Graph, image: int) -> set[int]:

@@ -14,6 +14,7 @@ from .._frame import options as _options
 from .._frame import targets as _targets
 from .._frame.contract import completed
 from .._frame.describe import backward_for_each, describes
+from .._frame.results import brief
 from ._saliency import saliency
 
 
@@ -31,6 +32,8 @@ class Moments(NamedTuple):
     mean_square: jax.Array
     variance: jax.Array
     standard_error: jax.Array
+
+    __repr__ = brief
 
 
 @completed

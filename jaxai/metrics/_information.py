@@ -14,6 +14,7 @@ from PIL import Image
 
 from .._frame import checks
 from .._frame.contract import like
+from .._frame.results import brief, picture, plot, save, to_html
 from .._frame.targets import Targets
 from . import _hidden, _order, _statistics
 from ._removal import deletion
@@ -36,6 +37,9 @@ class InformationCurve(NamedTuple):
     curve: Float[Array, "batch *k points"]
     area: Float[Array, "batch *k"]
     information: Float[Array, "batch *k shares"]
+
+    __repr__ = brief
+    plot, save, to_html, _repr_png_ = plot, save, to_html, picture
 
 
 @like(deletion)

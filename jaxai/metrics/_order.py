@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._frame import checks
+from .._frame.results import brief, picture, plot, save, to_html
 from ..perturbation import _segments
 from ..perturbation._scoring import Perturbation
 from . import _hidden, _maps, _statistics
@@ -28,6 +29,9 @@ class Curve(NamedTuple):
     curve: Float[Array, "batch *k points"]
     area: Float[Array, "batch *k"]
     share: Float[Array, "batch points"]
+
+    __repr__ = brief
+    plot, save, to_html, _repr_png_ = plot, save, to_html, picture
 
 
 def counts(asked: Asked, steps: int | None, default: int) -> jax.Array:

@@ -11,6 +11,7 @@ from .._frame import checks, noisy
 from .._frame import model as _model
 from .._frame import targets as _targets
 from .._frame.contract import like
+from .._frame.results import brief, picture, plot, save, to_html
 from .._frame.targets import Targets
 from . import _methods, _parameters, _statistics
 from ._methods import Method
@@ -31,6 +32,9 @@ class Randomization(NamedTuple):
     similarity: Float[Array, "batch *k layers"]
     score: Float[Array, "batch *k"]
     layers: tuple[str, ...]
+
+    __repr__ = brief
+    plot, save, to_html, _repr_png_ = plot, save, to_html, picture
 
 
 def mprt(

@@ -12,6 +12,7 @@ from .. import maps as _display
 from .._cpu import threefry
 from .._frame import checks
 from .._frame.contract import like
+from .._frame.results import brief
 from .._frame.targets import Targets
 from ..perturbation import _scoring
 from ..perturbation._scoring import Perturbation
@@ -31,6 +32,8 @@ class AverageDrop(NamedTuple):
     drop: Float[Array, "batch *k"]
     increase: Float[Array, "batch *k"]
     gain: Float[Array, "batch *k"]
+
+    __repr__ = brief
 
 
 @like(deletion)

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from .._frame.contract import like
+from .._frame.results import brief, picture, plot, save, to_html
 from .._frame.targets import Targets
 from . import _hidden, _order
 from ._order import Curve
@@ -28,6 +29,9 @@ class RelevanceGain(NamedTuple):
     most_first: Float[Array, "batch *k points"]
     least_first: Float[Array, "batch *k points"]
     share: Float[Array, "batch points"]
+
+    __repr__ = brief
+    plot, save, to_html, _repr_png_ = plot, save, to_html, picture
 
 
 def deletion(

@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._frame import checks
 from .._frame.contract import like
+from .._frame.results import brief, picture, plot, save, to_html
 from .._frame.targets import Targets
 from . import _hidden, _order
 from ._removal import deletion
@@ -35,6 +36,9 @@ class Road(NamedTuple):
     most_first_right: Float[Array, "batch *k shares"]
     least_first_right: Float[Array, "batch *k shares"]
     share: Float[Array, " shares"]
+
+    __repr__ = brief
+    plot, save, to_html, _repr_png_ = plot, save, to_html, picture
 
 
 @like(deletion)

@@ -13,6 +13,7 @@ from .._frame import model as _model
 from .._frame import targets as _targets
 from .._frame.contract import like
 from .._frame.model import as_model
+from .._frame.results import brief
 from .._frame.targets import Target, Targets
 from . import _methods
 from ._methods import Method
@@ -32,6 +33,8 @@ class Stability(NamedTuple):
     median: Float[Array, "batch *k"]
     largest: Float[Array, "batch *k"]
     kept: Float[Array, " batch"]
+
+    __repr__ = brief
 
 
 @like(max_sensitivity)

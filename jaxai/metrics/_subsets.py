@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Integer
 from .._cpu import threefry
 from .._frame import checks
 from .._frame.contract import like
+from .._frame.results import brief
 from .._frame.targets import Targets
 from ..perturbation import _segments
 from ..perturbation._scoring import Perturbation
@@ -31,6 +32,8 @@ class Correlation(NamedTuple):
 
     correlation: Float[Array, "batch *k"]
     standard_error: Float[Array, "batch *k"]
+
+    __repr__ = brief
 
 
 def sensitivity_n(

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
+from .._frame.results import brief
 from . import _designs, _kernels, _regression, _scoring
 
 REGRESSIONS = ("ridge", "lasso")
@@ -20,6 +21,8 @@ class LimeFit(NamedTuple):
     weights: Float[Array, "*batch segments"]
     intercept: Float[Array, "*batch"]
     score: Float[Array, "*batch"]
+
+    __repr__ = brief
 
 
 def fit_lime(

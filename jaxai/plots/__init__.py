@@ -7,6 +7,7 @@ are Matplotlib objects outside pyplot: no window is opened and no global state i
 from ._colors import DIVERGING, SEQUENTIAL, colorize, diverging, limits
 from ._comparison import comparison
 from ._concepts import concept_change, concept_page, concept_sheet
+from ._curves import curves
 from ._figures import Bar, Panel, compose, heatmap_panel, pair, photo_panel, pixels_panel, segments_panel
 from ._layers import layers
 from ._output import png, render, vector
@@ -24,6 +25,7 @@ __all__ = [
     "concept_change",
     "concept_page",
     "concept_sheet",
+    "curves",
     "diverging",
     "heatmap_overlay",
     "heatmap_panel",

@@ -29,19 +29,32 @@ def figure(result: Any) -> Figure:
         return plots.comparison(result)
     if isinstance(result, Pretrained):
         return network(result)
+    if isinstance(result, tuple):
+        if shown.known(result[0]) is None:
+            raise ValueError("there is nothing to plot: the result has no values yet")
+        return plots.curves(result, title=type(result).__name__)
     return images(result) if isinstance(result, Visualization) else superpixels(result)
 
 
 def save(result: Any, folder: str | os.PathLike) -> None:
     """Write a result's figure and arrays into a folder; arrays that are not known are left out."""
     picture = plots.png(figure(result))
-    arrays = {name: shown.known(array) for name, array in result._arrays().items()}
+    arrays = {name: shown.known(array) for name, array in _arrays(result).items()}
     known: dict[str, Any] = {name: array for name, array in arrays.items() if array is not None}
     with _files.folder(Path(folder)) as new:
         (new / FIGURE).write_bytes(picture)
         # Weights hardly shrink, and there are many.
         write = np.savez if isinstance(result, Pretrained) else np.savez_compressed
         write(new / ARRAYS, **known)
+
+
+def _arrays(result: Any) -> dict[str, Any]:
+    if not hasattr(result, "_asdict"):
+        return result._arrays()
+    # Names of layers too.
+    return {
+        name: np.array(part) if isinstance(part, tuple) else part for name, part in result._asdict().items()
+    }
 
 
 def page(result: Any, path: str | os.PathLike | None) -> str:

@@ -12,6 +12,7 @@ from ... import layers
 from ..._frame import batching, checks
 from ..._frame import targets as _targets
 from ..._frame.contract import completed
+from ..._frame.results import brief
 from .._codes import Codes, as_codes
 from . import _decision
 
@@ -36,6 +37,8 @@ class ConceptChange(NamedTuple):
     """The same after the change."""
     classes: Int[Array, " batch"]
     """The target class; -1 for a callable target."""
+
+    __repr__ = brief
 
 
 @completed

@@ -13,6 +13,7 @@ from ... import layers
 from ..._frame import batching, checks
 from ..._frame import targets as _targets
 from ..._frame.contract import completed
+from ..._frame.results import brief
 from .._activations import activations
 
 METRICS = ("cosine", "euclidean")
@@ -32,6 +33,8 @@ class Neighbours(NamedTuple):
     semifactuals: Int[Array, " batch"]
     """The "even if" example: among images of the same class at most as far as the nearest unlike one, the one
     closest to that; -1 if there is none."""
+
+    __repr__ = brief
 
 
 @completed

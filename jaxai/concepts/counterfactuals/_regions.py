@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer
 from ..._frame import batching, checks
 from ..._frame import targets as _targets
 from ..._frame.contract import completed
+from ..._frame.results import brief
 from ...perturbation import _fills, _segments
 from . import _decision, _search
 
@@ -36,6 +37,8 @@ class Regions(NamedTuple):
     its value. NaN after the last."""
     became: Int[Array, " batch"]
     """The top class of the changed image; -1 for a callable target."""
+
+    __repr__ = brief
 
 
 @completed

@@ -12,6 +12,7 @@ from ... import layers
 from ..._frame import batching, checks
 from ..._frame import targets as _targets
 from ..._frame.contract import completed
+from ..._frame.results import brief
 from . import _decision, _search
 
 
@@ -33,6 +34,8 @@ class Swaps(NamedTuple):
     """The target class; -1 for a callable target."""
     grid: tuple[int, int]
     """Rows and columns of the layer."""
+
+    __repr__ = brief
 
 
 @completed
