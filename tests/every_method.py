@@ -98,10 +98,24 @@ NOTHING = _explaining("nothing")
 METHODS = {**SCORE, **PROBABILITY, **NOTHING}
 
 
+def _dropped(model, images, targets=None):
+    """Quarters of the images, hidden by leaving out their tokens."""
+    dropping, seen = jaxai.attention.drop_tokens(model, images)
+    return jaxai.feature_ablation(dropping, seen, targets, segments=quarters(images.shape[1:3]))
+
+
+# For transformers; other networks are refused.
+ATTENTION = {name: getattr(jaxai.attention, name) for name in jaxai.attention.__all__} | {
+    "bidirectional": partial(jaxai.attention.bidirectional, steps=3),
+    "drop_tokens": _dropped,
+}
+
+
 def of_shape(shape):
-    """Return all methods with small options for images of this shape."""
+    """Return all methods with small options for images of this shape, those for transformers too."""
     kinds = ("score", "probability", "nothing")
-    return {name: method for kind in kinds for name, method in _explaining(kind, shape).items()} | _MORE
+    plain = {name: method for kind in kinds for name, method in _explaining(kind, shape).items()}
+    return plain | _MORE | ATTENTION
 
 
 def explaining():

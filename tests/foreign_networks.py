@@ -145,9 +145,9 @@ def keras_convnext_tiny():
 # Flax Linen
 
 
-def _linen(init, apply, layers):
+def _linen(init, apply, layers, **size):
     linen = pytest.importorskip("flax.linen")
-    images = pictures()
+    images = pictures(**size)
     variables = _mapped(_randomized, jax.jit(init)(jax.random.key(0), images))
 
     def plus(deltas, images):
@@ -170,6 +170,18 @@ def linen_flaxmodels_resnet18():
         lambda key, x: net.init(key, x, train=False),
         lambda variables, x: net.apply(variables, x, train=False),
         ("Conv_0", "BasicBlock_2/BatchNorm_1", "BasicBlock_5"),
+    )
+
+
+def linen_flaxmodels_vgg16():
+    """Its head takes images of 224 pixels only, and reads what it flattens with channels first."""
+    flaxmodels = pytest.importorskip("flaxmodels")
+    net = flaxmodels.VGG16(output="logits", pretrained=None, num_classes=CLASSES, normalize=False)
+    return _linen(
+        lambda key, x: net.init(key, x, train=False),
+        lambda variables, x: net.apply(variables, x, train=False),
+        ("conv1_2", "conv3_3", "conv5_1"),
+        side=224,
     )
 
 
@@ -402,6 +414,7 @@ NETWORKS = {
         keras_efficientnet_b0,
         keras_convnext_tiny,
         linen_flaxmodels_resnet18,
+        linen_flaxmodels_vgg16,
         linen_jax_resnet18,
         haiku_resnet18,
         nnx_jimm_vit,

@@ -8,12 +8,9 @@ import pytest
 from every_method import METHODS, NOTHING, arrays
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-# These read images, segments or regions on the host before they compile anything.
-ON_THE_HOST = {"xrai", "owen_values"}
 # The others are as slow as they are many.
 QUICK = {"saliency", "integrated_gradients", "grad_cam", "lrp", "lime", "kernel_shap", "rise", "occlusion"}
 EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
-COMPILED = [param for param in EACH if str(getattr(param, "values", [param])[0]) not in ON_THE_HOST]
 STEEP = {"extremal_perturbation", "meaningful_perturbation"}
 
 
@@ -67,7 +64,7 @@ def test_64_bits_change_no_explanation_of_32(name, plain, pooled_net, small_imag
         same(explained(name, pooled_net, small_images), expected, 1e-4 if name in STEEP else 1e-5)
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", EACH)
 def test_methods_compile_inside_other_programs(name, plain, pooled_net, small_images):
     targets = None if name in NOTHING else 1
     run = jax.jit(lambda net, x: arrays(METHODS[name](net, x, targets)))
@@ -78,7 +75,7 @@ def test_methods_compile_inside_other_programs(name, plain, pooled_net, small_im
     )
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", EACH)
 def test_compiled_in_64_bits_no_explanation_of_32_changes(name, plain, pooled_net, small_images):
     expected, targets = plain(name), None if name in NOTHING else 1
     with jax.enable_x64(True):

@@ -103,7 +103,8 @@ KINDS = {
 }
 # What is refused, and in what words.
 WITHOUT_RELU = dict.fromkeys(("deconvnet", "guided_backprop", "guided_grad_cam"), "must contain a ReLU")
-REFUSED: dict[str, dict[str, str]] = {"convolutions": {}, "transformer": WITHOUT_RELU}
+WITHOUT_ATTENTION = dict.fromkeys(every_method.ATTENTION, "must have attention matrices")
+REFUSED = {"convolutions": WITHOUT_ATTENTION, "transformer": WITHOUT_RELU}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -118,7 +119,7 @@ def imported(request, tmp_path_factory):
 def test_every_method_explains_what_was_imported_or_says_why_not(imported):
     kind, model, layers = imported
     images, told = normal(2, *SIZE, 3), {}
-    for name, method in every_method.METHODS.items():
+    for name, method in every_method.of_shape(images.shape).items():
         options = {"names": tuple(layers[:2])} if "names" in getattr(method, "keywords", {}) else {}
         try:
             found = every_method.arrays(method(model, images, 1, **options))

@@ -98,7 +98,8 @@ def owen_values(
         # Superpixels are halved where they lie.
         plane=hierarchy is None,
     )
-    labels = np.asarray(play.superpixels.labels)
+    # Of the argument: what is made of it is traced inside other programs.
+    labels = np.broadcast_to(np.asarray(segments, np.int32), play.images.shape[:-1])
     count = play.superpixels.count
     plans = _plans(labels, count, hierarchy, depth)
     size = max(len(plan.masks) for plan in plans)
