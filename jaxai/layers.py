@@ -19,6 +19,7 @@ from ._program import layout, layouts
 from ._program.chained import Chain as Chain
 from ._program.chained import chain as chain
 from ._program.chained import run_stages as run_stages
+from ._program.dense import is_dense
 from ._program.graph import graph_of
 from ._program.layouts import Layout
 from ._program.layouts import Tokens as Tokens
@@ -104,8 +105,15 @@ def _listed(names):
 
 
 def _default(model, images):
-    output = getattr(_model.output_shapes(model, images), "shape", None)
-    last, likest = layer_names(model, images)[-1], None
+    outputs = _model.output_shapes(model, images)
+    output = getattr(outputs, "shape", None)
+    names = layer_names(model, images)
+    if any(is_dense(leaf.shape) for leaf in jax.tree.leaves(outputs)):
+        # What comes before dense scores, such as those of a segmentation, is read from the program.
+        found = _before_scores(model, images)
+        if found in names:
+            return found
+    last, likest = names[-1], None
     for name, aval, _, grid in _all(model, images, backwards=True):
         if "pool" in name or grid is None or grid[0] * grid[1] == 1:
             continue
@@ -114,6 +122,13 @@ def _default(model, images):
             return name
         likest = likest or (name if name != last else None)
     return likest
+
+
+def _before_scores(model, images):
+    try:
+        return _found.find(model, images).default_layer(images)
+    except ValueError:
+        return None
 
 
 def grids(model: Any, images: Any) -> dict[str, tuple[int, int]]:

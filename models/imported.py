@@ -17,6 +17,7 @@ from .._files import shown
 from ..weights_convert.stored import Refused
 from . import normalization
 from .crop import crop
+from .onnx import sizes as onnx_sizes
 from .onnx.network import Network, network
 from .onnx.reader import Graph, read
 from .pretrained import Pretrained
@@ -46,14 +47,17 @@ def from_onnx(
         labels: The classes' names, or a text file with one per line; None if there are none.
         normalize: From photos in [0, 1] to what the network takes: "imagenet", "tf" (-1 to 1), "caffe",
             a pair (mean, std) in [0, 1], or a function of photos. None leaves them as they are.
-        input_size: Side of the photos in pixels; None is what the file fixes, or 224.
+        input_size: Side of the photos in pixels; None is what the file fixes, or 224. A file that fixes
+            another size is read for this one if none of its nodes states a size, as in a network of
+            convolutions.
 
     Returns:
         The network with its labels and preprocessing, as `load` returns it.
 
     Raises:
         ValueError: If the file is damaged or holds what is not supported (the operator and its node are
-            named), if it fixes another size, or the labels are not as many as the scores.
+            named), if its nodes take one size only and it is another, or the labels are not as many as the
+            scores.
         TypeError: If an argument is of the wrong kind.
         FileNotFoundError: If there is no such file.
         ImportError: If the `onnx` package is missing.
@@ -70,8 +74,10 @@ def from_onnx(
         graph = read(path)
         axes = _axes(graph)
         model = network(graph, axes)
-        sizes = _sizes(graph, axes, input_size)
-        model, batch = _for_batches(model, graph.shape[0], sizes)
+        stated, sizes = _sizes(graph, axes, input_size)
+        model, batch = _for_batches(model, graph.shape[0], stated)
+        if sizes != stated:
+            onnx_sizes.check(model, batch, stated, sizes)
         images: Any = jax.ShapeDtypeStruct((batch, *sizes), jnp.float32)
         outputs = jax.eval_shape(model, images)
         found = layers.find(model, images)
@@ -110,20 +116,22 @@ def _axes(graph: Graph) -> tuple[int, ...]:
     return (0, 2, 3, 1)
 
 
-def _sizes(graph: Graph, axes: tuple[int, ...], input_size: int | None) -> tuple[int, ...]:
-    """Return the shape of one image, [height, width, channels]."""
+def _sizes(
+    graph: Graph, axes: tuple[int, ...], input_size: int | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shape of one image, [height, width, channels], as the file states it and as it is wanted."""
     if input_size is not None and (type(input_size) is not int or input_size < 1):
         raise TypeError(f"`input_size` must be a positive whole number; got {input_size!r}")
     fixed = [graph.shape[axis] for axis in axes][1:]
     if len(fixed) != 3:
         if None in fixed:
             raise Refused(f"expected images of four axes; got {list(graph.shape)}")
-        return tuple(size for size in fixed if size is not None)
+        one = tuple(size for size in fixed if size is not None)
+        return one, one
     height, width, channels = fixed
-    if input_size is not None and any(size not in (None, input_size) for size in (height, width)):
-        raise Refused(f"`input_size` must be what the file fixes, {height} x {width}; got {input_size}")
-    side = input_size or _SIDE
-    return height or side, width or side, channels or 3
+    side, channels = input_size or _SIDE, channels or 3
+    stated = height or side, width or side, channels
+    return stated, stated if input_size is None else (side, side, channels)
 
 
 def _for_batches(model: Network, stated: int | None, sizes: tuple[int, ...]) -> tuple[Network, int]:

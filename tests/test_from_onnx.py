@@ -219,6 +219,124 @@ def test_sizes_that_the_file_leaves_open_are_free(images, tmp_path):
     assert jaxai.models.from_onnx(tmp_path / "x.onnx").input_size == 224
 
 
+def test_a_size_that_the_file_fixes_is_another_where_no_node_states_one(tmp_path):
+    made, side = residual(), 28
+    path = save(made, tmp_path / "x.onnx")
+    net = jaxai.models.from_onnx(path, input_size=side)
+    photos = jnp.asarray(normal(2, side, side, 3, seed=31))
+    assert net.input_size == side and net.crop(np.zeros((30, 40, 3), np.uint8)).shape == (1, side, side, 3)
+    del made.graph.input[0].type.tensor_type.shape.dim[2:]
+    for _ in range(2):
+        made.graph.input[0].type.tensor_type.shape.dim.add().dim_value = side
+    wanted = reference(made, photos)
+    np.testing.assert_allclose(net.model(photos), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    assert jaxai.layers.tree(net.model, photos).shapes["stem/pool"].shape == (2, 14, 14, 8)
+
+
+def stating(*nodes):
+    """A convolution and a sum over all positions, and between them nodes that state sizes."""
+    arrays = {
+        "w": normal(4, 3, 3, 3),
+        "sizes": np.asarray([1, 4, 16, 16]),
+        "none": np.zeros(0, np.float32),
+        "map": normal(1, 1, 14, 14),
+        "zero": np.asarray([0, 0]),
+        "ten": np.asarray([10, 10]),
+        "plane": np.asarray([2, 3]),
+        "rows": np.asarray([-1, 196]),
+        "flat": normal(196, 5),
+    }
+    node = helper.make_node
+    first = node("Conv", ["x", "w"], ["c"], name="conv")
+    made = [node(op, inputs, ["r"], name="odd") for op, *inputs in nodes]
+    last = node("ReduceSum", ["r", "plane"], ["y"], name="sum", keepdims=0)
+    return model([first, *made, last], arrays, {"x": [1, 3, SIDE, SIDE]}, {"y": [1, 4]})
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (("Resize", "c", "", "none", "sizes"), r"node 'odd' \(Resize\) states its result's size"),
+        (("Slice", "c", "zero", "ten", "plane"), r"node 'odd' \(Slice\) states its result's size"),
+        (("Add", "c", "map"), r"node 'odd' \(Add\): .*18.*14"),
+        (("Relu", "c"), None),
+    ],
+)
+def test_a_node_that_fixes_the_size_is_named(node, message, tmp_path):
+    path = save(stating(node), tmp_path / "x.onnx")
+    assert jaxai.models.from_onnx(path).input_size == SIDE
+    if message is None:
+        assert jaxai.models.from_onnx(path, input_size=20).input_size == 20
+        return
+    first = "`input_size` must be what the file fixes, 16 x 16; got 20, and"
+    with pytest.raises(ValueError, match=f"^x.onnx: {first} {message}") as caught:
+        jaxai.models.from_onnx(path, input_size=20)
+    assert "\n" not in str(caught.value)
+
+
+def test_positions_that_are_counted_as_images_are_refused(tmp_path):
+    node = helper.make_node
+    nodes = [
+        node("Reshape", ["x", "shape"], ["r"], name="reshape"),
+        node("MatMul", ["r", "w"], ["y"], name="fc"),
+    ]
+    arrays = {"shape": np.asarray([-1, 3 * SIDE * SIDE]), "w": normal(3 * SIDE * SIDE, 5)}
+    path = save(model(nodes, arrays, {"x": [1, 3, SIDE, SIDE]}, {"y": [1, 5]}), tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match="got 32, and result 'y' counts positions as images"):
+        jaxai.models.from_onnx(path, input_size=2 * SIDE)
+
+
+def segmenter(*last):
+    """Two convolutions, and nodes that only turn the scores into what is returned."""
+    arrays = {
+        "w1": normal(6, 3, 3, 3, seed=1),
+        "w2": normal(2, 6, 1, 1, seed=2),
+        "none": np.zeros(0, np.float32),
+        "twice": np.asarray([1, 1, 2, 2], np.float32),
+    }
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w1"], ["c"], name="features", pads=[1] * 4, strides=[2, 2]),
+        node("Relu", ["c"], ["r"], name="relu"),
+        node("Conv", ["r", "w2"], ["s"], name="scores"),
+        *last,
+    ]
+    return model(nodes, arrays, {"x": ["N", 3, SIDE, SIDE]}, {"y": ["N", 2, SIDE, SIDE]})
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        [helper.make_node("Sigmoid", ["s"], ["y"], name="/Sigmoid")],
+        [
+            helper.make_node("Resize", ["s", "", "twice"], ["u"], name="up", mode="linear"),
+            helper.make_node("Softmax", ["u"], ["y"], name="softmax", axis=1),
+        ],
+    ],
+    ids=["sigmoid", "resized softmax"],
+)
+def test_the_default_layer_of_dense_scores_comes_before_them(images, last, tmp_path):
+    net = jaxai.models.from_onnx(save(segmenter(*last), tmp_path / "x.onnx")).model
+    assert jaxai.layers.resolve(net, None, images) == "relu"
+    region = jaxai.targets.region(1, np.ones((SIDE, SIDE)) if "up" in net.layer_names else np.ones((8, 8)))
+    target = lambda scores: region(jnp.moveaxis(scores, 1, -1))  # noqa: E731
+    found = jaxai.grad_cam(net, images, target)
+    np.testing.assert_array_equal(found, jaxai.grad_cam(net, images, target, layer="relu"))
+    assert np.abs(found).max() > 0
+
+
+def test_scores_alone_have_no_default_layer(images, tmp_path):
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], name="scores", pads=[1] * 4),
+        node("Sigmoid", ["c"], ["y"], name="/Sigmoid"),
+    ]
+    made = model(nodes, {"w": normal(2, 3, 3, 3)}, {"x": ["N", 3, SIDE, SIDE]}, {"y": ["N", 2, SIDE, SIDE]})
+    net = jaxai.models.from_onnx(save(made, tmp_path / "x.onnx")).model
+    with pytest.raises(ValueError, match="are its dense scores, such as '/Sigmoid', .* pass `layer`"):
+        jaxai.grad_cam(net, images, lambda scores: scores[:, 1].mean((1, 2)))
+
+
 def reshaped_for_one():
     """A network exported for one image: its reshapes and its token say so."""
     arrays = {
@@ -299,7 +417,6 @@ def test_labels_and_normalization(path, tmp_path):
         ({"labels": 3}, TypeError, "`labels` must be"),
         ({"normalize": "image"}, ValueError, "`normalize` must be one of caffe, identity, imagenet, tf"),
         ({"normalize": (0.5, 0)}, ValueError, "`normalize` must be a pair"),
-        ({"input_size": 20}, ValueError, "`input_size` must be what the file fixes, 16 x 16; got 20"),
         ({"input_size": 0}, TypeError, "`input_size` must be a positive whole number"),
     ],
 )

@@ -241,3 +241,72 @@ def test_signals_and_volumes_as_images():
     hidden = jnp.stack([x.at[:, i : i + 4].set(0) for i in (0, 4, 8)])
     expected = jnp.stack([(signals(x) - signals(h))[:, 1] for h in hidden], axis=1)
     close(drops, jnp.repeat(expected, 4, axis=1))
+
+
+# The default layer before dense scores
+
+
+class Dense(nnx.Module):
+    """Two stages, each with an output of its own; what is returned of them is read from `join`."""
+
+    def __init__(self, rngs, join):
+        self.first, self.second = (nnx.Conv(c, 6, (3, 3), rngs=rngs) for c in (3, 6))
+        self.side1, self.side2 = (nnx.Conv(6, 1, (1, 1), rngs=rngs) for _ in range(2))
+        self.head1, self.head2 = (nnx.Conv(6, c, (1, 1), rngs=rngs) for c in (5, 4))
+        self.fuse = nnx.Conv(2, 1, (1, 1), rngs=rngs)
+        self.join = join
+
+    def __call__(self, x):
+        return self.join(self, x)
+
+    def sides(self, x):
+        one = self.first(x)
+        two = self.second(jax.nn.relu(one)[:, ::2, ::2])
+        return one, jax.nn.relu(two)
+
+    def enlarged(self, x):
+        return jax.image.resize(x, (len(x), *X.shape[1:3], x.shape[-1]), "linear")
+
+
+def edges(net, x):
+    one, two = net.sides(x)
+    return net.fuse(jnp.concatenate([net.side1(one), net.enlarged(net.side2(two))], -1))[..., 0]
+
+
+def classes(net, x):
+    return jax.nn.softmax(net.enlarged(net.head1(net.sides(x)[1])))
+
+
+def boxes(net, x):
+    """A class and a box for each place, of one shared stage, as detectors return them."""
+    shared = net.sides(x)[1]
+    return {"class": jax.nn.sigmoid(net.head1(shared)), "box": net.head2(shared)}
+
+
+@pytest.mark.parametrize("join", [edges, classes, boxes], ids=lambda join: join.__name__)
+def test_the_default_layer_of_dense_scores_comes_before_all_of_them(join):
+    net = find(Dense(nnx.Rngs(0), join), X)
+    assert jaxai.layers.resolve(net, None, X) == "second"
+
+    def target(outputs):
+        scores = outputs["class"] if join is boxes else outputs
+        return scores.reshape(len(scores), -1)[:, ::5].mean(1)
+
+    chosen = np.asarray(jaxai.grad_cam(net, X, target))
+    np.testing.assert_array_equal(chosen, jaxai.grad_cam(net, X, target, layer="second"))
+    assert np.abs(chosen).max() > 0
+
+
+def test_the_default_stage_of_a_chain_comes_before_resized_scores():
+    kernels = [jnp.asarray(RNG.normal(size=shape), "float32") for shape in ((3, 8), (8, 4))]
+    dense = lambda kernel, x: x @ kernel  # noqa: E731
+    chain = jaxai.chain(
+        {
+            "features": Partial(dense, kernels[0]),
+            "relu": jax.nn.relu,
+            "scores": Partial(dense, kernels[1]),
+            "up": lambda x: jnp.repeat(x, 2, axis=1),
+            "softmax": jax.nn.softmax,
+        }
+    )
+    assert jaxai.layers.resolve(chain, None, X) == "relu"

@@ -34,7 +34,7 @@ NORMALIZE = {
 
 
 def freed(path, folder):
-    """Return the file with free sizes, as the package frees them: it states ten images of 32 pixels."""
+    """Return the file with free sizes, which ONNX Runtime needs: it states ten images of 32 pixels."""
     made = onnx.load(path)
     values = [value for value in made.graph.input if value.name == "input.1"]
     for value in (*values, *made.graph.output):
@@ -47,13 +47,14 @@ def freed(path, folder):
 @pytest.fixture(scope="module", params=WHEELS)
 def imported(request, tmp_path_factory, photos):
     """A network's name, its file, the network, and a photograph of a face as it takes it."""
-    name, size = request.param, None
+    name = request.param
     path = WHEELS[name].find()
     if path is None:
         pytest.skip(f"the {WHEELS[name]} is not installed")
-    if name == "centerface":
-        path, size = freed(path, tmp_path_factory.mktemp("onnx")), 256
+    size = 256 if name == "centerface" else None
     net = jaxai.models.from_onnx(path, normalize=NORMALIZE[name], input_size=size)
+    if size is not None:
+        path = freed(path, tmp_path_factory.mktemp("onnx"))
     photo = net.crop(photos["astronaut"])
     # The probabilities of the network for scans are 0 and 1 for photographs of full contrast.
     photo = 0.45 + 0.05 * (photo - 0.45) if name == "vgg16_brain_mri" else photo

@@ -1,5 +1,6 @@
 """Layered models of functions without marks, found by calls of modules, named scopes and bottlenecks."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -213,26 +214,38 @@ class Found(_model.Layered):
     def default_layer(self, images: Any) -> str | None:
         """Return the last layer with positions that reach the output, preferably one that carries everything.
 
-        Pools are skipped, and layers of the output's shape: dense scores are what is explained.
+        Pools are skipped, and dense scores, which are what is explained, with what only becomes them: layers
+        of the output's shape, and those after the last product along the channels. Before dense scores it is
+        the last layer that all outputs depend on: what carries everything may lie far before it, where each
+        stage has an output.
 
         Raises:
-            ValueError: If there is none, but there are layers whose layout is not known.
+            ValueError: If there is none, but there are layers whose layout is not known, or only scores.
         """
         program, _ = self.program(images)
         outputs = {program.graph.shape(ref) for ref in program.graph.outputs}
-        names, unread = [], None
+        names, unread, scores = [], None, []
         for name, value in reversed(program.layers.items()):
             shape = tuple(program.aval(name).shape)
             known, found = self._layout(program, name, value, images.shape[0])
             unread = unread if known or unread else ask(name, shape)
-            if "pool" in name.lower() or shape in outputs or found is None:
+            if "pool" in name.lower() or found is None or math.prod(layouts.grid(found, shape)) == 1:
                 continue
-            if math.prod(layouts.grid(found, shape)) > 1:
-                names.append(name)
-        narrow = [name for name in names if program.layers[name] in program.narrow]
-        best = next((name for name in (*narrow, *names) if program.reaches(name)), None)
+            # One channel, such as that of a side output, is a score, too.
+            alone = program.scores and shape[1 if found == layouts.NCHW else -1] == 1
+            (scores if alone or shape in outputs or value in program.scores else names).append(name)
+        if program.scores:
+            liked = (name for name in names if program.feeds_all(name))
+        else:
+            liked = (name for name in names if program.layers[name] in program.narrow)
+        best = next((name for name in itertools.chain(liked, names) if program.reaches(name)), None)
         if best is None and unread:
             raise ValueError(unread)
+        if best is None and scores:
+            raise ValueError(
+                f"all layers of this model with positions are its dense scores, such as {scores[0]!r}, and no"
+                " hidden layer comes before them: pass `layer` for a map of the scores themselves"
+            )
         return best
 
 

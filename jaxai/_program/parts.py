@@ -12,11 +12,11 @@ from jax.tree_util import register_dataclass
 from .._frame import model as _model
 from . import layout
 from .control_flow import REMAT
+from .dense import PRODUCTS, scores_of
 from .graph import Graph, graph_of, jaxpr_of, values_of
 from .names import cuts, has_names, layers_of, marks_of
 from .run import evaluate
 
-_PRODUCTS = ("dot_general", "conv_general_dilated")
 # Loops of more steps are not unrolled, because every step would be compiled separately.
 MOST_STEPS = 64
 
@@ -36,7 +36,7 @@ def _marked(closed):
 def _worth_opening(primitive, params, body):
     if primitive not in REMAT and params["length"] > MOST_STEPS:
         return False
-    return has_names(body) or any(node.name in _PRODUCTS for node in body.nodes)
+    return has_names(body) or any(node.name in PRODUCTS for node in body.nodes)
 
 
 def _found(closed):
@@ -98,11 +98,21 @@ class Program:
         return layout.of_values(self.graph)
 
     @cached_property
+    def scores(self) -> set[int]:
+        """The values that are dense scores, or become them without another product along the channels."""
+        return scores_of(self.graph, self.axes)
+
+    @cached_property
     def narrow(self) -> set[int]:
         """The values that alone carry all that depends on the images, and the values with their names."""
         found = {value for _, value in cuts(self.graph)}
         names = {node.outputs[0]: node.inputs[0] for node in self.graph.nodes if node.name == "name"}
         return found | {named for named, value in names.items() if value in found}
+
+    def feeds_all(self, layer: str) -> bool:
+        """Return whether all results that depend on the images depend on a layer."""
+        moving = self.graph.dependents(self.graph.inputs[-1:]).intersection(values_of(self.graph.outputs))
+        return moving <= self.graph.dependents([self.layers[layer]])
 
     def reaches(self, layer: str) -> bool:
         """Return whether the result depends on a layer's positions, not only on other tokens."""

@@ -60,6 +60,12 @@ class Network:
 
     def __call__(self, images: jax.Array) -> Any:
         """Return the scores of images [batch, height, width, channels]; a dict if the file has several."""
+        env = self.values(images)
+        results = {name: jnp.asarray(env[name].plain) for name in self.plan.outputs}
+        return results if len(results) > 1 else results[self.plan.outputs[0]]
+
+    def values(self, images: jax.Array) -> dict[str, Value]:
+        """Return all values of the graph, by their names in the file, for images as `__call__` takes them."""
         plan = self.plan
         images = jnp.asarray(images, _widest(images.dtype, plan.dtype))
         env = dict(plan.constants)
@@ -69,8 +75,7 @@ class Network:
         for node in plan.nodes:
             for name, value in zip(node.outputs, run(node, env, batch), strict=False):
                 env[name] = _marked(node, value)
-        results = {name: jnp.asarray(env[name].plain) for name in plan.outputs}
-        return results if len(results) > 1 else results[plan.outputs[0]]
+        return env
 
 
 def _widest(given: Any, own: Any) -> Any:
