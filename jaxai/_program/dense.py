@@ -8,6 +8,7 @@ from .axes import Axes
 from .graph import CUSTOM, Graph, Node, graph_of, values_of
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
+_POOL = "reduce_window"
 
 
 def is_dense(shape: Sequence[int]) -> bool:
@@ -16,7 +17,7 @@ def is_dense(shape: Sequence[int]) -> bool:
 
 
 def scores_of(graph: Graph, axes: Mapping[int, Axes | None]) -> set[int]:
-    """Return the values that become dense outputs without a product along the channels.
+    """Return the values that become dense outputs without a product along the channels and without a pool.
 
     These are the outputs themselves and what precedes an activation, softmax, resizing, or joining of them.
     What they are computed from, the last hidden layers, is not among them.
@@ -35,15 +36,15 @@ def scores_of(graph: Graph, axes: Mapping[int, Axes | None]) -> set[int]:
         if value in found or node is None:
             continue
         found.add(value)
-        if not _mixes_channels(graph, node, axes):
+        if not _mixes(graph, node, axes):
             open_ += [ref for ref in values_of(node.inputs) if ref in moving]
     return found
 
 
-def _mixes_channels(graph: Graph, node: Node, axes: Mapping[int, Axes | None]) -> bool:
-    """Return whether results of a node are products along axes that do not run along the images."""
+def _mixes(graph: Graph, node: Node, axes: Mapping[int, Axes | None]) -> bool:
+    """Return whether results are products along axes that do not run along the images, or pools."""
     if node.name not in PRODUCTS:
-        return any(map(_multiplies, _bodies(node)))
+        return node.name.startswith(_POOL) or any(map(_hides, _bodies(node)))
     if node.name == "conv_general_dilated":
         spec = node.params["dimension_numbers"].lhs_spec
         return graph.shape(node.inputs[0])[spec[1]] > node.params["feature_group_count"]
@@ -60,5 +61,8 @@ def _bodies(node: Node) -> list[Graph]:
     return [*node.bodies, *([graph_of(own)] if own is not None else [])]
 
 
-def _multiplies(graph: Graph) -> bool:
-    return any(node.name in PRODUCTS or any(map(_multiplies, _bodies(node))) for node in graph.nodes)
+def _hides(graph: Graph) -> bool:
+    return any(
+        node.name in PRODUCTS or node.name.startswith(_POOL) or any(map(_hides, _bodies(node)))
+        for node in graph.nodes
+    )
