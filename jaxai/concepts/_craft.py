@@ -16,7 +16,7 @@ from .._frame.contract import completed
 from .._frame.results import brief
 from .._frame.spread import standard_error
 from .._program.affine import is_affine
-from ..features import factorize
+from ..features import Factors, factorize
 from ..features._factors import STARTS
 from ..perturbation import sobol_design, sobol_indices
 from ._parts import parts
@@ -118,20 +118,7 @@ def craft(
         model, images, jnp.asarray(places), layer=layer, side=side, batch_size=size
     )
     check_signs(layer, least, seen)
-    if num_concepts > min(seen.shape):
-        raise ValueError(
-            f"`num_concepts` must be at most {min(seen.shape)}, for {seen.shape[0]} crops of"
-            f" {seen.shape[1]} channels; got {num_concepts}"
-        )
-    found = factorize(
-        seen,
-        factors=num_concepts,
-        key=checks.key(key),
-        steps=steps,
-        method="projected_gradient",
-        start=start,
-        tolerance=TOLERANCE,
-    )
+    found = factors(seen, "crops", num_concepts=num_concepts, key=key, steps=steps, start=start)
     best = np.argsort(-np.asarray(found.maps), axis=0, kind="stable")[:TOP].T
     masks = jnp.asarray(sobol_design(num_concepts, num_designs))
     maps, indices = importance(
@@ -165,6 +152,42 @@ def check_signs(layer: str, least: jax.Array, acts: jax.Array) -> None:
             f"`layer` must have activations of at least zero, as after a ReLU; {layer!r} goes down to"
             f" {float(least):g} (for others train an autoencoder, `jaxai.concepts.sae`)"
         )
+
+
+def factors(
+    acts: jax.Array, rows: str, *, num_concepts: int, key: jax.Array, steps: int, start: str
+) -> Factors:
+    """Factorize non-negative activations into concepts.
+
+    Args:
+        acts: Activations [..., channels].
+        rows: What their rows are, in the plural, for the error.
+        num_concepts: Number of concepts.
+        key: Typed PRNG key of a random start.
+        steps: Number of updates; fewer where the error no longer falls.
+        start: Initialisation.
+
+    Returns:
+        The `Factors`.
+
+    Raises:
+        ValueError: If there are more concepts than rows or channels.
+    """
+    count, channels = acts.size // acts.shape[-1], acts.shape[-1]
+    if num_concepts > min(count, channels):
+        raise ValueError(
+            f"`num_concepts` must be at most {min(count, channels)}, for {count} {rows} of {channels}"
+            f" channels; got {num_concepts}"
+        )
+    return factorize(
+        acts,
+        factors=num_concepts,
+        key=checks.key(key),
+        steps=steps,
+        method="projected_gradient",
+        start=start,
+        tolerance=TOLERANCE,
+    )
 
 
 def crop_places(count: int, height: int, width: int, side: int) -> np.ndarray:

@@ -16,9 +16,8 @@ from .._frame import targets as _targets
 from .._frame.contract import completed
 from .._frame.spread import standard_error
 from .._program import layouts
-from ..features import factorize
 from ..perturbation import sobol_design
-from ._craft import TOLERANCE, TOP, Craft, check_signs, crop_activations, crop_places, cut, importance
+from ._craft import TOP, Craft, check_signs, crop_activations, crop_places, cut, factors, importance
 from ._parts import parts
 
 
@@ -126,23 +125,8 @@ def subconcepts(
     crops = cut(images, jnp.asarray(places[best]), found.size)
     acts = _positions(model, crops, layer, size)
     check_signs(layer, acts.min(), acts)
-    num_concepts = checks.positive(num_concepts, "num_concepts")
-    rows, channels = int(np.prod(acts.shape[:-1])), acts.shape[-1]
-    if num_concepts > min(rows, channels):
-        raise ValueError(
-            f"`num_concepts` must be at most {min(rows, channels)}, for {rows} positions of {channels}"
-            f" channels; got {num_concepts}"
-        )
-    steps = checks.positive(steps, "steps")
-    made = factorize(
-        acts,
-        factors=num_concepts,
-        key=checks.key(key),
-        steps=steps,
-        method="projected_gradient",
-        start=start,
-        tolerance=TOLERANCE,
-    )
+    num_concepts, steps = checks.positive(num_concepts, "num_concepts"), checks.positive(steps, "steps")
+    made = factors(acts, "positions", num_concepts=num_concepts, key=key, steps=steps, start=start)
     lies = layers.layer_layout(model, found.layer, images)
     parent = _Parent(model, found.directions, jnp.int32(concept), found.layer, lies, names)
     masks = jnp.asarray(sobol_design(num_concepts, checks.at_least(num_designs, "num_designs", 2)))
