@@ -139,8 +139,8 @@ def sae(
         dictionary: `"free"`; or `"archetypal"`: each entry is a convex combination of candidates plus a short
             step, scaled to length one, so that different keys find nearly the same entries.
         candidates: For `"archetypal"`, points like activations [candidates, features], at least as many as
-            codes; or the number of cluster centres to use, which do not depend on `key`. None is twice the
-            number of codes.
+            codes; or the number of cluster centres to use. None is twice the number of codes. Neither the
+            centres nor the points at which the entries start, evenly spaced in this order, depend on `key`.
         delta: For `"archetypal"`, the longest step, in units of the activations' scale.
         steps: Number of steps.
         examples: Activations per step.

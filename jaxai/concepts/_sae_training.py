@@ -104,7 +104,7 @@ def train(
     chosen = np.asarray(jax.random.choice(start, rows, (plan.num_codes,), replace=plan.num_codes > rows))
     wobble = 0.1 * jax.random.normal(jax.random.fold_in(start, 1), (plan.num_codes, features))
     first = np.asarray(_drawn(draws, jnp.arange(1), rows, plan.examples))[0]
-    state = _start(plan, data.take(chosen) + wobble, points, start, data.take(first))
+    state = _start(plan, data.take(chosen) + wobble, points, data.take(first))
     done, history = 0, np.zeros(plan.steps, np.float32)
     mark = _mark(plan, data, key, points, numbers)
     if checkpoint is not None and checkpoint.exists():
@@ -129,10 +129,11 @@ def _drawn(draws, steps, rows, examples):
     return jax.vmap(one)(steps)
 
 
-def _start(plan, chosen, points, key, batch):
+def _start(plan, chosen, points, batch):
     if plan.archetypal:
         assert points is not None
-        order = jax.random.permutation(jax.random.fold_in(key, 2), len(points))[: plan.num_codes]
+        # The same for every key; spaced evenly, since given points may be sorted.
+        order = np.linspace(0, len(points) - 1, plan.num_codes).round().astype(np.int32)
         dictionary = {
             "weights": jax.nn.one_hot(order, len(points), dtype=jnp.float32),
             "offsets": jnp.zeros((plan.num_codes, chosen.shape[1]), jnp.float32),
@@ -179,13 +180,31 @@ def _allowed(dictionary, delta):
     """Project to valid dictionaries: entries of length one, or convex combinations and short steps."""
     if "directions" in dictionary:
         return {"directions": of_length_one(dictionary["directions"])}
-    weights = jax.nn.relu(dictionary["weights"])
-    weights = weights / jnp.maximum(weights.sum(1, keepdims=True), 1e-8)
     lengths = jnp.linalg.norm(dictionary["offsets"], axis=1, keepdims=True)
     return {
-        "weights": weights,
+        "weights": _convex(dictionary["weights"]),
         "offsets": dictionary["offsets"] * jnp.minimum(1, delta / jnp.maximum(lengths, 1e-9)),
     }
+
+
+def _convex(weights):
+    """Return the nearest rows that are non-negative and sum to one: max(w - t, 0), with t of each row.
+
+    A step of Adam adds about the same amount to half of a row's thousands of weights. Their sum soon exceeds
+    the few large ones; if rows were divided by it, every entry would become a mean of half of the points, far
+    from those that it started at.
+    """
+
+    def raised(ts):
+        above = weights > ts[1]
+        mean = (jnp.where(above, weights, 0).sum(1, keepdims=True) - 1) / above.sum(1, keepdims=True)
+        return ts[1], jnp.maximum(ts[1], mean)
+
+    # From below, t rises until it is the excess over one of the weights above it, divided by their number
+    # (Michelot 1986).
+    lowest = weights.max(1, keepdims=True) - 1
+    t = jax.lax.while_loop(lambda ts: (ts[1] > ts[0]).any(), raised, (lowest - 1, lowest))[1]
+    return jax.nn.relu(weights - t)
 
 
 @partial(jax.jit, static_argnames="plan")
