@@ -64,7 +64,7 @@ def file(path: Path) -> Iterator[Path]:
         OSError: If nothing can be written there, or `path` is not an ordinary file.
     """
     if path.exists() and not path.is_file():
-        raise OSError(f"{shown(path, 200)} is no ordinary file; expected the name of a file to write")
+        raise OSError(f"{shown(path, 200)} is not a regular file; expected the name of a file to write")
     path = path.absolute()
     with parents(path), temporary(path.parent) as new:
         yield new

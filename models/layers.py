@@ -8,7 +8,7 @@ they compute, so that readers of programs see each as that operation.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +127,7 @@ def adaptive_average_pool(
     return jnp.einsum("ih,bhwc,jw->bijc", matrix(x.shape[1]), x, matrix(x.shape[2]))
 
 
-def _initial(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
+def _initial(rngs: Any, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
     return nnx.Param(_normal(rngs.params(), shape) * (2 / fan_in) ** 0.5)
 
 

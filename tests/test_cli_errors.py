@@ -185,7 +185,7 @@ def test_output_that_cannot_be_written(refused, tmp_path):
     assert "file is a file; expected a folder" in refused(*CAM, "coffee", "--out", "file")
     assert "file is a file; expected a folder" in refused(*CAM, "--out", "file/out")
     dream = ("dream", "cat", "--model", "efficientnet_lite0", "--layer", "stem")
-    assert "is no ordinary file" in refused(*dream, "--out", tmp_path)
+    assert "is not a regular file" in refused(*dream, "--out", tmp_path)
     assert "file is a file; expected a folder" in refused(*dream, "--out", "file/dream.png")
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -145,7 +145,7 @@ def test_no_photos(tmp_path):
     with pytest.raises(ValueError, match="named by an empty word"):
         photos.find([""])
     os.mkfifo(tmp_path / "f.jpg")
-    with pytest.raises(ValueError, match="f.jpg is no ordinary file; expected a photo"):
+    with pytest.raises(ValueError, match="f.jpg is not a regular file; expected a photo"):
         photos.find([str(tmp_path / "f.jpg")])
     (tmp_path / "dead.png").symlink_to("nowhere")
     with pytest.raises(FileNotFoundError, match="dead.png is a link to a file that does not exist"):
@@ -160,10 +160,10 @@ def test_output_of_another_kind_is_refused(tmp_path):
             outputs.check_folder(path, [], none)
     with pytest.raises(NotADirectoryError, match="is a file; expected a folder"):
         outputs.check_file(tmp_path / "file/a.png", none)
-    with pytest.raises(OSError, match="is no ordinary file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         outputs.check_file(tmp_path, none)
     (tmp_path / "out/lime.png").mkdir(parents=True)
-    with pytest.raises(OSError, match="lime.png is no ordinary file"):
+    with pytest.raises(OSError, match="lime.png is not a regular file"):
         outputs.check_folder(tmp_path / "out", ["lime.png"], none)
     (tmp_path / "dead").symlink_to("nowhere")
     for path in (tmp_path / "dead", tmp_path / "dead/out"):

@@ -125,9 +125,9 @@ def test_a_folder_that_is_in_use_is_refused(net, folder, tmp_path):
     [
         (lambda plan: plan | {"seed": 5}, "its hash does not fit"),
         (lambda plan: plan | {"format": 3}, "has format 3; this version reads 2"),
-        (lambda plan: {"format": 1}, "it is no plan"),
-        (lambda plan: [plan], "it is no plan"),
-        (lambda plan: plan | {"paths": 5}, "it is no plan"),
+        (lambda plan: {"format": 1}, "it is not a plan"),
+        (lambda plan: [plan], "it is not a plan"),
+        (lambda plan: plan | {"paths": 5}, "it is not a plan"),
     ],
 )
 def test_damaged_plans(net, folder, tmp_path, change, error):
@@ -141,7 +141,7 @@ def test_damaged_plans(net, folder, tmp_path, change, error):
 
 def test_runs_that_are_refused(net, pooled_net, folder, tmp_path):
     data_sets.planned(net, folder, tmp_path)
-    with pytest.raises(FileNotFoundError, match="is no store"):
+    with pytest.raises(FileNotFoundError, match="is not a store"):
         jaxai.dataset.run(tmp_path / "gone")
     with pytest.raises(ValueError, match="give it as `net`"):
         jaxai.dataset.run(tmp_path)

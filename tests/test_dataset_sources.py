@@ -165,10 +165,10 @@ def test_tars_that_are_refused(tmp_path):
     for path, error in (
         (two, "the sample 1 has 2 images"),
         (json_, "the JSON of the sample 1 is damaged"),
-        (text, "1.cls is no text in UTF-8"),
+        (text, "1.cls is not text in UTF-8"),
         (tmp_path / "cut.tar", "cut short|damaged"),
-        (tmp_path / "no.tar", "is no tar"),
-        (tmp_path / "packed.tar", "is no tar, or it is compressed"),
+        (tmp_path / "no.tar", "is not a tar"),
+        (tmp_path / "packed.tar", "is not a tar, or is compressed"),
         (tar(tmp_path / "empty.tar", {"1.txt": b"x"}), "holds no image"),
     ):
         with pytest.raises(ValueError, match=error) as raised:

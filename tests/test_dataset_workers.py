@@ -185,8 +185,8 @@ def test_the_command_plans_runs_and_shows(run, here, place, tmp_path):
 @pytest.mark.parametrize(
     "words, error",
     [
-        (("run", "gone"), "gone is no store: it has no plan.json"),
-        (("status", "gone"), "gone is no store: it has no plan.json"),
+        (("run", "gone"), "gone is not a store: it has no plan.json"),
+        (("status", "gone"), "gone is not a store: it has no plan.json"),
         (("plan", "gone", "--out", "x"), "no such folder or table: gone"),
         (("plan", "photos", "--out", "x", "--target", "best"), "`targets` must be"),
         (("plan", "photos", "--out", "x", "--method", "magic"), "magic"),

@@ -53,7 +53,7 @@ def test_names_as_long_as_names_can_be(tmp_path):
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", tmp_path):
-        with pytest.raises(OSError, match="is no ordinary file"), _files.file(path):
+        with pytest.raises(OSError, match="is not a regular file"), _files.file(path):
             pass
     (tmp_path / "x").touch()
     with (

@@ -394,7 +394,7 @@ def test_files_of_other_kinds(tmp_path, name, content, message):
 def test_what_is_no_ordinary_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.pth")
     for source in (tmp_path / "x.pth", "/dev/zero", tmp_path):
-        with pytest.raises(OSError, match="is no ordinary file"):
+        with pytest.raises(OSError, match="is not a regular file"):
             convert(source, "vgg16", tmp_path / "y")
 
 

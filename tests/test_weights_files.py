@@ -148,7 +148,7 @@ def test_what_a_damaged_file_says_is_not_shown_raw(tmp_path):
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path, tmp_path / "fifo", Path("/dev/zero")):
-        with pytest.raises(ValueError, match="it is no ordinary file"):
+        with pytest.raises(ValueError, match="it is not a regular file"):
             read(path)
     (tmp_path / "sparse").touch()
     os.truncate(tmp_path / "sparse", 1 << 40)

@@ -126,8 +126,8 @@ def refusal(data):
 
 def test_damaged_files_are_refused_in_one_line(sources):
     data = sources["hed"][0].read_bytes()
-    assert "damaged, or no HDF5 file" in refusal(data[: len(data) // 2])
-    assert "damaged, or no HDF5 file" in refusal(keras_file.MAGIC + bytes(500))
+    assert "damaged, or not an HDF5 file" in refusal(data[: len(data) // 2])
+    assert "damaged, or not an HDF5 file" in refusal(keras_file.MAGIC + bytes(500))
 
 
 @pytest.mark.slow

@@ -235,7 +235,7 @@ def test_arrays_that_are_not_whole(model, tmp_path):
     refused(other, tmp_path, "lie in another file, which is not read")
     other, tensor = changed()
     other.graph.initializer.append(tensor)
-    refused(other, tmp_path, "stands twice in it")
+    refused(other, tmp_path, "appears twice in it")
     other, tensor = changed()
     tensor.data_type = onnx.TensorProto.INT32
     refused(other, tmp_path, "the array of logits.kernel is missing")

@@ -64,7 +64,7 @@ def converted(source: str | Path, name: str) -> Weights:
     shapes = parameters.shapes(network)
     # Reading from a pipe could block forever.
     if not stat.S_ISREG(source.stat().st_mode):
-        raise OSError(f"{shown(source, 200)} is no ordinary file; expected a file of weights")
+        raise OSError(f"{shown(source, 200)} is not a regular file; expected a file of weights")
     with source.open("rb") as file:
         try:
             _check_size(file, name, shapes)

@@ -141,7 +141,7 @@ def read(path: Path, *, model: str, shapes: Mapping[str, tuple[int, ...]]) -> We
     where = shown(path, 200)
     try:
         if not path.is_file():
-            raise Refused("it is no ordinary file")
+            raise Refused("it is not a regular file")
         with path.open("rb") as file:
             return _read(file, model, shapes)
     except Refused as error:

@@ -67,7 +67,7 @@ def read_keras(file: BinaryIO) -> dict[str, Stored]:
     except Refused:
         raise
     except _DAMAGE as error:
-        raise Refused(f"damaged, or no HDF5 file: {shown(error, 120)}") from None
+        raise Refused(f"damaged, or not an HDF5 file: {shown(error, 120)}") from None
     return found
 
 

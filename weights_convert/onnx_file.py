@@ -39,7 +39,7 @@ _NEEDED: dict[str, dict[str, Any]] = {
     "MaxPool": {"kernel_shape": [2, 2], "strides": [2, 2]},
 }
 _TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
-# The field that holds the numbers of each type, unless they lie in `raw_data`.
+# The field that holds the numbers of each type, unless they are in `raw_data`.
 _FIELDS = {"FLOAT": ("float32", "float_data"), "DOUBLE": ("float64", "double_data")}
 _TYPES = {1: "FLOAT", 11: "DOUBLE"}
 _NO_ONNX = "truncated, or not an ONNX file"
@@ -90,7 +90,7 @@ def parsed(data: bytes) -> Any:
     try:
         return onnx.ModelProto.FromString(data)
     except (DecodeError, ValueError):
-        # The second where words are no UTF-8.
+        # The second where strings are not UTF-8.
         raise Refused(_NO_ONNX) from None
 
 
@@ -99,7 +99,7 @@ def arrays_of(tensors: Sequence[Any]) -> dict[str, Stored]:
     arrays = {}
     for tensor in tensors:
         if tensor.name in arrays:
-            raise Refused(f"damaged: the array {shown(tensor.name)} stands twice in it")
+            raise Refused(f"damaged: the array {shown(tensor.name)} appears twice in it")
         if tensor.data_type in _TYPES:
             arrays[tensor.name] = _stored(tensor)
     return arrays
@@ -177,7 +177,7 @@ def _check_attributes(node: Any, which: str, permutation: list[int]) -> None:
 
 
 def _value(attribute: Any) -> Any:
-    """Return a whole number, whole numbers or a word; None of another kind."""
+    """Return an integer, integers or a string; None for another kind."""
     if attribute.ref_attr_name:
         return None
     kinds = {2: "i", 7: "ints", 3: "s"}

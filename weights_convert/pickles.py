@@ -173,7 +173,7 @@ def _instruction(data: bytes, position: int) -> tuple[str, Any, int]:
             try:
                 argument = argument.decode("utf-8", "surrogatepass")
             except UnicodeDecodeError:
-                raise Refused("damaged: it holds a word that is no UTF-8") from None
+                raise Refused("damaged: it holds a string that is not UTF-8") from None
     elif opcode == "GLOBAL":
         words = []
         for _ in range(2):
@@ -230,7 +230,7 @@ def _step(
         case "STACK_GLOBAL":
             name, module = _pop(stack), _pop(stack)
             if type(name) is not str or type(module) is not str:
-                raise Refused("damaged: it names a function by something other than words")
+                raise Refused("damaged: it names a function by something other than strings")
             stack.append(_named(f"{module}.{name}"))
         case "REDUCE":
             arguments, function = _pop(stack), _pop(stack)
@@ -292,7 +292,7 @@ def _append(target: Any, values: list[Any]) -> None:
 def _set(target: Any, keys: list[Any], values: list[Any]) -> None:
     # The hash of a tuple takes as long, and as deep a stack, as the file likes.
     if len(keys) != len(values) or not all(type(key) in (str, int) for key in keys):
-        raise Refused("not a state dict: a key is neither a word nor a whole number")
+        raise Refused("not a state dict: a key is neither a string nor an integer")
     _grown(target, _Dict, values).update(zip(keys, values, strict=True))
 
 
@@ -301,7 +301,7 @@ def _grown(target: Any, kind: type, values: list[Any]) -> Any:
     if type(target) is not kind:
         raise LookupError("another type")
     if target.complete:
-        raise Refused("not a state dict: it adds to what already is a part of something")
+        raise Refused("not a state dict: it adds to a container that is already part of another")
     target.depth = max(target.depth, depth)
     return target
 
@@ -353,4 +353,4 @@ def _view(identity: Any, storages: dict[str, Storage]) -> _View:
                 case [(_, first, count)] if as_shape((first, count)) and first + count <= total:
                     return _View(key, first, count)
             raise Refused(f"damaged: a view outside of storage {shown(key)}")
-    raise Refused("not a state dict: it refers to something that is no storage of a tensor")
+    raise Refused("not a state dict: it refers to something that is not a storage of a tensor")

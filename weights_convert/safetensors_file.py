@@ -68,7 +68,7 @@ def read_safetensors(file: BinaryIO) -> Header:
     entries = _parsed(text)
     metadata = entries.pop("__metadata__", {})
     if type(metadata) is not dict or not all(type(value) is str for value in metadata.values()):
-        raise Refused("damaged: its metadata is not a table of words")
+        raise Refused("damaged: its metadata is not a table of strings")
     arrays, stretches = {}, []
     for name, entry in entries.items():
         arrays[name], stretch = _described(file, 8 + length, name, entry)
@@ -89,16 +89,16 @@ def _parsed(text: bytes) -> dict[str, Any]:
     except Refused:
         raise
     except (ValueError, RecursionError):
-        raise Refused("truncated or damaged: its header is no JSON") from None
+        raise Refused("truncated or damaged: its header is not JSON") from None
     if type(entries) is not dict:
-        raise Refused("damaged: its header is no table of arrays")
+        raise Refused("damaged: its header is not a table of arrays")
     return entries
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise Refused("damaged: a name stands twice in its header")
+        raise Refused("damaged: a name appears twice in its header")
     # JSON can spell halves of characters, which are no text.
     "".join(word for pair in pairs for word in pair if isinstance(word, str)).encode()
     return table

@@ -43,10 +43,10 @@ def stored(array: np.ndarray) -> Stored:
 
 
 def as_shape(lengths: Any) -> tuple[int, ...] | None:
-    """Return the shape that a file states as a sequence of whole numbers, None if it is none."""
+    """Return the shape that a file states as a sequence of integers; None if it is not one."""
     if not isinstance(lengths, Sequence) or len(lengths) > _MOST_AXES:
         return None
-    # A truth value is a whole number in Python.
+    # A bool is an integer in Python.
     if not all(type(length) is int and 0 <= length < 1 << 63 for length in lengths):
         return None
     return tuple(lengths)

@@ -45,7 +45,7 @@ Places = Mapping[str, int]
 
 
 def is_torch(start: bytes) -> bool:
-    """Tell by its first bytes whether a file may be one of torch's."""
+    """Return whether a file's first bytes are those of a torch file."""
     return start.startswith((_ZIP_START, b"\x80"))
 
 
@@ -97,7 +97,7 @@ class _Archive:
             raise Refused("truncated or damaged: its list of files cannot be read") from None
         self.entries = {entry.filename: entry for entry in listed}
         if len(self.entries) != len(listed):
-            raise Refused("damaged: a file stands twice in its zip archive")
+            raise Refused("damaged: a file appears twice in its zip archive")
         starts = sorted(entry.header_offset for entry in listed)
         self._ends = dict(itertools.pairwise([*starts, self._size]))
 
@@ -112,7 +112,7 @@ class _Archive:
     def place(self, name: str) -> int:
         """Return where the bytes of a file start, after a look at their checksum."""
         entry, words = self.entries[name], shown(name)
-        # An archive that says so can hold gigabytes of zeros in kilobytes.
+        # A compressed archive can hold gigabytes of zeros in kilobytes.
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise Refused(
                 f"{words} is compressed; expected a file made by torch.save, which compresses nothing"
@@ -152,7 +152,7 @@ def _read_zip(file: BinaryIO) -> dict[str, Stored]:
     if f"{folder}byteorder" in archive.entries:
         order = archive.read(f"{folder}byteorder", 16)
         if order not in (b"little", b"big"):
-            raise Refused("damaged: its order of bytes is neither little nor big")
+            raise Refused("damaged: its byte order is neither little nor big")
     storages: dict[str, Storage] = {}
     data = archive.read(mains[0], _LONGEST_PICKLE)
     root, end = interpret(data, 0, storages)
@@ -167,7 +167,7 @@ def _read_zip(file: BinaryIO) -> dict[str, Stored]:
         size, expected = archive.entries[start + key].file_size, storage.total * _SIZES[storage.dtype]
         if size != expected:
             raise Refused(f"damaged: storage {shown(key)} has {size} bytes, expected {expected}")
-    # Those too that are not wanted, so that damage anywhere is noticed.
+    # Unused ones too, so that damage anywhere is noticed.
     places = {key: archive.place(start + key) for key in storages}
     return _state(file, root, storages, places, swapped=order == b"big")
 
@@ -185,7 +185,7 @@ def _read_legacy(file: BinaryIO) -> dict[str, Stored]:
         parts.append(part)
     _, _, system, root, keys = parts
     if isinstance(system, dict) and system.get("little_endian", True) is not True:
-        raise Refused("legacy format of a machine with another order of bytes; save it in torch's zip format")
+        raise Refused("legacy format of a machine with another byte order; save it in torch's zip format")
     if not isinstance(keys, list) or not all(type(key) is str for key in keys) or len({*keys}) != len(keys):
         raise Refused("damaged: its list of storages cannot be read")
     _compare(storages.keys(), set(keys))

@@ -6,7 +6,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any
 
 _LONGEST = 2000
 # Control and format characters, among them escapes and those that turn the direction of writing; halves of
@@ -41,7 +41,7 @@ def note(text: str) -> None:
         _print(sys.stderr, f"jaxai: {text}")
 
 
-def _print(stream: TextIO, text: str) -> None:
+def _print(stream: Any, text: str) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     line = readable(text).encode(encoding, "backslashreplace").decode(encoding)
     try:
@@ -50,7 +50,7 @@ def _print(stream: TextIO, text: str) -> None:
         discard(stream)
 
 
-def discard(stream: TextIO) -> None:
+def discard(stream: Any) -> None:
     """Discard further output to a stream, so that Python does not fail when it exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -61,9 +61,9 @@ def of_maps(
     Args:
         images: Numbers of the images, [n].
         maps: Their maps, [n, height, width]; maps that are not finite are left out.
-        num_clusters: Number of clusters; None is where the eigenvalues have their widest gap.
-        neighbors: Per map.
-        seed: Of k-means.
+        num_clusters: Number of clusters; None chooses the widest gap between eigenvalues.
+        neighbors: Nearest neighbours of each map in the graph.
+        seed: Seed of k-means.
 
     Raises:
         ValueError: If there are too few maps, or a number is not positive.

@@ -20,14 +20,14 @@ class Compared:
     """The comparison of two stores on the images that both hold.
 
     Attributes:
-        methods: Whose maps were compared, of the one and of the other store.
+        methods: The methods whose maps were compared, one per store.
         paths: Of the images, [n].
         one: Their numbers in the one store, [n].
         other: Their numbers in the other store, [n].
         classes: The names of the most probable classes, [n, 2].
         probabilities: Of these classes, [n, 2].
         similarity: Of the maps of the first targets, in [-1, 1]; NaN where one is constant, [n].
-        left_out: Images of either store that the other does not hold as the same file, or with an error.
+        left_out: Images of either store that have an error, or are not the same file in the other.
     """
 
     methods: tuple[str, str]
@@ -86,7 +86,7 @@ def compare(one: Any, other: Any, *, methods: Sequence[str] | None = None, name:
     Args:
         one: A store, as `open` returns it.
         other: Another, or the same for two methods of one.
-        methods: A method of each; None is the first that both have, or else the first of each.
+        methods: One method per store; None takes the first that both have, or else each store's first.
         name: Similarity of maps, as in `jaxai.metrics.similarity`.
 
     Returns:

@@ -12,7 +12,7 @@ def read(plan: "Plan", number: int) -> bytes:
     """Return the bytes of an image.
 
     Raises:
-        ValueError: If it is no regular file.
+        ValueError: If it is not a regular file.
         OSError: If it cannot be read.
     """
     from ..models import photo_files

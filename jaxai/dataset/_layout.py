@@ -50,7 +50,7 @@ def lease_file(store: Path, shard: int) -> Path:
 
 
 def spec(count: int, shape: tuple[int, ...], dtype: str, per_shard: int) -> dict[str, Any]:
-    """Return how TensorStore makes the array of a method's maps.
+    """Return TensorStore's description of the array of a method's maps.
 
     Args:
         count: Images of the data set.

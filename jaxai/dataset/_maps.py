@@ -35,7 +35,7 @@ def shape_of(
     Args:
         method: The method.
         net: The network, `Pretrained`.
-        layer: For methods that look at one.
+        layer: The layer, for methods that look at one.
         count: Classes per image.
         batch: Images at a time.
 

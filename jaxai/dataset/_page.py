@@ -42,10 +42,10 @@ def page(
     Args:
         store: As `open` returns it.
         folder: To write to; files of other names stay.
-        images: Numbers of the images that are shown; None is all of the finished shards, at most 200,000.
+        images: Numbers of the images to show; None shows all finished shards, at most 200,000 images.
         other: A second store of the same images (`compare`), shown beside the first.
-        methods: A method of each store, whose maps are compared; None is as for `compare`.
-        by: What mean maps are grouped by, "label" or "target"; None is labels where there are some.
+        methods: One method per store, whose maps are compared; None chooses as `compare` does.
+        by: What mean maps are grouped by, "label" or "target"; None takes labels if there are any.
         clusters: Cluster the maps of every class that was explained in at least ten images (`Store.clusters`;
             needs scikit-learn).
 
@@ -103,7 +103,7 @@ def page(
         if compared is not None:
             _beside(store, other, compared, _places(numbers), new, content)
         (new / "index.html").write_text(_document(store, other, compared, content), encoding="utf-8")
-        # Of a page that was there before.
+        # Files of an earlier page.
         shutil.rmtree(Path(folder) / _SHEETS, ignore_errors=True)
     return Path(folder) / "index.html"
 
@@ -172,7 +172,7 @@ def _means(store, columns: Columns, names, by: str | None, tiles, folder: Path) 
     """Write the mean maps of classes, and return what the classes are called."""
     by = by or ("label" if any(label is not None for label in columns.labels()) else "target")
     groups = store.groups(columns, by)
-    # Those of the most images; the others are reached by the search.
+    # The largest classes; the search reaches the others.
     shown = sorted(sorted(groups, key=lambda name: -len(groups[name]))[:_CLASSES])
     for name in names:
         means = [
@@ -191,7 +191,7 @@ def _clustered(store, columns: Columns, count: int, places, tiles, folder: Path,
         if len(groups[name]) < 10:
             continue
         found = store.clusters(method, images=columns.index[groups[name]])
-        # One cluster says that there are none.
+        # A single cluster means that there are none.
         for cluster in range(len(found)) if len(found) > 1 else ():
             members = found.members(cluster)
             for number in members.tolist():

@@ -48,9 +48,9 @@ class Plan:
         methods: Names and the options that were set.
         maps: By method, the shape of the maps of one image and their type.
         targets: "top", "top3" ..., "label", or "both" (the top class and the label).
-        layer: For methods that look at one.
+        layer: The layer, for methods that look at one.
         segments: How superpixels are made.
-        seed: Of everything drawn at random.
+        seed: Seed of all random draws.
         batch_size: Images that are explained at a time.
         shard_size: Images of a shard, the unit of work.
         fit: How photos are brought to the network's square.
@@ -96,7 +96,7 @@ class Plan:
 
     @property
     def num_shards(self) -> int:
-        """Units of work."""
+        """The number of shards."""
         return -(-len(self) // self.shard_size)
 
     @cached_property
@@ -124,7 +124,7 @@ class Plan:
         """
         path = _layout.plan_file(store)
         if not path.is_file():
-            raise FileNotFoundError(f"{_files.shown(store, 200)} is no store: it has no plan.json")
+            raise FileNotFoundError(f"{_files.shown(store, 200)} is not a store: it has no plan.json")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             written = content.pop("hash")
@@ -140,7 +140,7 @@ class Plan:
                 found = cls(**{**content, **tuples, "maps": maps})
                 intact = found.hash == written
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{_files.shown(path, 200)} is damaged: it is no plan") from error
+            raise ValueError(f"{_files.shown(path, 200)} is damaged: it is not a plan") from error
         if not known:
             raise ValueError(
                 f"{_files.shown(path, 200)} has format {content['format']}; this version reads {FORMAT}"
@@ -174,20 +174,20 @@ def plan(
     """Plan the explanation of a data set: list the images and write an empty store.
 
     Args:
-        net: The network, as `jaxai.explain` takes it. One that is no name must be given to `run` again.
+        net: The network, as for `jaxai.explain`. A model without a name must be passed to `run` again.
         images: A folder tree (`class/photo.jpg`, `split/class/photo.jpg` or flat; with `metadata.csv`, as
             Hugging Face has it); a table .csv, .jsonl or .parquet with the columns `path` and, if wanted,
             `label`; tars as WebDataset has them (one, `train-{000..009}.tar`, or a folder of tars; labels are
             in `.cls` or `.json`); a mapping from paths to labels; or paths.
         store: A folder to write to; it must be new, empty, or hold this same plan.
-        methods: As `jaxai.explain` takes them.
+        methods: As for `jaxai.explain`.
         targets: "top" (the most probable class of each image), "top2" ..., "label" (the class that the data
             set says) or "both" (the most probable class, then the label).
-        layer: For methods that look at one; None is the network's last with positions.
+        layer: The layer, for methods that look at one; None takes the network's last layer with positions.
         segments: How superpixels are made.
-        labels: Names of the classes, as `jaxai.explain` takes them.
-        normalize: As `jaxai.explain` takes it, but no function: that of a `Pretrained` may be one.
-        input_size: As `jaxai.explain` takes it.
+        labels: Names of the classes, as for `jaxai.explain`.
+        normalize: As for `jaxai.explain`, but not a function, except that of a `Pretrained`.
+        input_size: As for `jaxai.explain`.
         label_order: How the data set's labels become classes: "names" (a label is a class's name or index),
             "sorted" (the labels in sorted order are the classes 0, 1, ... as torchvision's ImageFolder and
             ImageNet's folders have it), or the labels in the order of the classes.
@@ -199,13 +199,13 @@ def plan(
         fit: "crop", "pad" or "squash".
         metrics: Metrics of `jaxai.metrics` that score every map, as columns: names with commas between, a
             sequence of names, or a mapping from names to options.
-        thumbnails: Side of the small pictures that `page` shows, in pixels; 0 for none.
+        thumbnails: Side in pixels of the small pictures that `page` shows; 0 makes none.
 
     Returns:
         The plan; it is written to `store/plan.json`.
 
     Raises:
-        ValueError: If something is not known, labels fit no class, or the store holds another plan.
+        ValueError: If a name is unknown, labels fit no class, or the store holds another plan.
         TypeError: If an argument is of the wrong kind.
         FileNotFoundError: If an image does not exist.
         OSError: If a file cannot be read or written.
@@ -348,7 +348,7 @@ def _write(made: Plan, store: Path, model: Any) -> None:
     for name, (shape, dtype) in made.maps.items():
         content = _layout.metadata(count, shape, dtype, made.shard_size)
         _files.write(store / "maps" / name / "zarr.json", [content])
-    # Last, so that a store with a plan is whole.
+    # Written last, so that a store with a plan is complete.
     _files.write(path, [made.text().encode()])
 
 

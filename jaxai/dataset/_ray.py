@@ -29,7 +29,7 @@ class Worker:
     Args:
         store: The store, on a file system that all machines share.
         root: The folder of the images.
-        expiry: Of leases, in seconds.
+        expiry: Seconds after which a lease that was not renewed expires.
         place: Where the caller was: models of its packages are found there.
     """
 

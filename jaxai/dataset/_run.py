@@ -39,8 +39,8 @@ def run(
     shard is dropped; finished shards are kept.
 
     Args:
-        store: As `plan` wrote it.
-        net: The network, where the plan was made for one that is no name.
+        store: The folder that `plan` wrote.
+        net: The network, if the plan was made for a model without a name.
         root: The folder of the images, if they have moved.
         engine: "local", processes of this machine; "ray", actors of a Ray cluster (extra `ray`), which
             load the network once and are replaced when they die. All machines must see the store and the
@@ -49,16 +49,16 @@ def run(
             or None, this process does it. Of Ray's actors, None is one for each GPU, or else each machine.
         worker: Number of this worker and of all workers, (0, 4), where something else starts them: it says
             where to begin looking, so that they meet seldom. Read from Slurm's variables in a job array.
-        address: Of a Ray cluster, "host:port", or "auto" for one that runs on this machine; None is that of
+        address: Address of a Ray cluster, "host:port", or "auto" for one on this machine; None takes that of
             the environment's `RAY_ADDRESS`, or else a new one on this machine.
         expiry: Seconds after which the shard of a worker that has died is taken over.
-        told: Called about every second, and at the end.
+        told: Called with the progress about every second, and at the end.
 
     Returns:
-        How far the store is.
+        The progress of the store.
 
     Raises:
-        FileNotFoundError: If it is no store.
+        FileNotFoundError: If the folder is not a store.
         ValueError: If the plan is damaged, or for another network; if arguments exclude each other.
         OSError: If nothing can be written, workers die again and again, or a cluster is gone; what is
             finished is kept.
@@ -113,11 +113,11 @@ def network_of(plan: _plan.Plan, net: Any, *, batch_size: int | None = None) -> 
 
     Args:
         plan: The plan.
-        net: The network, where it is no name.
-        batch_size: Images at a time; None is what the plan says.
+        net: The network, if it has no name.
+        batch_size: Images at a time; None takes the plan's.
 
     Raises:
-        ValueError: If it is needed and not given, or another.
+        ValueError: If it is needed and missing, or is another network.
     """
     from ..models.zoo import ZOO
 

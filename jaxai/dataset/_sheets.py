@@ -21,7 +21,7 @@ class Tiles:
 
     Attributes:
         store: The store.
-        side: Of a tile, in pixels.
+        side: Side of a tile in pixels.
     """
 
     def __init__(self, store: Any):

@@ -52,17 +52,17 @@ class Status:
 
 
 def status(store: str | os.PathLike[str]) -> Status:
-    """Return how far a store is; other processes may be filling it.
+    """Return the progress of a store; other processes may be filling it.
 
     Raises:
-        FileNotFoundError: If it is no store.
-        ValueError: If its plan is damaged.
+        FileNotFoundError: If the folder is not a store.
+        ValueError: If the plan is damaged.
     """
     return of_plan(Path(store), Plan.read(Path(store)))
 
 
 def of_plan(folder: Path, plan: Plan) -> Status:
-    """Return how far the store of a plan is."""
+    """Return the progress of the store of a plan."""
     return Watch(folder, plan).status()
 
 
@@ -79,7 +79,7 @@ class Watch:
         self._records: dict[int, dict[str, Any]] = {}
 
     def status(self) -> Status:
-        """Return how far the store is now."""
+        """Return the progress now."""
         plan = self._plan
         there = _numbers(_layout.done_folder(self._store))
         # Shards that are explained again are no longer done.

@@ -38,7 +38,7 @@ class Store:
         return f"Store({len(self)} images, {done} of {self.plan.num_shards} shards: {maps})"
 
     def status(self) -> _status.Status:
-        """Return how far it is."""
+        """Return the progress."""
         return _status.of_plan(self.path, self.plan)
 
     def table(self) -> Any:
@@ -76,7 +76,7 @@ class Store:
         Maps with values that are not finite are left out; where no other is left, the mean is NaN.
 
         Args:
-            method: Its name; None is the first of the plan.
+            method: The method; None takes the plan's first.
             by: "label" (what the data set says) or "target" (the first class that was explained).
 
         Raises:
@@ -130,7 +130,7 @@ class Store:
 
         Args:
             metric: One of the plan's `metrics`.
-            method: Whose maps; None is the first of the plan.
+            method: The method; None takes the plan's first.
             count: At most this many.
 
         Raises:
@@ -164,13 +164,13 @@ class Store:
         background, and are classified for that reason.
 
         Args:
-            method: Whose maps; None is the first of the plan. The maps of the first targets are taken.
+            method: The method; None takes the plan's first. The maps of the first targets are used.
             of: A class, whose images are clustered; None takes all images.
             by: What `of` is: "target" (the class that was explained) or "label" (what the data set says).
             images: Numbers of the images to cluster, instead.
-            num_clusters: How many; None is where the eigenvalues have their widest gap, at most 10.
+            num_clusters: Number of clusters; None chooses the widest gap between eigenvalues, at most 10.
             neighbors: Nearest neighbours of each map in the graph.
-            seed: Of k-means.
+            seed: Seed of k-means.
 
         Raises:
             ValueError: If there is no such method or class, or if it has fewer than four maps.
@@ -208,7 +208,7 @@ class Store:
 
         Args:
             index: Its number.
-            net: The network, where the plan was made for one that is no name.
+            net: The network, if the plan was made for a model without a name.
             root: The folder of the images, if they have moved.
             options: Further arguments of `jaxai.explain`, such as `methods`.
 
@@ -217,7 +217,7 @@ class Store:
             ValueError: If it could not be explained, or has changed since it was planned.
             OSError: If it cannot be read.
         """
-        # The one place where what is below the call for people uses it.
+        # The only place below `jaxai.explain` that calls it.
         from .._explain import explain
         from ._run import network_of
 
@@ -259,8 +259,8 @@ class Store:
 
         Args:
             folder: To write to.
-            methods: Whose maps; None is all.
-            images: Whether the images are written too.
+            methods: Methods to write; None writes all.
+            images: Whether to write the images too.
             root: The folder of the images, if they have moved.
 
         Returns:
@@ -280,7 +280,7 @@ class Store:
         """Return the shards whose files are not those that were written.
 
         Args:
-            repair: Take them for not done, so that `run` explains them again.
+            repair: Mark them as not done, so that `run` explains them again.
         """
         bad = []
         for shard in range(self.plan.num_shards):
@@ -328,8 +328,8 @@ def open(store: str | os.PathLike[str]) -> Store:
         store: The folder that `plan` wrote.
 
     Raises:
-        FileNotFoundError: If it is no store.
-        ValueError: If its plan is damaged.
+        FileNotFoundError: If the folder is not a store.
+        ValueError: If the plan is damaged.
 
     Example:
         >>> import pathlib, tempfile

@@ -45,7 +45,7 @@ def members(path: Path) -> list[Member]:
     """Return the images of a tar, one for each sample.
 
     Raises:
-        ValueError: If it is no tar, is compressed or cut short, or if a sample has several images.
+        ValueError: If it is not a tar, is compressed or cut short, or if a sample has several images.
         OSError: If it cannot be read.
     """
     found = []
@@ -62,7 +62,7 @@ def members(path: Path) -> list[Member]:
                         )
         except tarfile.TarError as error:
             raise ValueError(
-                f"{shown(path, 200)} is no tar, or it is compressed or damaged: {error}"
+                f"{shown(path, 200)} is not a tar, or is compressed or damaged: {error}"
             ) from error
     size = os.stat(path).st_size
     if found and max(one.offset + one.size for one in found) > size:
@@ -125,4 +125,4 @@ def _text(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     try:
         return stream.read().decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{shown(path, 200)}: {shown(member.name)} is no text in UTF-8") from error
+        raise ValueError(f"{shown(path, 200)}: {shown(member.name)} is not text in UTF-8") from error

@@ -33,7 +33,7 @@ def sheet(tiles: Sequence[np.ndarray | None], side: int, *, across: int | None =
 
     Args:
         tiles: At least one.
-        side: Of a tile.
+        side: Side of a tile in pixels.
         across: Tiles side by side; None makes a square, as `cut` expects it.
     """
     step, across = pitch(side), across or columns(len(tiles))

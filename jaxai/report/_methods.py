@@ -205,7 +205,7 @@ class Superpixels:
     methods: tuple[str, ...]
 
 
-def superpixels(photos: jax.Array, method: str) -> Superpixels:
+def superpixels(photos: jax.Array | np.ndarray, method: str) -> Superpixels:
     """Segment photos into superpixels; a uniform photo with a single superpixel is divided by a grid."""
     labels = np.array(perturbation.segment(photos, method=method))
     methods = [method] * len(labels)

@@ -83,7 +83,7 @@ def _check_target(path: Path, sources: Sources) -> None:
     if not _exists(path):
         return
     if not path.is_file():
-        raise OSError(f"{path} is no ordinary file; expected the name of a file to write")
+        raise OSError(f"{path} is not a regular file; expected the name of a file to write")
     if source := sources.find(path):
         raise ValueError(f"the output {path} would replace {source}, which is read; choose another --out")
 

@@ -203,7 +203,7 @@ def _check_file(word: str, meant: Sequence[str]) -> None:
         raise FileNotFoundError(f"{word} is a link to a file that does not exist")
     # A pipe would be waited for, and a device has no end.
     if not os.path.isfile(word):
-        raise ValueError(f"{word} is no ordinary file; expected a photo")
+        raise ValueError(f"{word} is not a regular file; expected a photo")
 
 
 def _inside(folder: str, notes: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Operators that treat each position alone: activations, arithmetic, comparisons, choices, casts."""
+"""Operators that act on each position alone: activations, arithmetic, comparisons, choices, casts."""
 
 import math
 from collections.abc import Callable
@@ -100,7 +100,7 @@ def _binary(name: str, function: Callable[[Any, Any, Any], Any]) -> None:
 def _divide(xp, x, y):
     if not jnp.issubdtype(x.dtype, jnp.integer):
         return x / y
-    # Whole numbers are rounded towards zero.
+    # Integers are rounded towards zero.
     quotient = xp.abs(x) // xp.abs(y)
     return xp.sign(x) * xp.sign(y) * quotient
 
@@ -129,7 +129,7 @@ for _name, _two in {
 def _power(x: Any, y: Any) -> Any:
     if is_static(x):
         return np.power(x, y).astype(x.dtype) if is_static(y) else jnp.power(x, y).astype(x.dtype)
-    # A whole power is a product, which has a gradient at zero.
+    # An integer power is a product, which has a gradient at zero.
     if is_static(y) and y.size == 1 and (power := float(y.ravel()[0])) == round(power) and abs(power) <= 64:
         return lax.integer_pow(x, int(power))
     if is_static(y) and y.size == 1 and float(y.ravel()[0]) == 0.5:
@@ -218,7 +218,7 @@ _TYPES = {
 
 
 def type_of(number: int) -> np.dtype:
-    """Return NumPy's type of ONNX's number for it."""
+    """Return the NumPy type of an ONNX type number."""
     if number not in _TYPES:
         raise ValueError(f"numbers of type {number}")
     return jnp.dtype(_TYPES[number])

@@ -21,7 +21,7 @@ from .values import Value, channels_last, plain
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What an imported network computes, its parameters apart.
+    """What an imported network computes, without its parameters.
 
     Attributes:
         nodes: The nodes that depend on the images, in order.
@@ -165,7 +165,7 @@ def _marked(node: Node, value: Value) -> Value:
 
 
 def network(graph: Graph, axes: tuple[int, ...]) -> Network:
-    """Return a graph as a function; what depends on its constants alone is computed now.
+    """Return a graph as a function; what depends only on its constants is computed now.
 
     Raises:
         Refused: If a node cannot be computed.
@@ -206,7 +206,7 @@ def network(graph: Graph, axes: tuple[int, ...]) -> Network:
 
 
 def _orders(nodes: list[Node], env: Mapping[str, Value]) -> dict[str, tuple[int, ...]]:
-    """Return how the axes of each parameter are stored: as the first node wants it that reads it."""
+    """Return how the axes of each parameter are stored: as the first node that reads it takes them."""
     orders: dict[str, tuple[int, ...]] = {}
     for node in nodes:
         storage = OPERATORS[node.op].storage

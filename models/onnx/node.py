@@ -38,12 +38,12 @@ class Node:
         return value
 
     def whole(self, name: str) -> list[int] | None:
-        """Return an attribute of whole numbers; None if the node does not state it."""
+        """Return an attribute of integers; None if the node does not state it."""
         value = self.attributes.get(name)
         if value is not None and not (
             isinstance(value, (list, tuple)) and all(type(each) is int for each in value)
         ):
-            raise ValueError(f"attribute {name} must be whole numbers")
+            raise ValueError(f"attribute {name} must be integers")
         return None if value is None else list(value)
 
 
@@ -60,8 +60,8 @@ class Entry:
 
     Attributes:
         run: Computes its results of a node and the values that it reads, None for those left out.
-        storage: In which order it wants its weights.
-        settings: The places among its inputs of numbers that are no weights.
+        storage: The order in which it takes its weights.
+        settings: Which of its inputs are numbers that are not weights.
     """
 
     run: Operator
@@ -73,7 +73,7 @@ OPERATORS: dict[str, Entry] = {}
 
 
 def operator(*names: str, storage: Storage | None = None, settings: tuple[int, ...] = ()) -> Any:
-    """Enter a function as operators of these names."""
+    """Register a function as the operators of these names."""
 
     def enter(run: Operator) -> Operator:
         OPERATORS.update(dict.fromkeys(names, Entry(run, storage or {}, settings)))

@@ -74,7 +74,7 @@ def read(path: str | os.PathLike) -> Graph:
     constants = {}
     for tensor in model.graph.initializer:
         if tensor.name in constants:
-            raise Refused(f"damaged: the array {shown(tensor.name)!r} stands twice in it")
+            raise Refused(f"damaged: the array {shown(tensor.name)!r} appears twice in it")
         if tensor.name in read:
             constants[tensor.name] = array(tensor, tensor.name)
     if model.graph.sparse_initializer:
@@ -96,7 +96,7 @@ def _words(model: Any) -> Iterator[Any]:
 
 
 def _guarded(function: Callable[..., Any], *arguments: Any, about: str) -> Any:
-    """Call what reads a part of a file; whatever goes wrong in it, the part is damaged."""
+    """Call a reader of a part of a file; whatever it raises means that the part is damaged."""
     try:
         return function(*arguments)
     except (MemoryError, OSError):
@@ -135,7 +135,7 @@ def named(node: Any) -> str:
 
 
 def _check_operators(nodes: Sequence[Any]) -> None:
-    """Refuse the first operator that is not known, before anything is computed."""
+    """Refuse the first unknown operator before anything is computed."""
     missing = {}
     for node in nodes:
         own = node.domain in ("", "ai.onnx")

@@ -1,4 +1,4 @@
-"""Operators that sum up or choose along axes."""
+"""Operators that reduce or select along axes."""
 
 from collections.abc import Callable
 from typing import Any

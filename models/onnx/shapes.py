@@ -1,4 +1,4 @@
-"""Operators that put values in other places: shapes, slices, joins, copies."""
+"""Operators that move values: shapes, slices, joins, copies."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from .values import Value, aligned, bounded, channels_last, integers, last, nump
 
 
 def _options(node: Node, value: Value | None, name: str) -> list[int] | None:
-    """Return whole numbers that are an attribute in older files and an input in newer ones."""
+    """Return integers that are an attribute in older files and an input in newer ones."""
     return node.whole(name) if value is None else integers(value, name)
 
 
@@ -31,7 +31,7 @@ def _size(node: Node, x: Value) -> Result:
 def _constant(node: Node) -> Result:
     for name, value in node.attributes.items():
         if name.startswith("value"):
-            # Numbers and words are stated as such from opset 12 on.
+            # From opset 12 on there are attributes for single numbers and strings.
             kind = {"value_float": np.float32, "value_floats": np.float32}.get(name)
             return plain(np.asarray(value, kind))
     raise ValueError("a constant of a kind that is not supported")
@@ -87,7 +87,7 @@ def reshaped(x: Value, shape: list[int]) -> Value:
         if math.prod(sizes) == 1 or channels == 1:
             return plain(x.array.reshape(shape))
         if len(shape) > 2 and shape[:2] == [batch, channels]:
-            # The positions alone are counted otherwise.
+            # Only the numbering of the positions differs.
             return last(x.array.reshape(batch, *shape[2:], channels))
     return plain(x.plain.reshape(shape))
 
@@ -128,7 +128,7 @@ def _transpose(node: Node, x: Value) -> Result:
     moves = list(range(x.rank))[::-1] if moves is None else moves
     if sorted(moves) != list(range(x.rank)):
         raise ValueError(f"attribute perm must name each of {x.rank} axes once; got {moves}")
-    # Nothing moves yet: the same array with its axes counted otherwise.
+    # Nothing moves yet: the same array, with its axes numbered otherwise.
     return Value(x.array, tuple(moves.index(axis) for axis in x.order))
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Constants larger than this are not made while a file is read: it is damaged, or made to fill the memory.
+# A file that asks for larger constants is damaged, or made to fill the memory.
 MOST_ELEMENTS = 1 << 27
 
 
@@ -120,7 +120,7 @@ def numpy_of(value: Value | None, what: str) -> np.ndarray:
 
 
 def integers(value: Value | None, what: str) -> list[int]:
-    """Return whole numbers that must not depend on the images."""
+    """Return integers that must not depend on the images."""
     return [int(number) for number in np.ravel(numpy_of(value, what))]
 
 
