@@ -185,8 +185,8 @@ def _read_layout(structure, leaves):
     graph = graph_of(_model.program(structure, leaves))
     if len(graph.outputs) != 1 or not graph.inputs:
         return False, None
-    axes = layout.of(graph)
-    return axes is not None, None if axes is None else layout.name(axes, graph.shape(graph.outputs[0]))
+    axes, batch = layout.of(graph), next(iter(graph.shape(graph.inputs[-1])), None)
+    return axes is not None, None if axes is None else layout.name(axes, graph.shape(graph.outputs[0]), batch)
 
 
 def channels_last(model: Any, layer: str, images: jax.Array, acts: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import pytest
 from common import close, slow_but
 from flax import nnx
 from found_networks import X, cam, nnx_net
+from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial
 
 import jaxai
@@ -83,6 +84,47 @@ def test_fused_cams_leave_out_tokens_that_nothing_reads():
     assert jaxai.fused_cam(model, X, 1).max() > 0
     with pytest.raises(ValueError, match="do not depend on the positions of `layer` blocks.1"):
         jaxai.fused_cam(model, X, 1, names=("blocks.1",))
+
+
+class Second(nnx.Module):
+    """Tokens come before the batch, as in PyTorch's transformers, and are merged with it in each block."""
+
+    def __init__(self, rngs):
+        self.patch = nnx.Conv(3, 6, (4, 4), strides=4, padding="VALID", rngs=rngs)
+        self.token = nnx.Param(jax.random.normal(rngs(), (1, 2, 6)))
+        self.one, self.two, self.fc = (nnx.Linear(6, c, rngs=rngs) for c in (6, 6, 5))
+
+    def __call__(self, x, *, merged=True):
+        x = self.patch(x).reshape(len(x), -1, 6)
+        x = jnp.concatenate([jnp.tile(self.token[...], (len(x), 1, 1)), x], axis=1)
+        x = x.swapaxes(0, 1) if merged else x
+        for dense in (self.one, self.two):
+            rows = dense(x.reshape(-1, 6) if merged else x)
+            x = checkpoint_name(x + jax.nn.tanh(rows.reshape(x.shape)), "block")
+        matrix = jax.nn.softmax((x @ x.swapaxes(1, 2)) if not merged else jnp.einsum("qnc,knc->nqk", x, x))
+        x = matrix @ (x.swapaxes(0, 1) if merged else x)
+        return self.fc(x[:, 0])
+
+
+@pytest.mark.parametrize("method", ["grad_cam", pytest.param("score_cam", marks=pytest.mark.slow)])
+def test_tokens_may_come_before_the_batch(method):
+    net = Second(nnx.Rngs(0))
+    merged, plain = find(net, X), find(Partial(lambda net, x: net(x, merged=False), net), X)
+    assert merged.layout_of("block", X) == (True, Tokens(grid=(2, 3), prefix=2, axis=0))
+    assert merged(X, stop="block#2").shape == (8, 2, 6) and plain(X, stop="block#2").shape == (2, 8, 6)
+    for layer in ("block", None):
+        found, wanted = (
+            getattr(jaxai, method)(model, X, 1, layer=layer, upsample=False) for model in (merged, plain)
+        )
+        assert found.shape == (2, 2, 3) and np.abs(wanted).max() > 0
+        close(found, wanted)
+    assert jaxai.layers.resolve(merged, None, X) == "block#2"
+    assert "tokens 2x3 after 2, batch second  <- default" in str(tree(merged, X))
+    given = find(merged, X, data_format={"block": Tokens(grid=(1, 6), prefix=2, axis=0)})
+    with pytest.raises(ValueError, match=r"by the program it is Tokens\(grid=\(2, 3\), prefix=2, axis=0\)"):
+        given.layout_of("block", X)
+    with pytest.raises(ValueError, match="along axis 0 or 1; got axis=2"):
+        Tokens(grid=(1, 6), axis=2)
 
 
 def test_attention_matrices_are_refused():

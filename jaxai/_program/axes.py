@@ -9,8 +9,9 @@ from jax.core import Tracer
 from .graph import Graph, Node
 
 # An axis as the parts that were merged into it, major first: the image axis of each and its length. An axis
-# with entries before those of the images (class tokens) starts with a part (BEFORE, number of entries).
-Axis = tuple[tuple[str, int], ...]
+# with entries before those of the images (class tokens) starts with a part (BEFORE, number of entries). If it
+# is merged with others, it is one part, whose name is the axis itself.
+Axis = tuple[tuple[Any, int], ...]
 Axes = tuple[Axis, ...]
 
 BEFORE = "before"
@@ -25,7 +26,10 @@ def running(direction: str, size: int) -> Axis:
 
 
 def names_of(axis: Axis) -> set[str]:
-    return {direction for direction, _ in axis if direction and direction != BEFORE}
+    found: set[str] = set()
+    for direction, _ in axis:
+        found |= names_of(direction) if isinstance(direction, tuple) else {direction}
+    return found - {"", BEFORE}
 
 
 def grid_of(axis: Axis) -> Axis:

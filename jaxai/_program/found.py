@@ -191,14 +191,14 @@ class Found(_model.Layered):
 
     def _layout(self, program, layer, value, batch):
         shape, axes = program.graph.shape(value), program.axes[value]
-        if shape[:1] != (batch,) or len(shape) not in (3, 4):
+        if len(shape) not in (3, 4) or batch not in shape[: 5 - len(shape)]:
             return True, None
         by_layer = isinstance(self.data_format, ByLayer)
         given = self.data_format.get(layer) if by_layer else self.data_format
         given = given if given is not None and layouts.fits(given, shape) else None
         if axes is None:
-            return given is not None, given
-        read = layout.name(axes, shape)
+            return given is not None or shape[0] != batch, given
+        read = layout.name(axes, shape, batch)
         if given not in (None, read) and (read is not None or by_layer):
             raise ValueError(
                 f"`data_format` says {given} of layer {layer!r} of shape {shape}; by the program it is"

@@ -96,14 +96,15 @@ def _mixes(graph: Graph, node: Node, operands: Sequence[Any]) -> bool:
     return False
 
 
-def name(axes: Axes, shape: Sequence[int]) -> Layout | None:
+def name(axes: Axes, shape: Sequence[int], batch: int | None = None) -> Layout | None:
     """Return the layout of a value [batch, ...], None if it is not laid out like an image.
 
-    An axis of length one fits any image axis.
+    An axis of length one fits any image axis. With the number of images, tokens may lie before the batch.
     """
     if len(shape) == 3:
-        return _tokens(axes, shape)
-    if len(shape) != 4:
+        second = batch is not None and shape[1] == batch
+        return _tokens(axes, shape, 1) or (_tokens(axes, shape, 0) if second else None)
+    if len(shape) != 4 or batch not in (None, shape[0]):
         return None
     for layout, (height, width, channels) in ((NHWC, (1, 2, 3)), (NCHW, (2, 3, 1))):
         found = [(shape[height], axes[height], {"height"}), (shape[width], axes[width], {"width"})]
@@ -112,17 +113,18 @@ def name(axes: Axes, shape: Sequence[int]) -> Layout | None:
     return None
 
 
-def _tokens(axes, shape) -> Tokens | None:
-    if axes[0] or axes[2] or not axes[1]:
+def _tokens(axes, shape, place) -> Tokens | None:
+    axis = axes[place]
+    if axes[1 - place] or axes[2] or not axis:
         return None
-    prefix = axes[1][0][1] if axes[1][0][0] == BEFORE else 0
-    parts = grid_of(axes[1])
+    prefix = axis[0][1] if axis[0][0] == BEFORE else 0
+    parts = grid_of(axis)
     order = [part for part, _ in parts]
     rows = [size for part, size in parts if part == "height"]
-    if order != sorted(order) or set(order) != {"height", "width"}:
+    if set(order) != {"height", "width"} or order != sorted(order):
         return None
     grid = size_of(parts[: len(rows)]), size_of(parts[len(rows) :])
-    return Tokens(grid, prefix) if 0 < size_of(parts) <= shape[1] - prefix else None
+    return Tokens(grid, prefix, place) if 0 < size_of(parts) <= shape[place] - prefix else None
 
 
 def _each(graph):
@@ -289,7 +291,7 @@ def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes |
                 right, j = right * after[j], j + 1
             else:
                 break
-        parts: list[tuple[str, int]] = []
+        parts: list[tuple[Any, int]] = []
         olds = [axis for axis in range(first, i) if before[axis] != 1]
         news = [axis for axis in range(second, j) if after[axis] != 1]
         if len(olds) == len(news) == 1:
@@ -299,14 +301,12 @@ def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes |
             size = before[axis]
             if not axes[axis]:
                 parts.append(("", size))
-            elif axes[axis][0][0] == BEFORE:
-                return None
             elif len(axes[axis]) == 1:
                 parts.append((axes[axis][0][0], size))
-            elif size_of(axes[axis]) == size:
+            elif axes[axis][0][0] != BEFORE and size_of(axes[axis]) == size:
                 parts.extend(axes[axis])
             else:
-                return None
+                parts.append((axes[axis], size))
         split = _split(parts, after[second:j])
         if split is None:
             return None
@@ -314,17 +314,20 @@ def _reshaped(axes: Axes, before: Sequence[int], after: Sequence[int]) -> Axes |
     return tuple(found)
 
 
-def _split(parts: list[tuple[str, int]], sizes: Sequence[int]) -> list[Axis] | None:
-    """Distribute parts over axes of these lengths; if a part is cut, its major piece keeps the name."""
+def _split(parts: list[tuple[Any, int]], sizes: Sequence[int]) -> list[Axis] | None:
+    """Distribute parts over axes of these lengths; if a part is cut, its major piece keeps the name.
+
+    Axes that were merged as one part are not cut.
+    """
     rest, found = [part for part in parts if part[1] > 1], []
     for size in sizes:
-        axis: list[tuple[str, int]] = []
+        axis: list[tuple[Any, int]] = []
         while size > 1:
             if not rest:
                 return None
             along, length = rest.pop(0)
             if length > size:
-                if length % size:
+                if length % size or isinstance(along, tuple):
                     return None
                 rest.insert(0, ("", length // size))
                 length = size
@@ -332,5 +335,6 @@ def _split(parts: list[tuple[str, int]], sizes: Sequence[int]) -> list[Axis] | N
                 return None
             axis.append((along, length))
             size //= length
-        found.append(tuple(axis) if any(along for along, _ in axis) else ())
+        whole = len(axis) == 1 and isinstance(axis[0][0], tuple)
+        found.append(axis[0][0] if whole else tuple(axis) if any(along for along, _ in axis) else ())
     return found

@@ -17,10 +17,12 @@ class Tokens:
     Attributes:
         grid: Rows and columns of the grid.
         prefix: Number of tokens before those of the grid: class tokens, registers.
+        axis: The axis of the tokens: 1, or 0 for values [tokens, batch, channels].
     """
 
     grid: tuple[int, int]
     prefix: int = 0
+    axis: int = 1
 
     def __post_init__(self):
         numbers = (*self.grid, self.prefix)
@@ -30,6 +32,8 @@ class Tokens:
                 "`Tokens` must have a grid of (rows, columns) and a prefix of at least 0; got"
                 f" grid={self.grid}, prefix={self.prefix}"
             )
+        if self.axis not in (0, 1):
+            raise ValueError(f"`Tokens` must have its tokens along axis 0 or 1; got axis={self.axis}")
         object.__setattr__(self, "grid", tuple(self.grid))
 
 
@@ -75,7 +79,7 @@ def _checked(given):
 def fits(given: Layout, shape: Sequence[int]) -> bool:
     """Return whether values [batch, ...] of this shape can have this layout."""
     if isinstance(given, Tokens):
-        return len(shape) == 3 and given.prefix + given.grid[0] * given.grid[1] <= shape[1]
+        return len(shape) == 3 and given.prefix + given.grid[0] * given.grid[1] <= shape[given.axis]
     return len(shape) == 4
 
 
@@ -92,6 +96,7 @@ def channels_last(found: Layout | None, acts: jax.Array) -> jax.Array:
         return jnp.moveaxis(acts, 1, -1)
     if isinstance(found, Tokens):
         rows, columns = found.grid
+        acts = acts if found.axis else acts.swapaxes(0, 1)
         inside = acts[:, found.prefix : found.prefix + rows * columns]
         return inside.reshape(acts.shape[0], rows, columns, acts.shape[2])
     return acts
@@ -111,14 +116,20 @@ class Back(NamedTuple):
             jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in (others[:, :prefix], others[:, prefix:])
         )
         inside = acts.reshape(batch, count, acts.shape[-1])
-        if not others.shape[1]:
-            return head(inside)
-        return head(jnp.concatenate([before, inside, after], axis=1))
+        tokens = jnp.concatenate([before, inside, after], axis=1) if others.shape[1] else inside
+        if self.found.axis:
+            return head(tokens)
+        if others.shape[0] == batch:
+            return head(tokens.swapaxes(0, 1))
+        # The head of a single image, for as many copies of it.
+        scores = jax.vmap(head)(tokens[:, :, None])
+        return jax.tree.map(lambda s: s.reshape(-1, *s.shape[2:]), scores)
 
 
 def others(found: Layout, acts: jax.Array) -> jax.Array | None:
     """Return the tokens outside the grid, those before it first; None for other layouts."""
     if not isinstance(found, Tokens):
         return None
+    acts = acts if found.axis else acts.swapaxes(0, 1)
     end = found.prefix + found.grid[0] * found.grid[1]
     return jnp.concatenate([acts[:, : found.prefix], acts[:, end:]], axis=1)

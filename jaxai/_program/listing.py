@@ -28,7 +28,8 @@ class Tree:
         for name, size in sizes.items():
             found = self.layouts[name]
             if isinstance(found, Tokens):
-                found = f"tokens {found.grid[0]}x{found.grid[1]} after {found.prefix}"
+                second = "" if found.axis else ", batch second"
+                found = f"tokens {found.grid[0]}x{found.grid[1]} after {found.prefix}{second}"
             note = "  <- default" if name == self.default else ""
             lines.append(f"{name:{width}}  {size:{most}}  {found or ''}{note}".rstrip())
         return "\n".join(lines)
