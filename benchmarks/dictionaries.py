@@ -1,11 +1,13 @@
 """Sparse autoencoders on real activations: MobileNetV2's last block and the tokens of a vision transformer.
 
     python -m benchmarks.dictionaries --photos FOLDER [--networks NAME...] [--steps 1500] [--out DIR]
+        [--only KIND-DICTIONARY...]
 
 FOLDER has photographs, to which four of scikit-image's are added; every sixth is held out. The data set is
 squares cut out of them at random, mirrored half of the time: their activations are streamed to a file
 (`save_activations`), on which each kind of autoencoder is trained. One training is killed on the way and
-goes on from its checkpoint. Writes `dictionaries.md` and `dictionaries.json`.
+goes on from its checkpoint. Writes `dictionaries.md` and `dictionaries.json`; with `--only`, such as
+`top_k-archetypal`, the other rows that are there stay.
 """
 
 import argparse
@@ -49,6 +51,11 @@ TRAININGS = (
 # What another network makes of the squares, for monosemanticity.
 EYES, EYES_LAYER = "efficientnet_lite0", "conv_head"
 BATCH = 16
+
+
+def title(kind, dictionary):
+    """Return the name of a training."""
+    return f"{kind}-{dictionary}"
 
 
 def squares(photos, count, seed):
@@ -130,8 +137,8 @@ def strongest(found, acts, count):
     return np.concatenate([np.asarray(found.encode(images[i : i + 1]).max(1)) for i in range(count)])
 
 
-def measure(name, photos, held, folder, steps):
-    """Return what is known of a network's dictionaries."""
+def measure(name, photos, held, folder, steps, only, before):
+    """Return what is known of a network's dictionaries; of those not in `only`, what was known before."""
     layer, count, ratio = NETWORKS[name]
     net, eyes = jaxai.models.load(name), jaxai.models.load(EYES)
     some, others = squares(photos, count, 0), squares(held, count // 6, 1)
@@ -145,7 +152,12 @@ def measure(name, photos, held, folder, steps):
     row |= {"monosemanticity_of_channels": pure(channels, looks)}
     row |= {"likeness_of_squares": likeness(looks)}
     row["trainings"] = []
+    known = {title(one["kind"], one["dictionary"]): one for one in before.get("trainings", [])}
+    row |= {"resumed": before["resumed"]} if "resumed" in before else {}
     for kind, dictionary, twice in TRAININGS:
+        if title(kind, dictionary) in known.keys() - set(only):
+            row["trainings"].append(known[title(kind, dictionary)])
+            continue
         made = []
         for seed in KEYS[: 1 + twice]:
             begin, busy = time.perf_counter(), time.process_time()
@@ -236,6 +248,8 @@ def main():
     )
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    every = [title(kind, dictionary) for kind, dictionary, _ in TRAININGS]
+    parser.add_argument("--only", nargs="+", default=every, choices=every)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
@@ -248,7 +262,8 @@ def main():
     rows = {row["network"]: row for row in json.loads(before.read_text())["rows"]} if before.exists() else {}
     for name in options.networks:
         with tempfile.TemporaryDirectory() as scratch:
-            rows[name] = measure(name, photos, held, Path(scratch), options.steps)
+            found = photos, held, Path(scratch), options.steps, options.only, rows.get(name, {})
+            rows[name] = measure(name, *found)
         rows[name]["date"] = datetime.date.today().isoformat()
         report = {
             "machine": f"{machine.processor()}, {jax.default_backend()}",

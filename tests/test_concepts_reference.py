@@ -10,7 +10,7 @@ import pytest
 from jax.tree_util import Partial
 
 import jaxai
-from jaxai.concepts import Sae, tcav
+from jaxai.concepts import Sae, _sae_training, tcav
 from jaxai.concepts import _sae_kinds as kinds
 
 torch = pytest.importorskip("torch")
@@ -170,3 +170,20 @@ def test_batch_top_k_keeps_what_overcomplete_keeps():
     codes = jnp.asarray(np.maximum(pre.detach().numpy(), 0))
     edge = kinds.border(codes, 100)
     np.testing.assert_allclose(jnp.where(codes >= edge, codes, 0), coded.detach().numpy(), atol=1e-3)
+
+
+def test_archetypal_entries_are_overcompletes_of_length_one():
+    """Both leave convex weights as they are and shorten long steps; theirs have lengths of their own."""
+    sae_module = pytest.importorskip("overcomplete.sae")
+    points = RNG.normal(size=(40, 10)).astype(np.float32)
+    theirs = sae_module.RelaxedArchetypalDictionary(10, 24, torch.from_numpy(points), delta=0.7)
+    weights = RNG.dirichlet(np.full(40, 0.1), size=24).astype(np.float32)
+    offsets = RNG.normal(size=(24, 10)).astype(np.float32) * RNG.uniform(0, 0.5, (24, 1)).astype(np.float32)
+    with torch.no_grad():
+        theirs.W.copy_(torch.from_numpy(weights))
+        theirs.Relax.copy_(torch.from_numpy(offsets))
+        expected = theirs.get_dictionary().numpy()
+    dictionary = {"weights": jnp.asarray(weights), "offsets": jnp.asarray(offsets)}
+    found = _sae_training._directions(_sae_training._allowed(dictionary, 0.7), jnp.asarray(points))
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
+    assert 0 < (np.linalg.norm(offsets, axis=1) > 0.7).sum() < 24
