@@ -24,7 +24,7 @@ def _gap(model, images, targets=None):
 def quarters(size):
     """Four segments of images of this size."""
     height, width = size
-    return jnp.arange(height)[:, None] // (height // 2) * 2 + jnp.arange(width)[None] // (width // 2)
+    return np.arange(height)[:, None] // (height // 2) * 2 + np.arange(width)[None] // (width // 2)
 
 
 def _xrai(model, images, targets=None):

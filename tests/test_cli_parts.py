@@ -76,6 +76,21 @@ def test_an_entry_is_a_softmax():
     assert classes.probabilities(np.array([[1000.0, 0.0]])).tolist() == [[1.0, 0.0]]
 
 
+def test_an_entry_of_probabilities_has_no_second_softmax():
+    shares = np.array([0.25, 1 - 1e-6, 0.9])
+    entries = [classes.entry(i, ("a", "b", "c"), shares, normalized=True) for i in range(3)]
+    assert [one["probability"] for one in entries] == shares.tolist()
+    assert [one["logit"] for one in entries] == [None, None, None]
+    assert [bool(classes.flat(one)) for one in entries] == [False, True, False]
+    assert "that of b is 1, where it is flat" in classes.flat(entries[1])
+    assert classes.flat(classes.entry(0, ("a", "b"), np.array([90.0, 0.0]))) == ""
+    # One logit is that of class 0, and logits of probabilities are their inverse.
+    assert classes.entry(0, ("a",), np.array([np.log(3.0)]))["probability"] == pytest.approx(0.75)
+    for some in ([0.75], [0.1, 0.3, 0.6]):
+        again = classes.probabilities(classes.logits(np.array(some))[None])[0]
+        np.testing.assert_allclose(again, some, rtol=1e-6)
+
+
 def test_photos_of_samples_paths_and_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("b.PNG", "a.jpg", "note.txt", ".hidden.png", "one/a.png", "one/b.jfif", "one/c.heic"):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.tree_util import Partial
 from PIL import Image
 from tiny_network import LABELS, SIZE, tiny
 
@@ -59,6 +60,30 @@ def explained(net, photos):
         scores=True,
         seed=3,
     )
+
+
+def normalized(net, scale):
+    """The network with a softmax at its end."""
+    model = Partial(lambda model, x: jax.nn.softmax(scale * model(x)), net.model)
+    return dataclasses.replace(net, model=model)
+
+
+def test_probabilities_are_told_as_they_are_and_flat_ones_are_noted(net, pixels):
+    """A softmax that float32 rounds to 1 has no gradient, and no map: both are said."""
+    told = {}
+    for scale in (1, 1e4):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            told[scale] = jaxai.explain(normalized(net, scale), pixels, methods="saliency")
+        lines = "\n".join(str(one.message) for one in caught)
+        assert bool(re.search("returns probabilities, and that of .* is 1, where it is flat", lines)) == (
+            scale > 1
+        )
+        assert ("the map of saliency is zero everywhere" in lines) == (scale > 1)
+        assert np.any(told[scale].maps["saliency"]) == (scale == 1)
+    share = float(jax.nn.softmax(net.model(net.normalize(net.crop([pixels])))).max())
+    assert told[1].targets[0][0]["probability"] == pytest.approx(share, rel=1e-5)
+    assert told[1e4].targets[0][0]["probability"] == 1
 
 
 def test_maps_are_those_of_the_functions(net, photos, explained):

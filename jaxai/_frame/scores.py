@@ -43,9 +43,14 @@ def log_probabilities(scores: jax.Array) -> jax.Array:
     return jax.nn.log_sigmoid(scores) if scores.shape[-1] == 1 else jax.nn.log_softmax(scores, axis=-1)
 
 
+def ends_in_probabilities(model: Any, images: Any) -> bool:
+    """Return whether a model's program ends in a softmax or a sigmoid."""
+    return _read(*_model.abstract(model, images))
+
+
 def are_probabilities(model: Any, images: jax.Array) -> bool:
     """Return whether a model's program ends in a softmax or a sigmoid, with a warning if it does."""
-    found = _read(*_model.abstract(model, images))
+    found = ends_in_probabilities(model, images)
     if found:
         checks.warn(
             "`model` returns probabilities, not logits (it ends in a softmax or sigmoid): they are explained"

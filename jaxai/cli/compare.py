@@ -133,8 +133,9 @@ def compare(
     with provenance.timed() as clock:
         scored(x[0])
     targets = wanted.of(logits)[:, 0]
-    for photo, logit, index in zip(good, logits, targets, strict=True):
-        item = classes.entry(int(index), net.labels, logit)
+    normalized = classes.are_probabilities(net, x[:1])
+    for photo, row, index in zip(good, logits, targets, strict=True):
+        item = classes.entry(int(index), net.labels, row, normalized=normalized)
         terminal.say(f"{photo.source}: {item['label']} ({item['index']}) {item['probability']:.1%}")
     for name, given in wanted_metrics.items():
         if "segments" in scores.ALL[name].needs:

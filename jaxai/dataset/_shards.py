@@ -146,6 +146,7 @@ class Explainer:
         )
         images = net.normalize(pixels)
         logits = np.asarray(_model.call(_model.as_model(net.model), images), np.float32)
+        normalized = classes.are_probabilities(net, images)
         errors = [self._error(n, photo, row) for n, photo, row in zip(numbers, read, logits, strict=False)]
         targets = self._targets(numbers, logits)
         segments = None
@@ -175,7 +176,9 @@ class Explainer:
             found[method.name], scale = _maps.scaled(maps, plan.maps[method.name][1])
             columns[f"scale:{method.name}"] = scale
         rows = [
-            self._row(number, photo, error, logits[i], targets[i], {n: v[i] for n, v in columns.items()})
+            self._row(
+                number, photo, error, logits[i], normalized, targets[i], {n: v[i] for n, v in columns.items()}
+            )
             for i, (number, photo, error) in enumerate(zip(numbers, read, errors, strict=True))
         ]
         return found, rows
@@ -211,12 +214,14 @@ class Explainer:
             told[place] = self.plan.classes.get(self.plan.labels[number] or "", 0)
         return told if wanted == "label" else np.concatenate([best, told], axis=1)
 
-    def _row(self, number, photo: Photo, error: str | None, logits, targets, columns) -> dict[str, Any]:
+    def _row(
+        self, number, photo: Photo, error: str | None, logits, normalized, targets, columns
+    ) -> dict[str, Any]:
         plan = self.plan
         label = plan.labels[number]
         fine = error is None
         best = classes.Wanted(_LISTED).of(logits[None])[0] if fine else []
-        odds = classes.probabilities(logits[None])[0] if fine else []
+        odds = classes.probabilities(logits[None], normalized=normalized)[0] if fine else []
         return {
             "index": number,
             "path": plan.paths[number],

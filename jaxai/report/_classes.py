@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from .._frame import model as _model
+from .._frame import scores as _scores
 from ._names import either, near, shortened
 
+# Nearer to 0 or 1 than this, a probability hardly changes with the image.
+_FLAT = 1e-4
 _TOP = re.compile(r"top(\d*)")
 
 
@@ -84,20 +88,57 @@ def _number(digits: str) -> int:
     return int(digits) if len(digits) < 20 else sign * 10**20
 
 
-def probabilities(scores: np.ndarray) -> np.ndarray:
-    """Return the softmax of logits [batch, classes]."""
+def are_probabilities(net: Any, images: Any) -> bool:
+    """Return whether a network, `Pretrained`, returns probabilities, for images as it takes them."""
+    return _scores.ends_in_probabilities(_model.as_model(net.model), images)
+
+
+def probabilities(scores: np.ndarray, *, normalized: bool = False) -> np.ndarray:
+    """Return the probabilities of scores [batch, classes], by the rule of `_frame.scores`.
+
+    Args:
+        scores: Logits, or probabilities.
+        normalized: Whether they are probabilities already.
+    """
+    if normalized:
+        return scores
+    if scores.shape[-1] == 1:
+        return 1 / (1 + np.exp(-np.clip(scores, -80, 80)))
     shifted = np.exp(scores - scores.max(-1, keepdims=True))
     return shifted / shifted.sum(-1, keepdims=True)
 
 
-def entry(index: int, labels: Sequence[str], logits: np.ndarray) -> dict[str, Any]:
-    """Return a class as it is reported: index, label, probability and logit, for one photo's logits."""
+def logits(shares: np.ndarray) -> np.ndarray:
+    """Return logits of probabilities [classes], of which `probabilities` makes these again."""
+    return np.log(shares) - (np.log1p(-shares) if len(shares) == 1 else 0)
+
+
+def entry(
+    index: int, labels: Sequence[str], scores: np.ndarray, *, normalized: bool = False
+) -> dict[str, Any]:
+    """Return a class as it is reported: index, label, probability and logit, for one photo's scores.
+
+    There is no logit, None, where the network returns probabilities.
+    """
     return {
         "index": int(index),
         "label": labels[index],
-        "probability": float(probabilities(logits[None])[0, index]),
-        "logit": float(logits[index]),
+        "probability": float(probabilities(scores[None], normalized=normalized)[0, index]),
+        "logit": None if normalized else float(scores[index]),
     }
+
+
+def flat(item: dict[str, Any]) -> str:
+    """Return a note on a class whose probability is so near 0 or 1 that its gradient vanishes; or nothing."""
+    if item["index"] is None or item["logit"] is not None:
+        return ""
+    share = float(item["probability"])
+    if _FLAT < share < 1 - _FLAT:
+        return ""
+    return (
+        f"the network returns probabilities, and that of {item['label']} is {share:.3g}, where it is flat:"
+        " maps of its gradient are next to nothing; explain the logits before its softmax"
+    )
 
 
 def named(item: dict[str, Any]) -> str:

@@ -209,6 +209,7 @@ def _explain(
             )
         cut_seconds = clock.seconds
     subjects = []
+    normalized = logits is not None and classes.are_probabilities(net, net.normalize(jnp.asarray(pixels)))
     for index, photo in zip(indices, photos, strict=True):
         row = None if logits is None else logits[index]
         if wanted is None or row is None:
@@ -217,8 +218,11 @@ def _explain(
                 for name, value in zip(request.wanted.functions, values[index], strict=True)
             ]
         else:
-            named = [classes.entry(int(c), net.labels, row) for c in wanted[index]]
-        facts = facts_of(request, photo, batch.digests[index], pixels[index], row, named, len(photos))
+            named = [classes.entry(int(c), net.labels, row, normalized=normalized) for c in wanted[index]]
+            for text in filter(None, map(classes.flat, named)):
+                yield Noted(f"{photo.source}: {text}")
+        digest, count = batch.digests[index], len(photos)
+        facts = facts_of(request, photo, digest, pixels[index], row, named, count, normalized=normalized)
         facts["image"] |= batch.frames[index]
         labels = None if cut is None else cut.labels[index]
         if cut is not None:
@@ -257,6 +261,9 @@ def _explain(
                 yield Failed(photos, error, method.name)
                 continue
         parts = [_part(method, result, int(index), cut, rated) for index in indices]
+        for photo, part in zip(photos, parts, strict=True):
+            if normalized and not np.any(part.maps):
+                yield Noted(f"{photo.source}: the map of {method.name} is zero everywhere")
         yield Said(method, parts, result.clock.seconds)
     yield Finished()
 
@@ -312,7 +319,9 @@ def _part(
     return Part(method, result.maps[index], weights, facts, errors)
 
 
-def facts_of(request, photo: Photo, digest: str, pixels, logits, named, batch: int) -> dict[str, Any]:
+def facts_of(
+    request, photo: Photo, digest: str, pixels, logits, named, batch: int, *, normalized: bool
+) -> dict[str, Any]:
     """Return the content of `explanation.json`, without what methods and superpixels add."""
     net = request.net
     return {
@@ -323,7 +332,7 @@ def facts_of(request, photo: Photo, digest: str, pixels, logits, named, batch: i
             **{name: value for name, value in request.reading.items() if value is not None},
         },
         "model": {"name": net.name, "weights_sha256": net.digest},
-        "top": _top(net, logits),
+        "top": _top(net, logits, normalized=normalized),
         "targets": named,
         "random": {
             "seed": request.seed,
@@ -359,8 +368,9 @@ def framing_notes(frame: dict[str, Any], size: int) -> list[str]:
     return notes
 
 
-def _top(net: Any, logits: np.ndarray | None) -> list[dict[str, Any]]:
+def _top(net: Any, logits: np.ndarray | None, *, normalized: bool) -> list[dict[str, Any]]:
     """Return the most probable classes of a photo; none where the network has no classes."""
     if logits is None or net.labels is None:
         return []
-    return [classes.entry(int(i), net.labels, logits) for i in np.argsort(-logits)[:_LISTED]]
+    best = np.argsort(-logits)[:_LISTED]
+    return [classes.entry(int(i), net.labels, logits, normalized=normalized) for i in best]

@@ -123,15 +123,19 @@ def _explain(
     values = np.concatenate([one[1] for one in parts])[:count]
     if not np.isfinite(values).all() or (logits is not None and not np.isfinite(logits).all()):
         raise ValueError(f"{net.name} returns scores that are not finite for {photo.source}")
-    row = None if logits is None else np.log(classes.probabilities(logits).mean(0))
+    normalized = logits is not None and classes.are_probabilities(net, net.normalize(jnp.asarray(tiles[:1])))
+    row = None
+    if logits is not None:
+        shares = classes.probabilities(logits, normalized=normalized).mean(0)
+        row = shares if normalized else classes.logits(shares)
     wanted = None if request.wanted.functions or row is None else request.wanted.of(row[None])[0]
     if wanted is None or row is None:
         pairs = zip(request.wanted.functions, values.mean(0), strict=True)
         named = [{"index": None, "label": name, "value": float(value)} for name, value in pairs]
     else:
-        named = [classes.entry(int(one), net.labels, row) for one in wanted]
-    facts = facts_of(request, photo, digest, plan.pixels, row, named, together)
-    if logits is not None:
+        named = [classes.entry(int(one), net.labels, row, normalized=normalized) for one in wanted]
+    facts = facts_of(request, photo, digest, plan.pixels, row, named, together, normalized=normalized)
+    if logits is not None and not normalized:
         for item in [*named, *facts["top"]]:
             # What made the probability is its logarithm.
             item |= {} if item["index"] is None else {"logit": float(logits[:, item["index"]].mean())}
