@@ -7,10 +7,18 @@ from pathlib import Path
 
 
 class Worker:
-    """A worker of one side; `ask` sends a command and returns the answer."""
+    """A worker of one side; `ask` sends a command and returns the answer.
 
-    def __init__(self, python: str, side: str, *, threads: int, log: Path):
-        root = Path(__file__).parent.parent
+    Args:
+        python: The interpreter.
+        side: A name of `benchmarks.worker.SIDES`.
+        threads: Of the libraries that read it from the environment.
+        log: What the worker prints.
+        root: The checkout that it runs in; None: this one.
+    """
+
+    def __init__(self, python: str, side: str, *, threads: int, log: Path, root: Path | None = None):
+        root = root or Path(__file__).parent.parent
         threads_text = str(threads)
         environment = os.environ | {
             "PYTHONPATH": str(root),
