@@ -1,5 +1,6 @@
 """The CAM family on small networks: formulas in NumPy, axioms, batches, gradients, errors."""
 
+import time
 from functools import partial
 
 import every_method
@@ -72,6 +73,40 @@ def test_principal_components_are_those_of_a_singular_value_decomposition(dense_
     ):
         expected = [first_component(v.reshape(-1, v.shape[-1])).reshape(v.shape[:2]) for v in values]
         close(raw(method, dense_net, small_images, TARGETS[:, 0]), np.stack(expected), 1e-4)
+
+
+@pytest.mark.parametrize("channels", [3, 200])
+def test_principal_components_of_many_positions_and_of_many_channels(channels):
+    """The matrix of the channels is decomposed where it is smaller than that of the positions."""
+    net = jaxai.chain({"conv2": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+    x = jnp.asarray(np.random.default_rng(channels).normal(size=(2, 6, 8, channels)), jnp.float32)
+    # One axis leads, so that the component is well determined.
+    x = x + 3 * jnp.linspace(-1, 1, 48).reshape(6, 8, 1) * jnp.arange(channels) / channels
+    expected = np.stack(
+        [first_component(v.reshape(48, -1).astype(float)).reshape(6, 8) for v in np.asarray(x)]
+    )
+    for method in (jaxai.eigen_cam, partial(jaxai.kpca_cam, kernel="linear")):
+        close(raw(method, net, x, 0), expected, 1e-4)
+
+    def loss(x):
+        return (jaxai.eigen_cam(net, x, 0, relu=False, upsample=False)[0, 2, 3]) ** 2
+
+    step = jnp.asarray(np.random.default_rng(1).normal(size=x.shape), jnp.float32) * 1e-2
+    slope = (loss(x + step) - loss(x - step)) / 2
+    np.testing.assert_allclose(jnp.vdot(jax.grad(loss)(x), step), slope, rtol=2e-2)
+    assert not raw(jaxai.eigen_cam, net, jnp.ones((1, 4, 4, channels)), 0).any()
+    gradient = jax.grad(lambda x: jaxai.eigen_cam(net, x, 0).sum())(jnp.ones((1, 4, 4, channels)))
+    assert np.isfinite(gradient).all()
+
+
+def test_layers_of_many_positions():
+    net = jaxai.chain({"conv2": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+    x = jax.random.normal(jax.random.key(0), (1, 128, 128, 4))
+    began = time.perf_counter()
+    assert raw(jaxai.eigen_cam, net, x, 0).shape == (1, 128, 128)
+    assert time.perf_counter() - began < 20, "the matrix of all pairs of positions takes hours"
+    with pytest.raises(ValueError, match="`layer` has 16384, expected at most 4096: choose a later layer"):
+        jaxai.kpca_cam(net, x, 0)
 
 
 def test_kernel_principal_components(dense_net, small_images):

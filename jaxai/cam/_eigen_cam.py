@@ -43,19 +43,25 @@ def _principal_axis_jvp(primals, tangents):
     return axis, size * turned + grown * top
 
 
-def _first_component(values: jax.Array, gram: Callable[[jax.Array], jax.Array]) -> jax.Array:
+def _first_component(values: jax.Array, project: Callable[[jax.Array], jax.Array]) -> jax.Array:
     """Project positions [..., h, w, channels], centred, on their first principal axis."""
     *batch, h, w, channels = values.shape
     rows = values.reshape(*batch, h * w, channels)
     rows = rows - rows.mean(-2, keepdims=True)
-    projection = principal_axis(gram(rows))
+    projection = project(rows)
     # The sign of a principal axis is arbitrary: make it agree with the sum of the channels.
     agreement = jnp.sum(projection * rows.sum(-1), axis=-1, keepdims=True)
     return jnp.where(agreement < 0, -projection, projection).reshape(*batch, h, w)
 
 
 def _linear(rows: jax.Array) -> jax.Array:
-    return rows @ rows.swapaxes(-1, -2)
+    """Project rows [..., n, channels]; decomposes the smaller one of their two matrices of products."""
+    if rows.shape[-2] <= rows.shape[-1]:
+        return principal_axis(rows @ rows.swapaxes(-1, -2))
+    axis = principal_axis(rows.swapaxes(-1, -2) @ rows)
+    squares = jnp.sum(axis * axis, axis=-1, keepdims=True)
+    unit = axis / jnp.sqrt(jnp.where(squares > 0, squares, 1))
+    return jnp.einsum("...nc,...c->...n", rows, unit)
 
 
 def _eigen(view: View) -> jax.Array:
@@ -153,9 +159,16 @@ def eigen_grad_cam(
     )
 
 
-def _kernel_gram(kernel: str, gamma, rows: jax.Array) -> jax.Array:
+def _kernel(kernel: str, gamma, rows: jax.Array) -> jax.Array:
+    if kernel == "linear":
+        return _linear(rows)
+    if (count := rows.shape[-2]) > MOST_POSITIONS:
+        raise ValueError(
+            f"KPCA-CAM decomposes a matrix of all pairs of positions; `layer` has {count}, expected at most "
+            f'{MOST_POSITIONS}: choose a later layer, or `kernel="linear"`'
+        )
     gamma = 1 / rows.shape[-1] if gamma is None else gamma
-    product = _linear(rows)
+    product = rows @ rows.swapaxes(-1, -2)
     squares = jnp.diagonal(product, axis1=-2, axis2=-1)
     if kernel == "sigmoid":
         product = jnp.tanh(gamma * product + 1)
@@ -168,14 +181,16 @@ def _kernel_gram(kernel: str, gamma, rows: jax.Array) -> jax.Array:
         size = jnp.sqrt(jnp.where(squares > 0, squares, 1))
         product = product / (size[..., :, None] * size[..., None, :])
     centred = product - product.mean(-1, keepdims=True)
-    return centred - centred.mean(-2, keepdims=True)
+    return principal_axis(centred - centred.mean(-2, keepdims=True))
 
 
+# Positions of a layer for KPCA-CAM: the time grows with their third power, 4096 take half a minute an image.
+MOST_POSITIONS = 4096
 KERNELS = ("sigmoid", "rbf", "polynomial", "cosine", "linear")
 
 
 def _kpca(view: View, *, kernel: str, gamma) -> jax.Array:
-    return view.for_each_target(_first_component(view.acts, partial(_kernel_gram, kernel, gamma)))
+    return view.for_each_target(_first_component(view.acts, partial(_kernel, kernel, gamma)))
 
 
 @describes(title="KPCA-CAM", result="heatmap", cost=one_forward, signed=unless_relu, explains="nothing")
@@ -202,6 +217,9 @@ def kpca_cam(
     Returns:
         Maps [batch, height, width], signed to agree with the sum of the channels; [batch, k, ...] for k
         classes per image.
+
+    Raises:
+        ValueError: If the layer has more than 4096 positions and the kernel is not linear.
 
     References:
         Karmani et al.: KPCA-CAM: Visual Explainability of Deep Computer Vision Models using Kernel PCA. 2024,
