@@ -43,7 +43,10 @@ __all__ = ["Targets", "detection", "difference", "length", "likeness", "region"]
 
 
 def region(
-    class_: int | None, mask: Bool[ArrayLike, "height width"] | Real[ArrayLike, "height width"]
+    class_: int | None,
+    mask: Bool[ArrayLike, "height width"] | Real[ArrayLike, "height width"],
+    *,
+    axis: int = -1,
 ) -> Partial:
     """Return a target for segmentation: the mean score of a class over a region.
 
@@ -53,12 +56,14 @@ def region(
     Args:
         class_: The class; NaN results if it does not exist. None for maps.
         mask: The region, the same for all images: bool, or weights of at least zero, of the scores' size.
+        axis: The axis of the classes: -1, or 1 for scores [batch, classes, height, width], which files of
+            PyTorch's networks return.
 
     Returns:
         A callable target, `scores -> float[batch]`.
 
     Raises:
-        ValueError: If the mask is empty, has negative weights or is not [height, width].
+        ValueError: If the mask is empty, has negative weights or is not [height, width], or `axis` is 2.
 
     References:
         Vinogradova, Dibrov, Myers: Towards Interpretable Semantic Segmentation via Gradient-weighted Class
@@ -76,9 +81,11 @@ def region(
         raise ValueError(f"`mask` must be [height, width]; got shape {weights.shape}")
     if not isinstance(weights, Tracer) and not (bool((weights >= 0).all()) and float(weights.sum()) > 0):
         raise ValueError("`mask` must mark a pixel, by weights of at least zero")
+    if axis not in (-1, 3, 1):
+        raise ValueError(f"`axis` must be -1 or 1; got {axis!r}")
     if class_ is None:
         return Partial(_region_of_map, weights)
-    return Partial(_region, _class(class_, "class_"), weights)
+    return Partial(_region_first if axis == 1 else _region, _class(class_, "class_"), weights)
 
 
 def _region_of_map(weights: jax.Array, values: Any) -> jax.Array:
@@ -97,6 +104,15 @@ def _region(class_: jax.Array, weights: jax.Array, scores: Any) -> jax.Array:
             f" mask; got shape {jnp.shape(scores)}"
         )
     return jnp.tensordot(_of(class_, scores.astype(jnp.float32)), weights / weights.sum(), axes=2)
+
+
+def _region_first(class_: jax.Array, weights: jax.Array, scores: Any) -> jax.Array:
+    if jnp.ndim(scores) != 4 or scores.shape[2:] != weights.shape:
+        raise ValueError(
+            f"the model must return scores [batch, classes, {weights.shape[0]}, {weights.shape[1]}] for this"
+            f" mask; got shape {jnp.shape(scores)}"
+        )
+    return _region(class_, weights, jnp.moveaxis(scores, 1, -1))
 
 
 def difference(class_: int, other: int) -> Partial:

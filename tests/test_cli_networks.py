@@ -39,6 +39,9 @@ def edges():
 def parts():
     return lambda x: jax.numpy.tanh(x)
 
+def planes():
+    return lambda x: jax.numpy.moveaxis(jax.numpy.tanh(x), -1, 1)
+
 def features():
     return lambda x: x.mean((1, 2))
 
@@ -103,6 +106,8 @@ def test_layers_of_a_file_and_a_function(folder, capsys):
     lines = [line.split("  ") for line in out.splitlines()]
     assert code == 0 and [line[0] for line in lines[1:4]] == ["stem/conv", "stem/relu", "stem/pool"]
     assert "32 x 32 x 8" in out and "last" in out and "default of layer methods" in out
+    code, out, _ = run(capsys, "layers", "net.onnx", "--input-size", "48")
+    assert code == 0 and "48 x 48 x 8" in out
     code, out, _ = run(capsys, "layers", "nets_of_a_user:small", "--input-size", "16")
     assert code == 0 and "16 x 16 x 4" in out
 
@@ -116,6 +121,11 @@ def test_layers_of_a_file_and_a_function(folder, capsys):
         ("parts", None, ["length"]),
         (
             "parts",
+            "1,2@0:0.5:1:1,@0:0:0.5:0.5",
+            ["channel 1", "channel 2 in 0:0.5:1:1", "mean in 0:0:0.5:0.5"],
+        ),
+        (
+            "planes",
             "1,2@0:0.5:1:1,@0:0:0.5:0.5",
             ["channel 1", "channel 2 in 0:0.5:1:1", "mean in 0:0:0.5:0.5"],
         ),
@@ -184,10 +194,6 @@ def test_numbers_of_an_output_that_there_are_not(folder, capsys):
         (("explain", "cat", "--labels", "labels.txt"), "--labels is for files and functions"),
         (("explain", "cat", "--model", "net.onnx", "--normalize", "1/x"), "--normalize must be MEAN/STD"),
         (("explain", "cat", "--model", "net.onnx", "--normalize", "best"), "`normalize` must be one of"),
-        (
-            ("explain", "cat", "--model", "net.onnx", "--input-size", "9"),
-            "what the file fixes",
-        ),
         (("explain", "cat", "--model", "net.onnx", "--labels", "nets_of_a_user.py"), "must be 7 names"),
         (("explain", "cat", "--model", "nets_of_a_user:whole", "--input-size", "9"), "return a Pretrained"),
     ],

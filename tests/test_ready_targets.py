@@ -25,6 +25,12 @@ def test_a_region_is_the_mean_score_of_its_class():
     expected = (np.asarray(scores)[..., 3] * weights).sum((1, 2)) / weights.sum()
     np.testing.assert_allclose(region(3, weights)(scores), expected, rtol=1e-5)
     assert np.isnan(region(4, MASK)(scores)).all()
+    first = region(2, MASK, axis=1)
+    np.testing.assert_array_equal(first(jnp.moveaxis(scores, -1, 1)), found)
+    with pytest.raises(ValueError, match=r"scores \[batch, classes, 6, 8\] for this mask; got shape"):
+        first(scores)
+    with pytest.raises(ValueError, match="`axis` must be -1 or 1; got 2"):
+        region(2, MASK, axis=2)
 
 
 def test_regions_of_maps_and_lengths_of_features():

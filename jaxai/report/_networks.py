@@ -280,6 +280,12 @@ def output_of(net: Any, shape: tuple[int, int, int] | None = None) -> Any:
     return jax.eval_shape(lambda m, x: m(net.normalize(x)), net.model, photo)
 
 
+def channels_first(net: Any, shape: tuple[int, int, int] | None = None) -> bool:
+    """Return whether a network's output is a map [batch, channels, height, width], by its program."""
+    photo = jax.ShapeDtypeStruct((1, *(shape or (net.input_size, net.input_size, 3))), np.float32)
+    return layers.layer_layout(net.model, layers.OUTPUT, photo) == "NCHW"
+
+
 def without(output: Any) -> str:
     """Return advice for a network without classes, given the shape of its output."""
     size = getattr(output, "shape", (1,))[1:]

@@ -30,7 +30,8 @@ def wanted(
 ) -> tuple[Any, classes.Wanted]:
     """Return a network that can name its classes and those that are explained, or numbers of its output.
 
-    Of a map [batch, height, width] or [batch, height, width, channels]: `mean`, a channel's number, or either
+    Of a map [batch, height, width] or [batch, height, width, channels] (or channels first, which is read from
+    the program): `mean`, a channel's number, or either
     within a box, `@LEFT:TOP:RIGHT:BOTTOM` and `3@LEFT:TOP:RIGHT:BOTTOM`, in shares of the map. Of an
     embedding [batch, features]: its `length`, a feature's number, or `like=PHOTO`, the cosine to another
     photo's.
@@ -54,14 +55,15 @@ def wanted(
     output = networks.output_of(net, shape)
     if not 2 <= len(getattr(output, "shape", ())) <= 4:
         raise ValueError(f"{net.name} {networks.without(output)}")
-    size = output.shape[1:]
+    size, first = output.shape[1:], networks.channels_first(net, shape)
+    size = (*size[1:], size[0]) if first else size
     default = _LENGTH if len(size) == 1 or len(size) == 3 and size[2] > 1 else _MEAN
     functions = {}
     for word in words or [default]:
         name, function = _number(net, word, size, reading, shown)
         if name in functions:
             raise ValueError(f"{shown} names {name} twice")
-        functions[name] = function
+        functions[name] = Partial(_channels_last, function) if first else function
     return net, classes.Wanted(functions=functions)
 
 
@@ -136,6 +138,10 @@ def _likeness(net: Any, word: str, reading: dict[str, Any]) -> Partial:
 
 def _feature(index: jax.Array, features: jax.Array) -> jax.Array:
     return jnp.take(features, index, axis=1)
+
+
+def _channels_last(target: Callable[..., Any], maps: jax.Array) -> jax.Array:
+    return target(jnp.moveaxis(maps, 1, -1))
 
 
 def _mean_of_channels(target: Callable[..., Any], maps: jax.Array) -> jax.Array:
