@@ -340,9 +340,9 @@ def test_what_is_nested_is_never_hashed_compared_or_shown(tmp_path, way, kind):
         (b"}" + b")" * 400_000 + b".", "more than 300000 instructions"),
         (b"}" + b"(" * 400_000 + b".", "more than 300000 instructions"),
         # A list in itself, and lists that are put into each other from the outside in.
-        (b"]q\0h\0a.", "adds to what already is a part"),
-        (b"]q\0]q\1ah\1]a.", "adds to what already is a part"),
-        (b"}q\0" + KEY + b"h\0s.", "adds to what already is a part"),
+        (b"]q\0h\0a.", "adds to a container that is already part of another"),
+        (b"]q\0]q\1ah\1]a.", "adds to a container that is already part of another"),
+        (b"}q\0" + KEY + b"h\0s.", "adds to a container that is already part of another"),
         (b"]" * 20 + b"a" * 19 + b".", "nested more than 16 deep"),
         (b"}" + b"".join(KEY + b"}" for _ in range(20)) + b"s" * 20 + b".", "nested more than 16 deep"),
         (b"\x8b\xff\xff\xff\x7f.", "uses the instruction LONG4"),

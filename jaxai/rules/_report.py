@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from .._frame import targets as _targets
-from .._frame.results import brief
 from ._grouping import network
 from ._operations import Network
 
@@ -23,8 +22,6 @@ class Report(NamedTuple):
 
     operations: dict[str, int]
     unsupported: tuple[str, ...]
-
-    __repr__ = brief
 
 
 def report(fn: Callable[..., Any], x: Any) -> Report:
