@@ -1,7 +1,7 @@
 """Run the study, or go on with it; write the page from what is there.
 
     python -m benchmarks.study [--quick] [--part truth|birds|photos|photos_second|photos_samples|
-        photos_vit|photos_vgg16|sanity] [--work DIR] [--seeds N]
+        photos_vit|photos_vgg16|sanity] [--method TITLE]... [--work DIR] [--seeds N]
     python -m benchmarks.study --page
 
 Every unit of work is a file in the work folder, so that a run that was stopped goes on where it was. `--page`
@@ -40,6 +40,11 @@ def main():
     )
     parser.add_argument("--quick", action="store_true", help="fewer tasks, seeds and images: ten minutes")
     parser.add_argument("--part", choices=tuple(HOURS), help="one part only; all by default")
+    parser.add_argument(
+        "--method",
+        action="append",
+        help="one method only, whatever it costs; may be given again. Not with --part birds",
+    )
     parser.add_argument("--work", type=Path, default=Path("out/study"), help="where units of work are kept")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="trainings for each task")
     parser.add_argument("--page", action="store_true", help="write docs/experiments.md, run nothing")
@@ -70,9 +75,12 @@ def _run(part, work, options):
         from . import truth
 
         if options.quick:
-            return truth.run(work, seeds=1, tasks=truth.FIRST[:1], number=4)
+            return truth.run(work, seeds=1, tasks=truth.FIRST[:1], number=4, only=options.method)
         return itertools.chain(
-            *(truth.run(work, seeds=options.seeds, tasks=tasks) for tasks in (truth.FIRST, truth.LATER))
+            *(
+                truth.run(work, seeds=options.seeds, tasks=tasks, only=options.method)
+                for tasks in (truth.FIRST, truth.LATER)
+            )
         )
     from . import parts, photos, sanity
 
@@ -80,8 +88,9 @@ def _run(part, work, options):
         return parts.run(work, seeds=1, number=4) if options.quick else parts.run(work, seeds=options.seeds)
     if part in photos.PARTS:
         few = {"number": 2, "most": 60 if part == "photos" else 4} if options.quick else {}
-        return photos.run(work, part=part, **few)
-    return sanity.run(work, number=1 if options.quick else sanity.PHOTOS, most=10 if options.quick else None)
+        return photos.run(work, part=part, only=options.method, **few)
+    few = {"number": 1, "most": 10} if options.quick else {}
+    return sanity.run(work, only=options.method, **few)
 
 
 if __name__ == "__main__":

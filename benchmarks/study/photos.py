@@ -1,5 +1,6 @@
 """Photographs: methods on networks with their real weights, on foolbox's and scikit-image's photographs."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ PARTS = {
     # To see whether methods keep their order; methods with more passes are left out.
     "photos_second": Part("efficientnet_lite2", 260, 60),
     "photos_samples": Part("efficientnet_lite0", 224, 420, "scikit-image", batch=3),
-    "photos_vit": Part("vit_s14_focus", 224, 60, number=8, batch=4, explains="map", transformer=True),
-    "photos_vgg16": Part("vgg16_brain_mri", 224, 30, number=4, batch=2, explains="first"),
+    "photos_vit": Part("vit_s14_focus", 224, 60, number=4, batch=2, explains="map", transformer=True),
+    "photos_vgg16": Part("vgg16_brain_mri", 224, 12, number=2, batch=2, explains="first"),
 }
 
 
@@ -85,7 +86,27 @@ def _about(part, model, x, targets, names):
     return {**found, "ranks": ranks, "share": np.asarray(masks.mean((1, 2))).tolist()}
 
 
-def run(folder: Path, *, part: str = "photos", number: int | None = None, most: float | None = None):
+def within(methods: Mapping[str, Any], most: float, only: Collection[str] | None) -> dict[str, Any]:
+    """Return the methods of at most so many forward passes, or those that are named.
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+    if only is None:
+        return {title: entry for title, entry in methods.items() if entry.about <= most}
+    if unknown := set(only) - set(methods):
+        raise ValueError(f"unknown methods {sorted(unknown)}; the methods are {', '.join(methods)}")
+    return {title: methods[title] for title in only}
+
+
+def run(
+    folder: Path,
+    *,
+    part: str = "photos",
+    number: int | None = None,
+    most: float | None = None,
+    only: Collection[str] | None = None,
+):
     """Yield what is done, a line a unit, cheap methods first.
 
     Args:
@@ -93,6 +114,7 @@ def run(folder: Path, *, part: str = "photos", number: int | None = None, most: 
         part: One of `PARTS`.
         number: The first so many photographs only.
         most: Another bound of forward passes.
+        only: Titles of methods that run whatever they cost, and no others; None: those within the bound.
     """
     one = PARTS[part]
     model, x, targets, names = load(one)
@@ -101,10 +123,8 @@ def run(folder: Path, *, part: str = "photos", number: int | None = None, most: 
     masks = boxes.masks(one.side, names) if one.explains == "label" else None
     where = folder / part
     units.done(where / "about.json", lambda: _about(one, model, x, targets, names))
-    methods: dict[str, Any] = {"references": None, **entries(one.side, transformer=one.transformer)}
-    chosen = {
-        title: entry for title, entry in methods.items() if entry is None or entry.about <= (most or one.most)
-    }
+    methods = entries(one.side, transformer=one.transformer)
+    chosen: dict[str, Any] = {"references": None, **within(methods, most or one.most, only)}
     for title, entry in sorted(chosen.items(), key=lambda item: item[1].about if item[1] else 0):
 
         def unit(title=title, entry=entry):

@@ -1,5 +1,6 @@
 """Sanity: do maps change with the network's parameters and with the class?"""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
@@ -13,7 +14,9 @@ METRICS = ("emprt", "random_logit")
 LAYERS = 5
 
 
-def run(folder: Path, *, number: int = PHOTOS, most: float | None = None):
+def run(
+    folder: Path, *, number: int = PHOTOS, most: float | None = None, only: Collection[str] | None = None
+):
     """Yield what is done, a line a unit."""
     from jaxai.metrics import _parameters
 
@@ -21,7 +24,7 @@ def run(folder: Path, *, number: int = PHOTOS, most: float | None = None):
     x, classes = x[:number], classes[:number]
     names = [layer.name for layer in _parameters.layers(model, x)]
     picked = names[:: -max(1, len(names) // LAYERS)][:LAYERS]
-    chosen = {t: e for t, e in entries(photos.PARTS["photos"].side).items() if e.about <= (most or MOST)}
+    chosen = photos.within(entries(photos.PARTS["photos"].side), most or MOST, only)
     for title, entry in {
         "references": None,
         **dict(sorted(chosen.items(), key=lambda item: item[1].about)),

@@ -33,8 +33,8 @@ def scored(
 ):
     """Return one method's scores by metric, and its seconds per image; references are scored if named.
 
-    Everything is measured by `jaxai.metrics.compare`. A method that refuses the network has no scores, and
-    its words are kept.
+    Everything is measured by `jaxai.metrics.compare`. A method that refuses the network, or what is
+    explained, has no scores, and its words are kept.
     """
     began = time.perf_counter()
     methods = {"it": run} if run is not None else {"it": np.ones(images.shape[:3], np.float32)}
@@ -52,7 +52,7 @@ def scored(
             draws=1,
             batch_size=batch_size or len(images),
         )
-    except ValueError as refusal:
+    except (TypeError, ValueError) as refusal:
         nothing = {"it": {getattr(metric, "name", metric): [None] * len(images) for metric in metrics}}
         took = time.perf_counter() - began
         return {
