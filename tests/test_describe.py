@@ -228,3 +228,8 @@ def test_cost_is_what_is_run(name):
         assert COUNTED["forward"] == count * cost.forward
         # Backward passes of the head are not counted.
         assert COUNTED["heads"] <= count * (cost.forward + cost.heads)
+
+
+def test_rough_costs_are_whole_numbers():
+    assert str(Passes(2 * 40**2 / 3, rough=True)) == "about 1067"
+    assert str(Passes(3, 1, 2)) == "3 + 1 backward + 2 heads"

@@ -81,7 +81,8 @@ class Passes:
     rough: bool = False
 
     def __str__(self) -> str:
-        parts = [f"{self.forward}"]
+        # Rough numbers are whole ones, such as 2 S^2 / 3 rounded.
+        parts = [f"{round(self.forward) if isinstance(self.forward, float) else self.forward}"]
         for number, what in ((self.backward, "backward"), (self.heads, "heads")):
             if isinstance(number, Size) or number:
                 parts.append(f"{number._factor() if isinstance(number, Size) else number} {what}")
