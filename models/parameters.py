@@ -56,7 +56,7 @@ def named(model: Any) -> dict[str, Any]:
     while isinstance(model, Layered | Rebuilt):
         model = model.model if isinstance(model, Layered) else model.module
     if isinstance(model, nnx.Module):
-        model = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngState)))
+        return flat(model)
     leaves = jax.tree_util.tree_flatten_with_path(model)[0]
     keys = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     known = {key: leaf for key, (_, leaf) in zip(keys, leaves, strict=True) if hasattr(leaf, "dtype")}
@@ -116,7 +116,7 @@ def build(make: Make, arrays: Mapping[str, np.ndarray], *, dtype: Any = None) ->
 
 
 def _leaves(model: Any) -> dict[str, Any]:
-    flat_state = nnx.to_flat_state(nnx.state(model))
+    flat_state = nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngState)))
     return {".".join(map(str, path)): leaf.get_value() for path, leaf in flat_state}
 
 

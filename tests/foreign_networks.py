@@ -163,26 +163,25 @@ def _linen(init, apply, layers, **size):
     return Network(Partial(apply, variables), images, bias_free, layers, plus)
 
 
-def linen_flaxmodels_resnet18():
-    flaxmodels = pytest.importorskip("flaxmodels")
-    net = flaxmodels.ResNet18(output="logits", pretrained=None, num_classes=CLASSES, normalize=False)
+def _flaxmodels(name, layers, **size):
+    net = getattr(pytest.importorskip("flaxmodels"), name)(
+        output="logits", pretrained=None, num_classes=CLASSES, normalize=False
+    )
     return _linen(
         lambda key, x: net.init(key, x, train=False),
         lambda variables, x: net.apply(variables, x, train=False),
-        ("Conv_0", "BasicBlock_2/BatchNorm_1", "BasicBlock_5"),
+        layers,
+        **size,
     )
+
+
+def linen_flaxmodels_resnet18():
+    return _flaxmodels("ResNet18", ("Conv_0", "BasicBlock_2/BatchNorm_1", "BasicBlock_5"))
 
 
 def linen_flaxmodels_vgg16():
     """Its head takes images of 224 pixels only, and reads what it flattens with channels first."""
-    flaxmodels = pytest.importorskip("flaxmodels")
-    net = flaxmodels.VGG16(output="logits", pretrained=None, num_classes=CLASSES, normalize=False)
-    return _linen(
-        lambda key, x: net.init(key, x, train=False),
-        lambda variables, x: net.apply(variables, x, train=False),
-        ("conv1_2", "conv3_3", "conv5_1"),
-        side=224,
-    )
+    return _flaxmodels("VGG16", ("conv1_2", "conv3_3", "conv5_1"), side=224)
 
 
 def linen_jax_resnet18():

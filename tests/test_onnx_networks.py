@@ -9,11 +9,11 @@ import re
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
+import checked_networks
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from every_method import ATTENTION, arrays, of_shape
+from checked_networks import NO_ATTENTION, NO_CAM, NO_RELU
 
 import jaxai
 
@@ -29,12 +29,6 @@ pytestmark = [
 ]
 SIDE, TARGET = 64, 3
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)), jnp.float32)
-EPSILON = jaxai.rules.Epsilon(1e-9)
-
-compilations = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, duration, **_: compilations.append(event) if "backend_compile" in event else None
-)
 
 
 def clip():
@@ -75,11 +69,6 @@ class Kind(NamedTuple):
     make: Any
     modules: tuple[str, ...]
     refused: dict[str, str]
-
-
-NO_ATTENTION = dict.fromkeys(ATTENTION, "must have attention matrices")
-NO_RELU = dict.fromkeys(("deconvnet", "guided_backprop", "guided_grad_cam"), "must contain a ReLU")
-NO_CAM = {"class_activation_map": "must be followed by global average pooling and one linear layer"}
 
 
 def of_timm(name, modules, refused, **options):
@@ -203,55 +192,20 @@ def test_grad_cam_at_inner_modules_is_that_of_pytorch(case):
         gaps = {name: np.abs(np.asarray(case.model(IMAGES, stop=name)) - values).max() for name in alike}
         layer = min(gaps, key=lambda name: gaps[name])
         assert gaps[layer] < 1e-4 * np.abs(values).max(), module
-        layout = tree.layouts[layer]
-        if isinstance(layout, jaxai.layers.Tokens):
-            if layout.axis == 0:
-                values, gradient = values.swapaxes(0, 1), gradient.swapaxes(0, 1)
-            inside = slice(layout.prefix, layout.prefix + layout.grid[0] * layout.grid[1])
-            values, gradient = (a[:, inside].reshape(len(a), *layout.grid, -1) for a in (values, gradient))
-        expected = (values * gradient.mean((1, 2), keepdims=True)).sum(-1)
-        found = np.asarray(
-            jaxai.grad_cam(case.model, IMAGES, TARGET, layer=layer, upsample=False, relu=False)
+        checked_networks.check_grad_cam(
+            case.model, IMAGES, TARGET, layer, tree.layouts[layer], values, gradient, tolerance=1e-3
         )
-        scale = np.abs(expected).max()
-        assert found.shape == expected.shape and scale > 0
-        np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-3, err_msg=module)
-    others = IMAGES + 1
-    before = len(compilations)
-    jaxai.grad_cam(case.model, others, TARGET, layer=layer, upsample=False, relu=False)
-    assert len(compilations) == before
+    checked_networks.check_grad_cam_is_compiled_once(case.model, IMAGES, TARGET, layer)
 
 
 def test_relevance_is_conserved_without_biases(case):
     """The sum of relevance is the score, with no constant added anywhere; CP-LRP for attention."""
-    scores = np.asarray(case.bias_free(IMAGES))[:, TARGET]
-    assert np.abs(scores).min() > 1e-3
     attends = not case.kind.refused.items() >= NO_ATTENTION.items()
-    composite = "cp_lrp" if attends else jaxai.rules.Composite(conv=EPSILON, dense=EPSILON)
-    found = jaxai.lrp(case.bias_free, IMAGES, TARGET, composite=composite, relevance="score")
-    np.testing.assert_allclose(np.asarray(found).sum((1, 2, 3)), scores, rtol=0.01)
-    others = IMAGES + 1
-    before = len(compilations)
-    jaxai.lrp(case.bias_free, others, TARGET, composite=composite, relevance="score")
-    assert len(compilations) == before
+    checked_networks.check_conservation(case.bias_free, IMAGES, TARGET, attends=attends, least=1e-3)
 
 
 def test_every_method_runs_or_says_why_not(case):
-    """Traced, not computed: compiling all takes an hour."""
     layers = [n for n, lies in jaxai.layers.tree(case.model, IMAGES).layouts.items() if lies]
-    told = {}
-    for name, method in of_shape(IMAGES.shape).items():
-        options = {"names": tuple(layers[3:5])} if "names" in getattr(method, "keywords", {}) else {}
-
-        def run(model, images, method=method, options=options):
-            return arrays(method(model, images, TARGET, **options))
-
-        try:
-            found = jax.eval_shape(run, case.model, IMAGES)
-        except (ValueError, TypeError) as error:
-            told[name] = str(error)
-        else:
-            assert found and all(leaf.size for leaf in found), name
-    for name, line in told.items():
-        assert re.search(case.kind.refused.get(name, "nothing"), line) and "\n" not in line, (name, line)
-    assert set(told) == set(case.kind.refused)
+    checked_networks.check_every_method(
+        case.model, IMAGES, TARGET, names=tuple(layers[3:5]), refused=case.kind.refused
+    )

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from ._output import Picture
+from ._output import Picture, light
 from ._texts import plain
 
 _WIDTH = 2.35  # inches per metric
@@ -127,10 +127,7 @@ def _panel(axes, table, names, place, means, ends, best):
     axes.tick_params(axis="x", labelsize=7, length=2.5, width=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.margins(x=0.08)
-    axes.grid(axis="x", color="#e6e8eb", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    light(axes, grid="x", hidden=("top", "right", "left"))
     axes.spines["bottom"].set_linewidth(0.6)
 
 

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from ._output import Picture
+from ._output import Picture, light
 from ._texts import plain
 
 _FIRST, _SECOND, _FAINT = "#c2410c", "#1f3b63", "#8a8f98"
@@ -94,7 +94,4 @@ def _label(axes, result):
         changed = "removed" if hasattr(result, "most_first") else "removed or shown"
         axes.set_xlabel(f"share of pixels or superpixels {changed}", **style)
     axes.tick_params(labelsize=7, length=2.5, width=0.6)
-    axes.grid(color="#e6e8eb", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    light(axes, grid="both", hidden=("top", "right"))

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from ._output import Picture
+from ._output import Picture, light
 from ._texts import plain
 
 _LINE = 0.2  # inches per layer
@@ -63,10 +63,7 @@ def layers(tree: Any, *, title: str = "") -> Figure:
     axes.minorticks_off()
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=7, length=2.5, width=0.6)
-    axes.grid(axis="x", color="#e6e8eb", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    light(axes, grid="x", hidden=("top", "right", "left"))
     text = "numbers per image; orange: default layer; hollow: no positions on the image"
     if left_out:
         text += f"; the first {left_out} layers are not drawn"

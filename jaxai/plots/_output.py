@@ -1,6 +1,7 @@
 """Figures to files and to pixels."""
 
 import io
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,6 +17,14 @@ class Picture(Figure):
 
     def _repr_png_(self) -> bytes:
         return png(self)
+
+
+def light(axes: Any, *, grid: str, hidden: tuple[str, ...]) -> None:
+    """Give a chart faint lines behind its marks, across "x", "y" or "both", and hide sides of its frame."""
+    axes.grid(axis=grid, color="#e6e8eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in hidden:
+        axes.spines[side].set_visible(False)
 
 
 def render(figure: Figure) -> UInt8[ndarray, "height width 3"]:

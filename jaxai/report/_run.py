@@ -209,7 +209,8 @@ def _explain(
             )
         cut_seconds = clock.seconds
     subjects = []
-    normalized = logits is not None and classes.are_probabilities(net, net.normalize(jnp.asarray(pixels)))
+    images = net.normalize(jnp.asarray(pixels))
+    normalized = logits is not None and classes.are_probabilities(net, images)
     for index, photo in zip(indices, photos, strict=True):
         row = None if logits is None else logits[index]
         if wanted is None or row is None:
@@ -238,7 +239,7 @@ def _explain(
         targets = jnp.asarray(wanted[:, 0] if wanted.shape[1] == 1 else wanted)
     about = Run(
         net=net,
-        images=net.normalize(jnp.asarray(pixels)),
+        images=images,
         targets=targets,
         key=jax.random.key(request.seed),
         layer=request.layer,

@@ -1,0 +1,91 @@
+"""What is checked of networks that nobody here wrote: Grad-CAM, LRP, every method, compiled once."""
+
+import re
+
+import jax
+import numpy as np
+from every_method import ATTENTION, arrays, of_shape
+
+import jaxai
+
+TARGET_ONLY = {"upsample": False, "relu": False}
+EPSILON = jaxai.rules.Epsilon(1e-9)
+# What is refused, and in what words.
+NO_RELU = dict.fromkeys(("deconvnet", "guided_backprop", "guided_grad_cam"), "must contain a ReLU")
+NO_CAM = {"class_activation_map": "must be followed by global average pooling and one linear layer"}
+NO_ATTENTION = dict.fromkeys(ATTENTION, "must have attention matrices")
+
+_compilations = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, duration, **_: _compilations.append(event) if "backend_compile" in event else None
+)
+
+
+def _compiles_nothing(run, images):
+    others = images + 1
+    before = len(_compilations)
+    run(others)
+    assert len(_compilations) == before
+
+
+def _on_grid(values, layout):
+    """Return values of a layer as [batch, rows, columns, channels]."""
+    if layout == "NCHW":
+        return np.moveaxis(values, 1, -1)
+    if not isinstance(layout, jaxai.layers.Tokens):
+        return values
+    tokens = values if layout.axis else values.swapaxes(0, 1)
+    inside = slice(layout.prefix, layout.prefix + layout.grid[0] * layout.grid[1])
+    return tokens[:, inside].reshape(len(tokens), *layout.grid, -1)
+
+
+def check_grad_cam(model, images, target, layer, layout, values, gradient, *, tolerance):
+    """Check Grad-CAM at a layer against the values and the gradient there, as another library has them."""
+    values, gradient = (_on_grid(np.asarray(a), layout) for a in (values, gradient))
+    expected = (values * gradient.mean((1, 2), keepdims=True)).sum(-1)
+    found = np.asarray(jaxai.grad_cam(model, images, target, layer=layer, **TARGET_ONLY), np.float64)
+    scale = np.abs(expected).max()
+    assert found.shape == expected.shape and scale > 0
+    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=tolerance, err_msg=layer)
+
+
+def check_grad_cam_is_compiled_once(model, images, target, layer):
+    _compiles_nothing(lambda x: jaxai.grad_cam(model, x, target, layer=layer, **TARGET_ONLY), images)
+
+
+def check_conservation(model, images, target, *, attends, least):
+    """Check that the sum of relevance is the score if no constant is added anywhere; CP-LRP for attention."""
+    scores = np.asarray(model(images))[:, target]
+    assert np.abs(scores).min() > least
+    composite = "cp_lrp" if attends else jaxai.rules.Composite(conv=EPSILON, dense=EPSILON)
+
+    def run(x):
+        return jaxai.lrp(model, x, target, composite=composite, relevance="score")
+
+    np.testing.assert_allclose(np.asarray(run(images)).sum((1, 2, 3)), scores, rtol=0.01)
+    _compiles_nothing(run, images)
+
+
+def check_every_method(model, images, target, *, names, refused):
+    """Check that every method runs, or refuses in these words; traced, not computed: compiling takes an hour.
+
+    Args:
+        names: The layers of methods that look at several.
+        refused: A pattern of the line of each method that refuses.
+    """
+    told = {}
+    for name, method in of_shape(images.shape).items():
+        options = {"names": names} if "names" in getattr(method, "keywords", {}) else {}
+
+        def run(model, images, method=method, options=options):
+            return arrays(method(model, images, target, **options))
+
+        try:
+            found = jax.eval_shape(run, model, images)
+        except (ValueError, TypeError) as error:
+            told[name] = str(error)
+        else:
+            assert found and all(leaf.size for leaf in found), name
+    for name, line in told.items():
+        assert re.search(refused.get(name, "nothing"), line) and "\n" not in line, (name, line)
+    assert set(told) == set(refused)
