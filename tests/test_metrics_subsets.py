@@ -238,6 +238,16 @@ def test_sufficiency():
     np.testing.assert_allclose(found, [0.5, 0.5, 0, np.nan, np.nan])
 
 
+def test_ranks_are_scipys_with_equal_values_zeros_of_both_signs_and_infinities():
+    rng = np.random.default_rng(5)
+    values = np.concatenate(
+        [rng.normal(size=40), rng.integers(-3, 4, 40), [0.0, -0.0, np.inf, -np.inf, 1e38]]
+    )
+    values = rng.permuted(np.stack([values, -values, 1e-30 * values]).astype(np.float32), axis=1)
+    found = _statistics.ranks(jnp.asarray(values).reshape(3, 1, -1))
+    np.testing.assert_array_equal(found[:, 0] + 1, scipy.stats.rankdata(values, axis=1))
+
+
 def test_statistics_against_scipy():
     x, y = RNG.normal(size=(2, 3, 20))
     y[0, :5] = y[0, 0]

@@ -42,18 +42,24 @@ def jackknife(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 def ranks(x: jax.Array) -> jax.Array:
     """Return the ranks of values [..., n] from 0, with the mean rank for equal values."""
 
-    def one(values):
-        count = values.shape[0]
-        place = jnp.arange(count, dtype=jnp.int32)
-        ordered, order = jax.lax.sort((values, place), num_keys=1)
-        # The first and the last place of each run of equal values.
-        new = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
-        first = jax.lax.cummax(jnp.where(new, place, 0))
-        last = jax.lax.cummin(jnp.where(jnp.roll(new, -1), place, count - 1), reverse=True)
-        return jnp.zeros(count).at[order].set((first + last) / 2, unique_indices=True)
+    def one(keys):
+        count = keys.shape[0]
+        ordered, place = jnp.sort(keys), jnp.arange(count, dtype=jnp.int32)
+        # The last place of each run of equal values, and the first for each value.
+        ends = jnp.append(ordered[1:] != ordered[:-1], True)
+        last = jax.lax.cummin(jnp.where(ends, place, count - 1), reverse=True)
+        first = jnp.searchsorted(ordered, keys)
+        return (first + last[first]) / 2
 
-    flat = jax.vmap(one)(x.reshape(-1, x.shape[-1]))
+    flat = jax.vmap(one)(_keys(x).reshape(-1, x.shape[-1]))
     return flat.reshape(x.shape).astype(jnp.float32)
+
+
+def _keys(x):
+    """Return whole numbers in the order of values: XLA on the CPU sorts float32 6 times slower."""
+    x = jnp.asarray(x, jnp.float32)
+    bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0, x), jnp.int32)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def spearman(x: jax.Array, y: jax.Array) -> jax.Array:
