@@ -11,7 +11,7 @@ from jax import lax
 
 import jaxai
 from jaxai._cpu.conv import Settings as ConvSettings
-from jaxai._cpu.conv import convolve
+from jaxai._cpu.conv import _plain, convolve
 from jaxai._cpu.dense import Settings, multiply
 from jaxai._program.graph import graph_of
 from jaxai.models.efficientnet import EfficientNetLite, round_width
@@ -147,6 +147,53 @@ def test_vmap_over_images_and_kernels():
     for index in range(3):
         expected = reference(x[index], kernels[index], (1, 1), ((1, 1), (1, 1)))
         np.testing.assert_allclose(mapped[index], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrapped", [jax.jit, jax.checkpoint, lambda f: f, "scan"])
+def test_kernels_learn_wherever_they_are_used(wrapped):
+    settings, x, kernel = (
+        ConvSettings((1, 1), ((1, 1), (1, 1)), (1, 1), 4),
+        normal(2, 6, 6, 4),
+        normal(3, 3, 1, 4),
+    )
+
+    def twice(run):
+        return lambda x, kernel: run(jnp.tanh(run(x, kernel, settings)), kernel, settings)
+
+    def scanned(run):
+        def made(x, kernel):
+            def step(x, _):
+                return jnp.tanh(run(x, kernel, settings)), None
+
+            return run(lax.scan(step, x, None, length=2)[0], kernel, settings)
+
+        return made
+
+    def gradients(run, of=(0, 1)):
+        made = scanned(run) if wrapped == "scan" else wrapped(twice(run))
+        return jax.grad(lambda x, k: jnp.square(made(x, k)).sum(), of)(x, kernel)
+
+    by_both = gradients(convolve)
+    for found, right in zip(by_both, gradients(_plain), strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-4)
+    for argument in (0, 1):
+        np.testing.assert_array_equal(gradients(convolve, argument), by_both[argument])
+
+
+def test_gradients_by_images_trace_nothing_of_kernels():
+    settings, x, kernel = (
+        ConvSettings((1, 1), ((2, 2), (2, 2)), (1, 1), 4),
+        normal(1, 6, 6, 4),
+        normal(5, 5, 1, 4),
+    )
+
+    def size(of):
+        def score(x, kernel):
+            return convolve(x, kernel, settings).sum()
+
+        return len(str(jax.make_jaxpr(jax.grad(score, of))(x, kernel)).splitlines())
+
+    assert size(0) < size((0, 1)) - 50
 
 
 @pytest.mark.parametrize("size, window", [((6, 8), 2), ((7, 9), 2), ((9, 7), 3)])

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib.version
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 # Depthwise windows with more entries remain convolutions.
 _MOST_SHIFTS = 64
@@ -72,17 +73,26 @@ def convolve(x: jax.Array, kernel: jax.Array, settings: Settings) -> Any:
 
 
 def _forward(x, kernel, settings):
-    return convolve(x, kernel, settings), (x, kernel)
+    # The third: whether somebody differentiates by the kernel, as structure, since residuals are arrays.
+    learned = () if kernel.perturbed else None
+    x, kernel = x.value, kernel.value
+    return convolve(x, kernel, settings), (x, kernel, learned)
 
 
 def _backward(settings, residuals, cotangent):
-    x, kernel = residuals
-    run = _shifted if _is_depthwise(x, kernel, settings) else _plain
-    _, pullback = jax.vjp(lambda k: run(x, k, settings), kernel)
-    return _input_gradient(x, kernel, settings, cotangent).astype(x.dtype), pullback(cotangent)[0]
+    x, kernel, learned = residuals
+    if isinstance(cotangent, SymbolicZero):
+        return None, None
+    by_kernel = None
+    if learned is not None:
+        run = _shifted if _is_depthwise(x, kernel, settings) else _plain
+        _, pullback = jax.vjp(lambda k: run(x, k, settings), kernel)
+        by_kernel = pullback(cotangent)[0]
+    return _input_gradient(x, kernel, settings, cotangent).astype(x.dtype), by_kernel
 
 
-convolve.defvjp(_forward, _backward)
+# Explanations differentiate by images alone; the gradients of kernels were half of a network's tracing.
+convolve.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _plain(x, kernel, settings):
