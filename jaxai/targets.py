@@ -28,6 +28,8 @@ embedding, an embedding's length, the difference of two classes. Each is a pytre
 another region or class does not recompile anything.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -37,6 +39,7 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import ArrayLike, Bool, Float, Real
 
+from ._frame import checks
 from ._frame.targets import Targets as Targets
 
 __all__ = ["Targets", "detection", "difference", "length", "likeness", "region"]
@@ -208,23 +211,40 @@ def length(features: Float[ArrayLike, "batch ..."]) -> Float[jax.Array, " batch"
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
-def detection(box: Float[ArrayLike, "4"], classes: Float[ArrayLike, "classes"]) -> Partial:
+def detection(
+    box: Float[ArrayLike, "4"],
+    classes: Float[ArrayLike, "classes"],
+    *,
+    boxes: str = "xyxy",
+    axis: int = -1,
+    certainty: str | None = None,
+) -> Partial:
     """Return a target that measures how well the best proposal of a detector matches one detection.
 
-    With `jaxai.rise` it is D-RISE. The model must return proposals [batch, proposals, 5 + classes]: the box
-    (left, top, right, bottom), the probability of an object, and the classes' probabilities. A proposal's
-    similarity is the intersection over union of the boxes, times the probability of an object, times the
-    cosine between the class vectors; the best proposal counts.
+    With `jaxai.rise` it is D-RISE. A proposal's similarity is the intersection over union of the boxes, times
+    the probability of an object, times the cosine between the class vectors; the best proposal counts.
+
+    The model returns proposals before any suppression, either one array [batch, proposals, 5 + classes] of
+    boxes, the probability of an object and the classes' probabilities (YOLOv5), or [batch, proposals,
+    4 + classes] without the probability of an object (YOLOv8, with `axis=1`); or a pair of boxes [batch,
+    proposals, 4] and probabilities [batch, proposals, classes] (SSD, RetinaNet, DETR).
 
     Args:
         box: The detection's left, top, right and bottom edge, in the proposals' unit.
         classes: Its class probabilities, or a one-hot vector.
+        boxes: The numbers of a proposal's box: `"xyxy"`, left, top, right, bottom; `"xywh"`, left, top,
+            width, height; `"cxcywh"`, the centre, width, height.
+        axis: The axis of a proposal's numbers: -1, or 1 for arrays [batch, numbers, proposals].
+        certainty: What takes the place of the probability of an object, where the model returns none:
+            `"largest"`, the largest probability of a class, for independent classes (sigmoids: YOLOv8,
+            RetinaNet), of whose size the cosine says nothing; `"none"` as in the paper, for classes of which
+            one is the background (a softmax: SSD, DETR).
 
     Returns:
         A callable target, `proposals -> float[batch]` in [0, 1].
 
     Raises:
-        ValueError: If the box has no area, or the shapes are wrong.
+        ValueError: If the box has no area, an option does not exist or is missing, or the shapes are wrong.
 
     References:
         Petsiuk et al.: Black-box Explanation of Object Detectors via Saliency Maps. CVPR 2021, arXiv
@@ -238,30 +258,92 @@ def detection(box: Float[ArrayLike, "4"], classes: Float[ArrayLike, "classes"]) 
         >>> target(proposals).tolist()  # half the area, half sure
         [0.25]
     """
+    checks.choice(boxes, "boxes", tuple(_CORNERS))
+    if axis not in (-1, 1):
+        raise ValueError(f"`axis` must be -1 or 1; got {axis!r}")
     box, classes = jnp.asarray(box, jnp.float32), jnp.asarray(classes, jnp.float32)
     if box.shape != (4,) or classes.ndim != 1:
         raise ValueError(f"`box` must be [4] and `classes` [classes]; got {box.shape} and {classes.shape}")
     if not isinstance(box, Tracer) and not ((box[2] > box[0]) & (box[3] > box[1])):
         raise ValueError(f"`box` must be left, top, right, bottom with an area; got {box.tolist()}")
-    return Partial(_detection, box, classes)
+    # One function per form, so that another box of the same form recompiles nothing.
+    if certainty is not None:
+        checks.choice(certainty, "certainty", ("largest", "none"))
+    return Partial(_detections[boxes, axis, certainty], box, classes)
 
 
-def _detection(box: jax.Array, classes: jax.Array, proposals: Any) -> jax.Array:
-    if jnp.ndim(proposals) != 3 or proposals.shape[2] != 5 + classes.shape[0]:
-        raise ValueError(
-            f"the model must return proposals [batch, proposals, {5 + classes.shape[0]}];"
-            f" got shape {jnp.shape(proposals)}"
-        )
-    proposals = proposals.astype(jnp.float32)
-    corners, certainty, given = proposals[..., :4], proposals[..., 4], proposals[..., 5:]
-    low = jnp.maximum(corners[..., :2], box[:2])
-    high = jnp.minimum(corners[..., 2:], box[2:])
-    common = jnp.prod(jnp.maximum(high - low, 0), axis=-1)
-    area = jnp.prod(jnp.maximum(corners[..., 2:] - corners[..., :2], 0), axis=-1)
-    union = area + jnp.prod(box[2:] - box[:2]) - common
+def _halves(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return numbers[..., :2], numbers[..., 2:]
+
+
+def _from_corner(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+    low, size = _halves(numbers)
+    return low, low + size
+
+
+def _from_centre(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+    centre, size = _halves(numbers)
+    return centre - size / 2, centre + size / 2
+
+
+_CORNERS = {"xyxy": _halves, "xywh": _from_corner, "cxcywh": _from_centre}
+
+
+def _detection(
+    box: jax.Array,
+    classes: jax.Array,
+    proposals: Any,
+    *,
+    corners: Callable[..., Any],
+    axis: int,
+    certainty: str | None,
+) -> jax.Array:
+    numbers, sure, given = _proposals(proposals, classes.shape[0], axis)
+    if (sure is None) != (certainty is not None):
+        wanted = f"the probability of an object: `certainty` must be None; got {certainty!r}"
+        if sure is None:
+            wanted = "no probability of an object: `certainty` must be 'largest' for independent classes, or"
+            wanted += " 'none' where one of them is the background"
+        raise ValueError(f"the model returns {wanted}")
+    if sure is None:
+        sure = given.max(-1) if certainty == "largest" else 1.0
+    (low, high), (left_top, right_bottom) = corners(numbers), _halves(box)
+    area = jnp.prod(jnp.maximum(high - low, 0), axis=-1)
+    shared = jnp.minimum(high, right_bottom) - jnp.maximum(low, left_top)
+    common = jnp.prod(jnp.maximum(shared, 0), axis=-1)
+    union = area + jnp.prod(right_bottom - left_top) - common
     norm = jnp.linalg.norm(given, axis=-1) * jnp.linalg.norm(classes)
     cosine = jnp.where(norm > 0, given @ classes / jnp.where(norm > 0, norm, 1), 0)
-    return (common / union * certainty * cosine).max(-1)
+    return (common / union * sure * cosine).max(-1)
+
+
+_detections = {
+    (name, axis, certainty): partial(_detection, corners=corners, axis=axis, certainty=certainty)
+    for name, corners in _CORNERS.items()
+    for axis in (-1, 1)
+    for certainty in (None, "largest", "none")
+}
+
+
+def _proposals(found: Any, count: int, axis: int) -> tuple[jax.Array, Any, jax.Array]:
+    """Return boxes [batch, proposals, 4], probabilities of objects or None, and those of `count` classes."""
+    arrays: list[Any] = list(found) if isinstance(found, (tuple, list)) and len(found) == 2 else [found]
+    if all(jnp.ndim(array) == 3 for array in arrays):
+        arrays = [jnp.moveaxis(array.astype(jnp.float32), axis, -1) for array in arrays]
+        sizes = [array.shape[2] for array in arrays]
+        if sizes == [4, count] and arrays[0].shape[1] == arrays[1].shape[1]:
+            return arrays[0], None, arrays[1]
+        if sizes == [4 + count]:
+            return arrays[0][..., :4], None, arrays[0][..., 4:]
+        if sizes == [5 + count]:
+            return arrays[0][..., :4], arrays[0][..., 4], arrays[0][..., 5:]
+    shapes = ", ".join(str(tuple(jnp.shape(leaf))) for leaf in jax.tree.leaves(found))
+    one = "[batch, proposals, {}]" if axis == -1 else "[batch, {}, proposals]"
+    both = f"{one.format(4)} and {one.format(count)}"
+    raise ValueError(
+        f"the model must return proposals {one.format(5 + count)} or {one.format(4 + count)}, or a pair"
+        f" {both} of boxes and probabilities, with `axis={axis}` and {count} classes; got shape {shapes}"
+    )
 
 
 def _class(value: Any, name: str) -> jax.Array:

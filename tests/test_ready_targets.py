@@ -103,9 +103,60 @@ def test_detections_by_hand():
     with pytest.raises(ValueError, match="with an area"):
         detection([0, 0, 0, 2], [1.0])
     with pytest.raises(ValueError, match="proposals"):
-        target(jnp.zeros((1, 2, 6)))
+        target(jnp.zeros((1, 2, 5)))
     with pytest.raises(ValueError, match="`box` must be"):
         detection([0, 0, 1], [1.0])
+
+
+def test_detections_in_the_forms_of_detectors():
+    rng = np.random.default_rng(0)
+    low, size, sure, classes = (rng.random(shape) for shape in ((2, 9, 2), (2, 9, 2), (2, 9, 1), (2, 9, 3)))
+    numbers = {"xyxy": (low, low + size), "xywh": (low, size), "cxcywh": (low + size / 2, size)}
+    box, wanted = [0.2, 0.1, 0.9, 1.1], [0.1, 0.7, 0.2]
+    whole = jnp.asarray(np.concatenate([low, low + size, sure, classes], -1))
+    for name, pair in numbers.items():
+        boxes, own = np.concatenate(pair, -1), {"boxes": name}
+        made = jnp.asarray(np.concatenate([boxes, sure, classes], -1))
+        np.testing.assert_allclose(
+            detection(box, wanted, **own)(made), detection(box, wanted)(whole), rtol=1e-5
+        )
+        # Without the probability of an object: in one array, the other way round, as a pair.
+        certain = detection(box, wanted)(whole.at[..., 4].set(1))
+        largest = detection(box, wanted)(whole.at[..., 4].set(classes.max(-1)))
+        joined, pair = (
+            jnp.asarray(np.concatenate([boxes, classes], -1)),
+            (jnp.asarray(boxes), jnp.asarray(classes)),
+        )
+        for certainty, right in (("none", certain), ("largest", largest)):
+            target = detection(box, wanted, certainty=certainty, **own)
+            for found in (joined, pair, list(pair)):
+                np.testing.assert_allclose(target(found), right, rtol=1e-5)
+            turned = detection(box, wanted, axis=1, certainty=certainty, **own)
+            np.testing.assert_allclose(turned(joined.swapaxes(1, 2)), right, rtol=1e-5)
+    with pytest.raises(ValueError, match="no probability of an object: `certainty` must be 'largest'"):
+        detection(box, wanted)(joined)
+    with pytest.raises(ValueError, match="`certainty` must be None; got 'largest'"):
+        detection(box, wanted, certainty="largest")(whole)
+    with pytest.raises(ValueError, match="`certainty` must be one of largest, none"):
+        detection(box, wanted, certainty="all")
+    with pytest.raises(
+        ValueError, match=r"\[batch, 7, proposals\].*`axis=1` and 3 classes; got shape \(2, 9, 7\)$"
+    ):
+        detection(box, wanted, axis=1)(joined)
+    with pytest.raises(ValueError, match=r"got shape \(2, 9, 4\), \(2, 9, 2\)$"):
+        detection(box, wanted)((pair[0], pair[1][..., :2]))
+    with pytest.raises(ValueError, match="`boxes` must be one of xyxy, xywh, cxcywh"):
+        detection(box, wanted, boxes="yxyx")
+    with pytest.raises(ValueError, match="`axis` must be -1 or 1; got 2"):
+        detection(box, wanted, axis=2)
+
+
+def test_other_boxes_compile_nothing():
+    run = jax.jit(lambda target, found: target(found))
+    found = jnp.ones((1, 3, 6))
+    for left in (0.0, 1.0):
+        run(detection([left, 0, 4, 2], [1.0], boxes="xywh"), found)
+    assert run._cache_size() == 1
 
 
 def test_d_rise_finds_the_object():
@@ -117,9 +168,16 @@ def test_d_rise_finds_the_object():
         box = jnp.broadcast_to(fixed, (len(x), 4))
         return jnp.concatenate([box, sure[:, None], jnp.ones((len(x), 1))], axis=1)[:, None]
 
+    def of_two_heads(x):
+        proposals = detector(x)
+        return proposals[..., :4], proposals[..., 4:5]
+
+    options = {"key": KEY, "num_masks": 600, "grid": (3, 5)}
     target = detection([10, 2, 14, 6], [1.0])
-    found = jaxai.rise(detector, jnp.ones((1, 12, 20, 3)), target, key=KEY, num_masks=600, grid=(3, 5))
+    found = jaxai.rise(detector, jnp.ones((1, 12, 20, 3)), target, **options)
     assert found[0, 2:6, 10:14].mean() > 1.1 * found[0].mean()
+    alone = detection([10, 2, 14, 6], [1.0], certainty="largest")
+    close(jaxai.rise(of_two_heads, jnp.ones((1, 12, 20, 3)), alone, **options), found)
 
 
 def test_errors(dense_net, small_images):
