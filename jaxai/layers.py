@@ -54,7 +54,7 @@ class Body:
     model: Any
     layer: str = field(metadata={"static": True})
 
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: jax.Array) -> Any:
         """Return the layer's activations of these images."""
         return _split(self.model, self.layer, images)[0]
 
@@ -69,7 +69,7 @@ def layer_names(model: Any, images: Any = None) -> tuple[str, ...]:
     return tuple(getattr(model, "layer_names", (OUTPUT,)))
 
 
-def resolve(model: Any, layer: str | None, images: jax.Array) -> str:
+def resolve(model: Any, layer: str | None, images: Any) -> str:
     """Return the name of `layer`; None picks the last hidden one with positions that is not a pool.
 
     Stages that return no array are skipped.
@@ -172,7 +172,7 @@ def layer_layout(model: Any, layer: str, images: Any) -> Layout | None:
     return _layout(model, layer, images)[1]
 
 
-def _layout(model: Any, layer: str, images: jax.Array) -> tuple[bool, Layout | None]:
+def _layout(model: Any, layer: str, images: Any) -> tuple[bool, Layout | None]:
     """Return whether a layer's layout is known, and the layout, "NHWC", "NCHW" or `Tokens`, if it has one."""
     model = _model.as_model(model)
     if hasattr(model, "layout_of"):

@@ -356,7 +356,7 @@ def _class(value: Any, name: str) -> jax.Array:
 def _scores(scores: Any) -> jax.Array:
     if jnp.ndim(scores) != 2:
         raise ValueError(f"the model must return scores [batch, classes]; got shape {jnp.shape(scores)}")
-    return scores.astype(jnp.float32)
+    return jnp.asarray(scores, jnp.float32)
 
 
 def _of(class_: jax.Array, scores: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ class Staged(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "batch height width 3"],
+        x: Float[Array, "batch height width channels"],
         *,
         start: str | None = None,
         stop: str | None = None,

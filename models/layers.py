@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from .._cpu import conv as _conv
 from .._cpu import dense as _dense
@@ -78,12 +78,12 @@ def depthwise_conv(
 
 @partial(jax.jit, static_argnames=("window", "stride", "padding"))
 def max_pool(
-    x: Float[Array, "batch height width channels"],
+    x: Real[Array, "batch height width channels"],
     *,
     window: int = 2,
     stride: int | None = None,
     padding: Padding = ((0, 0), (0, 0)),
-) -> Float[Array, "batch h w channels"]:
+) -> Real[Array, "batch h w channels"]:
     """Take the maximum of windows; rows and columns that fill no window are dropped.
 
     The gradient goes to the first of tied values in row-major order, as in PyTorch.

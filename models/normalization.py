@@ -1,5 +1,7 @@
 """Normalisation of photos in [0, 1] to networks' inputs: pure, differentiable, compilable functions."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -51,7 +53,7 @@ def hed(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch h
     return _bgr_less(photos, HED_MEAN)
 
 
-def identity(photos: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:
+def identity(photos: Float[Array, "*batch height width channels"]) -> Any:
     """Return the photos: the network was trained on RGB in [0, 1].
 
     Args:

@@ -279,7 +279,7 @@ def _too_large(what: str) -> ValueError:
     )
 
 
-def _check_png(file: BinaryIO) -> tuple[int, bool]:
+def _check_png(file: Any) -> tuple[int, bool]:
     """Check a PNG's checksums, which Pillow skips in the pixels; return its depth and if it has colours."""
     file.seek(8)
     depth, colours = 8, False

@@ -156,9 +156,9 @@ def _shallow_rows(opened: Opened, reading: Reading) -> Callable[[int, int], Imag
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         bands = np.reshape(image.getextrema(), (-1, 2))
         number = 1 if image.mode.startswith("L") else 3
-        _note_extent(bands[:number, 1].max(), 255, opened.reduced, opened.notes)
+        _note_extent(float(bands[:number, 1].max()), 255, opened.reduced, opened.notes)
         if len(bands) > number and reading.alpha is not False:
-            _note_opacity(bands[-1], 255, opened.doubtful, reading, opened.notes)
+            _note_opacity(tuple(map(float, bands[-1])), 255, opened.doubtful, reading, opened.notes)
 
     def rows(low: int, high: int) -> Image.Image:
         layers = _layers(orientation.rows(image, opened.turn, low, high), reading)

@@ -26,10 +26,12 @@ else:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Of each `sampled` test the first case stays in the quick tier; the others are slow."""
     seen = set()
     for item in items:
+        if item.get_closest_marker("unchecked") and config.getoption("--jaxtyping-packages", None):
+            item.add_marker(pytest.mark.skip(reason="the checker of annotations is on"))
         if item.get_closest_marker("sampled"):
             name = item.nodeid.split("[")[0]
             if name in seen:

@@ -246,6 +246,7 @@ class TestFourthChannel:
         refused(photo, "the fourth channel of photo must be opacity")
 
 
+@pytest.mark.unchecked
 def test_notes_name_the_photo_of_a_list(tmp_path):
     Image.fromarray(np.full((4, 4), 9, np.uint16)).save(tmp_path / "x.png")
     with pytest.warns(PhotoNote) as caught:

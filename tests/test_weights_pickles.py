@@ -381,6 +381,7 @@ def test_descriptions_that_are_too_large_or_make_no_sense(tmp_path, instructions
         assert len(str(caught.value)) < 200
 
 
+@pytest.mark.unchecked
 def test_long_lists_are_not_used_again_and_again(tmp_path):
     """A few instructions that take as long as a list would take the square of the file's size."""
     pairs = b"](" + (KEY + b"N\x86") * 40_000 + b"e\x85q\1"

@@ -37,7 +37,7 @@ class Stored:
     read: Callable[[], np.ndarray]
 
 
-def stored(array: np.ndarray) -> Stored:
+def stored(array: np.ndarray | np.generic) -> Stored:
     """Describe an array that is in memory."""
     return Stored(array.dtype.name, array.shape, lambda: array)
 

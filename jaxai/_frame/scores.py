@@ -8,6 +8,7 @@ The last case is read from the program, never from values, so it is the same for
 `batch_size` and under `jit`; only a black box, which has no program to read, is judged by all its scores.
 """
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -132,8 +133,8 @@ class _Reader:
         total, count = self.made_by(top, "reduce_sum"), self.graph.splat(bottom)
         if total is None or not self.probability(total.inputs[0]):
             return False
-        before, after = (np.prod(self.graph.shape(ref)) for ref in (total.inputs[0], total.outputs[0]))
-        return count == before / after
+        before, after = (math.prod(self.graph.shape(ref)) for ref in (total.inputs[0], total.outputs[0]))
+        return bool(count == before / after)
 
     def exponential_of_log_softmax(self, ref: Ref) -> bool:
         """Return whether the exponent is z - log(sum(exp(z)))."""
@@ -155,7 +156,7 @@ def extent(scores: jax.Array) -> jax.Array:
 
 def sum_to_one(extents: np.ndarray) -> bool:
     """Return whether all rows of at least two scores lie in [0, 1] and sum to 1, as probabilities do."""
-    several = extents[0, 3] > 1
+    several = bool(extents[0, 3] > 1)
     return several and _in_unit(extents) and bool((np.abs(extents[:, 2] - 1) < 1e-3).all())
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 from jax.tree_util import register_dataclass
@@ -16,7 +17,7 @@ def run_stages(
     x: jax.Array,
     start: str | None = None,
     stop: str | None = None,
-) -> jax.Array:
+) -> Any:
     """Run the stages after `start` up to and including `stop`; None means from the first, to the last.
 
     Raises:
@@ -45,7 +46,7 @@ class Chain:
     layer_names: tuple[str, ...] = field(metadata={"static": True})
     stages: tuple[Callable[[jax.Array], jax.Array], ...]
 
-    def __call__(self, x: jax.Array, *, start: str | None = None, stop: str | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, *, start: str | None = None, stop: str | None = None) -> Any:
         """Run the stages after `start` up to and including `stop`."""
         return run_stages(self.layer_names, self.stages, x, start, stop)
 

@@ -218,14 +218,14 @@ def _targets(
     graph: Graph, node: Node, place: int, axis: int, followed: dict[int, Axes]
 ) -> Sequence[int] | None:
     """Return the axes of the results that continue an operand's axis; None if unknown."""
-    params, shapes = node.params, [graph.shape(ref) for ref in (*node.inputs, *node.outputs)]
+    axis, params, shapes = int(axis), node.params, [graph.shape(ref) for ref in (*node.inputs, *node.outputs)]
     known = fact(node.name)
     if known.aligned:
         return (axis,) if len(shapes[place]) == len(shapes[-1]) else None
     if node.name == "conv_general_dilated" and place == 0:
         numbers = params["dimension_numbers"]
         where = numbers.lhs_spec.index(axis)
-        return (numbers.out_spec[where],) if where != 1 else ()
+        return (int(numbers.out_spec[where]),) if where != 1 else ()
     if node.name == "dot_general":
         return _product(params, shapes, place, axis, _summed(node, place, axis, followed))
     if node.name == "gather" and place == 0:
@@ -234,7 +234,7 @@ def _targets(
         return ()
     if node.name == "stack" or place == 0:
         reads = known.window(params, shapes, axis)
-        return (reads.axis,) if isinstance(reads, Window) else () if reads == "all" else None
+        return (int(reads.axis),) if isinstance(reads, Window) else () if reads == "all" else None
     return None
 
 

@@ -79,7 +79,7 @@ def unknown(layer: str, names: Sequence[str]) -> str:
     return f"unknown layer {layer!r}; the nearest of {len(names)} layers are {', '.join(near)}"
 
 
-def marked(model: Any, x: jax.Array) -> jax.Array:
+def marked(model: Any, x: jax.Array) -> Any:
     """Run a layered model with each layer's output marked by its name; other models run unchanged."""
     names = getattr(model, "layer_names", ())
     if hasattr(model, "marked"):

@@ -159,7 +159,7 @@ class Rest:
     program: Any = field(metadata={"static": True})
     layer: str = field(metadata={"static": True})
 
-    def __call__(self, acts: jax.Array) -> jax.Array:
+    def __call__(self, acts: jax.Array) -> Any:
         """Return the scores of these activations.
 
         Raises:

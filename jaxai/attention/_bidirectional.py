@@ -175,7 +175,7 @@ def bidirectional(
     tokens: Tokens | None = None,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     r"""Multiply what the tokens perceive of each other by the class's gradient at the last layer.
 
     Perception is $R \leftarrow R + M R$ from the identity, layer by layer. Head-wise $M = \sum_h I_h A_h$,

@@ -35,7 +35,7 @@ def gradient_attention(
     tokens: Tokens | None = None,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     r"""Propagate relevance through attention weighted by its gradient: where a class is seen.
 
     $R \leftarrow R + \overline{(\nabla A \odot A)^+} R$ from the identity, layer by layer, where the bar is a

@@ -83,7 +83,7 @@ def legrad(
     tokens: Tokens | None = None,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     r"""Average the positive gradients of every layer's own score with respect to its attention.
 
     A layer's score is the output of the network's end (final norm and head) for that layer's result:

@@ -52,7 +52,7 @@ def rollout(
     tokens: Tokens | None = None,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Multiply the attention matrices of all layers: the composition of each token; not class-specific.
 
     A baseline: it depends neither on the class nor on the values, and marks attention sinks in the background

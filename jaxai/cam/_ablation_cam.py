@@ -60,7 +60,7 @@ def ablation_cam(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Weight each channel by the relative drop of the score without it, (y - y_k) / y; uses no gradients.
 
     The image passes through the network once; the head runs once per channel. If the head begins with a dense

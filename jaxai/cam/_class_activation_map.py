@@ -66,7 +66,7 @@ def class_activation_map(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Weight each channel by the class's weight in the linear layer after global average pooling.
 
     Consecutive linear layers count as one.

@@ -50,7 +50,7 @@ class View:
         """Return the scores of the images."""
         return self.rest(self.acts)
 
-    def head(self, acts: jax.Array) -> jax.Array:
+    def head(self, acts: jax.Array) -> Any:
         """Return the scores as a differentiable function of activations.
 
         Raises:
@@ -143,7 +143,7 @@ def _explain(model, images, targets, arrays, *, member, static, layer, relu, ups
     return batching.map_images(chunk, images, targets, batch_size=together)
 
 
-def look(model: Any, layer: str, images: jax.Array, targets: _targets.Target, batch_size: int | None) -> View:
+def look(model: Any, layer: str, images: jax.Array, targets: Any, batch_size: int | None) -> View:
     """Return the view of images at a layer.
 
     Raises:

@@ -78,7 +78,7 @@ def eigen_cam(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Project the activations on their first principal axis: the layer's dominant pattern, for no class.
 
     Activations are centred over positions, as in pytorch-grad-cam. The sign, which the decomposition does not
@@ -121,7 +121,7 @@ def eigen_grad_cam(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Project activations x gradients on their first principal axis: Eigen-CAM specific to the class.
 
     Args:
@@ -205,7 +205,7 @@ def kpca_cam(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Project the activations on their first principal axis in a kernel's feature space.
 
     Args:

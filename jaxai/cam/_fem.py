@@ -30,7 +30,7 @@ def fem(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Weight each channel by the fraction of its positions far above its mean; not class-specific.
 
     Args:

@@ -56,7 +56,7 @@ def finer_cam(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Run Grad-CAM on what distinguishes a class from the classes with the nearest scores.
 
     The score is the mean of s_c - strength s_d over the `comparisons` classes d whose scores are nearest to

@@ -28,7 +28,7 @@ class GradientCam(Protocol):
         relu: bool = True,
         upsample: bool = True,
         batch_size: int | None = None,
-    ) -> Float[Array, "batch *k height width"]: ...
+    ) -> Float[Array, "batch *k rows columns"]: ...
 
 
 def _method(weights: Callable[[jax.Array, jax.Array], jax.Array]) -> GradientCam:
@@ -43,7 +43,7 @@ def _method(weights: Callable[[jax.Array, jax.Array], jax.Array]) -> GradientCam
         relu: bool = True,
         upsample: bool = True,
         batch_size: int | None = None,
-    ) -> Float[Array, "batch *k height width"]:
+    ) -> Float[Array, "batch *k rows columns"]:
         return explain(
             by_gradient,
             model,

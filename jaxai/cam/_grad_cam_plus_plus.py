@@ -53,7 +53,7 @@ def grad_cam_plus_plus(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Weight each channel by its positive gradients, where positions count more if few are active.
 
     The paper explains Y = phi(S) of a class score S that is piecewise linear in the activations, so that the

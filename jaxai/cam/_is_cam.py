@@ -36,7 +36,7 @@ def is_cam(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Average Score-CAM's scores over masks that grow from 1/n to their full values: integrated Score-CAM.
 
     Costs `num_samples` forward passes per channel.

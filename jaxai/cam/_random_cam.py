@@ -29,7 +29,7 @@ def random_cam(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Weight the channels at random, uniform in [-1, 1): a baseline for all other maps.
 
     Args:

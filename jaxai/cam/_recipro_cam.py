@@ -55,7 +55,7 @@ def recipro_cam(
     relu: bool = False,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Score each position of a layer by the head's output for its features alone; uses no gradients.
 
     The features of one position are kept, spread over its 3 x 3 neighbours by a Gaussian window, and all

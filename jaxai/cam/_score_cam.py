@@ -62,7 +62,7 @@ def score_cam(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Weight each channel by the softmax of the scores of the image masked by it; uses no gradients.
 
     Costs one forward pass per channel of the layer, shared by k targets. A mask is the upsampled channel

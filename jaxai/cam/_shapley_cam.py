@@ -59,7 +59,7 @@ def shapley_cam(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Weight each channel by its Shapley value to second order: gradient minus half the Hessian times acts.
 
     With `utility="logit"` on a ReLU network the Hessian is zero and this is Grad-CAM; the paper's utility is

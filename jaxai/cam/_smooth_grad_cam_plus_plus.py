@@ -53,7 +53,7 @@ def smooth_grad_cam_plus_plus(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Average Grad-CAM++'s derivatives over noisy copies of the image before its weights are formed.
 
     The ReLU is applied to the mean gradient, and the numerator is the second derivative as in Grad-CAM++ (the

@@ -40,7 +40,7 @@ def ss_cam(
     relu: bool = True,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Average Score-CAM's scores over noisy masks before the softmax: smoothed Score-CAM.
 
     Costs `num_samples` forward passes per channel. Defaults are torch-cam's.

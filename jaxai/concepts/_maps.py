@@ -20,7 +20,7 @@ def concept_maps(
     images: Float[Array, "batch height width channels"],
     *,
     layer: str | None = None,
-    directions: Float[Array, "concepts channels"],
+    directions: Float[Array, "concepts features"],
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch concepts height width"]:
@@ -62,7 +62,7 @@ def concept_slopes(
     targets: _targets.Targets = None,
     *,
     layer: str | None = None,
-    directions: Float[Array, "concepts channels"],
+    directions: Float[Array, "concepts features"],
     upsample: bool = True,
     batch_size: int | None = None,
 ) -> Float[Array, "batch *k concepts height width"]:

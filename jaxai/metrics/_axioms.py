@@ -24,7 +24,7 @@ from ._robustness import max_sensitivity, norm
 def completeness(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     fill: Any = 0.0,
@@ -78,7 +78,7 @@ def _everything(size, pairs):
 def non_sensitivity(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     key: jax.Array,

@@ -18,7 +18,7 @@ from . import _hidden, _maps
 def infidelity(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     key: jax.Array,

@@ -46,7 +46,7 @@ class InformationCurve(NamedTuple):
 def sic(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     shares: tuple[float, ...] = SHARES,
@@ -88,7 +88,7 @@ def sic(
 def aic(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     shares: tuple[float, ...] = SHARES,

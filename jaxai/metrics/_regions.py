@@ -40,7 +40,7 @@ class AverageDrop(NamedTuple):
 def faithfulness_estimate(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     segments: Integer[ArrayLike, "*batch height width"] | None = None,
@@ -99,7 +99,7 @@ def _alone(labels, pairs):
 def monotonicity(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     segments: Integer[ArrayLike, "*batch height width"] | None = None,
@@ -154,7 +154,7 @@ def monotonicity(
 def monotonicity_correlation(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     key: jax.Array,
@@ -252,7 +252,7 @@ def _noisy(count, draws, images, labels, key, indices):
 def average_drop(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     fill: Any = 0.0,

@@ -37,7 +37,7 @@ class RelevanceGain(NamedTuple):
 def deletion(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     steps: int | None = None,
@@ -114,7 +114,7 @@ def _steps(asked):
 def insertion(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     steps: int | None = None,
@@ -166,7 +166,7 @@ def insertion(
 def relevance_gain(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     steps: int | None = None,

@@ -39,7 +39,7 @@ class Correlation(NamedTuple):
 def sensitivity_n(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     key: jax.Array,
@@ -118,7 +118,7 @@ def sensitivity_n(
 def faithfulness_correlation(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     key: jax.Array,

@@ -23,7 +23,7 @@ _STEPS = 196
 def pixel_flipping(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     steps: int | None = None,
@@ -55,7 +55,7 @@ def pixel_flipping(
 def region_perturbation(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     key: jax.Array,
@@ -111,7 +111,7 @@ def region_perturbation(
 def selectivity(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     window: int | tuple[int, int] = 4,
@@ -169,7 +169,7 @@ def _in_windows(model, images, maps, targets, *, window, **options):
 def irof(
     model: Callable[..., Any],
     images: Float[Array, "batch height width channels"],
-    maps: Float[ArrayLike, "batch *k height width"],
+    maps: Float[ArrayLike, "batch ..."],
     targets: Targets = None,
     *,
     segments: Integer[ArrayLike, "*batch height width"],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.core import Tracer
 
 from .. import _files
 
@@ -20,6 +21,19 @@ class BlackBox:
     predict: Callable[[np.ndarray], Any]
     cache: Path | None = None
     progress: bool = False
+
+    def __call__(self, images: Any) -> np.ndarray:
+        """Return the scores of images, as any model does.
+
+        Raises:
+            TypeError: If JAX traces the call, for a gradient or a compilation.
+        """
+        if isinstance(images, Tracer):
+            raise TypeError(
+                "a `black_box` has no gradients and runs outside JAX: pass a model of JAX, or take a method"
+                " that only asks for scores, such as `rise`"
+            )
+        return self.scores(images)
 
     def scores(self, images: Any) -> np.ndarray:
         """Return float32 scores of images [batch, ...], from the cache if it has them."""

@@ -13,7 +13,7 @@ NAMES = ("mean", "image_mean", "blur", "noise", "neighbours")
 
 
 def background(
-    fill: Any, images: jax.Array, segments: jax.Array | None, count: int, *, key: jax.Array | None = None
+    fill: Any, images: jax.Array, segments: jax.Array | None, count: int, *, key: Any = None
 ) -> jax.Array:
     """Return the images whose pixels replace hidden superpixels.
 

@@ -28,7 +28,7 @@ def hsic(
     fill: Any = 0.0,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Map the Hilbert-Schmidt independence criterion between each cell's mask bit and the logit.
 
     Cells are shown or hidden by quasi-random bits; the dependence is measured with the Dirac kernel on bits

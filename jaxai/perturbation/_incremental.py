@@ -275,7 +275,7 @@ class _Run:
             region = cut_each(region, rows, columns, (inner[0][1], inner[1][1]))
         return region
 
-    def fixed(self, ref: int, value: Any, target: Field, step: local.Step) -> jax.Array:
+    def fixed(self, ref: int, value: Any, target: Field, step: local.Step) -> Any:
         """Return an operand independent of the image, cropped to the patches if it varies with position."""
         shape = jnp.shape(value)
         if not step.elementwise or len(shape) != 4 or shape[1:3] == (1, 1):

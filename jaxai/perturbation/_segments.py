@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int, Shaped
 
 from .._frame import checks
 
@@ -201,8 +201,8 @@ def present(segments: jax.Array, count: int) -> Float[Array, "batch segments"]:
 
 
 def paint(
-    values: Float[Array, "batch *k segments"], segments: Int[Array, "batch height width"]
-) -> Float[Array, "batch *k height width"]:
+    values: Shaped[Array, "batch *k segments"], segments: Int[Array, "batch height width"]
+) -> Shaped[Array, "batch *k height width"]:
     """Give every pixel the value of its superpixel.
 
     Args:

@@ -36,7 +36,7 @@ def sobol(
     fill: Any = 0.0,
     upsample: bool = True,
     batch_size: int | None = None,
-) -> Float[Array, "batch *k height width"]:
+) -> Float[Array, "batch *k rows columns"]:
     """Map the total Sobol index of each cell of a grid, for logits under masks that dim cells at random.
 
     The total index is the expected fraction of the variance that remains when all other cells are fixed: the

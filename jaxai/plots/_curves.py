@@ -66,7 +66,9 @@ def _lines(result) -> dict[str, np.ndarray]:
         found = {"score": result.curve}
     else:
         raise TypeError(f"`result` must have a curve, as that of jaxai.metrics.deletion; got {type(result)}")
-    return {name: np.reshape(values, (-1, np.shape(values)[-1])) for name, values in found.items()}
+    return {
+        name: np.reshape(np.asarray(values), (-1, np.shape(values)[-1])) for name, values in found.items()
+    }
 
 
 def _shares(result, values):

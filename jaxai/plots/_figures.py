@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float, Int
+from jaxtyping import ArrayLike, Bool, Float, Int, Real
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -93,7 +93,7 @@ def heatmap_panel(
 
 
 def pixels_panel(
-    attributions: Float[ArrayLike, "height width channels"],
+    attributions: Real[ArrayLike, "height width *channels"],
     *,
     title: str = "",
     percentile: float = 99.0,

@@ -3,14 +3,14 @@
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float, Int, UInt8
+from jaxtyping import ArrayLike, Bool, Float, Integer, Real, UInt8
 from numpy import ndarray
 from skimage.segmentation import find_boundaries
 
 from ._colors import DIVERGING, SEQUENTIAL, colorize, limits
 
 # Pixels in [0, 1] (or uint8): [height, width, 3], or grey, [height, width] or [height, width, 1].
-Photo: TypeAlias = Float[ArrayLike, "height width *channels"]
+Photo: TypeAlias = Real[ArrayLike, "height width *channels"]
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _OUTLINE = np.array([1.0, 0.85, 0.1])
@@ -68,7 +68,7 @@ def heatmap_overlay(
 
 
 def signed_pixels(
-    attributions: Float[ArrayLike, "height width channels"],
+    attributions: Float[ArrayLike, "height width *channels"],
     *,
     percentile: float = 99.0,
     bounds: tuple[float, float] | None = None,
@@ -93,7 +93,7 @@ def signed_pixels(
 
 def segment_mask(
     photo: Photo,
-    segments: Int[ArrayLike, "height width"],
+    segments: Integer[ArrayLike, "height width"],
     weights: Float[ArrayLike, " segments"],
     *,
     regions: int = 5,

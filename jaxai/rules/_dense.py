@@ -25,6 +25,6 @@ def product(x: jax.Array, kernel: jax.Array, *, params: dict[str, Any]) -> jax.A
     return multiply(x, kernel, Settings(params["precision"], params["preferred_element_type"]))
 
 
-def is_spread(x: jax.Array) -> bool:
+def is_spread(x: Any) -> bool:
     """Return whether an array's type says that its axes are spread over the devices of an explicit mesh."""
     return any(axis is not None for axis in jax.typeof(x).sharding.spec)

@@ -287,7 +287,7 @@ class _Grouping:
             shape = self.graph.shape(out)
             if node.name == "broadcast_in_dim":
                 axes = node.params["broadcast_dimensions"]
-                self.varies[out] = frozenset(axes[i] for i in self._varies(node.inputs[0]))
+                self.varies[out] = frozenset(int(axes[i]) for i in self._varies(node.inputs[0]))
             elif fact(node.name).elementwise:
                 parts = [self._varies(ref) for ref in node.inputs if self.graph.shape(ref)]
                 self.varies[out] = frozenset().union(*parts)

@@ -97,7 +97,7 @@ class Layer:
         return self.operation.linear.merged(self._env)
 
     @property
-    def kernel(self) -> jax.Array:
+    def kernel(self) -> Any:
         """The weights, in the layout of the operation; TypeError if it has none."""
         return self._parameters.kernel
 
