@@ -14,8 +14,9 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from io import BufferedIOBase
 from numbers import Real
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -146,7 +147,7 @@ def open_file(path: str, reading: Reading) -> Opened:
         return open_stream(file, name, reading)
 
 
-def open_stream(file: BinaryIO, name: str, reading: Reading) -> Opened:
+def open_stream(file: BufferedIOBase, name: str, reading: Reading) -> Opened:
     """Decode what a photo file holds, from an open file or `io.BytesIO`.
 
     Raises:
@@ -210,7 +211,7 @@ def _regular(path: str, flags: int) -> int:
     return descriptor
 
 
-def _pillow_class(name: str, kind: str, pillow: str) -> Callable[[BinaryIO], ImageFile.ImageFile]:
+def _pillow_class(name: str, kind: str, pillow: str) -> Callable[[BufferedIOBase], ImageFile.ImageFile]:
     module, _, attribute = pillow.partition(".")
     try:
         return getattr(importlib.import_module(f"PIL.{module}"), attribute)
@@ -218,7 +219,7 @@ def _pillow_class(name: str, kind: str, pillow: str) -> Callable[[BinaryIO], Ima
         raise unreadable(name, f"this installation of Pillow has no {kind}") from error
 
 
-def _decoded(file: BinaryIO, name: str, kind: str, pillow: Callable, reading: Reading) -> Opened:
+def _decoded(file: BufferedIOBase, name: str, kind: str, pillow: Callable, reading: Reading) -> Opened:
     limit = reading.limit()
     with quiet(limit):
         try:
@@ -254,7 +255,7 @@ def _decoded(file: BinaryIO, name: str, kind: str, pillow: Callable, reading: Re
     return opened
 
 
-def _again(file: BinaryIO, pillow: Callable) -> ImageFile.ImageFile:
+def _again(file: BufferedIOBase, pillow: Callable) -> ImageFile.ImageFile:
     file.seek(0)
     return pillow(file)
 
@@ -279,7 +280,7 @@ def _too_large(what: str) -> ValueError:
     )
 
 
-def _check_png(file: Any) -> tuple[int, bool]:
+def _check_png(file: BufferedIOBase) -> tuple[int, bool]:
     """Check a PNG's checksums, which Pillow skips in the pixels; return its depth and if it has colours."""
     file.seek(8)
     depth, colours = 8, False
@@ -312,7 +313,7 @@ def _scale_transparency(image: Image.Image, depth: int, colours: bool) -> None:
         image.info["transparency"] = tuple(part >> 8 for part in value)
 
 
-def _tiff_pages(file: BinaryIO) -> list[int]:
+def _tiff_pages(file: BufferedIOBase) -> list[int]:
     """Return the indices of a TIFF's full pages: neither thumbnails and pyramid levels nor masks."""
     file.seek(0)
     head = file.read(16)

@@ -237,7 +237,7 @@ class Explainer:
         }
 
 
-def _plain(value: np.ndarray) -> Any:
+def _plain(value: np.ndarray | np.generic) -> Any:
     """Return a number, or numbers of which those that are not finite are missing."""
     return [one if np.isfinite(one) else None for one in value.tolist()] if value.ndim else float(value)
 
