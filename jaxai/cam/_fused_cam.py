@@ -37,7 +37,7 @@ def fused_cam(
     scale: str = "tanh",
     batch_size: int | None = None,
     **options: Any,
-) -> Float[Array, "batch *k rows columns"]:
+) -> Float[Array, "batch *k height width"]:
     """Fuse the maps of several layers, each resized to the image and brought to a common scale.
 
     All layers share one forward pass. The defaults are those of the LayerCAM paper; pytorch-grad-cam's lists
