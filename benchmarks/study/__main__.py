@@ -29,7 +29,7 @@ HOURS = {
     "photos_samples": 0.3,
     "photos_vit": 0.4,
     "photos_vgg16": 0.2,
-    "sanity": 0.7,
+    "sanity": 5.0,
 }
 SEEDS = 5
 

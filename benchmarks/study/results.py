@@ -30,7 +30,8 @@ def gather(work: Path, out: Path = OUT) -> None:
         found = [one for one in map(_group, folders) if one["rows"] or "accuracy" in one]
         if found:
             found = _merged(read(part, out), found)
-            text = json.dumps({"part": part, "groups": found}, separators=(",", ":"))
+            written = [_scores(group, lambda x: round(1000 * x)) for group in found]
+            text = json.dumps({"part": part, "unit": 0.001, "groups": written}, separators=(",", ":"))
             _files.write(out / f"{part}.json", [(text.replace("},{", "},\n{") + "\n").encode()])
 
 
@@ -70,9 +71,9 @@ def _group(folder):
             continue
         rows = unit["rows"]
         if unit["method"] == "references":
-            found["rows"] |= {name: _short(rows[name]) for name in REFERENCES if name in rows}
+            found["rows"] |= {name: rows[name] for name in REFERENCES if name in rows}
         else:
-            found["rows"][unit["method"]] = _short(rows["it"])
+            found["rows"][unit["method"]] = rows["it"]
             found["costs"][unit["method"]] = [unit.get("passes", ""), round(unit["seconds"], 3)]
         found["better"] |= unit["better"]
         found["chance"] |= unit["chance"]
@@ -82,14 +83,22 @@ def _group(folder):
     return found
 
 
-def _short(row):
-    return {metric: [None if x is None else round(x, 3) for x in values] for metric, values in row.items()}
+def _scores(group, change):
+    """Return a group with its scores changed; those that are None stay."""
+
+    def row(scores):
+        return {name: [None if x is None else change(x) for x in values] for name, values in scores.items()}
+
+    return group | {"rows": {method: row(scores) for method, scores in group["rows"].items()}}
 
 
 def read(part: str, out: Path = OUT) -> list[dict[str, Any]]:
     """Return the groups of a part: one for each task and training, or one of all photographs."""
     path = out / f"{part}.json"
-    return json.loads(path.read_text())["groups"] if path.exists() else []
+    if not path.exists():
+        return []
+    # Scores are written in thousandths: half the size.
+    return [_scores(group, lambda x: x / 1000) for group in json.loads(path.read_text())["groups"]]
 
 
 def pooled(groups: Iterable[dict[str, Any]], metrics: Iterable[str], *, seed: int = 0) -> Comparison:

@@ -1,5 +1,6 @@
 """Sanity: do maps change with the network's parameters and with the class?"""
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import jax
 from . import photos, units
 from .methods import entries
 
-PHOTOS, MOST = 4, 130
+PHOTOS = 4
 # Redrawn from the top of the network: the head, and one convolution of a block in five.
-METRICS = ("emprt", "random_logit")
+METRICS = ("emprt", "random_logit", "mprt")
 LAYERS = 5
 
 
@@ -24,7 +25,7 @@ def run(
     x, classes = x[:number], classes[:number]
     names = [layer.name for layer in _parameters.layers(model, x)]
     picked = names[:: -max(1, len(names) // LAYERS)][:LAYERS]
-    chosen = photos.within(entries(photos.PARTS["photos"].side), most or MOST, only)
+    chosen = photos.within(entries(photos.PARTS["photos"].side), most or math.inf, only)
     for title, entry in {
         "references": None,
         **dict(sorted(chosen.items(), key=lambda item: item[1].about)),
@@ -36,9 +37,9 @@ def run(
                 model,
                 x,
                 classes,
-                metrics=(*METRICS, "mprt") if entry is None or entry.about <= 30 else METRICS,
+                metrics=METRICS,
                 key=jax.random.key(0),
-                options={"mprt": {"layers": picked}} if entry is None or entry.about <= 30 else {},
+                options={"mprt": {"layers": picked}},
                 references=() if entry else ("centre", "edges", "image"),
                 batch_size=number,
             )
