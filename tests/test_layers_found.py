@@ -228,6 +228,7 @@ def test_unknown_layers_are_told_the_nearest():
         jaxai.grad_cam(model, X, 1, layer="layer.17")
 
 
+@pytest.mark.unchecked
 def test_two_hundred_layers():
     """Listing is quick once the model is traced; a second split costs little more than flattening it."""
     net = Deep(nnx.Rngs(0))
