@@ -51,7 +51,7 @@ SMALL = {
     # Wide smoothing leaves nothing of six by eight pixels.
     "sigma": 1.0,
     "steps": 3,
-    "stride": 2,
+    "stride": lambda shape: max(2, shape[1] // 16),
     "strides": 3,
     # The default is neither a score nor a probability.
     "utility": "probability",
