@@ -144,3 +144,13 @@ def test_methods_that_need_gradients_say_so():
         jaxai.extremal_perturbation(black_box(predict), IMAGES, 0)
     with pytest.raises(TypeError, match="`meaningful_perturbation` needs gradients"):
         jaxai.meaningful_perturbation(black_box(predict), IMAGES, 0, key=KEY)
+
+
+def test_it_is_called_like_a_model_but_not_traced():
+    box = black_box(predict)
+    np.testing.assert_array_equal(box(IMAGES), box.scores(IMAGES))
+    for method in (jaxai.saliency, jaxai.lrp, jaxai.grad_cam):
+        with pytest.raises(
+            TypeError, match="^a `black_box` has no gradients and runs outside JAX: pass a model"
+        ):
+            method(box, IMAGES, 0)

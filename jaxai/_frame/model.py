@@ -118,8 +118,10 @@ def as_model(model: Any) -> Any:
     become functions of their weights. Leaves that are not arrays become static.
 
     Raises:
-        TypeError: If `model` cannot be called.
+        TypeError: If `model` cannot be called, or is a black box.
     """
+    if hasattr(model, "outside_jax"):
+        raise TypeError(model.outside_jax)
     if not callable(model):
         raise TypeError(
             f"`model` must be callable, model(images) -> scores; got {type(model).__name__}"

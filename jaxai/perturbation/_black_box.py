@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from jax.core import Tracer
 
 from .. import _files
+
+_INSTEAD = "pass a model of JAX, or take a method that only asks for scores, such as `rise`"
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,11 @@ class BlackBox:
     cache: Path | None = None
     progress: bool = False
 
-    def __call__(self, images: Any) -> np.ndarray:
-        """Return the scores of images, as any model does.
+    # What `as_model` says of it.
+    outside_jax: ClassVar[str] = f"a `black_box` has no gradients and runs outside JAX: {_INSTEAD}"
 
-        Raises:
-            TypeError: If JAX traces the call, for a gradient or a compilation.
-        """
-        if isinstance(images, Tracer):
-            raise TypeError(
-                "a `black_box` has no gradients and runs outside JAX: pass a model of JAX, or take a method"
-                " that only asks for scores, such as `rise`"
-            )
+    def __call__(self, images: Any) -> np.ndarray:
+        """Return the scores of images, as any model does."""
         return self.scores(images)
 
     def scores(self, images: Any) -> np.ndarray:
@@ -85,10 +80,7 @@ def needs_gradients(model: Any, method: str) -> None:
         TypeError: If `model` is a `BlackBox`.
     """
     if isinstance(model, BlackBox):
-        raise TypeError(
-            f"`{method}` needs gradients, which a `black_box` does not have: pass a model of JAX, or take"
-            " a method that only asks for scores, such as `rise`"
-        )
+        raise TypeError(f"`{method}` needs gradients, which a `black_box` does not have: {_INSTEAD}")
 
 
 def black_box(
