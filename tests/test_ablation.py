@@ -36,6 +36,7 @@ def test_ablation_is_captums():
     np.testing.assert_allclose(drops.heatmap[0], golden["captum_ablation"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_ablation_of_batches():
     images, labels = small_batch()
     both = jaxai.feature_ablation(model, images, jnp.array([[0, 1]] * 3), segments=labels, fill="mean")
@@ -49,6 +50,7 @@ def test_ablation_of_batches():
     np.testing.assert_allclose(jitted(images, labels).values, both.values[:, 1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_permutation_takes_from_the_others():
     images, labels = small_batch()
     drops = jaxai.feature_permutation(model, images, 1, segments=labels[0], key=KEY)

@@ -122,7 +122,7 @@ def streams_and_values(p, image):
     return streams, values, matrices
 
 
-@pytest.mark.sampled
+@pytest.mark.slow
 @pytest.mark.parametrize("pooled, registers", [(False, 2), (True, 0)])
 def test_bidirectional_by_tokens_is_its_definition(pooled, registers):
     """Section 4.1's equation of tokens, one image at a time, in NumPy."""
@@ -404,6 +404,7 @@ def test_errors_of_options():
         jaxai.attention.bidirectional(model, IMAGES, approximation="heads")
 
 
+@pytest.mark.slow
 def test_layers_behind_attention_keep_their_tokens():
     model = tiny_vit.model(8, registers=2)
     net = jaxai.layers.find(model, IMAGES)

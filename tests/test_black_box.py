@@ -62,6 +62,7 @@ def test_batches_are_bounded():
     assert max(sizes) == 7 and sum(sizes) == 100
 
 
+@pytest.mark.slow
 def test_a_failed_run_goes_on_where_it_stopped(tmp_path):
     calls = []
 
@@ -82,6 +83,7 @@ def test_a_failed_run_goes_on_where_it_stopped(tmp_path):
     assert len(calls) == 11
 
 
+@pytest.mark.slow
 def test_progress_counts_model_calls(monkeypatch):
     from rich.progress import Progress
 
@@ -124,6 +126,7 @@ def test_originals_are_asked_for_in_batches(name):
     assert max(sizes) == 3
 
 
+@pytest.mark.slow
 def test_predict_may_change_what_it_gets(tmp_path):
     def changing(images):
         images -= 0.5

@@ -60,6 +60,7 @@ def test_finer_cam_contrasts_with_the_nearest_classes(dense_net, small_images):
         jaxai.finer_cam(dense_net, small_images, lambda scores: scores[:, 0])
 
 
+@pytest.mark.slow
 def test_smooth_plus_plus_averages_derivatives(dense_net, small_images):
     classes = TARGETS[:, 0]
     found = raw(
@@ -82,6 +83,7 @@ def test_smooth_plus_plus_averages_derivatives(dense_net, small_images):
     close(found, (weights * acts).sum(-1), 1e-3)
 
 
+@pytest.mark.slow
 def test_fusion(dense_net, small_images):
     def scaled(name):
         maps = np.asarray(jaxai.layer_cam(dense_net, small_images, 1, layer=name))
@@ -124,6 +126,7 @@ def test_fusion_is_the_papers_by_default():
     close(jaxai.fused_cam(net, images, 1), np.maximum(*found))
 
 
+@pytest.mark.slow
 def test_guided_grad_cam_is_a_product(dense_net, small_images):
     found = jaxai.guided_grad_cam(dense_net, small_images, TARGETS, layer="conv2")
     fine = jaxai.guided_backprop(dense_net, small_images, TARGETS)

@@ -35,6 +35,7 @@ def test_ablation_is_the_drop_of_each_channel(layer, dense_net, small_images):
     assert (_dense_head.find(view.head, view.acts) is None) == (layer == "conv1")
 
 
+@pytest.mark.slow
 def test_score_cam_masks_by_upsampled_channels(dense_net, small_images):
     acts = dense_net(small_images, stop="pool")
     weights = np.zeros((3, 6))

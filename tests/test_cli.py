@@ -215,6 +215,7 @@ def test_bfloat16_sees_the_same(run, tmp_path, cat):
     assert np.abs(rounded - exact).max() > 0
 
 
+@pytest.mark.slow
 def test_files_of_another_run_stay(run, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

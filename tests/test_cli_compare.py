@@ -211,6 +211,7 @@ def test_masks_that_do_not_fit_give_a_line(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_pictures_of_comparisons():
     figure = plots.comparison(table(), title="a $title_1$")
     panels = [axes for axes in figure.axes if axes.axison]

@@ -210,6 +210,7 @@ def test_a_full_disk_leaves_nothing(refused, monkeypatch, out):
         assert line == "no space left to write the output; only what was finished is kept"
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, capsys):
     def stop(path, **arrays):
         path.write_text("half")
@@ -221,6 +222,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_our_own_mistakes_are_not_hidden(tmp_path, monkeypatch):
     def write(*arguments):
         raise KeyError("ours")

@@ -203,6 +203,7 @@ def test_nothing_but_bad_photos(run, tmp_path):
     assert not any((tmp_path / name).exists() for name in ("out", "atlas", "features"))
 
 
+@pytest.mark.slow
 def test_an_atlas_and_a_sheet_leave_bad_photos_out(run, tmp_path, monkeypatch, network):
     from jaxai.cli import atlas, visualize
 
@@ -239,6 +240,7 @@ def test_an_atlas_and_a_sheet_leave_bad_photos_out(run, tmp_path, monkeypatch, n
         np.testing.assert_array_equal(pixels, network.crop([str(tmp_path / name) for name in good]))
 
 
+@pytest.mark.slow
 def test_scores_that_are_not_finite_concern_their_photo_alone(run, drawn, tmp_path, network, monkeypatch):
     for index in range(3):
         photo(tmp_path / f"in/{index}.png", index)
@@ -389,6 +391,7 @@ def test_what_is_finished_is_kept(run, drawn, heeded, tmp_path, monkeypatch, num
     assert {name: signal.getsignal(getattr(signal, name)) for name in before} == before
 
 
+@pytest.mark.slow
 def test_images_that_are_finished_are_kept(run, tmp_path, monkeypatch):
     from jaxai.cli import visualize
 
@@ -419,6 +422,7 @@ def test_images_that_are_finished_are_kept(run, tmp_path, monkeypatch):
     assert files(tmp_path / "features") == names
 
 
+@pytest.mark.slow
 def test_sheets_of_two_networks_do_not_mix(run, tmp_path, network, monkeypatch):
     words = ("visualize", "efficientnet_lite0", "--steps", 1, "--recipe", "pixels")
     assert run(*words, "mixed:0")[0] == 0
@@ -430,6 +434,7 @@ def test_sheets_of_two_networks_do_not_mix(run, tmp_path, network, monkeypatch):
     assert [name for name in files(tmp_path / "features") if "mixed" in name] == ["mixed_2.png"]
 
 
+@pytest.mark.slow
 def test_leftovers_of_killed_runs_are_removed(run, drawn, tmp_path):
     photo(tmp_path / "a.png"), photo(tmp_path / "b.png")
     (tmp_path / "out/a").mkdir(parents=True)

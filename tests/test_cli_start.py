@@ -241,6 +241,7 @@ def test_names_that_may_be_meant(run, tmp_path, monkeypatch, words, line):
     assert code == 2 and len(errors) == 1 and line in errors[0], errors
 
 
+@pytest.mark.slow
 def test_the_command_collects_garbage_once_its_modules_are_there():
     code = """
 import gc, sys

@@ -95,6 +95,7 @@ TEST, RANDOM = NOISE[:10], NOISE[10:]
 RED = RANDOM[:12] + jnp.array([0.5, 0.0, 0.0])
 
 
+@pytest.mark.slow
 def test_tcav_by_hand():
     found = tcav(NET, TEST, jnp.array([[0, 1]] * 10), layer="features", concept=RED, random=RANDOM, key=KEY)
     pooled = lambda x: np.asarray(x).mean((1, 2))  # noqa: E731
@@ -112,6 +113,7 @@ def test_tcav_by_hand():
     assert "1.00, 1.00" in repr(found)
 
 
+@pytest.mark.slow
 def test_positions_may_count_each():
     corner = RANDOM.at[:, 0, 0, 0].add(1.0)[:12]
     found = tcav(NET, TEST, 0, layer="features", concept=corner, random=RANDOM, key=KEY, positions="each")
@@ -281,6 +283,7 @@ def test_chunks_keys_and_weights_change_what_they_should():
     assert np.abs(tcav(wide(8), TEST, 0, key=KEY, **options).vector - whole.vector).max() > 0.05
 
 
+@pytest.mark.slow
 def test_layers_are_compared_and_corrected_together():
     """The first layer has the colours twice; the second keeps blue and the copy of red, for a class each."""
     stages = {
@@ -337,6 +340,7 @@ def test_one_pass_serves_all_layers():
         np.testing.assert_array_equal(activations(model, TEST, names=names, **options)[names[0]], alone)
 
 
+@pytest.mark.slow
 def test_slopes_by_position():
     """Where a score draws on a direction; their sum is the slope of the image."""
     weights = jnp.arange(24.0).reshape(4, 6)
@@ -366,6 +370,7 @@ def test_concepts_of_a_dense_layer(pooled_net, small_images):
     assert found.score == 1 and found.vector.shape == (3,)
 
 
+@pytest.mark.slow
 def test_errors_of_tests():
     options = dict(layer="features", concept=RED, random=RANDOM, key=KEY)
     with pytest.raises(

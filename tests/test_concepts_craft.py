@@ -73,6 +73,7 @@ def test_a_planted_dictionary_is_found_and_weighed():
     assert (found.importance_error >= 0).all()
 
 
+@pytest.mark.slow
 def test_one_image_has_no_standard_error():
     x, options = images(2), dict(layer="early", key=KEY, num_concepts=2, crop=4, num_designs=8)
     one, two = craft(nested(), x[:1], 0, **options), craft(nested(), x, 0, **options)
@@ -149,6 +150,7 @@ def test_factorizations_reach_the_objective_of_scikit_learn(method, start):
     np.testing.assert_allclose(ours.error, rest, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["multiplicative", "projected_gradient"])
 def test_factorizations_stop_where_the_error_no_longer_falls(method):
     x = jnp.asarray(np.random.default_rng(5).random((40, 12)), jnp.float32)
@@ -328,6 +330,7 @@ def test_chunks_and_alone():
     close(*amounts, 1e-4)
 
 
+@pytest.mark.slow
 def test_affine_heads_are_asked_once_a_concept(monkeypatch):
     key = jax.random.key(0)
     x = jax.random.uniform(key, (2, 8, 8, 3))

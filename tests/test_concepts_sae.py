@@ -62,6 +62,7 @@ def test_codes_by_hand(trained):
     assert "top_k, 32 codes of 16 features, k=3, l0=3.0" in repr(trained)
 
 
+@pytest.mark.slow
 def test_the_key_decides():
     few = {**OPTIONS, "steps": 20}
     one, again = sae(ACTS, **few), sae(ACTS, **few)
@@ -108,6 +109,7 @@ def test_every_kind_finds_the_planted_dictionary(kind, dictionary):
     assert used.sum(1).max() <= 3 or kind in ("batch_top_k", "jump_relu")
 
 
+@pytest.mark.slow
 def test_the_start_explains_more_than_nothing():
     """The transposed dictionary alone, of overlapping entries, overshoots: worse than the mean."""
     rng = np.random.default_rng(3)
@@ -143,9 +145,8 @@ def test_dead_codes_are_revived(kind, monkeypatch):
     assert found.dead < left.dead / 2 and found.r2 > left.r2 - 0.01, (found, left)
 
 
-@pytest.mark.parametrize(
-    "k", [3, pytest.param(6, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [3, 6, 1])
 def test_the_number_of_codes_is_held(k):
     """Also where the data has three: what is asked is what is found, within a tenth."""
     acts, _ = planted(6000, 32, 40, 3, seed=1)
@@ -198,6 +199,7 @@ def test_rows_are_projected_to_convex_weights():
     assert (np.asarray(_sae_training._convex(jnp.asarray(steps, jnp.float32))).max(1) > 0.99).all()
 
 
+@pytest.mark.slow
 def test_archetypal_entries_start_at_the_same_points_for_every_key():
     points = np.random.default_rng(1).normal(size=(95, 16)).astype(np.float32)
     options = OPTIONS | dict(steps=1, learning_rate=1e-9, dictionary="archetypal", candidates=points)
@@ -210,6 +212,7 @@ def test_archetypal_entries_start_at_the_same_points_for_every_key():
     assert nearest[0] == 0 and nearest[-1] == 94 and set(np.diff(nearest)) == {3, 4}
 
 
+@pytest.mark.slow
 def test_archetypal_entries_are_means_of_points_and_short_steps():
     from scipy.optimize import nnls
 
@@ -222,6 +225,7 @@ def test_archetypal_entries_are_means_of_points_and_short_steps():
         assert nnls(standard.T.astype(np.float64), direction)[1] < 1e-4
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(_sae_training, "_ROUND", 10 * 256 * 16)
     few = {**OPTIONS, "steps": 40}
@@ -248,6 +252,7 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
         sae(ACTS, **few, checkpoint=path)
 
 
+@pytest.mark.slow
 def test_activations_on_disk_train_as_those_in_memory(tmp_path):
     np.save(tmp_path / "acts.npy", np.asarray(ACTS).reshape(400, 10, 16))
     few = {**OPTIONS, "steps": 20}

@@ -55,6 +55,7 @@ def test_a_sheet_says_where_a_concept_is_and_what_owes_to_it():
     assert picture.shape[1] > picture.shape[0] > 200 and picture.std() > 10
 
 
+@pytest.mark.slow
 def test_one_photo_has_no_standard_errors():
     options = dict(layer="features", which=[1], key=KEY, num_classes=2, steps=0)
     [alone], [pair] = (concept_sheets(NET, photos(), jnp.eye(3), top=top, **options) for top in (1, 2))

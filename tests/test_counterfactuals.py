@@ -121,6 +121,7 @@ def test_greedy_swaps_are_minimal_and_never_idle_on_random_grids():
     assert minimal >= 10
 
 
+@pytest.mark.slow
 def test_semantic_weight_takes_cells_that_look_alike():
     """Two cells of the distractor say the same of the class; one also looks like what it replaces."""
     head = lambda a: jnp.stack([a[..., 0].sum((1, 2)), a[..., 1].sum((1, 2))], 1)  # noqa: E731
@@ -205,6 +206,7 @@ def test_the_smallest_regions_are_those_of_brute_force():
     assert found.order[0].tolist() == [0, 1, -1, -1]
 
 
+@pytest.mark.slow
 def test_regions_that_turn_out_idle_are_set_back():
     """Greedy hides the first cell first, which matters most alone; the other two are what decides."""
 
@@ -312,6 +314,7 @@ def test_steps_do_not_go_downhill_where_the_odds_bend(top):
     np.testing.assert_allclose(found.change, [[border, 0.0]], atol=2e-3 if top > 1 else 0.02)
 
 
+@pytest.mark.slow
 def test_codes_of_concepts_stop_at_zero_and_the_rest_stays():
     """Removing all of the first concept is not enough: the next one follows."""
     directions = jnp.eye(4)[:3]

@@ -34,6 +34,7 @@ def whole(net, folder, tmp_path_factory):
     return store
 
 
+@pytest.mark.slow
 def test_maps_and_rows_are_those_of_the_library(net, folder, whole):
     store = jaxai.dataset.open(whole)
     rows = store.table().to_pylist()
@@ -205,6 +206,7 @@ def test_gradients_that_16_bits_cannot_tell_from_zero_are_kept(folder, tmp_path)
     np.testing.assert_allclose(store.maps["saliency"][0], 3e-9 / 256, 1e-3)
 
 
+@pytest.mark.slow
 def test_labels_are_explained_and_compared(net, folder, tmp_path):
     data_sets.planned(net, folder, tmp_path, targets="both", methods=["grad_cam", "lime"], segments="grid")
     jaxai.dataset.run(tmp_path, net=net)
@@ -256,6 +258,7 @@ class TestLeases:
         assert sorted(held) == [False] * 7 + [True]
         assert not list((tmp_path / "leases").iterdir())
 
+    @pytest.mark.slow
     def test_the_lease_of_a_dead_worker_is_taken_and_a_living_one_renews_its_own(self, tmp_path):
         path = tmp_path / "leases" / "00003.json"
         path.parent.mkdir()

@@ -79,6 +79,7 @@ def test_json_lines_that_are_refused(tmp_path, text, error):
         _sources.listed(tmp_path / "table.jsonl")
 
 
+@pytest.mark.slow
 def test_tars_make_the_store_of_the_files(net, folder, tmp_path):
     tars = packed(folder, tmp_path / "packed")
     for name, images in (("files", folder), ("tars", tars)):
@@ -176,6 +177,7 @@ def test_tars_that_are_refused(tmp_path):
         assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_store_is_written_as_tars_and_planned_again(net, folder, tmp_path):
     data_sets.planned(net, folder, tmp_path / "store", targets="label", metrics="gini")
     jaxai.dataset.run(tmp_path / "store", net=net)

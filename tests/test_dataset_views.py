@@ -37,6 +37,7 @@ def store(net, folder, tmp_path_factory):
     return jaxai.dataset.open(place)
 
 
+@pytest.mark.slow
 def test_scores_of_metrics_are_columns(net, folder, store):
     assert store.plan.metrics == (("gini", {}), ("insertion", {"steps": 4}))
     for row in store.table().to_pylist():

@@ -194,6 +194,7 @@ def test_it_shows_itself(explained, net, photos):
     assert one.plot()._repr_png_()[1:4] == b"PNG"
 
 
+@pytest.mark.slow
 def test_it_saves_what_the_command_writes(net, pixels, tmp_path, monkeypatch, run):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
@@ -284,6 +285,7 @@ def half_failed(net, photos, monkeypatch):
         )
 
 
+@pytest.mark.slow
 def test_what_failed_keeps_its_place(half_failed):
     e = half_failed
     weights = e.weights["lime"]
@@ -354,6 +356,7 @@ def heeded_by_command():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(net, pixels, monkeypatch):
     from jaxai.report import _methods as methods
 
@@ -610,6 +613,7 @@ def test_maps_lie_where_they_belong(net, fit, box):
         e.overlay("lime")
 
 
+@pytest.mark.slow
 def test_other_formats_and_whole_photos(net, pixels, tmp_path, monkeypatch, run):
     Image.fromarray(pixels[:8]).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)

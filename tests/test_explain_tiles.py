@@ -149,6 +149,7 @@ def test_a_photo_of_too_many_tiles_is_reduced(net):
     assert e.overlay("saliency").shape == (600, 400, 3)
 
 
+@pytest.mark.slow
 def test_superpixels_that_may_weigh_nothing_are_hatched(net, wide):
     e = jaxai.explain(net, wide, methods={"lime": DARK}, segments="grid")
     x = net.preprocess(wide)
@@ -188,6 +189,7 @@ def test_superpixels_that_may_weigh_nothing_are_hatched(net, wide):
     assert not (mask != hatched).any(-1)[~shown].any() and ((mask != hatched).any() == shown.any())
 
 
+@pytest.mark.slow
 def test_maps_hold_the_errors(net, wide, tmp_path):
     jaxai.explain(net, wide, methods={"lime": DARK}, segments="grid").save(tmp_path / "out")
     found = np.load(tmp_path / "out/maps.npz")

@@ -161,6 +161,7 @@ def test_an_explicit_mesh_changes_no_method():
     assert {name: error for name, error in errors.items() if not error < 1e-5} == {}
 
 
+@pytest.mark.slow
 def test_kernels_of_convolutions_may_be_spread():
     errors = errors_of(KERNELS, devices=1)
     assert len(errors) == 5

@@ -102,6 +102,7 @@ def test_maco_with_a_measured_spectrum_and_bad_ones():
         jaxai.maco(NET, "a:1", size=14, spectrum=[1.0, 2.0], **QUICK)
 
 
+@pytest.mark.slow
 def test_accentuated_photos_stay_close_and_rise():
     # A small step: Adam's first steps are of the size of its rate.
     import optax
@@ -305,6 +306,7 @@ def test_naturalness_of_known_images():
     assert np.isnan(float(flat.percentile[0]))
 
 
+@pytest.mark.slow
 def test_seed_stability():
     options = {"size": 12, "parametrization": "pixels", "transforms": None, "redirect": 0, **QUICK}
     found = jaxai.features.seed_stability(NET, ["a:1", "a:2"], layer="a", num_seeds=3, **options)

@@ -275,6 +275,7 @@ def test_objective_is_what_its_name_says(name):
     np.testing.assert_allclose(value(objective), expected, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_relations_between_copies_sum_to_lucids():
     np.testing.assert_allclose(value(directions.alignment("acts")).sum(), alignment(ACTS), rtol=1e-5)
     np.testing.assert_allclose(-value(directions.diversity("acts")).sum(), gram_cosines(ACTS), rtol=1e-5)

@@ -120,6 +120,7 @@ def test_dream_is_the_loop_of_its_paper():
     np.testing.assert_allclose(found[0], x, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_jitter_shifts_back():
     """For a network without borders a shift there and back changes nothing."""
     net = jaxai.chain({"edges": lambda x: x**2})
@@ -135,6 +136,7 @@ def test_roll_each():
     np.testing.assert_array_equal(_dream.roll_each(rolled, -shifts), PHOTOS)
 
 
+@pytest.mark.slow
 def test_dreams_in_batches_alone_and_compiled():
     together = jaxai.deep_dream(NET, PHOTOS, **QUICK)
     np.testing.assert_allclose(jaxai.deep_dream(NET, PHOTOS, **QUICK, batch_size=2), together, atol=1e-5)

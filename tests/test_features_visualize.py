@@ -186,6 +186,7 @@ def test_copies_are_optimised_together():
     assert directions.diversity("early")(view).sum() > directions.diversity("early")(plain).sum()
 
 
+@pytest.mark.slow
 def test_opacity_is_optimised_in_front_of_noise():
     wanted = objectives.channel("early", 1) * (1 - priors.opacity())
     found = jaxai.visualize(NET, wanted, alpha=True, **QUICK)
@@ -223,6 +224,7 @@ def test_views_may_take_turns(batch_size):
         np.testing.assert_allclose(getattr(turns, name), getattr(whole, name), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_redirected_relus_revive_a_dead_channel_and_nothing_else():
     dead = jaxai.chain({"a": Partial(lambda b, x: jax.nn.relu(x - b), jnp.float32(0.55))})
     with pytest.warns(UserWarning, match=r"objectives \[0\] had the same value"):
@@ -244,6 +246,7 @@ def test_a_channel_that_stays_dead_is_named_although_it_was_redirected():
     assert (found.history[0] == 0).all() and found.history[1, -1] > found.history[1, 0]
 
 
+@pytest.mark.slow
 def test_marked_networks_with_relus():
     marked = jaxai.layers.named(
         lambda x: checkpoint_name(relu_layer(kernel(1, 3, 6), x), "early"), jnp.zeros((1, 12, 12, 3))
@@ -311,6 +314,7 @@ def test_images_smaller_than_the_network_needs():
         jaxai.visualize(net, "a", **QUICK)
 
 
+@pytest.mark.slow
 def test_warnings_name_the_runs_that_went_wrong():
     with pytest.warns(UserWarning, match=r"objectives \[1\] had the same value"):
         jaxai.visualize(NET, ["late:1", lambda x: jnp.ones(1)], **QUICK)

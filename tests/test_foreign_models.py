@@ -227,6 +227,7 @@ def test_sequences_of_equinox_layers():
     close(jaxai.saliency(model, X, 1), jaxai.saliency(by_hand, X, 1))
 
 
+@pytest.mark.slow
 def test_numbers_of_equinox_modules_are_static_at_any_depth():
     """The derivative of a maximum pool is known only if its first value is a constant."""
     pool = eqx.nn.MaxPool2d(2, 2)

@@ -164,6 +164,7 @@ def test_a_bias_that_is_a_node_of_its_own_belongs_to_its_product(tmp_path):
     assert np.abs(chosen[0] - jaxai.lrp(net, images, 1, composite=rules.Composite())).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_layer_is_visualized(net):
     """A channel of a node's result rises from the first image on, by the layer's name."""
     layer, channels = "block/relu", (1, 4)
@@ -184,11 +185,13 @@ def test_a_layer_is_visualized(net):
     assert (reached(40) > 1.2 * reached(1)).all()
 
 
+@pytest.mark.slow
 def test_relus_are_seen_as_such(net, images):
     plain, guided = jaxai.saliency(net.model, images, 3), jaxai.guided_backprop(net.model, images, 3)
     assert np.abs(np.asarray(plain - guided)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_images_of_the_type_of_the_parameters_are_wanted(net, images):
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), net.model)
     found = half(images.astype(jnp.bfloat16))
@@ -364,6 +367,7 @@ def test_a_file_for_one_image_takes_more(images, tmp_path):
     np.testing.assert_allclose(net(images[:1]), wanted[:1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_several_outputs_are_a_dict(images, tmp_path):
     made = residual()
     made.graph.output.append(helper.make_tensor_value_info("r2", TensorProto.FLOAT, None))

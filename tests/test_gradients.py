@@ -65,6 +65,7 @@ def noise(index, images):
     return jax.random.normal(jax.random.fold_in(KEY, index), images.shape[1:])
 
 
+@pytest.mark.slow
 def test_smoothing_is_a_loop_over_noisy_images(dense_net, small_images):
     x = np.asarray(small_images)
     sigma = 0.2 * (x.max((1, 2, 3)) - x.min((1, 2, 3)))[:, None, None, None]
@@ -155,6 +156,7 @@ def test_regions_are_ranked_as_the_authors_do():
     close(np.asarray(found).sum((2, 3)), values.sum((2, 3)), 1e-5)
 
 
+@pytest.mark.slow
 def test_xrai_averages_two_extreme_baselines(dense_net, small_images):
     regions = jnp.asarray(np.random.default_rng(10).random((3, 5, 6, 8)) > 0.5)
     low, high = (getattr(small_images, m)((1, 2, 3), keepdims=True) for m in ("min", "max"))
@@ -240,6 +242,7 @@ def test_the_top_class_of_the_image_itself_is_the_default(dense_net, small_image
         close(run(name, dense_net, small_images, None), run(name, dense_net, small_images, top))
 
 
+@pytest.mark.slow
 def test_a_network_can_be_trained_on_its_saliency(pooled_net, small_images):
     leaves, tree = jax.tree.flatten(pooled_net)
 

@@ -126,6 +126,7 @@ def test_errors(net):
         jaxai.chain({1: lambda x: x})
 
 
+@pytest.mark.slow
 def test_layered_models_may_be_jitted_themselves():
     import equinox as eqx
     from flax import nnx

@@ -196,6 +196,7 @@ class Scanned(nnx.Module):
         return run(self.stem(x), self.blocks).mean((1, 2))
 
 
+@pytest.mark.slow
 def test_loops_are_opened():
     net = Scanned(nnx.Rngs(0))
     model = find(net, X)
@@ -241,6 +242,7 @@ class LinenScan(linen.Module):
         return x.mean((1, 2))
 
 
+@pytest.mark.slow
 def test_loops_of_linen():
     net = LinenScan()
     variables = net.init(jax.random.key(0), X)

@@ -197,6 +197,7 @@ def test_outputs_are_chosen():
         find(net, X, image_format="NWHC")
 
 
+@pytest.mark.slow
 def test_the_tree():
     found = tree(nnx_net(), X)
     assert found.default == "drop" and found.shapes["layer1.0"].shape == (2, 4, 6, 4)
@@ -326,6 +327,7 @@ def boxes(net, x):
     return {"class": jax.nn.sigmoid(net.head1(shared)), "box": net.head2(shared)}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("join", [edges, classes, boxes], ids=lambda join: join.__name__)
 def test_the_default_layer_of_dense_scores_comes_before_all_of_them(join):
     net = find(Dense(nnx.Rngs(0), join), X)

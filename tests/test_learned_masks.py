@@ -44,10 +44,12 @@ def test_corners_and_batches(method):
     np.testing.assert_allclose(called[0], second, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_area_is_kept():
     assert abs(float(extremal(IMAGES[:1], 0).mean()) - 0.25) < 0.05
 
 
+@pytest.mark.slow
 def test_variants():
     deleted = extremal(IMAGES[:1], 0, variant="delete")[0]
     dual = extremal(IMAGES[:1], 0, variant="dual")[0]
@@ -115,6 +117,7 @@ def test_masks_of_photos_lie_on_the_object(name, outline, lite0, photos):
     assert share > 0.6 and share > near.mean()
 
 
+@pytest.mark.slow
 def test_smooth_maximum_by_hand():
     heights = jnp.zeros((1, 3, 4)).at[0, 1, 2].set(0.7)
     mask = np.asarray(smooth_maximum(heights, 4, 3.0)[0])

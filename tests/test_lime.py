@@ -74,6 +74,7 @@ class TestAgainstTheReference:
         e = self.run(golden, feature_selection=selection, num_features=number)
         np.testing.assert_allclose(e.weights[0], golden[f"toy_{selection}"], atol=1e-5)
 
+    @pytest.mark.slow
     def test_auto_selection(self, golden):
         e = self.run(golden, num_features=4)
         np.testing.assert_allclose(e.weights[0], golden["toy_forward_selection"], atol=1e-5)
@@ -119,6 +120,7 @@ def xplique(image, segments, masks, predict, fill=0.5):
     return Ridge(2).fit(masks, predict(images), np.exp(-(distance**2) / 45.0**2)).coef_
 
 
+@pytest.mark.slow
 def test_xplique_preset():
     masks = np.random.RandomState(0).randint(0, 2, (100, 20)).astype(np.float32)
     preset = {**LIME_PRESETS["xplique"]}
@@ -234,6 +236,7 @@ class TestBatches:
         np.testing.assert_allclose(both.standard_error[1, :4], alone.standard_error[0], atol=1e-5)
         assert (both.weights[1, 4:] == 0).all() and (both.weights[0] != 0).all()
 
+    @pytest.mark.slow
     def test_any_chunk_size(self):
         _, images, labels = small_batch()
         whole = self.run(images, labels, batch_size=1000)
@@ -255,6 +258,7 @@ class TestBatches:
         mapped = jax.vmap(lambda x, s: explain(x[None], s[None]))(images, labels)
         np.testing.assert_allclose(mapped.weights[:, 0], plain.weights, atol=1e-5)
 
+    @pytest.mark.slow
     def test_many_targets_are_one_after_the_other(self):
         _, images, labels = small_batch()
         many = self.run(images, labels, targets=jnp.array([[0, 2], [1, 0], [2, 0]]))
@@ -265,6 +269,7 @@ class TestBatches:
         np.testing.assert_allclose(many.score[:, 0], first.score, atol=1e-5)
         np.testing.assert_allclose(many.standard_error[:, 0], first.standard_error, atol=1e-6)
 
+    @pytest.mark.slow
     def test_top_class_is_frozen(self):
         model, images, labels = small_batch()
         assert np.array_equal(self.run(images, labels).targets, model(images).argmax(1))
@@ -350,6 +355,7 @@ def test_bfloat16():
     assert np.corrcoef(np.ravel(e.weights), np.ravel(exact.weights))[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_constant_image_and_model():
     e = jaxai.lime(MODEL, jnp.ones_like(IMAGE), segments=SEGMENTS, key=KEY, num_samples=30)
     # Every superpixel is its own mean, so nothing ever changes.

@@ -45,6 +45,7 @@ def test_completeness():
     assert both.shape == (3, 2) and both.max() < 1e-4
 
 
+@pytest.mark.slow
 def test_non_sensitivity():
     half = WEIGHTS.at[:4].set(0)
     model = Partial(linear, half)
@@ -105,6 +106,7 @@ def test_input_invariance(dense_net, small_images):
         metrics.input_invariance(jaxai.saliency, MODEL, IMAGES, 2, shift=jnp.ones(3))
 
 
+@pytest.mark.slow
 def test_continuity():
     # The map is the image's square: between neighbours sum |a^2 - b^2| / sqrt(sum (a - b)^2).
     def square(model, x, t):

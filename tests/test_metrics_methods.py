@@ -255,6 +255,7 @@ def test_mprt_against_a_loop(dense_net, small_images, order):
         close(only.similarity[:, 0], found.similarity[:, 0])
 
 
+@pytest.mark.slow
 def test_methods_that_ignore_the_model(dense_net, small_images):
     found = metrics.mprt(constant_method, dense_net, small_images, 2, key=KEY)
     np.testing.assert_allclose(found.similarity, 1, atol=1e-6)
@@ -279,6 +280,7 @@ def entropy(values):
     return scipy.stats.entropy(counts)
 
 
+@pytest.mark.slow
 def test_emprt_against_numpy(dense_net, small_images):
     found = metrics.emprt(jaxai.saliency, dense_net, small_images, jnp.array([[2, 4]] * 3), key=KEY)
     leaves, structure = jax.tree.flatten(dense_net)
@@ -292,6 +294,7 @@ def test_emprt_against_numpy(dense_net, small_images):
         np.testing.assert_allclose(found[:, k], expected, atol=0.02)
 
 
+@pytest.mark.slow
 def test_smooth_mprt(dense_net, small_images):
     run = {"key": KEY, "order": "top_down"}
     smooth = metrics.smooth_mprt(jaxai.saliency, dense_net, small_images, 2, num_samples=3, noise=0.0, **run)
@@ -300,6 +303,7 @@ def test_smooth_mprt(dense_net, small_images):
     assert noisy.layers == smooth.layers and np.abs(noisy.similarity - smooth.similarity).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_random_logit(dense_net, small_images):
     asked = []
 

@@ -59,6 +59,7 @@ def trapezoids(curve, share):
     return np.trapezoid(curve, share)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("reveal", [False, True])
 def test_curves_against_a_loop(dense_net, small_images, reveal):
     metric = metrics.insertion if reveal else metrics.deletion
@@ -168,6 +169,7 @@ def test_a_random_map_gains_nothing(pooled_net):
     assert abs(gain.mean()) < 3 * gain.std() / np.sqrt(60)
 
 
+@pytest.mark.slow
 def test_noisier_maps_are_worse():
     weights = jnp.asarray(RNG.normal(size=(12, 12, 1)), jnp.float32)
     images = jnp.asarray(RNG.normal(size=(40, 12, 12, 1)), jnp.float32)
@@ -331,6 +333,7 @@ def test_fills():
     close(other.curve[:, -1], image[::-1].mean((1, 2))[:, 0])
 
 
+@pytest.mark.slow
 def test_black_boxes(dense_net, small_images):
     box = jaxai.perturbation.black_box(lambda x: np.asarray(dense_net(jnp.asarray(x))))
     found = metrics.road(box, small_images, MAPS, key=KEY, shares=(0.3, 0.6))

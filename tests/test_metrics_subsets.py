@@ -101,6 +101,7 @@ def test_exact_maps_of_linear_models(method, small_images):
     np.testing.assert_allclose(estimate, 1, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_infidelity_is_zero_at_the_maps_own_baseline_alone(small_images):
     baseline = jnp.asarray(RNG.normal(size=(6, 8, 3)), jnp.float32)
     maps = jaxai.integrated_gradients(LINEAR, small_images, 2, baseline=baseline)

@@ -38,6 +38,7 @@ def test_inference_mode_is_silent(images):
         jaxai.check_model(net, images)
 
 
+@pytest.mark.slow
 def test_dropout_with_a_fixed_key_is_noticed(images):
     key, weights = jax.random.key(1), jax.random.normal(jax.random.key(2), (8 * 8 * 3, 4))
 

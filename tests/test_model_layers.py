@@ -123,6 +123,7 @@ def test_convolutions_and_their_gradients(size, window, strides, padding, depthw
         np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_second_derivatives():
     """The gradient of a gradient, as an attribution loss needs it, by reverse over reverse."""
     x, kernel = normal(1, 6, 7, 3), normal(3, 3, 3, 4)
@@ -149,7 +150,10 @@ def test_vmap_over_images_and_kernels():
         np.testing.assert_allclose(mapped[index], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("wrapped", [jax.jit, jax.checkpoint, lambda f: f, "scan"])
+@pytest.mark.parametrize(
+    "wrapped",
+    [lambda f: f, "scan", *(pytest.param(one, marks=pytest.mark.slow) for one in (jax.jit, jax.checkpoint))],
+)
 def test_kernels_learn_wherever_they_are_used(wrapped):
     settings, x, kernel = (
         ConvSettings((1, 1), ((1, 1), (1, 1)), (1, 1), 4),
@@ -227,6 +231,7 @@ def test_tied_values_send_their_gradient_to_the_first():
     np.testing.assert_array_equal(found[0, ..., 0], [[0, 1], [0, 0]])
 
 
+@pytest.mark.slow
 def test_relu6_passes_the_gradient_strictly_between_its_bounds():
     """As PyTorch's does; its second derivative is nothing, and it may be mapped over images."""
     x = jnp.array([-1.0, 0.0, 1e-6, 3.0, 5.999, 6.0, 7.0])
@@ -346,6 +351,7 @@ def test_a_loop_over_ported_modules_has_only_canonical_convolutions():
     assert len(labels) >= 3 and set(labels) == {"b01f_01io->b01f"}
 
 
+@pytest.mark.slow
 def test_efficientnet_names_and_shapes():
     network = nnx.eval_shape(lambda: EfficientNetLite(0, classes=5, rngs=nnx.Rngs(0)))
     assert network.layer_names == (

@@ -83,6 +83,7 @@ def test_the_medical_head_gives_onnx_runtimes_numbers(photos):
     np.testing.assert_allclose(jax.nn.softmax(scores), golden["mri_probabilities"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_features_have_no_classes(features):
     assert features.labels is None and features.input_size == 224
     x = jnp.zeros((1, 32, 32, 3))

@@ -61,6 +61,7 @@ def test_a_region_is_explained_where_it_is():
     close(jaxai.grad_cam(net, IMAGES, region(0, MASK), layer="features", relu=False), IMAGES.sum(-1) / 48)
 
 
+@pytest.mark.slow
 def test_differences_and_likenesses(dense_net, small_images):
     scores = np.asarray(dense_net(small_images))
     np.testing.assert_allclose(difference(4, 1)(scores), scores[:, 4] - scores[:, 1], rtol=1e-5)
@@ -108,6 +109,7 @@ def test_detections_by_hand():
         detection([0, 0, 1], [1.0])
 
 
+@pytest.mark.slow
 def test_detections_in_the_forms_of_detectors():
     rng = np.random.default_rng(0)
     low, size, sure, classes = (rng.random(shape) for shape in ((2, 9, 2), (2, 9, 2), (2, 9, 1), (2, 9, 3)))
@@ -159,6 +161,7 @@ def test_other_boxes_compile_nothing():
     assert run._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_d_rise_finds_the_object():
     """A detector that is as sure of its box as the region is bright."""
 

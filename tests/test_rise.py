@@ -46,6 +46,7 @@ def test_against_a_loop(divisor):
         np.testing.assert_allclose(found[image, target], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_masks_are_those_of_the_authors_program():
     """Bits enlarged by scikit-image to one cell more than the grid, cut out at the shift."""
     for index in range(4):
@@ -80,6 +81,7 @@ def test_batches_chunks_jit_and_vmap():
     np.testing.assert_allclose(mapped, both, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_finds_what_the_model_looks_at():
     found = jaxai.rise(model, jnp.ones((1, *SIZE, 3)), 0, key=KEY, num_masks=1000, grid=GRID)[0]
     inside = found[2:6, 3:9].mean()

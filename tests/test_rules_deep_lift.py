@@ -105,6 +105,7 @@ def captum_network(weights, x):
     return y @ weights["8.weight"].T + weights["8.bias"]
 
 
+@pytest.mark.slow
 def test_captum():
     golden = np.load(Path(__file__).parent / "goldens" / "captum_deep_lift.npz")
     weights = {key[8:]: jnp.asarray(golden[key]) for key in golden if key.startswith("weights.")}
@@ -156,6 +157,7 @@ def test_alone_jit_vmap_and_k_targets():
     np.testing.assert_allclose(many, jaxai.deep_lift(net, IMAGES, classes, baseline=own), **tolerance)
 
 
+@pytest.mark.slow
 def test_callable_targets_are_complete_too():
     def probability(scores):
         return jax.nn.softmax(scores)[:, 1]

@@ -126,6 +126,7 @@ def test_batch_norm_is_folded_wherever_its_constants_come_from():
             np.testing.assert_allclose(other, results[0], atol=1e-4 * float(jnp.abs(results[0]).max()))
 
 
+@pytest.mark.slow
 def test_normalisation_inside_the_model_and_its_box():
     # The box reaches the convolution through the padding and the normalisation, with a negative scale too.
     def inside(x):
@@ -279,6 +280,7 @@ def test_flat_images_are_finite(name):
             assert jnp.isfinite(result).all()
 
 
+@pytest.mark.slow
 def test_a_network_trains_on_its_relevance():
     mask = jnp.zeros((12, 10, 1)).at[:, 5:].set(1.0)
 
@@ -404,6 +406,7 @@ def test_unsupported_operations_are_reported():
         jaxai.lrp(sorts, IMAGES, 0, composite="epsilon_plus")  # compiled already: said once
 
 
+@pytest.mark.slow
 def test_excitation_backprop_flows_along_positive_weights():
     # The top class has evidence.
     ours = jaxai.excitation_backprop(bias_free, jnp.abs(IMAGES))

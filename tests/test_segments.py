@@ -127,6 +127,7 @@ def test_labels_that_32_bits_cannot_hold(large):
             _segments.prepare(-labels.astype(np.int64), jnp.zeros((1, 2, 3, 1)), None)
 
 
+@pytest.mark.slow
 def test_lime_takes_64_bit_labels():
     images = jnp.ones((1, 4, 4, 1))
     labels = np.repeat(np.arange(4), 4).reshape(4, 4)
@@ -177,6 +178,7 @@ class TestFills:
         assert (_fills.background(3, self.images, None, 0) == 3).all()
         assert (_fills.background([1.0, 2.0], self.images, None, 0)[0, 0, 0] == jnp.array([1, 2])).all()
 
+    @pytest.mark.slow
     def test_blur_is_scipys(self):
         from scipy.ndimage import gaussian_filter
 

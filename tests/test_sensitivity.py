@@ -37,6 +37,7 @@ def jansen(values, count, dimensions):
     return np.sum((a[None] - c) ** 2, axis=1) / (2 * count * a.var(ddof=1))
 
 
+@pytest.mark.slow
 def test_sobol_is_xpliques_definition():
     images = jax.random.uniform(KEY, (2, 9, 14, 3))
     weights = jax.random.normal(jax.random.key(1), (9, 14, 3, 4)) / 8

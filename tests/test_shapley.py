@@ -276,6 +276,7 @@ class TestCoalitions:
         share = np.asarray(design.weights)[listed].sum()
         np.testing.assert_allclose(share, kernel[[0, -1]].sum() / kernel.sum(), rtol=1e-5)
 
+    @pytest.mark.slow
     def test_leverage_draws_all_sizes_alike(self):
         size = np.asarray(coalitions(KEY, jnp.ones(30), samples=580, leverage=True).masks).sum(1)
         counts = np.bincount(size.astype(int), minlength=31)[1:30]

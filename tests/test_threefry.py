@@ -48,6 +48,7 @@ def test_bits_are_those_of_jax():
     np.testing.assert_array_equal(threefry.bits(key, (7, 3)), jax.random.bits(key, (7, 3)))
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_the_loop_or_the_batch():
     keys = jax.random.split(jax.random.key(0), 3)
     expected = np.stack([threefry.uniform(k, (6, 5)) for k in keys])

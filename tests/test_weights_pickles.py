@@ -571,6 +571,7 @@ def test_truncated_anywhere(tmp_path, kind):
         read_torch(path)
 
 
+@pytest.mark.slow
 def test_bits_flipped_anywhere_never_crash(tmp_path):
     """Damage is an error or other numbers, never another exception."""
     path = tmp_path / "x.pth"

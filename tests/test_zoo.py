@@ -83,6 +83,7 @@ class TestTransformer:
         assert maps.shape == (2, 32, 32)
         assert float(maps.std()) > 0
 
+    @pytest.mark.slow
     def test_positions_of_other_sizes(self, small):
         images = jnp.ones((1, 48, 40, 3))
         assert small["vit"](images, stop="blocks.0").shape == (1, 3 + 6 * 5, 24)
