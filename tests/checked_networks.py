@@ -71,7 +71,10 @@ def check_conservation(model, images, target, *, attends, least):
 
 def _wrong(run, model, images, traced):
     """Return what is wrong with a method's values: other shapes than traced, not finite, all alike."""
-    found = [np.asarray(leaf) for leaf in run(model, images)]
+    try:
+        found = [np.asarray(leaf) for leaf in run(model, images)]
+    except Exception as error:  # Every method is looked at before the test fails.
+        return f"{type(error).__name__}: {error}"
     if [leaf.shape for leaf in found] != [leaf.shape for leaf in traced]:
         return f"shapes {[leaf.shape for leaf in found]}"
     if not all(np.isfinite(leaf).all() for leaf in found):
@@ -108,7 +111,7 @@ def check_every_method(model, images, target, *, names, refused, traced_only=())
             if os.environ.get("JAXAI_COMPUTED") and name not in traced_only:
                 began = time.perf_counter()
                 wrong[name] = _wrong(run, model, images, found)
-                print(f"{name}: {time.perf_counter() - began:.1f} s", flush=True)
+                print(f"{name}: {time.perf_counter() - began:.1f} s {wrong[name] or ''}", flush=True)
     for name, line in told.items():
         assert re.search(refused.get(name, "nothing"), line) and "\n" not in line, (name, line)
     assert set(told) == set(refused)
