@@ -17,6 +17,10 @@ EPSILON = jaxai.rules.Epsilon(1e-9)
 NO_RELU = dict.fromkeys(("deconvnet", "guided_backprop", "guided_grad_cam"), "must contain a ReLU")
 NO_CAM = {"class_activation_map": "must be followed by global average pooling and one linear layer"}
 NO_ATTENTION = dict.fromkeys(ATTENTION, "must have attention matrices")
+# Of four positions.
+NO_OUTLIERS = {"fem": "must have at least 6 positions"}
+# A forward pass for every channel.
+BY_CHANNEL = ("score_cam", "is_cam", "ss_cam")
 
 _compilations = []
 jax.monitoring.register_event_duration_secs_listener(
@@ -82,7 +86,7 @@ def _wrong(run, model, images, traced):
     return None if any(np.ptp(leaf) > 0 for leaf in found) else "all values are alike"
 
 
-def check_every_method(model, images, target, *, names, refused, traced_only=()):
+def check_every_method(model, images, target, *, names, narrow, refused, traced_only=()):
     """Check that every method runs, or refuses in these words.
 
     Methods are traced, which is where they refuse: compiling all takes an hour for fourteen networks. Where
@@ -90,12 +94,14 @@ def check_every_method(model, images, target, *, names, refused, traced_only=())
 
     Args:
         names: The layers of methods that look at several.
+        narrow: A layer of few channels, for methods that take a forward pass for each.
         refused: A pattern of the line of each method that refuses.
         traced_only: What takes too long to be computed.
     """
     told, wrong = {}, {}
     for name, method in of_shape(images.shape).items():
         options: dict = {"names": names} if "names" in getattr(method, "keywords", {}) else {}
+        options |= {"layer": narrow} if name in BY_CHANNEL else {}
         # Networks that have learned nothing may have evidence against a class alone.
         options |= {"relu": False} if "relu" in inspect.signature(method).parameters else {}
 

@@ -52,10 +52,10 @@ SMALL = {
     "sigma": 1.0,
     "steps": 3,
     "stride": lambda shape: max(2, shape[1] // 16),
-    "strides": 3,
+    "strides": lambda shape: max(3, shape[1] // 16),
     # The default is neither a score nor a probability.
     "utility": "probability",
-    "window": 3,
+    "window": lambda shape: max(3, shape[1] // 16),
 }
 OWN = {
     "kernel_shap": {"num_samples": 14},

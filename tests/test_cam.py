@@ -344,6 +344,19 @@ def test_maps_without_a_target_need_no_classes(small_images):
         assert METHODS[name](net, small_images, layer="conv").shape == (3, 6, 8)
 
 
+def test_fem_needs_positions_enough_for_an_outlier():
+    """One of n values lies at most sqrt(n - 1) standard deviations above the mean of all."""
+    net = jaxai.chain({"pool": lambda x: x, "logits": lambda x: x.mean((1, 2))})
+    for rows, sigmas in ((5, 2.0), (3, 1.5), (1, 0.5)):
+        x = jnp.zeros((1, rows, 1, 2)).at[0, 0].set(1.0)
+        with pytest.raises(ValueError, match=rf"at least {rows + 1} positions .* got {rows}"):
+            jaxai.fem(net, x, layer="pool", sigmas=sigmas)
+        one_more = jnp.zeros((1, rows + 1, 1, 2)).at[0, 0].set(1.0)
+        np.testing.assert_allclose(
+            jaxai.fem(net, one_more, layer="pool", sigmas=sigmas).max(), 2 / (rows + 1)
+        )
+
+
 def test_errors(dense_net, small_images):
     with pytest.raises(ValueError, match="unknown layer 'conv9'; the layers are conv1, conv2"):
         jaxai.grad_cam(dense_net, small_images, 0, layer="conv9")

@@ -77,6 +77,7 @@ def test_every_method_runs_or_says_why_not(network, request):
         network.images,
         TARGET,
         names=network.layers[1:],
+        narrow=network.layers[0],
         refused=REFUSED[name],
         traced_only=LONG.get(name, ()),
     )

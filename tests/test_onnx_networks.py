@@ -207,5 +207,5 @@ def test_relevance_is_conserved_without_biases(case):
 def test_every_method_runs_or_says_why_not(case):
     layers = [n for n, lies in jaxai.layers.tree(case.model, IMAGES).layouts.items() if lies]
     checked_networks.check_every_method(
-        case.model, IMAGES, TARGET, names=tuple(layers[3:5]), refused=case.kind.refused
+        case.model, IMAGES, TARGET, names=tuple(layers[3:5]), narrow=layers[3], refused=case.kind.refused
     )

@@ -1,5 +1,6 @@
 """FEM: channels weighted by their fraction of outliers."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,13 @@ from ._core import View, explain, weighted
 
 def _fem(view: View, *, sigmas: float) -> jax.Array:
     axes = (-3, -2)
+    positions, least = math.prod(view.acts.shape[-3:-1]), math.floor(1 + max(sigmas, 0) ** 2) + 1
+    # A single value differs most from the rest: by sqrt(positions - 1) standard deviations of all.
+    if positions < least:
+        raise ValueError(
+            f"the layer must have at least {least} positions for a value to be more than {sigmas:g} standard "
+            f"deviations above the mean; got {positions}: choose an earlier `layer` or fewer `sigmas`"
+        )
     threshold = view.acts.mean(axes, keepdims=True) + sigmas * view.acts.std(axes, keepdims=True)
     weights = (view.acts > threshold).mean(axes, keepdims=True, dtype=jnp.float32)
     return view.for_each_target(weighted(view, weights))
@@ -34,8 +42,12 @@ def fem(
     """Weight each channel by the fraction of its positions far above its mean; not class-specific.
 
     Args:
-        sigmas: Threshold above the mean, in standard deviations.
+        sigmas: Threshold above the mean, in standard deviations. No value lies further above it than the
+            square root of the number of positions less one.
         relu: Drop negative values.
+
+    Raises:
+        ValueError: The layer has too few positions for any value to be above the threshold.
 
     References:
         Fuad et al.: Features Understanding in 3D CNNs for Actions Recognition in Video. IPTA 2020,
