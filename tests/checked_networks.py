@@ -17,8 +17,8 @@ EPSILON = jaxai.rules.Epsilon(1e-9)
 NO_RELU = dict.fromkeys(("deconvnet", "guided_backprop", "guided_grad_cam"), "must contain a ReLU")
 NO_CAM = {"class_activation_map": "must be followed by global average pooling and one linear layer"}
 NO_ATTENTION = dict.fromkeys(ATTENTION, "must have attention matrices")
-# Of four positions.
-NO_OUTLIERS = {"fem": "must have at least 6 positions"}
+# No position of a few is an outlier, and what a class has against it alone is not seen.
+MANY_POSITIONS = ("fem", "guided_grad_cam")
 # A forward pass for every channel.
 BY_CHANNEL = ("score_cam", "is_cam", "ss_cam")
 
@@ -93,7 +93,7 @@ def check_every_method(model, images, target, *, names, narrow, refused, traced_
     JAXAI_COMPUTED is set, they are computed too.
 
     Args:
-        names: The layers of methods that look at several.
+        names: The layers of methods that look at several; the last serves methods that want many positions.
         narrow: A layer of few channels, for methods that take a forward pass for each.
         refused: A pattern of the line of each method that refuses.
         traced_only: What takes too long to be computed.
@@ -102,6 +102,7 @@ def check_every_method(model, images, target, *, names, narrow, refused, traced_
     for name, method in of_shape(images.shape).items():
         options: dict = {"names": names} if "names" in getattr(method, "keywords", {}) else {}
         options |= {"layer": narrow} if name in BY_CHANNEL else {}
+        options |= {"layer": names[-1]} if name in MANY_POSITIONS else {}
         # Networks that have learned nothing may have evidence against a class alone.
         options |= {"relu": False} if "relu" in inspect.signature(method).parameters else {}
 
