@@ -17,10 +17,8 @@ EPSILON = jaxai.rules.Epsilon(1e-9)
 NO_RELU = dict.fromkeys(("deconvnet", "guided_backprop", "guided_grad_cam"), "must contain a ReLU")
 NO_CAM = {"class_activation_map": "must be followed by global average pooling and one linear layer"}
 NO_ATTENTION = dict.fromkeys(ATTENTION, "must have attention matrices")
-# No position of a few is an outlier, and what a class has against it alone is not seen.
-MANY_POSITIONS = ("fem", "guided_grad_cam")
-# A forward pass for every channel.
-BY_CHANNEL = ("score_cam", "is_cam", "ss_cam")
+# A forward pass for every channel; or outliers among many positions.
+AT_A_NARROW_LAYER = ("score_cam", "is_cam", "ss_cam", "fem")
 
 _compilations = []
 jax.monitoring.register_event_duration_secs_listener(
@@ -86,6 +84,15 @@ def _wrong(run, model, images, traced):
     return None if any(np.ptp(leaf) > 0 for leaf in found) else "all values are alike"
 
 
+def _for_and_against(model, images, target):
+    """Guided Grad-CAM of a class and of its opposite: zero for one where all evidence is for the other."""
+
+    def opposite(scores):
+        return -scores[:, target]
+
+    return [jaxai.guided_grad_cam(model, images, one) for one in (target, opposite)]
+
+
 def check_every_method(model, images, target, *, names, narrow, refused, traced_only=()):
     """Check that every method runs, or refuses in these words.
 
@@ -93,16 +100,16 @@ def check_every_method(model, images, target, *, names, narrow, refused, traced_
     JAXAI_COMPUTED is set, they are computed too.
 
     Args:
-        names: The layers of methods that look at several; the last serves methods that want many positions.
-        narrow: A layer of few channels, for methods that take a forward pass for each.
+        names: The layers of methods that look at several.
+        narrow: A layer of few channels and many positions, for methods that need it.
         refused: A pattern of the line of each method that refuses.
         traced_only: What takes too long to be computed.
     """
     told, wrong = {}, {}
     for name, method in of_shape(images.shape).items():
         options: dict = {"names": names} if "names" in getattr(method, "keywords", {}) else {}
-        options |= {"layer": narrow} if name in BY_CHANNEL else {}
-        options |= {"layer": names[-1]} if name in MANY_POSITIONS else {}
+        options |= {"layer": narrow} if name in AT_A_NARROW_LAYER else {}
+        method = _for_and_against if name == "guided_grad_cam" else method
         # Networks that have learned nothing may have evidence against a class alone.
         options |= {"relu": False} if "relu" in inspect.signature(method).parameters else {}
 

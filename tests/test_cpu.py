@@ -107,6 +107,38 @@ print(json.dumps([before, cpu.backend_started(), added, said, os.environ.get("XL
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("padding", [(1, 1), (0, 2)])
+def test_small_images_are_padded_before_they_are_convolved(padding):
+    """XLA has no fast convolution of images that are smaller than the window."""
+    code = f"""
+import json, re, jax, jax.numpy as jnp
+from jaxai.models.layers import conv
+x = jax.random.normal(jax.random.key(0), (2, 2, 2, 16))
+kernel = jax.random.normal(jax.random.key(1), (3, 3, 16, 16))
+
+def windows(layer):
+    def scores(x):
+        return layer(x, kernel).sum((1, 2))
+    def both(x):
+        return scores(x), jax.grad(lambda x: (scores(x)[:, 0] ** 2).sum())(x)
+    text = jax.jit(both).lower(x).compile().as_text()
+    return re.findall(r" convolution\\(.*window={{(.*?)}}", text)
+
+def plain(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), ({padding}, {padding}), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+ours = windows(lambda x, k: conv(x, k, strides=(1, 1), padding=({padding}, {padding})))
+print(json.dumps([ours, windows(plain)]))
+"""
+    ours, plain = python(code)
+    assert len(ours) == 2 and set(ours) == {"size=3x3"}
+    # The test sees the difference.
+    assert len(plain) == 2 and "size=3x3" not in plain
+
+
+@pytest.mark.slow
 def test_images_that_shrink_to_one_position():
     code = """
 import json, warnings, jax, jaxai

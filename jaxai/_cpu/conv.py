@@ -11,6 +11,9 @@ It works around the following, measured on two cores (AVX-512) with jaxlib 0.10.
   pixels that they meet: EfficientNet's gradients gain 5 percent, a strided depthwise layer up to 4 times.
 - Depthwise convolutions are sums of shifted products on the CPU: 10 to 20 times faster than XLA's grouped
   convolution, unless oneDNN runs it in float32 (jaxlib 0.12 with the flag of `configure_cpu`).
+- XLA's fast form takes no image that is smaller than the window: three by three taps over 2 x 2 positions
+  take 50 to 100 times as long. Padded images are large enough, if XLA does not put the padding back into the
+  convolution (barrier).
 - A fused flip and transposition of a kernel takes four times as long as the two separately (hence a barrier).
 - oneDNN ends the process for a convolution to one vector that is reshaped before its bias is added (barrier).
 """
@@ -97,13 +100,16 @@ convolve.defvjp(_forward, _backward, symbolic_zeros=True)
 
 def _plain(x, kernel, settings):
     count = x.ndim - 2
+    padding = settings.padding
+    if _is_small(x, kernel) and min(map(min, padding)) >= 0:
+        x, padding = lax.optimization_barrier(_padded(x, padding)), ((0, 0),) * count
     images = (0, count + 1, *range(1, count + 1))
     numbers = lax.ConvDimensionNumbers(images, (count + 1, count, *range(count)), images)
     y = lax.conv_general_dilated(
         x,
         kernel,
         settings.strides,
-        settings.padding,
+        padding,
         rhs_dilation=settings.dilation,
         dimension_numbers=numbers,
         feature_group_count=settings.groups,
@@ -111,6 +117,11 @@ def _plain(x, kernel, settings):
         preferred_element_type=settings.dtype,
     )
     return lax.optimization_barrier(y) if y.size == y.shape[-1] else y
+
+
+def _is_small(x, kernel) -> bool:
+    """Return whether the images have fewer positions along an axis than the window has taps."""
+    return any(size < taps for size, taps in zip(x.shape[1:-1], kernel.shape[:-2], strict=True))
 
 
 def _is_depthwise(x, kernel, settings) -> bool:
@@ -185,6 +196,7 @@ def _by_spreading(x, kernel, settings, cotangent):
         after = x.shape[axis + 1] + window - 1 - before - spread
         config.append((before, after, settings.strides[axis] - 1))
     spread = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [*config, (0, 0, 0)])
+    spread = lax.optimization_barrier(spread) if _is_small(cotangent, kernel) else spread
     # A depthwise kernel is its own transpose, once flipped. The barrier keeps XLA from fusing the flip with
     # the transposition, or from folding it into a convolution that oneDNN then does not support.
     flipped = lax.optimization_barrier(jnp.flip(kernel, axes))
