@@ -29,7 +29,8 @@ class Network(NamedTuple):
     plus: Callable[[dict[str, jax.Array], jax.Array], jax.Array]
 
 
-def pictures(side=64, channels=3):
+def pictures(side=96, channels=3):
+    """Large enough for three positions a side after five halvings: XLA convolves fewer slowly."""
     return jax.random.normal(jax.random.key(0), (2, side, side, channels))
 
 
@@ -295,7 +296,7 @@ def nnx_jimm_vit():
         rngs=nnx.Rngs(0),
     )
     layers = ("encoder.patch_embeddings", "encoder.dropout", "encoder.layers/[1]")
-    return _nnx(net, pictures(), lambda net, x: net(x), layers)
+    return _nnx(net, pictures(64), lambda net, x: net(x), layers)
 
 
 def nnx_jimm_clip():
@@ -318,7 +319,7 @@ def nnx_jimm_clip():
     tokens = jnp.arange(24).reshape(3, 8) % 50
     names = ("patch_embeddings", "ln_pre", "layers/[1]")
     layers = tuple(f"vision_model.encoder.{name}" for name in names)
-    return _nnx(net, pictures(), lambda net, x: net(x, tokens), layers)
+    return _nnx(net, pictures(64), lambda net, x: net(x, tokens), layers)
 
 
 # Equinox
@@ -374,7 +375,7 @@ def equinox_equimo_vit():
         key=jax.random.key(0),
     )
     layers = ("patch_embed", "blocks.0.blocks.0.attn", "blocks.0.blocks.1.mlp")
-    return _equinox(net, pictures(), layers, inference=True)
+    return _equinox(net, pictures(64), layers, inference=True)
 
 
 def equinox_equimo_convnext():
