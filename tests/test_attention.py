@@ -142,7 +142,7 @@ def test_bidirectional_by_tokens_is_its_definition(pooled, registers):
             ratio = np.linalg.norm(value, axis=-1) / np.linalg.norm(stream, axis=-1)
             perceived = perceived + matrix.mean(0) @ np.diag(ratio) @ perceived
         both.append(perceived * np.maximum(slope, 0).mean(0))
-    options = {"approximation": "token", "start": 1, "steps": 4, "queries": "mean" if pooled else None}
+    options = {"approximation": "token", "start": 1, "steps": 4}
     found = jaxai.attention.bidirectional(model, IMAGES, CLASSES, **options, **raw)
     close(found, row(np.array(both), prefix, pooled))
     several = jnp.stack([jnp.asarray(CLASSES), 4 - jnp.asarray(CLASSES)], 1)
@@ -157,8 +157,7 @@ def test_bidirectional_is_its_definition(pooled, registers):
     model = tiny_vit.model(3, pooled=pooled, registers=registers)
     parameters, prefix = model.args[0], 1 + registers
     both = by_both_directions(parameters, IMAGES, CLASSES, steps=5, pooled=pooled)
-    options = {"steps": 5, "queries": "mean" if pooled else None}
-    found = jaxai.attention.bidirectional(model, IMAGES, CLASSES, **options, **raw)
+    found = jaxai.attention.bidirectional(model, IMAGES, CLASSES, steps=5, **raw)
     close(found, row(both, prefix, pooled))
 
 
@@ -201,15 +200,33 @@ def test_methods_are_their_definitions(pooled, registers):
     model = tiny_vit.model(3, pooled=pooled, registers=registers)
     parameters, prefix = model.args[0], 1 + registers
     matrices, slopes = matrices_and_slopes(parameters, IMAGES, CLASSES, pooled=pooled)
-    queries = {"queries": "mean" if pooled else None}
-    found = jaxai.attention.rollout(model, IMAGES, **queries, **raw)
+    found = jaxai.attention.rollout(model, IMAGES, **raw)
     close(found, row(by_rollout(matrices), prefix, pooled))
-    found = jaxai.attention.gradient_attention(model, IMAGES, CLASSES, **queries, **raw)
+    found = jaxai.attention.gradient_attention(model, IMAGES, CLASSES, **raw)
     close(found, row(by_gradients(matrices, slopes), prefix, pooled))
-    later = jaxai.attention.gradient_attention(model, IMAGES, CLASSES, start=2, **queries, **raw)
+    later = jaxai.attention.gradient_attention(model, IMAGES, CLASSES, start=2, **raw)
     close(later, row(by_gradients(matrices[2:], slopes[2:]), prefix, pooled))
     expected = by_legrad(parameters, IMAGES, CLASSES, pooled=pooled)[:, prefix:].reshape(-1, 3, 4)
     close(jaxai.attention.legrad(model, IMAGES, CLASSES, **raw), expected)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_tokens_that_the_network_reads_are_looked_at(pooled):
+    """A network may have a first token before the grid, and yet read the mean of the grid."""
+    model = tiny_vit.model(3, pooled=pooled, registers=2)
+    two = jnp.stack([jnp.asarray(CLASSES), 4 - jnp.asarray(CLASSES)], 1)
+    for method, targets in (
+        (jaxai.attention.rollout, None),
+        (jaxai.attention.gradient_attention, two),
+        (partial(jaxai.attention.bidirectional, steps=2), two),
+    ):
+        found, of_class, of_grid = (
+            np.asarray(method(model, IMAGES, targets, queries=queries, **raw))
+            for queries in (None, "class", "mean")
+        )
+        np.testing.assert_array_equal(found, of_grid if pooled else of_class)
+        assert np.ptp(found, axis=(-2, -1)).min() > 0
+        assert np.abs(of_class - of_grid).max() > 1e-6
 
 
 @pytest.mark.slow

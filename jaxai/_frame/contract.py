@@ -52,7 +52,8 @@ _ARGUMENTS: Mapping[str, Entry] = {
     ),
     "queries": (
         'Whose tokens\' view is mapped: `"class"`, the first token, or `"mean"`, all tokens of the grid',
-        "; None is the class token where there are tokens before the grid. A pool by attention has its own.",
+        "; None is the first token if it is before the grid and the network reads it after its last attention"
+        " layer. A pool by attention has its own.",
     ),
     "tokens": (
         "Layout of the tokens on the image, `jaxai.layers.Tokens(grid=(rows, columns), prefix=n)`",

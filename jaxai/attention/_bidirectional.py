@@ -38,11 +38,12 @@ def _bidirectional(found, images, targets, *, batch_size, approximation, start, 
         return gradients(found, images * share, target, batch_size=batch_size)[1][-1]
 
     shares = jnp.linspace(0, 1, steps, dtype=images.dtype)
-    feedback = jax.nn.relu(lax.map(at, shares).mean(0)).mean(-3)
+    slope = lax.map(at, shares).mean(0)
+    feedback = jax.nn.relu(slope).mean(-3)
     if perception.ndim < feedback.ndim:
         # The weights of tokens are the same for every class.
         perception = perception[:, None]
-    return positions(read_out(perception * feedback, found, queries), found)
+    return positions(read_out(perception * feedback, found, queries, slope), found)
 
 
 def _by_heads(matrices, slopes):

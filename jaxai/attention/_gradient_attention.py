@@ -21,7 +21,8 @@ def _gradient_attention(found, images, targets, *, batch_size, start, queries):
     for matrix, slope in zip(matrices[start:], slopes[start:], strict=True):
         beside = matrix if slope.ndim == matrix.ndim else matrix[:, None]
         weighted.append(jax.nn.relu(slope * beside).mean(-3))
-    return positions(read_out(propagated(weighted, found.count), found, queries), found)
+    paths = propagated(weighted, found.count)
+    return positions(read_out(paths, found, queries, slopes[-1]), found)
 
 
 @completed

@@ -286,18 +286,49 @@ def positions(relevance: jax.Array, found: Attention) -> jax.Array:
     return inside.reshape(*relevance.shape[:-1], rows, columns)
 
 
-def read_out(paths: jax.Array, found: Attention, queries: str | None) -> jax.Array:
+def slopes_of_all_outputs(found: Attention, images: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """Return the attention matrices, and the last layer's gradient of a mixture of all outputs.
+
+    Only what comes after the last matrix is differentiated.
+    """
+    *others, last = found.zeros(images.shape[0])
+
+    def outputs(delta):
+        results, matrices = found.run(images, (*others, delta))
+        return [
+            leaf for leaf in jax.tree.leaves(results) if jnp.issubdtype(leaf.dtype, jnp.inexact)
+        ], matrices
+
+    results, pullback, matrices = jax.vjp(outputs, last, has_aux=True)
+    # Different for each output, since the sum of probabilities has no gradient.
+    mixture = [
+        jnp.cos(jnp.arange(r.size, dtype=jnp.float32)).reshape(r.shape).astype(r.dtype) for r in results
+    ]
+    return matrices, pullback(mixture)[0]
+
+
+def read_out(paths: jax.Array, found: Attention, queries: str | None, last: jax.Array | None) -> jax.Array:
     """Return how much the result reads of each token, given each token's composition.
 
     Args:
         paths: [..., rows, tokens]; a single row is that of a pool.
         found: The network.
         queries: `"class"`, the first token; `"mean"`, all tokens of the grid; None is the class token if
-            there are tokens before the grid.
+            there are tokens before the grid and the network reads the first.
+        last: The gradient with respect to the last matrix [..., heads, rows, tokens], which tells what is
+            read; not needed if `queries` is given or nothing is before the grid.
     """
     if paths.shape[-2] == 1:
         return paths[..., 0, :]
     start, (rows, columns) = found.tokens.prefix, found.tokens.grid
-    if (queries or ("class" if start else "mean")) == "class":
-        return paths[..., 0, :]
-    return paths[..., start : start + rows * columns, :].mean(-2)
+    of_class = paths[..., 0, :]
+    if queries == "class":
+        return of_class
+    of_grid = paths[..., start : start + rows * columns, :].mean(-2)
+    if queries == "mean" or not start:
+        return of_grid
+    assert last is not None
+    read = (last != 0).any((-3, -1))
+    # Where nothing has a gradient, nothing is known of what is read.
+    by_class = read[..., 0] | ~read.any(-1)
+    return jnp.where(by_class[..., None], of_class, of_grid)

@@ -11,14 +11,18 @@ from .._frame import checks
 from .._frame.contract import completed
 from .._frame.targets import Targets
 from .._program.layouts import Tokens
-from ._matrices import positions, read_out
+from ._matrices import positions, read_out, slopes_of_all_outputs
 from ._shared import explain
 
 FUSIONS = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}
 
 
 def _rollout(found, images, targets, *, batch_size, head_fusion, discard_ratio, queries):
-    _, matrices = found.run(images, found.zeros(images.shape[0]))
+    last = None
+    if queries is None and found.tokens.prefix:
+        matrices, last = slopes_of_all_outputs(found, images)
+    else:
+        _, matrices = found.run(images, found.zeros(images.shape[0]))
     paths = jnp.eye(found.count, dtype=jnp.float32)
     for matrix in matrices:
         mixing = _discarded(FUSIONS[head_fusion](matrix, axis=1), discard_ratio)
@@ -26,7 +30,7 @@ def _rollout(found, images, targets, *, batch_size, head_fusion, discard_ratio, 
             mixing = mixing + jnp.eye(found.count)
         # The rows of a softmax sum to one; those of a maximum over heads or after discarding entries do not.
         paths = mixing / mixing.sum(-1, keepdims=True) @ paths
-    return targets.spread(positions(read_out(paths, found, queries), found))
+    return targets.spread(positions(read_out(paths, found, queries, last), found))
 
 
 def _discarded(mixing: jax.Array, ratio: float) -> jax.Array:
