@@ -196,8 +196,9 @@ def test_twenty_photos_and_ten_methods_open_within_a_second(explained, browser, 
     for _ in range(6):
         page, begin = browser.new_page(), time.perf_counter()
         page.goto((tmp_path / "page.html").as_uri(), wait_until="commit")
-        page.wait_for_selector("figure.map[data-drawn]")
-        page.wait_for_function("document.readyState == 'complete'")
+        # Asked at every frame; a selector would be looked for after 0.27 s, then after 0.77 s.
+        page.wait_for_function("() => document.querySelector('figure.map[data-drawn]') !== null")
+        page.wait_for_function("() => document.readyState == 'complete'")
         seconds.append(time.perf_counter() - begin)
         assert page.locator("figure.map").count() == 200
         page.close()

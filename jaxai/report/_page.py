@@ -68,6 +68,8 @@ def document(title: str, body: str, *, style: str, script: str, images: str = ""
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data: {images}; style-src 'unsafe-inline';"
     policy += f" script-src 'sha256-{allowed}'"
+    # A browser reads text of one byte a character faster than text that has others among it.
+    body = body.encode("ascii", "xmlcharrefreplace").decode()
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'

@@ -25,6 +25,10 @@ async function levels(text) {
 
 async function unpack(figure) {
   const own = state.get(figure);
+  if (!own.under.src) {
+    own.under.src = document.getElementById(`pixels${figure.dataset.photo}`).src;
+    own.canvas.before(own.under);
+  }
   own.unpacking ??= Promise.all(Array.from(figure.querySelectorAll("script"), (one) => levels(one.textContent)));
   [own.values, own.hatched] = await own.unpacking;
 }
@@ -116,12 +120,10 @@ for (const figure of figures) {
   const photo = figure.dataset.photo;
   under.className = "under";
   under.alt = "";
-  under.src = document.getElementById(`pixels${photo}`).src;
-  canvas.before(under);
   cross.className = "cross";
   cross.hidden = true;
   canvas.after(cross);
-  state.set(figure, { about, canvas, cross, context: canvas.getContext("2d"), values: null, unpacking: null, place: [canvas.width >> 1, canvas.height >> 1] });
+  state.set(figure, { about, canvas, under, cross, context: canvas.getContext("2d"), values: null, unpacking: null, place: [canvas.width >> 1, canvas.height >> 1] });
   setOpacity(figure, about.pale ? 100 : about.signed ? 85 : 65);
   figure.querySelector("i").style.background = gradient(about.cmap);
   figure.querySelector("input").addEventListener("input", (event) => setOpacity(figure, event.target.value));
