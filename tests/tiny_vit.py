@@ -110,3 +110,22 @@ def forward(p, images, *, pooled=False, deltas=None, seen=None, activation=jax.n
 def model(seed=0, *, pooled=False, **options):
     """Return the transformer as a callable pytree."""
     return Partial(partial(forward, pooled=pooled), parameters(seed, **options))
+
+
+def matrices_and_slopes(parameters, images, classes, **options):
+    """The attention matrices [layers, batch, heads, tokens, tokens], and the gradients of the scores."""
+    seen = []
+    forward(parameters, images, seen=seen, **options)
+
+    def score(deltas):
+        scores = forward(parameters, images, deltas=deltas, **options)
+        return scores[jnp.arange(len(classes)), classes].sum()
+
+    slopes = jax.grad(score)([jnp.zeros_like(matrix) for matrix in seen])
+    return np.asarray(seen, np.float64), np.asarray(slopes, np.float64)
+
+
+def row(paths, prefix, pooled):
+    """Return what reaches the head from each patch of images of 12 x 16 pixels, [batch, 3, 4]."""
+    tokens = paths[:, prefix:].mean(1) if pooled else paths[:, 0]
+    return tokens[:, prefix:].reshape(-1, 3, 4)
