@@ -1,6 +1,6 @@
 """Run the study, or go on with it; write the page from what is there.
 
-    python -m benchmarks.study [--quick] [--part truth|birds|photos|photos_second|photos_samples|
+    python -m benchmarks.study [--quick] [--part truth|birds|pairs|photos|photos_second|photos_samples|
         photos_vit|photos_vgg16|sanity] [--method TITLE]... [--work DIR] [--seeds N]
     python -m benchmarks.study --page
 
@@ -24,6 +24,7 @@ import jax  # noqa: E402
 HOURS = {
     "truth": 1.2,
     "birds": 0.6,
+    "pairs": 0.5,
     "photos": 2.0,
     "photos_second": 0.4,
     "photos_samples": 0.3,
@@ -82,10 +83,17 @@ def _run(part, work, options):
                 for tasks in (truth.FIRST, truth.LATER)
             )
         )
-    from . import parts, photos, sanity
+    from . import pairs, parts, photos, sanity
 
     if part == "birds":
         return parts.run(work, seeds=1, number=4) if options.quick else parts.run(work, seeds=options.seeds)
+    if part == "pairs":
+        few = (
+            {"number": 4, "only": options.method or pairs.QUICK}
+            if options.quick
+            else {"only": options.method}
+        )
+        return pairs.run(work, seeds=1 if options.quick else options.seeds, **few)
     if part in photos.PARTS:
         few = {"number": 2, "most": 60 if part == "photos" else 4} if options.quick else {}
         return photos.run(work, part=part, only=options.method, **few)

@@ -148,7 +148,7 @@ def missing(parts):
     if late:
         lines.append(f"- Not run on photographs: {tables.escaped(', '.join(late))}.")
     refusals = {}
-    for group in (*parts["truth"], *parts["birds"]):
+    for group in (*parts["truth"], *parts["birds"], *parts["pairs"]):
         for method, words in group.get("refused", {}).items():
             refusals.setdefault((words, group["task"]), set()).add(method)
     for (words, task), refusing in sorted(refusals.items()):

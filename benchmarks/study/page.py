@@ -8,12 +8,12 @@ from scipy import stats
 from jaxai import _files
 from jaxai.plots import png
 
-from . import figures, findings, flock, photos, results, tables, truth
+from . import contrast, figures, findings, flock, photos, results, tables, truth
 from .methods import ATTENTION
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 BEST = 12
-PARTS = ("truth", "birds", *photos.PARTS, "sanity")
+PARTS = ("truth", "birds", "pairs", *photos.PARTS, "sanity")
 
 
 def write(work: Path, out: Path = results.OUT, docs: Path = DOCS) -> None:
@@ -25,6 +25,7 @@ def write(work: Path, out: Path = results.OUT, docs: Path = DOCS) -> None:
     text = [_HEAD]
     text += _truth(parts["truth"], pooled, docs) if parts["truth"] else ["No training has run yet.\n"]
     text += flock.section(parts["birds"]) if parts["birds"] else []
+    text += contrast.section(parts["pairs"]) if parts["pairs"] else []
     text += _photos(parts["photos"], pooled.photos, docs) if parts["photos"] else []
     text += _others(parts, pooled.photos) if parts["photos"] else []
     text += _sanity(parts["sanity"]) if parts["sanity"] else []

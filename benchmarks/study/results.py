@@ -23,10 +23,12 @@ def gather(work: Path, out: Path = OUT) -> None:
     What the folder's files hold of other tasks, trainings, photographs and methods stays, so that a part can
     be measured on several machines.
     """
-    groups = sorted(path.parent for path in (work / "truth").glob("*/about.json"))
-    birds = sorted(path.parent for path in (work / "birds").glob("*/about.json"))
+    groups = {
+        part: sorted(path.parent for path in (work / part).glob("*/about.json"))
+        for part in ("truth", "birds", "pairs")
+    }
     alone = {part: [work / part] for part in (*photos.PARTS, "sanity")}
-    for part, folders in {"truth": groups, "birds": birds, **alone}.items():
+    for part, folders in {**groups, **alone}.items():
         found = [one for one in map(_group, folders) if one["rows"] or "accuracy" in one]
         if found:
             found = _merged(read(part, out), found)
