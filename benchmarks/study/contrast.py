@@ -22,7 +22,8 @@ def section(groups) -> list[str]:
         "",
         "BAM's protocols (Yang and Kim 2019) on the objects on textures: one CNN tells the object, another"
         f" the texture behind it. {len(counted)} pairs of CNNs, {counted[0]['images']} images each that both"
-        f" tell rightly, {len(order)} methods; the first {BEST} and the last {WORST} by the mean of the three.",
+        f" tell rightly, {len(order)} methods; the first {BEST} and the last {WORST} by the mean of the"
+        " three.",
         "",
         "What a map says of an object is the mean of its positive part over the object's pixels, from 0 to 1"
         " after clipping at its 99th percentile. Model contrast: how much more the first network's map says"
