@@ -5,7 +5,7 @@ import numpy as np
 from . import results, tables
 from .pairs import PROTOCOLS
 
-BEST, WORST = 20, 5
+BEST, WORST, FEW = 20, 5, 4
 
 
 def section(groups) -> list[str]:
@@ -14,16 +14,19 @@ def section(groups) -> list[str]:
     table = results.pooled(counted, PROTOCOLS)
     chance = [i for i, row in enumerate(table.rows) if row == "random"]
     order = [i for i in tables.order_of(table, 0) if i not in chance]
-    mean = np.nan_to_num(table.means.mean(1), nan=-np.inf)
-    order.sort(key=lambda i: -mean[i])
+    best = [
+        f"{name.replace('_', ' ')}: "
+        + ", ".join(f"**{tables.escaped(table.rows[i])}**" for i in tables.order_of(table, column)[:FEW])
+        for column, name in enumerate(table.metrics)
+    ]
     shown = [*order[:BEST], *order[-WORST:], *chance]
     return [
         "## Objects that matter to one network alone",
         "",
         "BAM's protocols (Yang and Kim 2019) on the objects on textures: one CNN tells the object, another"
         f" the texture behind it. {len(counted)} pairs of CNNs, {counted[0]['images']} images each that both"
-        f" tell rightly, {len(order)} methods; the first {BEST} and the last {WORST} by the mean of the"
-        " three.",
+        f" tell rightly, {len(order)} methods; the first {BEST} and the last {WORST} by model"
+        " contrast.",
         "",
         "What a map says of an object is the mean of its positive part over the object's pixels, from 0 to 1"
         " after clipping at its 99th percentile. Model contrast: how much more the first network's map says"
@@ -44,4 +47,7 @@ def section(groups) -> list[str]:
                 for i in shown
             ],
         ),
+        f"The first {FEW} by each: {'; '.join(best)}. Coarse maps change little between images, with and"
+        " without a reason: that helps them to independence, and costs them contrast.",
+        "",
     ]
