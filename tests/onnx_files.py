@@ -1,7 +1,8 @@
-"""ONNX files that tests build: one node, or a small network."""
+"""ONNX files that tests build, one node or a small network, and what ONNX itself makes of them."""
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 
 def model(nodes, arrays, inputs, outputs, *, opset=17):
@@ -55,3 +56,9 @@ def residual(*, opset=17, side=16, classes=7):
         node("Gemm", ["f", "w4", "b4"], ["scores"], name="fc", transB=1),
     ]
     return model(nodes, arrays, {"images": ["N", 3, side, side]}, {"scores": ["N", classes]}, opset=opset)
+
+
+def reference(made, images):
+    """Return the first output of a model for images [batch, height, width, channels], by ONNX's evaluator."""
+    name = made.graph.input[0].name
+    return ReferenceEvaluator(made).run(None, {name: np.moveaxis(np.asarray(images), -1, 1)})[0]
