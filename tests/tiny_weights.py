@@ -235,3 +235,15 @@ def safetensors_file(header, data):
     """The bytes of a safetensors file of a header, a table or what stands for it."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
+
+
+def state_file(path, state, kind):
+    """Write a state dict as a file of one of the kinds."""
+    if kind == "safetensors":
+        path.write_bytes(safetensors_file(*safetensors_parts(state)))
+        return path
+    description = Description(state)
+    parts = (description.instructions, description.storages)
+    data = zip_file(*parts) if kind == "zip" else legacy_file(*parts, description.counts)
+    path.write_bytes(data)
+    return path
