@@ -28,6 +28,12 @@ def _identity(x):
     return x
 
 
+def ramps():
+    """Return a photo of 32 x 32 pixels whose channels grow downwards, across and in both directions."""
+    down, across = np.mgrid[:SIZE, :SIZE] * (255 / SIZE)
+    return np.stack([down, across, (down * across) % 200], -1).astype(np.uint8)
+
+
 def tiny():
     """Return a network of five classes for photos of 32 x 32 pixels, as `jaxai.models.load` returns them."""
     rng = np.random.default_rng(0)
