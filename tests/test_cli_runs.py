@@ -1,16 +1,14 @@
-"""Runs of the command on a small network: what is lost, mixed or left behind when something goes wrong."""
+"""Runs of the command on a small network: what they write is not overwritten or mixed; names and streams."""
 
 import dataclasses
-import json
 import os
-import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from command_runs import WHOLE, files, photo, record
 from PIL import Image
 from tiny_network import LABELS, SIZE, tiny
 
@@ -21,7 +19,6 @@ from jaxai.report import _outputs as outputs
 from jaxai.report import _writer as report
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-RECORD = "explanation.json"
 
 
 @pytest.fixture(scope="module")
@@ -31,50 +28,17 @@ def network():
 
 
 @pytest.fixture
-def run(network, monkeypatch, tmp_path, capsys):
-    """Run the command in a folder of its own: the code, the lines it printed, the lines of its errors."""
+def run(run, network, monkeypatch, tmp_path):
+    """Run the command on the small network, in a folder of its own."""
     monkeypatch.setattr(jaxai.models, "load", lambda name, dtype: network)
     monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    return call
+    return run
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """Leave out the drawing, which is what takes time."""
     monkeypatch.setattr(report.plots, "png", lambda figure: b"\x89PNG")
-
-
-@pytest.fixture
-def heeded():
-    """Heed Ctrl-C, which a process that was started in the background ignores, and the command with it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def photo(path, seed=0):
-    """Write a photo of random colours."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, "png")
-    return path
-
-
-def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def record(folder):
-    return json.loads((folder / RECORD).read_text())
-
-
-WHOLE = ["explanation.json", "explanation.png", "maps.npz"]
 
 
 @pytest.mark.parametrize("name", ["grad_cam.png", "explanation.png", "maps.npz", "explanation.json"])
@@ -162,266 +126,6 @@ def test_two_runs_at_once_do_not_mix(run, drawn, tmp_path, monkeypatch):
     assert record(tmp_path / "out")["image"]["source"] == "b.jpg"
 
 
-def broken_photos(tmp_path):
-    for index in range(5):
-        photo(tmp_path / f"in/{index}.png", index)
-    (tmp_path / "in/1.png").write_text("no photo")
-    (tmp_path / "in/4.png").write_bytes((tmp_path / "in/2.png").read_bytes()[:900])
-
-
-def test_bad_photos_are_lines_and_the_others_are_explained(run, drawn, tmp_path):
-    broken_photos(tmp_path)
-    (tmp_path / "in/notes.txt").write_text("")
-    code, lines, errors = run("explain", "in", "--method", "grad_cam,saliency", "--batch-size", 2)
-    assert code == 2
-    assert errors[0] == "jaxai: in: left out .txt (1)"
-    assert "in/1.png is not an image" in errors[1] and "in/4.png cannot be read" in errors[2]
-    assert errors[3:] == ["jaxai: error: 2 of 5 photos were not explained, or not by all methods"]
-    assert [line.split(":")[0] for line in lines] == ["in/0.png", "in/2.png", "in/3.png", "out/"]
-    assert files(tmp_path / "out") == sorted(
-        f"{stem}/{name}" for stem in "023" for name in (*WHOLE, "grad_cam.png", "saliency.png")
-    )
-    # Each has its own map, whatever stood beside it.
-    assert run("explain", "in/3.png", "--method", "saliency", "--out", "alone")[0] == 0
-    alone, among = (np.load(tmp_path / folder / "maps.npz") for folder in ("alone", "out/3"))
-    for name in ("photo", "saliency", "targets"):
-        np.testing.assert_allclose(among[name], alone[name], atol=1e-6)
-
-
-def test_nothing_but_bad_photos(run, tmp_path):
-    broken_photos(tmp_path)
-    code, lines, errors = run("explain", "in/1.png", "in/4.png", "--method", "grad_cam")
-    assert (code, lines, len(errors)) == (2, [], 3)
-    code, _, errors = run("explain", "in/1.png", "--method", "grad_cam")
-    assert code == 2 and len(errors) == 1 and errors[0].startswith("jaxai: error: in/1.png is not an image")
-    for words in (
-        ("atlas", "in/1.png"),
-        ("visualize", "efficientnet_lite0", "mixed:0", "--photos", "in/1.png"),
-    ):
-        code, _, errors = run(*words)
-        assert code == 2 and len(errors) == 1 and errors[0].startswith("jaxai: error: in/1.png is not")
-    assert not any((tmp_path / name).exists() for name in ("out", "atlas", "features"))
-
-
-@pytest.mark.slow
-def test_an_atlas_and_a_sheet_leave_bad_photos_out(run, tmp_path, monkeypatch, network):
-    from jaxai.cli import atlas, visualize
-
-    broken_photos(tmp_path)
-    good = [f"in/{index}.png" for index in (0, 2, 3)]
-    given = []
-
-    def made(model, cropped, **options):
-        given.append(cropped)
-        counts, points = np.full((1, 1), 6), np.zeros((6, 2))
-        about = {"counts": counts, "directions": points, "points": points, "sources": points}
-        about["classes"] = np.zeros((1, 1), int)
-        return SimpleNamespace(
-            cells=np.arange(1),
-            draw=lambda numbers: np.zeros((len(numbers), 8, 8, 3)),
-            finish=lambda images: SimpleNamespace(images=images[None], **about),
-        )
-
-    def excited(model, objectives, cropped, **options):
-        given.append(np.asarray(cropped))
-        return SimpleNamespace(indices=np.array([[2, 0, 1]]), values=np.array([[3.0, 2.0, 1.0]]))
-
-    monkeypatch.setattr(atlas, "prepare", made)
-    monkeypatch.setattr(visualize.features, "exemplars", excited)
-    code, lines, errors = run("atlas", "in", "--layer", "mixed")
-    assert code == 2 and len(errors) == 2 and lines[0].startswith("mixed of efficientnet_lite0: 3 photos, 6")
-    assert np.load(tmp_path / "atlas/atlas.npz")["photos"].tolist() == good
-    words = ("visualize", "efficientnet_lite0", "mixed:0", "--steps", 1, "--recipe", "pixels", "--photos")
-    code, _, errors = run(*words, "in")
-    assert code == 2 and len([line for line in errors if "error" in line]) == 2
-    shown = json.loads((tmp_path / "features/visualization.json").read_text())["images"][0]["photos"]
-    assert [item["photo"] for item in shown] == ["in/3.png", "in/0.png", "in/2.png"]
-    for pixels in given:
-        np.testing.assert_array_equal(pixels, network.crop([str(tmp_path / name) for name in good]))
-
-
-@pytest.mark.slow
-def test_scores_that_are_not_finite_concern_their_photo_alone(run, drawn, tmp_path, network, monkeypatch):
-    for index in range(3):
-        photo(tmp_path / f"in/{index}.png", index)
-    Image.new("RGB", (SIZE, SIZE), (255, 255, 255)).save(tmp_path / "in/1.png")
-    features, head = network.model.stages
-
-    def unless_white(x):
-        return jax.numpy.where(x.min((1, 2, 3), keepdims=True) == 1, jax.numpy.nan, features(x))
-
-    model = jaxai.chain({"mixed": unless_white, "logits": head})
-    spoilt = dataclasses.replace(network, model=model)
-    monkeypatch.setattr(jaxai.models, "load", lambda name, dtype: spoilt)
-    code, lines, errors = run("explain", "in", "--method", "grad_cam")
-    assert (code, len(lines)) == (2, 3)
-    assert errors[0] == "jaxai: error: efficientnet_lite0 returns scores that are not finite for in/1.png"
-    assert {path.split("/")[0] for path in files(tmp_path / "out")} == {"0", "2"}
-    assert record(tmp_path / "out/2")["image"]["source"] == "in/2.png"
-    assert run("explain", "in/2.png", "--method", "grad_cam", "--out", "alone")[0] == 0
-    alone, among = (np.load(tmp_path / folder / "maps.npz") for folder in ("alone", "out/2"))
-    for name in ("photo", "grad_cam", "targets"):
-        np.testing.assert_allclose(among[name], alone[name], atol=1e-6)
-    code, lines, errors = run("explain", "in/1.png", "--method", "grad_cam", "--out", "none")
-    assert (code, lines, len(errors)) == (2, [], 1) and not (tmp_path / "none").exists()
-
-
-@pytest.mark.slow
-def test_a_method_that_fails_leaves_the_others(run, drawn, tmp_path):
-    photo(tmp_path / "a.png")
-    words = ("explain", "a.png", "--method", "grad_cam,kernel_shap,saliency", "--segments", "grid")
-    code, lines, errors = run(*words, "-o", "kernel_shap.num_samples=2")
-    assert code == 2 and lines[-1] == "out/"
-    (line,) = errors
-    failed = line.removeprefix("jaxai: error: ")
-    assert failed.startswith("kernel_shap: 2 masks do not tell") and "raise `num_samples`" in failed
-    assert files(tmp_path / "out") == sorted([*WHOLE, "grad_cam.png", "saliency.png"])
-    facts = record(tmp_path / "out")
-    assert list(facts["methods"]) == ["grad_cam", "saliency"]
-    assert facts["failed"] == {"kernel_shap": failed}
-    assert set(np.load(tmp_path / "out/maps.npz")) == {"photo", "targets", "segments", "grad_cam", "saliency"}
-    # Alone it leaves nothing.
-    words = ("explain", "a.png", "--method", "kernel_shap", "--segments", "grid", "--out", "none")
-    code, lines, errors = run(*words, "-o", "kernel_shap.num_samples=2")
-    assert code == 2 and len(errors) == 1 and not (tmp_path / "none").exists()
-
-
-@pytest.mark.sampled
-@pytest.mark.parametrize(
-    ("method", "option"),
-    [
-        ("occlusion", "occlusion.fill=noise"),
-        ("feature_ablation", "feature_ablation.fill=noise"),
-        ("owen_values", "owen_values.fill=noise"),
-        ("sobol", "sobol.fill=noise"),
-        ("hsic", "hsic.sampler=latin_hypercube"),
-        ("grad_cam", "grad_cam.upsample=False"),
-    ],
-)
-def test_options_that_need_what_the_command_has(run, tmp_path, method, option):
-    photo(tmp_path / "a.png")
-    small = {
-        "occlusion": ["-o", "occlusion.window=16"],
-        "hsic": ["-o", "hsic.num_designs=16", "-o", "hsic.grid=2"],
-    }
-    small["sobol"] = ["-o", "sobol.num_designs=2", "-o", "sobol.grid=2"]
-    words = ("--method", method, "--segments", "grid", "-o", option, *small.get(method, []))
-    code, _, errors = run("explain", "a.png", *words)
-    assert (code, errors) == (0, [])
-    name, value = option.split(".")[1].split("=")
-    assert str(record(tmp_path / "out")["methods"][method]["options"][name]) == value
-    assert np.isfinite(np.load(tmp_path / "out/maps.npz")[method]).all()
-
-
-@pytest.mark.sampled
-@pytest.mark.parametrize(
-    "method", ["conductance", "deep_lift_shap", "expected_gradients", "forgrad", "fused_cam"]
-)
-def test_methods_that_need_more_than_a_photo(run, drawn, tmp_path, network, method):
-    photo(tmp_path / "a.png")
-    small = {"conductance": "steps=4", "expected_gradients": "num_samples=4"}
-    words = ["-o", f"{method}.{small[method]}"] if method in small else []
-    code, _, errors = run("explain", "a.png", "--method", method, *words)
-    assert (code, errors) == (0, [])
-    found = np.load(tmp_path / "out/maps.npz")[method]
-    assert found.shape[:2] == (SIZE, SIZE) and np.isfinite(found).all()
-    assert np.ptp(found) > 0 or method == "forgrad"  # The gradient of this network has no pattern.
-    if method == "deep_lift_shap":
-        corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * 3, indexing="ij"), -1).reshape(8, 1, 1, 3)
-        baselines = jax.numpy.asarray(np.broadcast_to(corners, (8, SIZE, SIZE, 3)), jax.numpy.float32)
-        target = int(np.load(tmp_path / "out/maps.npz")["targets"][0])
-        images = network.preprocess(str(tmp_path / "a.png"))
-        expected = jaxai.deep_lift_shap(network.model, images, target, baselines=baselines)[0]
-        np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_an_inner_error_says_that_it_is_one(run, drawn, tmp_path, monkeypatch):
-    photo(tmp_path / "a.png"), photo(tmp_path / "b.png")
-
-    def broken(model, images, targets, *, batch_size=None):
-        return np.zeros(3) + np.zeros(2)
-
-    monkeypatch.setattr(
-        "jaxai.report._methods.perturbation.segment", lambda *a, **o: np.zeros((2, SIZE, SIZE), int)
-    )
-    from jaxai.report._methods import METHODS
-
-    broken.__name__ = "saliency"
-    monkeypatch.setitem(METHODS, "saliency", dataclasses.replace(METHODS["saliency"], function=broken))
-    code, _, errors = run("explain", "a.png", "b.png", "--method", "saliency,grad_cam")
-    assert code == 2
-    assert errors[0].startswith(
-        "jaxai: error: saliency: unexpected ValueError: operands could not be broadcast"
-    )
-    assert errors[0].endswith("(JAXAI_DEBUG=1 shows where)") and len(errors) == 2
-    assert files(tmp_path / "out/b") == sorted([*WHOLE, "grad_cam.png"])
-    monkeypatch.setenv("JAXAI_DEBUG", "1")
-    with pytest.raises(ValueError, match="broadcast"):
-        main(["explain", "a.png", "--method", "saliency"])
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "line"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
-)
-def test_what_is_finished_is_kept(run, drawn, heeded, tmp_path, monkeypatch, number, code, line):
-    photo(tmp_path / "a.png")
-    before = {name: signal.getsignal(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP")}
-    from jaxai.report import _methods as methods
-
-    whole = methods.run
-
-    def stop(method, *arguments, **options):
-        if method.name == "saliency":
-            os.kill(os.getpid(), getattr(signal, number))
-        return whole(method, *arguments, **options)
-
-    monkeypatch.setattr(methods, "run", stop)
-    # Another photo's files, which must not stay beside the new ones.
-    (tmp_path / "out").mkdir()
-    for name in ("layer_cam.png", "explanation.png"):
-        (tmp_path / "out" / name).write_text("")
-    old = {"image": {"sha256": "0"}, "methods": {"layer_cam": {}}}
-    (tmp_path / "out" / RECORD).write_text(json.dumps(old))
-    result, lines, errors = run("explain", "a.png", "--method", "grad_cam,saliency")
-    assert (result, errors) == (code, [f"jaxai: {line}"])
-    assert "out/grad_cam.png" in lines[-1]
-    assert files(tmp_path / "out") == ["explanation.json", "grad_cam.png", "maps.npz"]
-    assert list(record(tmp_path / "out")["methods"]) == ["grad_cam"]
-    assert set(np.load(tmp_path / "out/maps.npz")) == {"photo", "targets", "grad_cam"}
-    assert {name: signal.getsignal(getattr(signal, name)) for name in before} == before
-
-
-@pytest.mark.slow
-def test_images_that_are_finished_are_kept(run, tmp_path, monkeypatch):
-    from jaxai.cli import visualize
-
-    whole = visualize.features.visualize
-    calls = []
-
-    def stop(*arguments, **options):
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return whole(*arguments, **options)
-
-    monkeypatch.setattr(visualize.features, "visualize", stop)
-    words = (
-        "visualize",
-        "efficientnet_lite0",
-        "mixed:0-2",
-        "--steps",
-        1,
-        "--recipe",
-        "pixels",
-        "--batch-size",
-        2,
-    )
-    code, lines, _ = run(*words)
-    assert code == 143 and lines[-1].startswith("2 images in ")
-    names = ["history.npz", "mixed_0.png", "mixed_1.png", "sheet.png", "visualization.json"]
-    assert files(tmp_path / "features") == names
-
-
 @pytest.mark.slow
 def test_sheets_of_two_networks_do_not_mix(run, tmp_path, network, monkeypatch):
     words = ("visualize", "efficientnet_lite0", "--steps", 1, "--recipe", "pixels")
@@ -488,68 +192,6 @@ def test_names_are_data(run, tmp_path, monkeypatch):
     assert code == 2 and errors[0].isprintable() and r"no\x1b[31m\xe9.png" in errors[0]
 
 
-def test_a_dream_is_kept_where_its_pair_cannot_be_drawn(run, tmp_path, monkeypatch):
-    photo(tmp_path / "a.png")
-    monkeypatch.setattr(jaxai.plots, "pair", lambda *a, **o: (_ for _ in ()).throw(OSError("no font")))
-    words = ("--model", "efficientnet_lite0", "--layer", "mixed", "--steps", 1, "--octaves", 1, "--jitter", 0)
-    code, lines, errors = run("dream", "a.png", *words, "--pair", "pair.png")
-    assert (code, errors) == (2, ["jaxai: error: no font"])
-    assert files(tmp_path) == ["a.png", "dream.png"] and lines[0].endswith("dream.png")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("explain", ""), "named by an empty word"),
-        (("dream", ""), "named by an empty word"),
-        (("atlas", ""), "named by an empty word"),
-        (("explain", "cat", "--seed", 2**32), "4294967295"),
-        (("explain", "cat", "--seed", 2**63), "4294967295"),
-        (("explain", "cat", "--seed", "9" * 5000), "--seed"),
-        (("explain", "cat", "--batch-size", 2**31), "2147483647"),
-        (("explain", "cat", "--target", "9" * 5000), "a class from 0 to 4; got 999"),
-        (("explain", "cat", "--target", "blu"), "unknown class 'blu'; did you mean blue?"),
-        (("explain", "cat", "--layer", "mixd"), "unknown layer 'mixd'; did you mean mixed?"),
-        (
-            ("explain", "cat", "--segments", "slick"),
-            "`--segments`: unknown method 'slick'; did you mean slic",
-        ),
-        (("explain", "cat", "--method", "gradcam"), "did you mean grad_cam"),
-        (("explain", "cat", "--model", "efficientnetlite0"), "did you mean efficientnet_lite0"),
-        (("explain", "rokcet"), "did you mean rocket?"),
-        (("explain", "cat", "-o", "lime.tolerance=nan"), "expected a finite number"),
-        (("explain", "cat", "-o", "lime.num_samples=1e3"), "expected a whole number"),
-        (("explain", "cat", "--out", "dead"), "dead is a link to something that does not exist"),
-        (("dream", "noise", "--out", "dead"), "dead is a link to something that does not exist"),
-        (("dream", "noise", "--seed", 2**63), "4294967295"),
-        (("dream", "noise", "--step-size", "nan"), "--step-size"),
-        (("dream", "noise", "--step-size", "inf"), "255"),
-        (("dream", "noise", "--step-size", "1e308"), "255"),
-        (("dream", "noise", "--octave-scale", "inf"), "16"),
-        (("dream", "noise", "--octave-scale", "nan"), "--octave-scale"),
-        (("dream", "noise", "--jitter", "9" * 20), "32768"),
-        (("dream", "noise", "--size", 10**9), "32768"),
-        (("dream", "noise", "--steps", 2**31), "2147483647"),
-        (("dream", "noise", "--layer", "mixd"), "unknown layer 'mixd'; did you mean mixed?"),
-        (("visualize", "efficientnet_lite0", "mixed:9"), "channels 0 to 5; got 9"),
-        (("visualize", "efficientnet_lite0", f"mixed:{'9' * 5000}"), "channels are written"),
-        (("visualize", "efficientnet_lite0", "logits:top3"), "top3 depends on a photo"),
-        (("visualize", "efficientnet_lite0", "mixd:1"), "did you mean mixed?"),
-        (("visualize", "efficientnet_lite0", "mixed:1", "--steps", 2**31), "2147483647"),
-        (("layers", "vgg16_brain"), "did you mean vgg16_brain_mri"),
-        (("convert", "x.pth", "--model", "vgg61"), "unknown model 'vgg61'; did you mean vgg1"),
-    ],
-)
-def test_what_is_refused_before_any_work(run, tmp_path, network, monkeypatch, words, message):
-    (tmp_path / "dead").symlink_to("nowhere")
-    monkeypatch.setattr(network.__class__, "preprocess", None)
-    monkeypatch.setattr(network.__class__, "crop", None, raising=False)
-    code, lines, errors = run(*words)
-    assert (code, lines) == (2, [])
-    assert len(errors) == 1 and errors[0].startswith("jaxai: error: ") and message in errors[0]
-    assert len(errors[0]) <= 2000 and os.listdir(tmp_path) == ["dead"]
-
-
 def test_a_reader_who_leaves_changes_nothing(network, drawn, tmp_path, monkeypatch):
     photo(tmp_path / "a.png")
     monkeypatch.setattr(jaxai.models, "load", lambda name, dtype: network)
@@ -605,25 +247,3 @@ def test_labels_are_those_of_the_network(run, drawn, tmp_path):
 
 def test_numbers_of_a_record():
     assert outputs.numbers(np.float32("nan")) is None and outputs.numbers(np.array([np.inf, 1])) == [None, 1]
-
-
-@pytest.mark.parametrize(
-    "option",
-    [
-        "integrated_gradients.steps=0",
-        "rise.num_masks=-3",
-        "lime.num_samples=1",
-        "occlusion.window=99",
-        "smooth_grad.noise=-1",
-        "smooth_grad.num_samples=0",
-        "sobol.grid=0",
-        "lime.kernel_width=-1",
-    ],
-)
-def test_numbers_that_a_method_refuses_are_refused_before_any_work(run, tmp_path, option):
-    photo(tmp_path / "a.png")
-    name, number = option.partition(".")[::2]
-    code, lines, errors = run("explain", "a.png", "--method", f"grad_cam,{name}", "--option", option)
-    assert (code, lines) == (2, []) and files(tmp_path) == ["a.png"]
-    (line,) = errors
-    assert line.startswith(f"jaxai: error: {name}: `{number.partition('=')[0]}` must ")
