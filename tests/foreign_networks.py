@@ -3,6 +3,7 @@
 Each function returns a `Network`, or skips where its package is not installed.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -113,6 +114,19 @@ def keras_application(name, layers, *, scale=1.0, calibrated=False, **options):
                 net.get_layer(layer).call = call
 
     return Network(net, images, Partial(bias_free, groups), layers, plus)
+
+
+@contextlib.contextmanager
+def doubled():
+    """Keras' networks of float64."""
+    keras = pytest.importorskip("keras")
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        with jax.enable_x64(True):
+            yield
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def keras_vgg16():

@@ -3,6 +3,8 @@
 Keras, jax-resnet, flaxmodels, dm-haiku, jax-image-models and equimo are needed, each for its own networks.
 """
 
+import contextlib
+
 import checked_networks
 import foreign_networks
 import jax
@@ -19,6 +21,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 TARGET = 1
+# Of fifty layers of random units, some lie so close to their kink that rounding flips them, and moves the
+# library's own gradients by percents; these are compared in float64.
+DOUBLED = ("keras_mobilenet_v2",)
 
 
 @pytest.fixture(scope="module", params=foreign_networks.NETWORKS)
@@ -28,7 +33,13 @@ def network(request):
         yield foreign_networks.NETWORKS[request.param]()
 
 
-def test_grad_cam_at_inner_layers_is_that_of_sums_within_the_librarys_own_call(network):
+def test_grad_cam_at_inner_layers_is_that_of_sums_within_the_librarys_own_call(network, request):
+    name = request.node.callspec.params["network"]
+    with foreign_networks.doubled() if name in DOUBLED else contextlib.nullcontext():
+        _check_grad_cam(foreign_networks.NETWORKS[name]() if name in DOUBLED else network)
+
+
+def _check_grad_cam(network):
     model, images = find(network.model, network.images), network.images
     layouts = model.layouts(images)
     acts = {layer: model(images, stop=layer) for layer in network.layers}
@@ -66,8 +77,8 @@ REFUSED = dict.fromkeys(foreign_networks.NETWORKS, NO_ATTENTION) | {
 }
 
 
-# A pass per channel, of 224 x 224 pixels.
-LONG = {"linen_flaxmodels_vgg16": ("score_cam", "is_cam", "ss_cam")}
+# A pass per channel, or hundreds of gradients, of 224 x 224 pixels.
+LONG = {"linen_flaxmodels_vgg16": ("score_cam", "is_cam", "ss_cam", "extremal_perturbation")}
 
 
 def test_every_method_runs_or_says_why_not(network, request):
