@@ -67,22 +67,27 @@ def test_methods_are_their_definitions(pooled, registers):
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_the_tokens_that_the_network_reads_are_looked_at(pooled):
+@pytest.mark.parametrize(
+    "method",
+    [
+        jaxai.attention.rollout,
+        pytest.param(jaxai.attention.gradient_attention, marks=pytest.mark.slow),
+        pytest.param(partial(jaxai.attention.bidirectional, steps=2), marks=pytest.mark.slow),
+    ],
+    ids=["rollout", "gradient_attention", "bidirectional"],
+)
+def test_the_tokens_that_the_network_reads_are_looked_at(method, pooled):
     """A network may have a first token before the grid, and yet read the mean of the grid."""
     model = tiny_vit.model(3, pooled=pooled, registers=2)
     two = jnp.stack([jnp.asarray(CLASSES), 4 - jnp.asarray(CLASSES)], 1)
-    for method, targets in (
-        (jaxai.attention.rollout, None),
-        (jaxai.attention.gradient_attention, two),
-        (partial(jaxai.attention.bidirectional, steps=2), two),
-    ):
-        found, of_class, of_grid = (
-            np.asarray(method(model, IMAGES, targets, queries=queries, **raw))
-            for queries in (None, "class", "mean")
-        )
-        np.testing.assert_array_equal(found, of_grid if pooled else of_class)
-        assert np.ptp(found, axis=(-2, -1)).min() > 0
-        assert np.abs(of_class - of_grid).max() > 1e-6
+    targets = None if method is jaxai.attention.rollout else two
+    found, of_class, of_grid = (
+        np.asarray(method(model, IMAGES, targets, queries=queries, **raw))
+        for queries in (None, "class", "mean")
+    )
+    np.testing.assert_array_equal(found, of_grid if pooled else of_class)
+    assert np.ptp(found, axis=(-2, -1)).min() > 0
+    assert np.abs(of_class - of_grid).max() > 1e-6
 
 
 @pytest.mark.slow

@@ -82,6 +82,7 @@ def test_marks_win():
     )
 
 
+@pytest.mark.slow
 def test_heads_compose():
     net = nnx_net()
     model = find(net, X)

@@ -33,6 +33,8 @@ HOURS = {
     "sanity": 5.0,
 }
 SEEDS = 5
+# The methods of the parts that repeat others, where there are ten minutes.
+QUICK = ("saliency", "Grad-CAM", "input x gradient", "guided backprop", "LRP")
 
 
 def main():
@@ -85,20 +87,17 @@ def _run(part, work, options):
         )
     from . import pairs, parts, photos, sanity
 
+    few = options.method or (QUICK if options.quick else None)
     if part == "birds":
         return parts.run(work, seeds=1, number=4) if options.quick else parts.run(work, seeds=options.seeds)
     if part == "pairs":
-        few = (
-            {"number": 4, "only": options.method or pairs.QUICK}
-            if options.quick
-            else {"only": options.method}
-        )
-        return pairs.run(work, seeds=1 if options.quick else options.seeds, **few)
+        size = {"seeds": 1, "number": 4} if options.quick else {"seeds": options.seeds}
+        return pairs.run(work, only=few, **size)
+    if part == "photos" and options.quick:
+        return photos.run(work, part=part, only=options.method, number=2, most=30)
     if part in photos.PARTS:
-        few = {"number": 2, "most": 60 if part == "photos" else 4} if options.quick else {}
-        return photos.run(work, part=part, only=options.method, **few)
-    few = {"number": 1, "most": 10} if options.quick else {}
-    return sanity.run(work, only=options.method, **few)
+        return photos.run(work, part=part, only=few, **({"number": 2} if options.quick else {}))
+    return sanity.run(work, only=few, **({"number": 1} if options.quick else {}))
 
 
 if __name__ == "__main__":

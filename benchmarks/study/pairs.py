@@ -33,7 +33,6 @@ TOP = 99
 # What a map says of a place is unchanged if it changes by at most this share.
 UNCHANGED = 0.1
 STEPS, RATE = 300, 0.02
-QUICK = ("saliency", "Grad-CAM", "LRP", "integrated gradients", "occlusion")
 
 
 class Seen(NamedTuple):
