@@ -1,6 +1,6 @@
 """This version beside an older one, in alternation: times, first calls, and whether results are the same.
 
-    python -m benchmarks.before CHECKOUT [--networks ...] [--methods ...] [--quick] [--out DIR]
+    python -m benchmarks.before CHECKOUT [--networks ...] [--methods ...] [--quick] [--out DIR] [--update]
 
 CHECKOUT is a working tree of the older version (`git worktree add CHECKOUT COMMIT`), whose own
 `benchmarks.worker` runs there with this interpreter. Both get the same weights, photos and samples. A round
@@ -74,8 +74,9 @@ def table(result: dict) -> str:
     timed = [row for row in result["rows"] if "ratio" in row]
     slower = sum(row["ratio"] > SAME for row in timed)
     faster = sum(row["ratio"] < 1 / SAME for row in timed)
+    after = " and ".join(dict.fromkeys(row.get("after", result["after"]) for row in result["rows"]))
     lines = [
-        f"# Before and after: commit {result['before']} and {result['after']}",
+        f"# Before and after: commit {result['before']} and {after}",
         "",
         f"{result['date']}; {result['machine']}, {result['threads']} threads, load {result['load']:.1f}, jax "
         f"{result['jax']}. Both versions in turn, the same interpreter, weights, photos and samples.",
@@ -102,6 +103,25 @@ def table(result: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def merged(old: dict, new: dict) -> dict:
+    """Return a result with the rows of an earlier one that it has not measured, on the same machine.
+
+    Raises:
+        ValueError: If they cannot stand in one table.
+    """
+    for field in ("before", "machine", "threads", "jax"):
+        if old[field] != new[field]:
+            raise ValueError(f"{field} is {new[field]!r} now and was {old[field]!r}: write to another folder")
+    measured = {_key(row) for row in new["rows"]}
+    kept = [{"after": old["after"]} | row for row in old["rows"] if _key(row) not in measured]
+    rows = sorted([*kept, *new["rows"]], key=lambda row: NETWORKS.index(row["network"]))
+    return new | {"rows": rows, "load": max(old["load"], new["load"])}
+
+
+def _key(row: dict) -> tuple:
+    return row["network"], row["name"], row["batch"]
+
+
 def _commit(folder: Path) -> str:
     command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -117,11 +137,14 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=None, help="only these methods")
     parser.add_argument("--quick", action="store_true", help="the cheap rows only")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--update", action="store_true", help="keep the other rows that the file has")
     options = parser.parse_args()
     checkout = options.checkout.absolute()
     if not (checkout / "benchmarks" / "worker.py").is_file():
         parser.error(f"{options.checkout} holds no benchmarks/worker.py")
     threads = len(os.sched_getaffinity(0))
+    kept = options.out / "before.json"
+    old = json.loads(kept.read_text()) if options.update and kept.exists() else None
     result = {
         "before": _commit(checkout),
         "after": _commit(Path(__file__).parent),
@@ -149,10 +172,10 @@ def main() -> None:
             given.pop("where")
             for case in chosen:
                 command = given | {"case": case.message(), "precision": "float32"}
-                row = compare(case, older, newer, command, folder)
+                row = compare(case, older, newer, command, folder) | {"after": result["after"]}
                 result["rows"].append(row)
                 print(row["name"], row.get("ratio", row.get("error")), row.get("difference"), flush=True)
-                write(result, options.out)
+                write(merged(old, result) if old else result, options.out)
         for worker in (older, newer):
             worker.close()
 

@@ -139,6 +139,11 @@ def is_linen(value: Any) -> bool:
     return linen is not None and isinstance(value, linen.Module)
 
 
+def equinox_is_loaded() -> bool:
+    """Return whether Equinox has been imported."""
+    return "equinox" in sys.modules
+
+
 def is_equinox(value: Any) -> bool:
     """Return whether this is an Equinox module."""
     equinox = sys.modules.get("equinox")

@@ -120,6 +120,14 @@ def as_model(model: Any) -> Any:
     Raises:
         TypeError: If `model` cannot be called, or is a black box.
     """
+    return flattened(model)[0]
+
+
+def flattened(model: Any) -> tuple[Any, tuple[list[Any], Any] | None]:
+    """Return `as_model(model)`, and its leaves and structure where they are known.
+
+    Large modules take a millisecond to be flattened, which a call may not do more often than it must.
+    """
     if hasattr(model, "outside_jax"):
         raise TypeError(model.outside_jax)
     if not callable(model):
@@ -129,37 +137,41 @@ def as_model(model: Any) -> Any:
         )
     if jax.tree_util.all_leaves([model]):
         if (live := foreign.live(model)) is not None:
-            return Live(capture(live))
+            return Live(capture(live)), None
         function, weights = foreign.function_of(model) or (model, ())
-        return Function(capture(function), weights)
+        return Function(capture(function), weights), None
     if isinstance(model, (Function, Rebuilt, Live)):
-        return _renewed(model)
+        return _renewed(model), None
     if isinstance(model, Parts):
         model = model.model
     if isinstance(model, Layered):
-        return replace(model, model=as_model(model.model))
+        return replace(model, model=as_model(model.model)), None
     nodes, structure = jax.tree.flatten(model, is_leaf=_renewable)
     if any(map(_renewable, nodes)):
         nodes = [_renewed(node) if _renewable(node) else node for node in nodes]
         model = jax.tree.unflatten(structure, nodes)
     leaves, structure = jax.tree.flatten(model)
-    fixed = _fixed(model)
+    fixed = _fixed(model, leaves)
     if not any(fixed):
-        return model
+        return model, (leaves, structure)
     others = [leaf if stays else _ARRAY for leaf, stays in zip(leaves, fixed, strict=True)]
     arrays = tuple(leaf for leaf, stays in zip(leaves, fixed, strict=True) if not stays)
-    return Parts(arrays, capture((structure, others)))
+    return Parts(arrays, capture((structure, others))), None
 
 
-def _fixed(model: Any) -> list[bool]:
-    """Return for each leaf whether it is static.
+def _fixed(model: Any, leaves: list[Any]) -> list[bool]:
+    """Return for each leaf of a model whether it is static.
 
     Numbers of Equinox modules are, at any depth: a pool's first value must be a constant for its derivative.
     """
+    if not foreign.equinox_is_loaded():
+        return list(map(_no_number, leaves))
     fixed = []
     for node in jax.tree.leaves(model, is_leaf=foreign.is_equinox):
-        static = _no_array if foreign.is_equinox(node) else _no_number
-        fixed += map(static, jax.tree.leaves(node))
+        if foreign.is_equinox(node):
+            fixed += map(_no_array, jax.tree.leaves(node))
+        else:
+            fixed.append(_no_number(node))
     return fixed
 
 
@@ -195,9 +207,15 @@ def call(model: Any, images: jax.Array) -> Any:
     return model(images)
 
 
-def output_shapes(model: Any, images: jax.Array | jax.ShapeDtypeStruct) -> Any:
-    """Return the shapes and types of `model(images)`, traced once per model and shape."""
-    return _output_shapes(*abstract(model, images))
+def output_shapes(model: Any, images: jax.Array | jax.ShapeDtypeStruct, flat: Any = None) -> Any:
+    """Return the shapes and types of `model(images)`, traced once per model and shape.
+
+    Args:
+        model: A callable pytree.
+        images: Images, or their shape.
+        flat: What `flattened` returns beside the model.
+    """
+    return _output_shapes(*abstract(model, images, flat))
 
 
 def program(structure: Any, leaves: tuple[Any, ...]) -> Any:
@@ -205,10 +223,13 @@ def program(structure: Any, leaves: tuple[Any, ...]) -> Any:
     return call.trace(*concrete(structure, leaves)).jaxpr
 
 
-def abstract(model: Any, images: jax.Array | jax.ShapeDtypeStruct) -> tuple[Any, tuple[Any, ...]]:
+def abstract(
+    model: Any, images: jax.Array | jax.ShapeDtypeStruct, flat: Any = None
+) -> tuple[Any, tuple[Any, ...]]:
     """Return the structure of a call and the shapes and types of its arrays, together a cache key."""
-    leaves, structure = jax.tree.flatten((model, images))
-    return structure, shapes_and_types(leaves)
+    leaves, of_model = flat or jax.tree.flatten(model)
+    inputs, of_images = jax.tree.flatten(images)
+    return jax.tree_util.treedef_tuple((of_model, of_images)), shapes_and_types([*leaves, *inputs])
 
 
 def shapes_and_types(leaves: Sequence[Any]) -> tuple[Any, ...]:
@@ -241,13 +262,13 @@ def _output_shapes(structure, leaves):
     return call.eval_shape(*concrete(structure, leaves))
 
 
-def scores_shape(model: Any, images: jax.Array) -> tuple[int, ...]:
-    """Return the shape of the scores `model(images)` without running it.
+def scores_shape(model: Any, images: jax.Array, flat: Any = None) -> tuple[int, ...]:
+    """Return the shape of the scores `model(images)` without running it; arguments are `output_shapes`'.
 
     Raises:
         TypeError: If the model does not return one array.
     """
-    return one_array(output_shapes(model, images)).shape
+    return one_array(output_shapes(model, images, flat)).shape
 
 
 def one_array(outputs: Any) -> Any:

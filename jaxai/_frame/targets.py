@@ -14,7 +14,7 @@ from jax.tree_util import Partial, register_dataclass
 
 from . import batching, checks, scores
 from .model import as_model as as_model
-from .model import one_array, output_shapes, scores_shape
+from .model import flattened, one_array, output_shapes, scores_shape
 
 
 @register_dataclass
@@ -257,12 +257,12 @@ def prepare(
         TypeError: If an argument is of the wrong kind.
         ValueError: If shapes do not fit or a class does not exist.
     """
-    model, images = as_model(model), checks.images(images, plane=plane)
+    (model, flat), images = flattened(model), checks.images(images, plane=plane)
     if images.ndim != 4:
         _check_taken(model, images)
-    target = as_target(targets, images, lambda: class_count(scores_shape(model, images)))
+    target = as_target(targets, images, lambda: class_count(scores_shape(model, images, flat)))
     if probability and target.function is None:
-        class_count(scores_shape(model, images))
+        class_count(scores_shape(model, images, flat))
         target = replace(target, normalized=scores.are_probabilities(model, images))
     return model, images, target
 
