@@ -240,3 +240,31 @@ def test_transformed_functions_get_a_line():
     transformed = types.SimpleNamespace(init=lambda key, x: {}, apply=lambda params, key, x: x)
     with pytest.raises(TypeError, match=r"pass jax.tree_util.Partial\(lambda params, x: model.apply"):
         jaxai.saliency(transformed, X, 1)
+
+
+@pytest.mark.parametrize("method", [jaxai.saliency, jaxai.input_x_gradient])
+def test_a_model_is_flattened_once_before_its_program_is_called(method):
+    """Large modules take a millisecond; the call of the compiled program flattens its arguments, too."""
+    counts = []
+
+    @jax.tree_util.register_pytree_node_class
+    class Counted:
+        def __init__(self, kernel):
+            self.kernel = kernel
+
+        def __call__(self, x):
+            return jnp.tanh(x.mean((1, 2)) @ self.kernel)
+
+        def tree_flatten(self):
+            counts.append(1)
+            return (self.kernel,), None
+
+        @classmethod
+        def tree_unflatten(cls, _, children):
+            return cls(*children)
+
+    model, x = Counted(jnp.ones((3, 4))), jnp.ones((2, 8, 8, 3))
+    method(model, x, 1)
+    counts.clear()
+    method(model, x, 1)
+    assert len(counts) == 2

@@ -146,12 +146,15 @@ def flattened(model: Any) -> tuple[Any, tuple[list[Any], Any] | None]:
         model = model.model
     if isinstance(model, Layered):
         return replace(model, model=as_model(model.model)), None
-    nodes, structure = jax.tree.flatten(model, is_leaf=_renewable)
-    if any(map(_renewable, nodes)):
+    leaves, structure = jax.tree.flatten(model, is_leaf=_special)
+    if any(map(_special, leaves)):
+        nodes, structure = jax.tree.flatten(model, is_leaf=_renewable)
         nodes = [_renewed(node) if _renewable(node) else node for node in nodes]
         model = jax.tree.unflatten(structure, nodes)
-    leaves, structure = jax.tree.flatten(model)
-    fixed = _fixed(model, leaves)
+        leaves, structure = jax.tree.flatten(model)
+        fixed = _fixed(model, leaves)
+    else:
+        fixed = list(map(_no_number, leaves))
     if not any(fixed):
         return model, (leaves, structure)
     others = [leaf if stays else _ARRAY for leaf, stays in zip(leaves, fixed, strict=True)]
@@ -182,6 +185,10 @@ def unpacked(node: Any) -> Any:
 
 def _renewable(node):
     return isinstance(node, (Partial, Function, Rebuilt, Live)) or foreign.is_nnx(node)
+
+
+def _special(node):
+    return _renewable(node) or foreign.is_equinox(node)
 
 
 def _renewed(node):
