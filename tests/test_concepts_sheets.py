@@ -1,5 +1,6 @@
 """Steering, sheets of concepts and `jaxai concepts`: planted concepts, closed forms, files and mistakes."""
 
+import html
 import json
 
 import jax
@@ -71,7 +72,7 @@ def test_one_photo_has_no_standard_errors():
     # A bar's error is a collection of lines, a curve's a filled band.
     assert drawn == [(0, 0), (1, 2)]
     pages = [jaxai.plots.concept_page([sheet]) for sheet in (alone, pair)]
-    assert ["± –" in page for page in pages] == [True, False]
+    assert ["± –" in html.unescape(page) for page in pages] == [True, False]
     assert ["<polygon" in page for page in pages] == [False, True]
     assert all("nan" not in page.split("<main>")[1].split("<script")[0] for page in pages)
 
