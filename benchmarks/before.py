@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import inputs, machine, timing
+from . import inputs, machine, report, timing
 from .cases import NETWORKS, Case, cases
 from .client import Worker
 
@@ -104,14 +104,7 @@ def table(result: dict) -> str:
 
 
 def merged(old: dict, new: dict) -> dict:
-    """Return a result with the rows of an earlier one that it has not measured, on the same machine.
-
-    Raises:
-        ValueError: If they cannot stand in one table.
-    """
-    for field in ("before", "machine", "threads", "jax"):
-        if old[field] != new[field]:
-            raise ValueError(f"{field} is {new[field]!r} now and was {old[field]!r}: write to another folder")
+    """Return a result with the rows of an earlier one that it has not measured."""
     measured = {_key(row) for row in new["rows"]}
     kept = [{"after": old["after"]} | row for row in old["rows"] if _key(row) not in measured]
     rows = sorted([*kept, *new["rows"]], key=lambda row: NETWORKS.index(row["network"]))
@@ -155,6 +148,8 @@ def main() -> None:
         "jax": machine.versions("jax")["jax"],
         "rows": [],
     }
+    if old:
+        report.check_conditions(old, result, ("before", "machine", "threads", "jax"))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         older, newer = (

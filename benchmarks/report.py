@@ -156,9 +156,12 @@ def _key(row):
     return row["case"]["network"], row["name"], row["case"]["batch"]
 
 
-def check_conditions(old: dict, new: dict) -> None:
+CONDITIONS = ("machine", "precision", "threads", "huge_pages")
+
+
+def check_conditions(old: dict, new: dict, fields: tuple[str, ...] = CONDITIONS) -> None:
     """Raise a ValueError if two results were measured on different machines or in different precisions."""
-    for field in ("machine", "precision", "threads", "huge_pages"):
+    for field in fields:
         if old.get(field, False) != new[field]:
             raise ValueError(f"{field} is {new[field]!r} now and was {old[field]!r}: write to another file")
 

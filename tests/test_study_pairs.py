@@ -32,7 +32,7 @@ def textures(images):
 def _scores(seen, method):
     return {
         metric.function.__name__: metric.function(method, objects, seen.images, seen.shapes)
-        for metric in pairs.metrics(seen, textures)
+        for metric in pairs.metrics(seen, objects, textures)
     }
 
 
@@ -91,7 +91,7 @@ def test_each_network_is_asked_for_its_own_class(seen):
         asked.append((model, np.asarray(targets)))
         return jnp.ones(images.shape[:3])
 
-    pairs.metrics(seen, textures)[0].function(method, objects, seen.images, seen.shapes)
+    pairs.metrics(seen, objects, textures)[0].function(method, objects, seen.images, seen.shapes)
     (first, shapes), (second, scenes) = asked
     assert first is objects and second is textures
     np.testing.assert_array_equal(shapes, seen.shapes)

@@ -13,6 +13,8 @@ import numpy as np
 import jaxai
 from jaxai import maps
 from jaxai._frame import describe
+from jaxai._frame.targets import Target
+from jaxai.metrics import _methods
 
 KEY = jax.random.key(20)
 # The grid that stands for superpixels of images that are smaller than photographs.
@@ -166,6 +168,13 @@ def _run(function, taken, few, options, model, images, targets):
 
 def _magnitude(run, model, images, targets):
     return maps.magnitude(run(model, images, targets), method="sum_abs")
+
+
+def maps_for(method: Callable[..., Any], model: Any, images: jax.Array, classes: Any) -> jax.Array:
+    """Return a method's maps of one class an image in the images' size, all images at once."""
+    target = Target().of_classes(jnp.asarray(classes))
+    values = _methods.maps_of(method, model, images, target, len(images))
+    return values if values.shape[1:] == images.shape[1:3] else maps.upsample(values, images.shape[1:3])
 
 
 def plain_colours(images: jax.Array) -> jax.Array:

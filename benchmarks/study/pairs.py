@@ -10,7 +10,7 @@ References:
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxai import maps
-from jaxai._frame.targets import Target
-from jaxai.metrics import Metric, _methods
+from jaxai.metrics import Metric
 
 from . import datasets, training, truth, units
-from .methods import entries
+from .methods import entries, maps_for
 
 OBJECTS, TEXTURES = "object on texture", "texture behind object"
 IMAGES, POOL = 16, 128
@@ -123,72 +121,50 @@ def share(values: Any, masks: Any) -> np.ndarray:
     return (shown * masks).sum((1, 2)) / masks.sum((1, 2))
 
 
-def _said(seen, method, model, images, classes):
-    values = _methods.maps_of(method, model, images, Target().of_classes(classes), len(images))
-    if values.shape[1:] != images.shape[1:3]:
-        values = maps.upsample(values, images.shape[1:3])
-    return share(values, seen.masks)
-
-
-def model_contrast(
-    seen: Seen,
-    textures: Any,
-    method: Callable,
-    model: Any,
-    images: jax.Array,
-    targets: Any,
-    *,
-    batch_size: int | None = None,
-) -> np.ndarray:
+def model_contrast(said: Callable[[str], np.ndarray]) -> np.ndarray:
     """Return how much more the map of the network of objects says of the object than the other's, [batch].
 
-    `model` tells objects, `textures` tells what is behind them; from -1 to 1.
+    From -1 to 1. `said` returns what maps of a view say of the object's place (`metrics`).
     """
-    first = _said(seen, method, model, seen.images, seen.shapes)
-    return first - _said(seen, method, textures, seen.images, seen.textures)
+    return said("object") - said("texture")
 
 
-def input_dependence(
-    seen: Seen,
-    textures: Any,
-    method: Callable,
-    model: Any,
-    images: jax.Array,
-    targets: Any,
-    *,
-    batch_size: int | None = None,
-) -> np.ndarray:
+def input_dependence(said: Callable[[str], np.ndarray]) -> np.ndarray:
     """Return whether the map says less of a place where an object hides the texture, 0 or 1, [batch]."""
-    first = _said(seen, method, textures, seen.bare, seen.textures)
-    return (first > _said(seen, method, textures, seen.images, seen.textures)).astype(float)
+    return (said("bare") > said("texture")).astype(float)
 
 
-def input_independence(
-    seen: Seen,
-    textures: Any,
-    method: Callable,
-    model: Any,
-    images: jax.Array,
-    targets: Any,
-    *,
-    batch_size: int | None = None,
-) -> np.ndarray:
+def input_independence(said: Callable[[str], np.ndarray]) -> np.ndarray:
     """Return whether a patch that changes no logit leaves what the map says of its place, 0 or 1, [batch]."""
-    first = _said(seen, method, textures, seen.bare, seen.textures)
-    change = np.abs(first - _said(seen, method, textures, seen.patched, seen.textures))
-    return (change <= UNCHANGED * first).astype(float)
+    change = np.abs(said("bare") - said("patched"))
+    return (change <= UNCHANGED * said("bare")).astype(float)
 
 
-def metrics(seen: Seen, textures: Any) -> tuple[Metric, ...]:
-    """Return the protocols as `jaxai.metrics.compare` takes them."""
+def metrics(seen: Seen, objects: Any, textures: Any) -> tuple[Metric, ...]:
+    """Return the protocols as `jaxai.metrics.compare` takes them; a method explains each view once."""
+    views = {
+        "object": (objects, seen.images, seen.shapes),
+        "texture": (textures, seen.images, seen.textures),
+        "bare": (textures, seen.bare, seen.textures),
+        "patched": (textures, seen.patched, seen.textures),
+    }
+
+    @cache
+    def said(method, view):
+        return share(maps_for(method, *views[view]), seen.masks)
+
     found: list[Metric] = []
-    for function in (model_contrast, input_dependence, input_independence):
-        one = partial(function, seen, textures)
-        one.__name__ = function.__name__  # pyright: ignore[reportAttributeAccessIssue]
+    for protocol in (model_contrast, input_dependence, input_independence):
+        one = partial(_measured, protocol, said)
+        one.__name__ = protocol.__name__  # pyright: ignore[reportAttributeAccessIssue]
         question = "Does a map say of an object what the network makes of it?"
-        span = "-1 to 1" if function is model_contrast else "0 or 1"
+        span = "-1 to 1" if protocol is model_contrast else "0 or 1"
         found.append(Metric(one, question, "method", "higher", span))
     return tuple(found)
+
+
+def _measured(protocol, said, method, model, images, targets, *, batch_size=None):
+    return protocol(partial(said, method))
 
 
 def run(folder: Path, *, seeds: int, number: int = IMAGES, steps: int = training.STEPS, only=None):
@@ -231,7 +207,7 @@ def _scored(title, entry, objects, textures, seen, seed):
         objects,
         seen.images,
         seen.shapes,
-        metrics=metrics(seen, textures),
+        metrics=metrics(seen, objects, textures),
         key=key,
     )
     return {"method": title, "passes": entry.passes if entry else "", **found}

@@ -15,12 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from jaxai import maps
-from jaxai._frame.targets import Target
-from jaxai.metrics import Metric, _methods
+from jaxai.metrics import Metric
 
 from . import birds, training, units
-from .methods import entries
+from .methods import entries, maps_for
 
 IMAGES, POOL = 16, 64
 SHARES = np.linspace(0.01, 0.5, 80)
@@ -181,10 +179,7 @@ def target_sensitivity(
     pairs = [birds.rivals()[label] for label in seen.labels]
     of_class = []
     for number in (0, 1):
-        target = Target().of_classes(jnp.asarray([pair[number] for pair in pairs]))
-        values = _methods.maps_of(method, model, images, target, len(images))
-        if values.shape[1:] != images.shape[1:3]:
-            values = maps.upsample(values, images.shape[1:3])
+        values = maps_for(method, model, images, [pair[number] for pair in pairs])
         of_class.append(importances(values, seen)[0])
     found = np.full(len(pairs), np.nan)
     for i, (first, second, *shared) in enumerate(pairs):
