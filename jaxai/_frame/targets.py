@@ -259,7 +259,7 @@ def prepare(
     """
     (model, flat), images = flattened(model), checks.images(images, plane=plane)
     if images.ndim != 4:
-        _check_taken(model, images)
+        _check_taken(model, images, flat)
     target = as_target(targets, images, lambda: class_count(scores_shape(model, images, flat)))
     if probability and target.function is None:
         class_count(scores_shape(model, images, flat))
@@ -267,14 +267,14 @@ def prepare(
     return model, images, target
 
 
-def _check_taken(model: Any, images: jax.Array) -> None:
+def _check_taken(model: Any, images: jax.Array, flat: Any) -> None:
     """Check that a model takes signals or volumes: an image without a batch looks like signals.
 
     Raises:
         ValueError: If it does not.
     """
     try:
-        output_shapes(model, images)
+        output_shapes(model, images, flat)
     except (TypeError, ValueError) as error:
         raise ValueError(
             checks.of_rank("images", images.shape, False) + ", which the model does not take"
