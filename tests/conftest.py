@@ -105,6 +105,31 @@ def run(capsys):
 
 
 @pytest.fixture(scope="session")
+def small_network():
+    """The network of `tiny_network`."""
+    from tiny_network import tiny
+
+    return tiny()
+
+
+@pytest.fixture
+def on_the_small_network(small_network, monkeypatch, tmp_path):
+    """The command explains the small network, in a folder of its own."""
+    import jaxai
+
+    monkeypatch.setattr(jaxai.models, "load", lambda name, dtype: small_network)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Leave out the drawing, which is what takes time."""
+    from jaxai.report import _writer
+
+    monkeypatch.setattr(_writer.plots, "png", lambda figure: b"\x89PNG")
+
+
+@pytest.fixture(scope="session")
 def photos():
     """Photographs that come with scikit-image, uint8 [height, width, 3], by name."""
     from skimage import data

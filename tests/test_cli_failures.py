@@ -11,33 +11,12 @@ import numpy as np
 import pytest
 from command_runs import RECORD, WHOLE, files, photo, record
 from PIL import Image
-from tiny_network import SIZE, tiny
+from tiny_network import SIZE
 
 import jaxai
 from jaxai.cli import main
-from jaxai.report import _writer as report
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
-@pytest.fixture(scope="module")
-def network():
-    jax.devices()
-    return tiny()
-
-
-@pytest.fixture
-def run(run, network, monkeypatch, tmp_path):
-    """Run the command on the small network, in a folder of its own."""
-    monkeypatch.setattr(jaxai.models, "load", lambda name, dtype: network)
-    monkeypatch.chdir(tmp_path)
-    return run
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Leave out the drawing, which is what takes time."""
-    monkeypatch.setattr(report.plots, "png", lambda figure: b"\x89PNG")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "on_the_small_network")
 
 
 @pytest.fixture
@@ -90,7 +69,7 @@ def test_nothing_but_bad_photos(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_atlas_and_a_sheet_leave_bad_photos_out(run, tmp_path, monkeypatch, network):
+def test_an_atlas_and_a_sheet_leave_bad_photos_out(run, tmp_path, monkeypatch, small_network):
     from jaxai.cli import atlas, visualize
 
     broken_photos(tmp_path)
@@ -123,21 +102,23 @@ def test_an_atlas_and_a_sheet_leave_bad_photos_out(run, tmp_path, monkeypatch, n
     shown = json.loads((tmp_path / "features/visualization.json").read_text())["images"][0]["photos"]
     assert [item["photo"] for item in shown] == ["in/3.png", "in/0.png", "in/2.png"]
     for pixels in given:
-        np.testing.assert_array_equal(pixels, network.crop([str(tmp_path / name) for name in good]))
+        np.testing.assert_array_equal(pixels, small_network.crop([str(tmp_path / name) for name in good]))
 
 
 @pytest.mark.slow
-def test_scores_that_are_not_finite_concern_their_photo_alone(run, drawn, tmp_path, network, monkeypatch):
+def test_scores_that_are_not_finite_concern_their_photo_alone(
+    run, drawn, tmp_path, small_network, monkeypatch
+):
     for index in range(3):
         photo(tmp_path / f"in/{index}.png", index)
     Image.new("RGB", (SIZE, SIZE), (255, 255, 255)).save(tmp_path / "in/1.png")
-    features, head = network.model.stages
+    features, head = small_network.model.stages
 
     def unless_white(x):
         return jax.numpy.where(x.min((1, 2, 3), keepdims=True) == 1, jax.numpy.nan, features(x))
 
     model = jaxai.chain({"mixed": unless_white, "logits": head})
-    spoilt = dataclasses.replace(network, model=model)
+    spoilt = dataclasses.replace(small_network, model=model)
     monkeypatch.setattr(jaxai.models, "load", lambda name, dtype: spoilt)
     code, lines, errors = run("explain", "in", "--method", "grad_cam")
     assert (code, len(lines)) == (2, 3)

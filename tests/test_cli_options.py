@@ -6,32 +6,11 @@ import jax
 import numpy as np
 import pytest
 from command_runs import files, photo, record
-from tiny_network import SIZE, tiny
+from tiny_network import SIZE
 
 import jaxai
-from jaxai.report import _writer as report
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
-@pytest.fixture(scope="module")
-def network():
-    jax.devices()
-    return tiny()
-
-
-@pytest.fixture
-def run(run, network, monkeypatch, tmp_path):
-    """Run the command on the small network, in a folder of its own."""
-    monkeypatch.setattr(jaxai.models, "load", lambda name, dtype: network)
-    monkeypatch.chdir(tmp_path)
-    return run
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Leave out the drawing, which is what takes time."""
-    monkeypatch.setattr(report.plots, "png", lambda figure: b"\x89PNG")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "on_the_small_network")
 
 
 @pytest.mark.sampled
@@ -65,7 +44,7 @@ def test_options_that_need_what_the_command_has(run, tmp_path, method, option):
 @pytest.mark.parametrize(
     "method", ["conductance", "deep_lift_shap", "expected_gradients", "forgrad", "fused_cam"]
 )
-def test_methods_that_need_more_than_a_photo(run, drawn, tmp_path, network, method):
+def test_methods_that_need_more_than_a_photo(run, drawn, tmp_path, small_network, method):
     photo(tmp_path / "a.png")
     small = {"conductance": "steps=4", "expected_gradients": "num_samples=4"}
     words = ["-o", f"{method}.{small[method]}"] if method in small else []
@@ -78,8 +57,8 @@ def test_methods_that_need_more_than_a_photo(run, drawn, tmp_path, network, meth
         corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * 3, indexing="ij"), -1).reshape(8, 1, 1, 3)
         baselines = jax.numpy.asarray(np.broadcast_to(corners, (8, SIZE, SIZE, 3)), jax.numpy.float32)
         target = int(np.load(tmp_path / "out/maps.npz")["targets"][0])
-        images = network.preprocess(str(tmp_path / "a.png"))
-        expected = jaxai.deep_lift_shap(network.model, images, target, baselines=baselines)[0]
+        images = small_network.preprocess(str(tmp_path / "a.png"))
+        expected = jaxai.deep_lift_shap(small_network.model, images, target, baselines=baselines)[0]
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -126,10 +105,10 @@ def test_methods_that_need_more_than_a_photo(run, drawn, tmp_path, network, meth
         (("convert", "x.pth", "--model", "vgg61"), "unknown model 'vgg61'; did you mean vgg1"),
     ],
 )
-def test_what_is_refused_before_any_work(run, tmp_path, network, monkeypatch, words, message):
+def test_what_is_refused_before_any_work(run, tmp_path, small_network, monkeypatch, words, message):
     (tmp_path / "dead").symlink_to("nowhere")
-    monkeypatch.setattr(network.__class__, "preprocess", None)
-    monkeypatch.setattr(network.__class__, "crop", None, raising=False)
+    monkeypatch.setattr(small_network.__class__, "preprocess", None)
+    monkeypatch.setattr(small_network.__class__, "crop", None, raising=False)
     code, lines, errors = run(*words)
     assert (code, lines) == (2, [])
     assert len(errors) == 1 and errors[0].startswith("jaxai: error: ") and message in errors[0]

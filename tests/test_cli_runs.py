@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 from command_runs import WHOLE, files, photo, record
@@ -18,27 +17,7 @@ from jaxai.cli import main
 from jaxai.report import _outputs as outputs
 from jaxai.report import _writer as report
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
-@pytest.fixture(scope="module")
-def network():
-    jax.devices()
-    return tiny()
-
-
-@pytest.fixture
-def run(run, network, monkeypatch, tmp_path):
-    """Run the command on the small network, in a folder of its own."""
-    monkeypatch.setattr(jaxai.models, "load", lambda name, dtype: network)
-    monkeypatch.chdir(tmp_path)
-    return run
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Leave out the drawing, which is what takes time."""
-    monkeypatch.setattr(report.plots, "png", lambda figure: b"\x89PNG")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "on_the_small_network")
 
 
 @pytest.mark.parametrize("name", ["grad_cam.png", "explanation.png", "maps.npz", "explanation.json"])
@@ -127,12 +106,12 @@ def test_two_runs_at_once_do_not_mix(run, drawn, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_sheets_of_two_networks_do_not_mix(run, tmp_path, network, monkeypatch):
+def test_sheets_of_two_networks_do_not_mix(run, tmp_path, small_network, monkeypatch):
     words = ("visualize", "efficientnet_lite0", "--steps", 1, "--recipe", "pixels")
     assert run(*words, "mixed:0")[0] == 0
     assert run(*words, "mixed:1")[0] == 0
     assert {"mixed_0.png", "mixed_1.png"} <= set(files(tmp_path / "features"))
-    other = dataclasses.replace(network, digest="1" * 64)
+    other = dataclasses.replace(small_network, digest="1" * 64)
     monkeypatch.setattr(jaxai.models, "load", lambda name, dtype: other)
     assert run(*words, "mixed:2")[0] == 0
     assert [name for name in files(tmp_path / "features") if "mixed" in name] == ["mixed_2.png"]
@@ -192,9 +171,8 @@ def test_names_are_data(run, tmp_path, monkeypatch):
     assert code == 2 and errors[0].isprintable() and r"no\x1b[31m\xe9.png" in errors[0]
 
 
-def test_a_reader_who_leaves_changes_nothing(network, drawn, tmp_path, monkeypatch):
+def test_a_reader_who_leaves_changes_nothing(drawn, tmp_path, monkeypatch):
     photo(tmp_path / "a.png")
-    monkeypatch.setattr(jaxai.models, "load", lambda name, dtype: network)
     for words in (["methods"], ["--help"], ["explain", str(tmp_path / "a.png"), "--method", "grad_cam"]):
         reader, writer = os.pipe()
         os.close(reader)
